@@ -1,0 +1,212 @@
+"""What an encoder is made of: a plain description, with no tensor in it.
+
+An `EncoderAnatomy` says which structures an encoder has left (per convolution its channels; per Transformer
+layer its heads, their widths, the feed-forward width, and whether each block exists). The encoder is built from
+it, surgery returns a smaller one, and `slimvox.cost` counts parameters and MACs from it alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Family = Literal["wav2vec2", "hubert", "wavlm"]
+ConvNorm = Literal["group", "layer"]
+
+FAMILIES: tuple[Family, ...] = ("wav2vec2", "hubert", "wavlm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvAnatomy:
+    """One convolution of the front end."""
+
+    channels: int
+    """Output channels."""
+    kernel: int
+    """Taps."""
+    stride: int
+    """Hop in input positions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadAnatomy:
+    """One attention head that is left."""
+
+    index: int
+    """Which head of the original layer this is (WavLM's bias gate reads that slice of the layer input)."""
+    qk: int
+    """Dimensions of its queries and keys (0: only WavLM's position bias, or a plain mean, decides)."""
+    vo: int
+    """Dimensions of its values and outputs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerAnatomy:
+    """One Transformer layer."""
+
+    attention: bool
+    """Whether the attention block exists. With no heads it still adds the bias of its output projection."""
+    heads: tuple[HeadAnatomy, ...]
+    """The heads that are left, in the order of their original index."""
+    feed_forward: bool
+    """Whether the feed-forward block exists. With width 0 it still adds its output bias."""
+    intermediate: int
+    """Width of the feed-forward block."""
+
+    @property
+    def qk(self) -> int:
+        """Query (and key) dimensions over all heads."""
+        return sum(head.qk for head in self.heads)
+
+    @property
+    def vo(self) -> int:
+        """Value dimensions over all heads."""
+        return sum(head.vo for head in self.heads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderAnatomy:
+    """The whole encoder: front end, projection, positional convolution and Transformer layers."""
+
+    family: Family
+    """Which architecture: `wav2vec2`, `hubert` or `wavlm`."""
+    convolutions: tuple[ConvAnatomy, ...]
+    """The convolutional front end, from the waveform upwards."""
+    conv_norm: ConvNorm
+    """`group`: group norm after the first convolution only (base models); `layer`: layer norm after each."""
+    conv_bias: bool
+    """Whether the convolutions have a bias."""
+    projection_norm: bool
+    """Whether a layer norm precedes the feature projection (HuBERT's `feat_proj_layer_norm`)."""
+    width: int
+    """Width of the hidden states; never pruned, so that downstream heads keep fitting."""
+    position_kernel: int
+    """Taps of the positional convolution."""
+    position_groups: int
+    """Groups of the positional convolution."""
+    attention_heads: int
+    """Heads per layer of the original encoder."""
+    layers: tuple[LayerAnatomy, ...]
+    """The Transformer layers; a layer whose two blocks are gone still counts, so that indices keep their sense."""
+    pre_norm: bool
+    """Layer norm before each block (`do_stable_layer_norm`, large models) rather than after."""
+    layer_norm_eps: float
+    """Epsilon of the layer norms (the convolutions' norms use torch's default, as the originals do)."""
+    position_buckets: int = 0
+    """WavLM: number of relative-position buckets; 0 for the other families."""
+    position_max_distance: int = 0
+    """WavLM: distance in frames from which all positions share a bucket."""
+    normalize_waveform: bool = False
+    """Whether each waveform is brought to zero mean and unit variance first (the feature extractor's `do_normalize`)."""
+
+    def __post_init__(self) -> None:
+        problems = list(_problems(self))
+        if problems:
+            raise ValueError("invalid anatomy: " + "; ".join(problems))
+
+    @property
+    def head_width(self) -> int:
+        """Width of one head of the original encoder; the softmax scale is `head_width ** -0.5` for good."""
+        return self.width // self.attention_heads
+
+    @property
+    def has_position_bias(self) -> bool:
+        """Whether the attention has WavLM's gated relative position bias."""
+        return self.position_buckets > 0
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next (320: 50 frames a second at 16 kHz)."""
+        hop = 1
+        for convolution in self.convolutions:
+            hop *= convolution.stride
+        return hop
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples that one frame of the front end sees, which is also the shortest valid input (400)."""
+        samples = 1
+        for convolution in reversed(self.convolutions):
+            samples = (samples - 1) * convolution.stride + convolution.kernel
+        return samples
+
+    def frames(self, samples: int) -> int:
+        """Number of frames that `samples` samples give (0 when shorter than the receptive field)."""
+        return self.conv_lengths(samples)[-1]
+
+    def conv_lengths(self, samples: int) -> tuple[int, ...]:
+        """Output length of each convolution of the front end."""
+        lengths = []
+        for convolution in self.convolutions:
+            samples = max(0, (samples - convolution.kernel) // convolution.stride + 1)
+            lengths.append(samples)
+        return tuple(lengths)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; heads are written as `[index, qk, vo]`."""
+        data = dataclasses.asdict(self)
+        for layer in data["layers"]:
+            layer["heads"] = [[head["index"], head["qk"], head["vo"]] for head in layer["heads"]]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> EncoderAnatomy:
+        """The reverse of `to_dict`. Raises `ValueError` (or `TypeError`) for anything else."""
+        fields = dict(data)
+        try:
+            fields["convolutions"] = tuple(ConvAnatomy(**item) for item in fields["convolutions"])
+            fields["layers"] = tuple(
+                LayerAnatomy(
+                    **{
+                        **item,
+                        "heads": tuple(HeadAnatomy(index=i, qk=qk, vo=vo) for i, qk, vo in item["heads"]),
+                    }
+                )
+                for item in fields["layers"]
+            )
+            return cls(**fields)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"invalid anatomy: {error}") from error
+
+
+def dense_layer(*, heads: int, head_width: int, intermediate: int) -> LayerAnatomy:
+    """A Transformer layer with everything in it."""
+    return LayerAnatomy(
+        attention=True,
+        heads=tuple(HeadAnatomy(index=index, qk=head_width, vo=head_width) for index in range(heads)),
+        feed_forward=True,
+        intermediate=intermediate,
+    )
+
+
+def _problems(anatomy: EncoderAnatomy) -> list[str]:
+    """Everything that is wrong with an anatomy, so that one message names it all."""
+    problems = []
+    if anatomy.family not in FAMILIES:
+        problems.append(f"`family` must be one of {', '.join(FAMILIES)}, but is {anatomy.family!r} instead")
+    if anatomy.conv_norm not in ("group", "layer"):
+        problems.append(f"`conv_norm` must be 'group' or 'layer', but is {anatomy.conv_norm!r} instead")
+    if not anatomy.convolutions:
+        problems.append("`convolutions` must not be empty")
+    for number, convolution in enumerate(anatomy.convolutions):
+        if min(convolution.channels, convolution.kernel, convolution.stride) < 1:
+            problems.append(f"convolution {number} must have positive channels, kernel and stride")
+    if anatomy.attention_heads < 1 or anatomy.width % max(1, anatomy.attention_heads):
+        problems.append(f"`width` {anatomy.width} must be a multiple of `attention_heads` {anatomy.attention_heads}")
+    if anatomy.position_groups < 1 or anatomy.width % max(1, anatomy.position_groups):
+        problems.append(f"`width` {anatomy.width} must be a multiple of `position_groups` {anatomy.position_groups}")
+    if (anatomy.family == "wavlm") != (anatomy.position_buckets > 0):
+        problems.append("`position_buckets` must be positive for wavlm and 0 for the other families")
+    for number, layer in enumerate(anatomy.layers):
+        indices = [head.index for head in layer.heads]
+        if indices != sorted(set(indices)) or any(not 0 <= i < anatomy.attention_heads for i in indices):
+            problems.append(f"heads of layer {number} must be distinct, in order and below {anatomy.attention_heads}")
+        if any(head.qk < 0 or head.vo < 1 for head in layer.heads):
+            problems.append(f"heads of layer {number} must keep at least one value dimension")
+        if layer.intermediate < 0 or (not layer.attention and layer.heads):
+            problems.append(f"layer {number} must have a width of at least 0, and no heads without attention")
+        if not layer.feed_forward and layer.intermediate:
+            problems.append(f"layer {number} must have width 0 where the feed-forward block is gone")
+    return problems

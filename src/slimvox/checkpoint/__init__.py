@@ -1,0 +1,6 @@
+"""Encoders in and out: `transformers` checkpoints, slimvox directories, the hub."""
+
+from slimvox.checkpoint.directory import write_slimvox_directory
+from slimvox.checkpoint.resolve import LoadedModel, find_model, load, load_model
+
+__all__ = ["LoadedModel", "find_model", "load", "load_model", "write_slimvox_directory"]

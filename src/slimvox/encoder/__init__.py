@@ -1,0 +1,5 @@
+"""One speech encoder for wav2vec 2.0, HuBERT and WavLM, built from an anatomy."""
+
+from slimvox.encoder.model import EncoderOutput, SpeechEncoder
+
+__all__ = ["EncoderOutput", "SpeechEncoder"]

@@ -1,0 +1,99 @@
+"""Self-attention whose heads may differ in width."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slimvox.anatomy import EncoderAnatomy, LayerAnatomy
+from slimvox.encoder.linear import packed_linear
+from slimvox.encoder.position_bias import PositionBiasGate
+
+WIDTH_MULTIPLE = 8
+"""Heads of unequal width are computed at a common width, rounded up to a multiple of this (one SIMD register)."""
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention through `scaled_dot_product_attention`.
+
+    Weights are stored packed: the rows of `q_proj`, `k_proj` and `v_proj` (and the columns of `out_proj`) are the
+    kept dimensions of the kept heads, one after the other. Where heads differ, they are spread with zeros to a common width on
+    the way to the attention kernel. The softmax scale stays that of the original head width.
+    """
+
+    def __init__(self, anatomy: EncoderAnatomy, layer: LayerAnatomy) -> None:
+        super().__init__()
+        self.heads = len(layer.heads)
+        self.scale = anatomy.head_width**-0.5
+        self.q_proj = packed_linear(anatomy.width, layer.qk)
+        self.k_proj = packed_linear(anatomy.width, layer.qk)
+        self.v_proj = packed_linear(anatomy.width, layer.vo)
+        self.out_proj = packed_linear(layer.vo, anatomy.width)
+        self.gate: PositionBiasGate | None = None
+        if anatomy.has_position_bias and self.heads:
+            self.gate = PositionBiasGate(anatomy, [head.index for head in layer.heads])
+
+        qk_widths = [head.qk for head in layer.heads]
+        vo_widths = [head.vo for head in layer.heads]
+        self.head_width = _common_width(qk_widths + vo_widths)
+        self.register_buffer("qk_slots", _slots(qk_widths, self.head_width), persistent=False)
+        self.register_buffer("vo_slots", _slots(vo_widths, self.head_width), persistent=False)
+
+    def forward(self, x: Tensor, position_bias: Tensor | None, padding_bias: Tensor | None) -> Tensor:
+        """Attend.
+
+        Args:
+            x: (batch, frames, width).
+            position_bias: WavLM's ungated bias, (original heads, frames, frames), or None.
+            padding_bias: 0 for frames that may be attended to and -inf for padding, (batch, 1, 1, frames), or None.
+
+        Returns:
+            (batch, frames, width).
+        """
+        if not self.heads:
+            return self.out_proj.bias.expand_as(x)
+        batch, frames, _ = x.shape
+        q = self._heads(x, self.q_proj, self.qk_slots)
+        k = self._heads(x, self.k_proj, self.qk_slots)
+        v = self._heads(x, self.v_proj, self.vo_slots)
+        bias = padding_bias
+        if self.gate is not None:
+            assert position_bias is not None
+            bias = self.gate(x, position_bias)
+            if padding_bias is not None:
+                bias = bias + padding_bias
+        if bias is not None:
+            bias = bias.to(q.dtype)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)
+        attended = attended.transpose(1, 2).reshape(batch, frames, self.heads * self.head_width)
+        if self.vo_slots is not None:
+            attended = attended[..., self.vo_slots]
+        out: Tensor = self.out_proj(attended)
+        return out
+
+    def _heads(self, x: Tensor, projection: nn.Linear, slots: Tensor | None) -> Tensor:
+        """Project and split, (batch, heads, frames, common width)."""
+        weight, bias = projection.weight, projection.bias
+        if slots is not None:
+            # Spreading the weights rather than the activations: there are far fewer of them.
+            rows = self.heads * self.head_width
+            weight = weight.new_zeros(rows, weight.shape[1]).index_copy(0, slots, weight)
+            bias = bias.new_zeros(rows).index_copy(0, slots, bias)
+        return F.linear(x, weight, bias).view(*x.shape[:2], self.heads, self.head_width).transpose(1, 2)
+
+
+def _common_width(widths: list[int]) -> int:
+    """The width at which all heads are computed: their own if it is one and the same, else rounded up."""
+    if not widths:
+        return 0
+    if min(widths) == max(widths):
+        return widths[0]
+    return -(-max(widths) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+
+
+def _slots(widths: list[int], common: int) -> Tensor | None:
+    """Where each packed row goes among heads * common rows; None where that is where it already is."""
+    if all(width == common for width in widths):
+        return None
+    return torch.cat([torch.arange(width) + head * common for head, width in enumerate(widths)])

@@ -1,0 +1,139 @@
+"""The encoder: waveforms in, all hidden states out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from slimvox.anatomy import EncoderAnatomy
+from slimvox.cost import macs, parameters
+from slimvox.encoder.front_end import FeatureExtractor, FeatureProjection, KeptChannels, PositionalConvolution
+from slimvox.encoder.layer import EncoderLayer
+from slimvox.encoder.position_bias import PositionBiasTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderOutput:
+    """What an encoder returns; B = batch, T = frames (50 a second), D = width."""
+
+    hidden_states: tuple[Tensor, ...]
+    """Layers + 1 tensors (B, T, D), in the same order and meaning as `transformers`' `hidden_states`."""
+    last_hidden_state: Tensor
+    """(B, T, D): the last of the hidden states; in pre-norm (large) models, after the final layer norm."""
+    frame_mask: Tensor
+    """(B, T) bool: True for frames of speech, False for padding. All True when no mask was given."""
+
+
+class SpeechEncoder(nn.Module):
+    """wav2vec 2.0, HuBERT or WavLM, dense or pruned, built from an anatomy.
+
+    There is no dropout, layer drop or SpecAugment in it: it computes the same function in training and in use.
+
+    Attributes:
+        anatomy: what it is made of.
+        dense_anatomy: what the encoder that it was pruned from was made of (its own anatomy if never pruned).
+    """
+
+    def __init__(self, anatomy: EncoderAnatomy, dense_anatomy: EncoderAnatomy | None = None) -> None:
+        super().__init__()
+        self.anatomy = anatomy
+        self.dense_anatomy = dense_anatomy or anatomy
+        self.feature_extractor = FeatureExtractor(anatomy)
+        self.feature_projection = FeatureProjection(anatomy)
+        self.pos_conv_embed = PositionalConvolution(anatomy)
+        self.rel_attn_embed = PositionBiasTable(anatomy) if anatomy.has_position_bias else None
+        self.layer_norm = nn.LayerNorm(anatomy.width, eps=anatomy.layer_norm_eps)
+        self.layers = nn.ModuleList(EncoderLayer(anatomy, layer) for layer in anatomy.layers)
+
+    @property
+    def parameter_count(self) -> int:
+        """Parameters, as stored."""
+        return parameters(self.anatomy)
+
+    def macs(self, seconds: float = 10.0) -> int:
+        """Multiply-accumulates for one clip of `seconds` seconds."""
+        return macs(self.anatomy, seconds)
+
+    def forward(
+        self, waveforms: Tensor, mask: Tensor | None = None, *, kept_channels: KeptChannels = None
+    ) -> EncoderOutput:
+        """Encode.
+
+        Args:
+            waveforms: (batch, samples), 16 kHz, mono, zero-padded on the right where lengths differ.
+            mask: (batch, samples), true or 1 for audio and false or 0 for padding, with the meaning of `transformers`'
+                `attention_mask`. Models with a group-norm front end (the base models) were trained on zero-padded audio
+                without a mask, and their first norm runs over the padding as well: with or without a mask, a padded clip
+                comes out a little different from the clip alone.
+            kept_channels: for the masked student only; see `slimvox.masks`.
+
+        Raises:
+            ValueError: if `waveforms` is not (batch, samples), or too short for one frame.
+        """
+        self._check(waveforms, mask)
+        if self.anatomy.normalize_waveform:
+            waveforms = normalize_waveforms(waveforms, mask)
+        features = self.feature_extractor(waveforms, kept_channels)
+        return self.transform(features, mask, kept_channels=kept_channels)
+
+    def transform(
+        self, features: Tensor, mask: Tensor | None = None, *, kept_channels: KeptChannels = None
+    ) -> EncoderOutput:
+        """Everything after the front end: `features` (batch, frames, channels) is `feature_extractor`'s output."""
+        frames = features.shape[1]
+        x = self.feature_projection(features, None if kept_channels is None else kept_channels[-1])
+        frame_mask, padding_bias = self._padding(mask, x)
+        if mask is not None:
+            x = x * frame_mask.unsqueeze(-1)
+        x = x + self.pos_conv_embed(x)
+        if not self.anatomy.pre_norm:
+            x = self.layer_norm(x)
+        position_bias = self.rel_attn_embed(frames) if self.rel_attn_embed is not None else None
+        states = [x]
+        for layer in self.layers:
+            x = layer(x, position_bias, padding_bias)
+            states.append(x)
+        last = self.layer_norm(x) if self.anatomy.pre_norm else x
+        return EncoderOutput(hidden_states=tuple(states), last_hidden_state=last, frame_mask=frame_mask)
+
+    def _padding(self, mask: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The frame mask (batch, frames), and the same as a bias of the scores (batch, 1, 1, frames)."""
+        batch, frames, _ = x.shape
+        if mask is None:
+            return torch.ones(batch, frames, dtype=torch.bool, device=x.device), None
+        lengths = mask.to(torch.long).sum(-1)
+        for convolution in self.anatomy.convolutions:
+            lengths = torch.div(lengths - convolution.kernel, convolution.stride, rounding_mode="floor") + 1
+        frame_mask = torch.arange(frames, device=x.device) < lengths.unsqueeze(-1)
+        # A row with no frame at all attends everywhere: its output is of no meaning, but it is no NaN either.
+        attended = frame_mask | ~frame_mask.any(-1, keepdim=True)
+        padding_bias = torch.zeros_like(attended, dtype=x.dtype).masked_fill(~attended, float("-inf"))
+        return frame_mask, padding_bias[:, None, None, :]
+
+    def _check(self, waveforms: Tensor, mask: Tensor | None) -> None:
+        if waveforms.dim() != 2:
+            raise ValueError(f"`waveforms` must be (batch, samples), but is {tuple(waveforms.shape)} instead")
+        if waveforms.shape[1] < self.anatomy.receptive_field:
+            raise ValueError(
+                f"`waveforms` must hold at least {self.anatomy.receptive_field} samples (one frame),"
+                f" but holds {waveforms.shape[1]} instead"
+            )
+        if mask is not None and mask.shape != waveforms.shape:
+            raise ValueError(
+                f"`mask` must have the shape of the waveforms, {tuple(waveforms.shape)}, but is {tuple(mask.shape)} instead"
+            )
+
+
+def normalize_waveforms(waveforms: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Zero mean, unit variance per clip, (batch, samples); padding does not count and stays 0.
+
+    The same as the `do_normalize` of `transformers`' `Wav2Vec2FeatureExtractor`; doing it twice changes nothing.
+    """
+    waveforms = waveforms.float()
+    weights = torch.ones_like(waveforms) if mask is None else mask.to(waveforms.dtype)
+    count = weights.sum(-1, keepdim=True).clamp(min=1)
+    centred = waveforms - (waveforms * weights).sum(-1, keepdim=True) / count
+    variance = (centred.square() * weights).sum(-1, keepdim=True) / count
+    return centred * weights * torch.rsqrt(variance + 1e-7)

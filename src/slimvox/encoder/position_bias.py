@@ -1,0 +1,83 @@
+"""WavLM's relative position bias: a table shared by all layers, gated by each layer's input.
+
+Chen et al., "WavLM: Large-Scale Self-Supervised Pre-Training for Full Stack Speech Processing", section III-B.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from slimvox.anatomy import EncoderAnatomy
+from slimvox.cost import GATE_OUTPUTS
+
+
+class PositionBiasTable(nn.Module):
+    """The learned bias of every bucket of relative positions, for every head of the original encoder.
+
+    The original keeps it in its first layer; here it belongs to the encoder, so that pruning that layer's attention
+    leaves the others their bias.
+    """
+
+    def __init__(self, anatomy: EncoderAnatomy) -> None:
+        super().__init__()
+        self.buckets = anatomy.position_buckets
+        self.max_distance = anatomy.position_max_distance
+        self.weight = nn.Parameter(torch.empty(self.buckets, anatomy.attention_heads))
+        nn.init.normal_(self.weight)
+
+    def forward(self, frames: int) -> Tensor:
+        """The ungated bias, (original heads, frames, frames), indexed [head, query, key]."""
+        device = self.weight.device
+        distances = torch.arange(1 - frames, frames, device=device)
+        per_distance = self.weight[self.bucket(distances)].T
+        position = torch.arange(frames, device=device)
+        return per_distance[:, position[None, :] - position[:, None] + frames - 1]
+
+    def bucket(self, relative_position: Tensor) -> Tensor:
+        """T5's bidirectional buckets: exact for near positions, logarithmic up to `max_distance`, one beyond."""
+        half = self.buckets // 2
+        exact = half // 2
+        distance = relative_position.abs()
+        ratio = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.max_distance / exact)
+        far = (exact + ratio * (half - exact)).long().clamp(max=half - 1)
+        return (relative_position > 0).long() * half + torch.where(distance < exact, distance, far)
+
+
+class PositionBiasGate(nn.Module):
+    """Scales the bias of each head and query by a gate computed from the layer's input.
+
+    The gate of a head reads the slice of the input that belongs to its original index, whatever was pruned from its queries and
+    keys. Parameters are named as in the original: `gru_rel_pos_linear`, `gru_rel_pos_const`.
+    """
+
+    def __init__(self, anatomy: EncoderAnatomy, head_indices: list[int]) -> None:
+        super().__init__()
+        self.original_heads = anatomy.attention_heads
+        self.all_heads = len(head_indices) == self.original_heads
+        self.gru_rel_pos_linear = nn.Linear(anatomy.head_width, GATE_OUTPUTS)
+        self.gru_rel_pos_const = nn.Parameter(torch.ones(1, len(head_indices), 1, 1))
+        self.head_indices: Tensor
+        self.register_buffer("head_indices", torch.tensor(head_indices, dtype=torch.long), persistent=False)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """The gated bias.
+
+        Args:
+            x: the layer's input, (batch, frames, width).
+            bias: the table's output, (original heads, frames, frames).
+
+        Returns:
+            (batch, kept heads, frames, frames), to be added to the attention scores.
+        """
+        batch, frames, _ = x.shape
+        slices = x.view(batch, frames, self.original_heads, -1)
+        if not self.all_heads:
+            slices = slices[:, :, self.head_indices]
+            bias = bias[self.head_indices]
+        logits = self.gru_rel_pos_linear(slices).view(batch, frames, -1, 2, GATE_OUTPUTS // 2).sum(-1)
+        first, second = torch.sigmoid(logits).transpose(1, 2).chunk(2, dim=-1)
+        gate = first * (second * self.gru_rel_pos_const - 1.0) + 2.0
+        return gate * bias
