@@ -10,6 +10,9 @@ from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+# The models in the tests are tiny: a second thread costs them more than it brings.
+torch.set_num_threads(1)
+
 settings.register_profile(
     "slimvox", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )

@@ -1,3 +1,51 @@
-"""slimvox: smaller, faster speech encoders that still serve every downstream task."""
+"""slimvox: smaller, faster speech encoders that still serve every downstream task.
+
+>>> import slimvox
+>>> encoder = slimvox.load("embedded")
+>>> result = slimvox.prune("embedded", "speech/", "runs/small")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slimvox.anatomy import EncoderAnatomy
+    from slimvox.checkpoint import load
+    from slimvox.encode import encode_files
+    from slimvox.encoder import EncoderOutput, SpeechEncoder
+    from slimvox.errors import SlimvoxError
+    from slimvox.pruning import PruneResult, prune
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "EncoderAnatomy",
+    "EncoderOutput",
+    "PruneResult",
+    "SlimvoxError",
+    "SpeechEncoder",
+    "__version__",
+    "encode_files",
+    "load",
+    "prune",
+]
+
+_HOMES = {
+    "EncoderAnatomy": "slimvox.anatomy",
+    "EncoderOutput": "slimvox.encoder",
+    "PruneResult": "slimvox.pruning",
+    "SlimvoxError": "slimvox.errors",
+    "SpeechEncoder": "slimvox.encoder",
+    "encode_files": "slimvox.encode",
+    "load": "slimvox.checkpoint",
+    "prune": "slimvox.pruning",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that `slimvox --help` does not wait for torch."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

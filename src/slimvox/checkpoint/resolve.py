@@ -28,6 +28,11 @@ class LoadedModel:
     left_aside: tuple[str, ...]
     """Modules of the checkpoint that are no part of the encoder, such as a CTC head."""
 
+    @property
+    def public_name(self) -> str:
+        """What a model card may call it: a hub id or `embedded` as it is, of a local path the last part only."""
+        return Path(self.name).name if Path(self.name).is_dir() else self.name
+
 
 def load_model(model: str | Path, *, revision: str | None = None) -> LoadedModel:
     """Load an encoder with its provenance.

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimvox.anatomy import EncoderAnatomy, LayerAnatomy
-from slimvox.encoder.linear import packed_linear
+from slimvox.encoder.linear import PackedLinear
 from slimvox.encoder.position_bias import PositionBiasGate
 
 WIDTH_MULTIPLE = 8
@@ -26,10 +26,10 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = len(layer.heads)
         self.scale = anatomy.head_width**-0.5
-        self.q_proj = packed_linear(anatomy.width, layer.qk)
-        self.k_proj = packed_linear(anatomy.width, layer.qk)
-        self.v_proj = packed_linear(anatomy.width, layer.vo)
-        self.out_proj = packed_linear(layer.vo, anatomy.width)
+        self.q_proj = PackedLinear(anatomy.width, layer.qk)
+        self.k_proj = PackedLinear(anatomy.width, layer.qk)
+        self.v_proj = PackedLinear(anatomy.width, layer.vo)
+        self.out_proj = PackedLinear(layer.vo, anatomy.width)
         self.gate: PositionBiasGate | None = None
         if anatomy.has_position_bias and self.heads:
             self.gate = PositionBiasGate(anatomy, [head.index for head in layer.heads])

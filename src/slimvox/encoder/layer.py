@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from slimvox.anatomy import EncoderAnatomy, LayerAnatomy
 from slimvox.encoder.attention import SelfAttention
-from slimvox.encoder.linear import packed_linear
+from slimvox.encoder.linear import PackedLinear
 
 
 class FeedForward(nn.Module):
@@ -15,8 +15,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, anatomy: EncoderAnatomy, layer: LayerAnatomy) -> None:
         super().__init__()
-        self.intermediate_dense = packed_linear(anatomy.width, layer.intermediate)
-        self.output_dense = packed_linear(layer.intermediate, anatomy.width)
+        self.intermediate_dense = PackedLinear(anatomy.width, layer.intermediate)
+        self.output_dense = PackedLinear(layer.intermediate, anatomy.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, frames, width) to the same shape."""

@@ -1,0 +1,38 @@
+"""Audio in: find files, measure them, plan batches, decode them in the background.
+
+find_audio -> scan_audio -> BatchPlan -> AudioBatches
+"""
+
+from slimvox.audio.batches import BatchPlan, CropSpec
+from slimvox.audio.decode import (
+    SAMPLE_RATE_HZ,
+    SkipReason,
+    UnreadableAudioError,
+    iter_audio_blocks,
+    read_audio,
+)
+from slimvox.audio.find import find_audio
+from slimvox.audio.loader import AudioBatch, AudioBatches
+from slimvox.audio.scan import AudioClip, AudioScan, scan_audio
+from slimvox.audio.skips import SkipCounter, SkippedFile
+from slimvox.audio.sources import AUDIO_EXTENSIONS, AudioSource
+
+__all__ = [
+    "AUDIO_EXTENSIONS",
+    "SAMPLE_RATE_HZ",
+    "AudioBatch",
+    "AudioBatches",
+    "AudioClip",
+    "AudioScan",
+    "AudioSource",
+    "BatchPlan",
+    "CropSpec",
+    "SkipCounter",
+    "SkipReason",
+    "SkippedFile",
+    "UnreadableAudioError",
+    "find_audio",
+    "iter_audio_blocks",
+    "read_audio",
+    "scan_audio",
+]

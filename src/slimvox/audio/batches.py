@@ -1,0 +1,196 @@
+"""Which audio is in which batch: a pure function of the batch's number."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from slimvox.audio.decode import SAMPLE_RATE_HZ
+from slimvox.audio.packing import IntArray, pack, split
+from slimvox.errors import SlimvoxError
+
+LENGTH_JITTER = 0.02
+"""Each epoch sorts by lengths that are off by up to this share, so that it groups the clips anew."""
+_EPOCHS_REMEMBERED = 3
+
+# First word of each random stream, so that no two of them can coincide.
+_EPOCH_STREAM, _REPLACEMENT_STREAM, _SUBSTITUTE_STREAM = range(3)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CropSpec:
+    """A stretch of a clip, in samples at the plan's rate."""
+
+    clip: int
+    """Index of the clip."""
+    start: int
+    """First sample, from the start of the clip."""
+    samples: int
+    """Length."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Epoch:
+    """The random choices of one epoch."""
+
+    order: IntArray
+    """Parts in the order in which batches are cut from them (parts,)."""
+    position: npt.NDArray[np.float64]
+    """Where in the room that a part has its crop lies, from 0 to 1 (parts,)."""
+    batches: IntArray
+    """The batches in the order in which they are drawn (batches,)."""
+
+
+class BatchPlan:
+    """An endless sequence of batches, each reachable by its number alone.
+
+    One epoch takes every clip at least once, in batches of similar lengths whose order is random. All crops
+    of a batch are cut to the same length, that of the shortest, so a batch needs no padding (models with
+    group norm are not invariant to padding). A clip of several times `max_seconds` is split into that many
+    equal parts, and each part gives one crop, at a random place in it. Clips are ordered by length, up to a
+    jitter drawn anew each epoch; every batch takes as many as fit `seconds_per_batch`, fewer where their
+    lengths differ too much (see `packing.pack`).
+
+    Nothing here has a state: after a restart, `batch(n)` is what it would have been, and process r of w takes
+    the batches n w + r.
+
+    Args:
+        clip_seconds: length of each clip (clips,).
+        seconds_per_batch: most audio in a batch; with little audio, or few clips of a length, a batch holds
+            less.
+        min_seconds: no clip may be shorter, and no crop will be.
+        max_seconds: no crop is longer.
+        seed: from 0 up; what all random choices depend on.
+        sample_rate_hz: what crops are counted in.
+
+    Raises:
+        SlimvoxError: settings that contradict each other, no clips, or a clip below `min_seconds`.
+    """
+
+    def __init__(
+        self,
+        clip_seconds: npt.NDArray[np.float64] | Sequence[float],
+        *,
+        seconds_per_batch: float,
+        min_seconds: float,
+        max_seconds: float,
+        seed: int = 0,
+        sample_rate_hz: int = SAMPLE_RATE_HZ,
+    ) -> None:
+        seconds = np.asarray(clip_seconds, dtype=np.float64)
+        _check(seconds, seconds_per_batch, min_seconds, max_seconds, seed, sample_rate_hz)
+        self.seed = seed
+        self.sample_rate_hz = sample_rate_hz
+        self._budget = int(seconds_per_batch * sample_rate_hz + 1e-6)
+        longest = int(min(max_seconds, seconds_per_batch) * sample_rate_hz + 1e-6)
+        clip_samples = np.maximum(np.floor(seconds * sample_rate_hz + 1e-6), 1).astype(np.int64)
+        self._part_clip, self._part_start, self._part_room = split(clip_samples, longest)
+        self._part_length = np.minimum(self._part_room, longest)
+        self._starts = pack(np.sort(self._part_length), self._budget)
+        self._by_room = np.argsort(self._part_room, kind="stable")
+        self._sorted_room = self._part_room[self._by_room]
+        self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Number of batches that together take every clip; the same in all epochs."""
+        return len(self._starts) - 1
+
+    @property
+    def seconds_per_epoch(self) -> float:
+        """Seconds of audio in the batches of the first epoch (others differ a little)."""
+        order = self._epoch(0).order
+        counts = np.diff(self._starts)
+        shortest = np.minimum.reduceat(self._part_length[order], self._starts[:-1])
+        return float((counts * np.minimum(shortest, self._budget // counts)).sum()) / self.sample_rate_hz
+
+    def batch(self, index: int) -> list[CropSpec]:
+        """Return the crops of batch `index` (from 0, without end); all have the same number of samples."""
+        if index < 0:
+            raise SlimvoxError(f"`index` must be 0 or more, but is {index} instead.")
+        number, place = divmod(index, self.batches_per_epoch)
+        epoch = self._epoch(number)
+        chosen = int(epoch.batches[place])
+        parts = epoch.order[self._starts[chosen] : self._starts[chosen + 1]]
+        samples = min(int(self._part_length[parts].min()), self._budget // len(parts))
+        return [self._crop(int(part), samples, float(epoch.position[part])) for part in parts]
+
+    def replacement(self, index: int, slot: int, attempt: int, samples: int) -> CropSpec:
+        """Draw a crop of `samples` to take instead of crop `slot` of batch `index`, one for each `attempt`.
+
+        It is drawn among all parts that are long enough, the one to be replaced included.
+        """
+        random = np.random.default_rng([self.seed, _REPLACEMENT_STREAM, index, slot, attempt])
+        first = int(np.searchsorted(self._sorted_room, samples, side="left"))
+        part = int(self._by_room[random.integers(first, len(self._by_room))])
+        return self._crop(part, samples, float(random.random()))
+
+    def substitute(self, index: int, attempt: int) -> int:
+        """Draw a batch of the same epoch to take instead of batch `index`, one for each `attempt`."""
+        random = np.random.default_rng([self.seed, _SUBSTITUTE_STREAM, index, attempt])
+        return index - index % self.batches_per_epoch + int(random.integers(self.batches_per_epoch))
+
+    def _crop(self, part: int, samples: int, position: float) -> CropSpec:
+        room = int(self._part_room[part]) - samples
+        start = int(self._part_start[part]) + min(int(position * (room + 1)), room)
+        return CropSpec(clip=int(self._part_clip[part]), start=start, samples=samples)
+
+    def _epoch(self, number: int) -> _Epoch:
+        with self._lock:
+            if number not in self._epochs:
+                self._epochs[number] = self._draw(number)
+                while len(self._epochs) > _EPOCHS_REMEMBERED:
+                    self._epochs.popitem(last=False)
+            self._epochs.move_to_end(number)
+            return self._epochs[number]
+
+    def _draw(self, number: int) -> _Epoch:
+        random = np.random.default_rng([self.seed, _EPOCH_STREAM, number])
+        parts = len(self._part_length)
+        keys = self._part_length * (1.0 + LENGTH_JITTER * (2.0 * random.random(parts) - 1.0))
+        return _Epoch(
+            order=np.argsort(keys, kind="stable"),
+            position=random.random(parts),
+            batches=random.permutation(self.batches_per_epoch),
+        )
+
+
+def _check(
+    seconds: npt.NDArray[np.float64],
+    seconds_per_batch: float,
+    min_seconds: float,
+    max_seconds: float,
+    seed: int,
+    sample_rate_hz: int,
+) -> None:
+    """Raise one SlimvoxError that names everything that is wrong."""
+    wrong: list[str] = []
+    if seed < 0:
+        wrong.append(f"`seed` must be 0 or more, but is {seed} instead.")
+    if sample_rate_hz < 1:
+        wrong.append(f"`sample_rate_hz` must be positive, but is {sample_rate_hz} instead.")
+    elif not min_seconds >= 1.0 / sample_rate_hz:
+        wrong.append(f"`min_seconds` must be positive, but is {min_seconds} instead.")
+    if not max_seconds >= min_seconds:
+        wrong.append(
+            f"`max_seconds` must be at least `min_seconds` = {min_seconds}, but is {max_seconds} instead."
+        )
+    if not min_seconds <= seconds_per_batch < np.inf:
+        wrong.append(
+            f"`seconds_per_batch` must be at least `min_seconds` = {min_seconds}, "
+            f"but is {seconds_per_batch} instead."
+        )
+    if seconds.ndim != 1 or len(seconds) == 0:
+        wrong.append("`clip_seconds` must hold at least one clip, but is empty instead.")
+    elif not (np.isfinite(seconds).all() and seconds.min() >= min_seconds - 1e-5):
+        wrong.append(
+            f"`clip_seconds` must be at least {min_seconds}, but the shortest is {seconds.min()} instead."
+        )
+    if wrong:
+        raise SlimvoxError(" ".join(wrong))

@@ -1,0 +1,162 @@
+"""Batches of waveforms, decoded ahead of their use in background threads."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slimvox.audio.batches import BatchPlan
+from slimvox.audio.cache import ClipCache
+from slimvox.audio.crops import CropReader
+from slimvox.audio.decode import FloatArray
+from slimvox.audio.scan import AudioClip
+from slimvox.audio.skips import SkipCounter
+from slimvox.errors import SlimvoxError
+
+REPLACEMENTS_PER_CROP = 8
+"""How many other crops are tried for one that cannot be used; then the batch goes without."""
+SUBSTITUTES_PER_BATCH = 32
+"""How many other batches are tried for one of which nothing is left; then the run ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioBatch:
+    """One batch, without padding."""
+
+    waveforms: Tensor
+    """(batch, samples) float32, full scale at 1, as recorded (not normalised)."""
+    seconds: float
+    """Audio in it: batch x samples / rate."""
+    step: int
+    """Which step of this process it is for."""
+    index: int
+    """Its number in the plan: step x processes + process."""
+
+
+class AudioBatches:
+    """The batches of a plan from step `start` on, without end.
+
+    Batch n is the same wherever the iteration began, whatever was cached, however many threads decode. A clip
+    that cannot be used is counted in `skips` and replaced by another, drawn by the plan.
+
+    Use it in a ``with`` block, or `close` it: that stops the threads.
+
+    Args:
+        clips: what the plan's clip indices mean.
+        plan: which crops make up which batch.
+        start: first step; the number of steps already done, when resuming.
+        process: number of this process among `processes`, each of which takes batches of its own.
+        threads: how many batches are decoded at a time.
+        prefetch: how many batches are decoded, or being so, before they are asked for.
+        cache_bytes: memory for decoded clips; 512 MiB hold 2.3 hours.
+        skips: where unusable files are counted.
+
+    Raises:
+        SlimvoxError: settings out of range; while iterating, no usable audio found in many batches.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[AudioClip],
+        plan: BatchPlan,
+        *,
+        start: int = 0,
+        process: int = 0,
+        processes: int = 1,
+        threads: int = 2,
+        prefetch: int = 4,
+        cache_bytes: int = 512 * 2**20,
+        skips: SkipCounter | None = None,
+    ) -> None:
+        _check(start=start, process=process, processes=processes, threads=threads, prefetch=prefetch)
+        self.skips = SkipCounter() if skips is None else skips
+        self._plan = plan
+        self._process, self._processes = process, processes
+        self._prefetch = prefetch
+        self._next_step = start
+        self._reader = CropReader(
+            clips, sample_rate_hz=plan.sample_rate_hz, cache=ClipCache(cache_bytes), skips=self.skips
+        )
+        self._stopped = threading.Event()
+        self._waiting: deque[Future[AudioBatch]] = deque()
+        self._executor = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="slimvox-audio")
+
+    def __iter__(self) -> AudioBatches:
+        return self
+
+    def __next__(self) -> AudioBatch:
+        if self._stopped.is_set():
+            raise StopIteration
+        try:
+            while len(self._waiting) < self._prefetch:
+                self._waiting.append(self._executor.submit(self._load, self._next_step))
+                self._next_step += 1
+            return self._waiting.popleft().result()
+        except BaseException:
+            # An interrupt included: no thread may outlive the loop that it works for.
+            self.close()
+            raise
+
+    def __enter__(self) -> AudioBatches:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop decoding, within the time that the clips being decoded take; the iteration ends."""
+        self._stopped.set()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._waiting.clear()
+
+    def _load(self, step: int) -> AudioBatch:
+        index = step * self._processes + self._process
+        for attempt in range(SUBSTITUTES_PER_BATCH + 1):
+            crops = self._read(index if attempt == 0 else self._plan.substitute(index, attempt))
+            if crops:
+                waveforms = torch.from_numpy(np.stack(crops))
+                seconds = waveforms.numel() / self._plan.sample_rate_hz
+                return AudioBatch(waveforms=waveforms, seconds=seconds, step=step, index=index)
+        raise SlimvoxError(
+            f"No usable audio was found in {SUBSTITUTES_PER_BATCH + 1} batches in a row: "
+            f"{self.skips.summary()}. Check that these files are audio and still where they were."
+        )
+
+    def _read(self, index: int) -> list[FloatArray]:
+        """Read one batch of the plan, unusable crops replaced or, where that fails, left out."""
+        crops: list[FloatArray] = []
+        for slot, spec in enumerate(self._plan.batch(index)):
+            for attempt in range(REPLACEMENTS_PER_CROP + 1):
+                if self._stopped.is_set():
+                    raise CancelledError
+                if attempt > 0:
+                    spec = self._plan.replacement(index, slot, attempt, spec.samples)
+                crop = self._reader.read(spec)
+                if crop is not None:
+                    crops.append(crop)
+                    break
+        return crops
+
+
+def _check(*, start: int, process: int, processes: int, threads: int, prefetch: int) -> None:
+    wrong: list[str] = []
+    if start < 0:
+        wrong.append(f"`start` must be 0 or more, but is {start} instead.")
+    if not 0 <= process < processes:
+        wrong.append(f"`process` must be from 0 to {processes - 1}, but is {process} instead.")
+    if threads < 1:
+        wrong.append(f"`threads` must be at least 1, but is {threads} instead.")
+    if prefetch < 1:
+        wrong.append(f"`prefetch` must be at least 1, but is {prefetch} instead.")
+    if wrong:
+        raise SlimvoxError(" ".join(wrong))

@@ -1,0 +1,70 @@
+"""What was left out, and why: named once in the log, counted by reason."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimvox.audio.decode import SkipReason
+
+logger = logging.getLogger("slimvox.audio")
+
+WARNINGS_PER_REASON = 50
+"""How many files of a reason are named at WARNING; further ones at INFO, lest a million drown the log."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SkippedFile:
+    """One file that was left out."""
+
+    path: Path
+    reason: SkipReason
+    detail: str
+
+
+class SkipCounter:
+    """Collects the files that were left out, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._files: dict[tuple[Path, SkipReason], SkippedFile] = {}
+        self._counts: Counter[str] = Counter()
+
+    def add(self, path: Path, reason: SkipReason, detail: str) -> None:
+        """Count and log a file, unless it was already, for the same reason."""
+        with self._lock:
+            if (path, reason) in self._files:
+                return
+            self._files[path, reason] = SkippedFile(path=path, reason=reason, detail=detail)
+            self._counts[reason] += 1
+            count = self._counts[reason]
+        level = logging.WARNING if count <= WARNINGS_PER_REASON else logging.INFO
+        logger.log(level, "Skipped `%s`: %s (%s).", path, reason, detail)
+        if count == WARNINGS_PER_REASON:
+            logger.warning("Further files that are skipped as %s are named at log level INFO only.", reason)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of files by reason."""
+        with self._lock:
+            return dict(self._counts)
+
+    @property
+    def files(self) -> tuple[SkippedFile, ...]:
+        """All of them, in the order in which they were met."""
+        with self._lock:
+            return tuple(self._files.values())
+
+    def summary(self) -> str:
+        """Give counts with one example each: ``2 too short, such as `a.wav` (0.2 s); 1 missing, ...``."""
+        examples: dict[str, SkippedFile] = {}
+        for file in self.files:
+            examples.setdefault(file.reason, file)
+        counts = self.counts
+        return "; ".join(
+            f"{counts[file.reason]} {file.reason}, such as `{file.path}` ({file.detail})"
+            for file in examples.values()
+        )

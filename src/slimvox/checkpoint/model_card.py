@@ -1,0 +1,112 @@
+"""The model card: what a pruned encoder is, where it comes from, and what was measured."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimvox.anatomy import EncoderAnatomy
+from slimvox.cost import macs, parameters
+from slimvox.units import short_number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What the card has to say of the teacher and the data."""
+
+    teacher: str
+    """What the user called the teacher."""
+    teacher_licence: str | None
+    """Its licence, as its own model card has it."""
+    audio: tuple[str, ...]
+    """Names of the audio sources."""
+    audio_hours: float
+    """Hours of audio there were to train on."""
+
+
+def licence_of(directory: Path) -> str | None:
+    """The `license:` field in the front matter of a model's README.md, if it has one."""
+    try:
+        text = (directory / "README.md").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    front_matter = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+    field = re.search(r"^license:\s*(\S.*)$", front_matter[1], re.MULTILINE) if front_matter else None
+    return field[1].strip() if field else None
+
+
+def model_card(
+    anatomy: EncoderAnatomy,
+    dense: EncoderAnatomy,
+    provenance: Provenance,
+    *,
+    recipe: str,
+    figures: dict[str, str],
+) -> str:
+    """A README.md in the form of the Hugging Face hub.
+
+    Args:
+        anatomy: of the pruned encoder.
+        dense: of the encoder it comes from.
+        provenance: teacher and data.
+        recipe: the recipe, as text to be shown.
+        figures: what was measured in the run, as label and text.
+    """
+    licence = provenance.teacher_licence
+    seconds = 10.0
+    rows = [
+        ("parameters", parameters(dense), parameters(anatomy)),
+        (f"MACs for {seconds:g} s", macs(dense, seconds), macs(anatomy, seconds)),
+    ]
+    table = "\n".join(
+        f"| {name} | {short_number(before)} | {short_number(after)} | {after / before - 1:+.1%} |"
+        for name, before, after in rows
+    )
+    measured = "\n".join(f"| {name} | {value} |" for name, value in figures.items())
+    front_matter = [
+        *(["license: " + licence] if licence else []),
+        "library_name: slimvox",
+        "tags: [speech, feature-extraction, structured-pruning]",
+    ]
+    return "\n".join(
+        [
+            "---",
+            *front_matter,
+            "---",
+            "",
+            f"# {anatomy.family} encoder, pruned",
+            "",
+            f"A smaller encoder with the hidden states of `{provenance.teacher}`, made by structured pruning and"
+            " distillation with slimvox.",
+            "",
+            "```python",
+            "import slimvox, torch",
+            'encoder = slimvox.load("PATH")',
+            "states = encoder(torch.randn(1, 16_000)).hidden_states  # layers + 1 tensors (batch, frames, width)",
+            "```",
+            "",
+            "| | dense | pruned | change |",
+            "|---|---|---|---|",
+            table,
+            "",
+            "## Where it comes from",
+            "",
+            f"- Teacher: `{provenance.teacher}`; licence: {licence or 'not stated in its model card'}."
+            " The pruned weights derive from it and fall under the same terms.",
+            f"- Data: {provenance.audio_hours:.2f} h of unlabelled audio from"
+            f" {', '.join(f'`{name}`' for name in provenance.audio)}.",
+            "- Input: 16 kHz mono waveforms. `kept_indices.json` lists which of the teacher's structures survived.",
+            "",
+            "## The run",
+            "",
+            "| | |",
+            "|---|---|",
+            measured,
+            "",
+            "```toml",
+            recipe.strip(),
+            "```",
+            "",
+        ]
+    )

@@ -1,0 +1,81 @@
+"""`slimvox prune`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from slimvox.errors import SlimvoxError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneCommand:
+    """Prune a speech encoder on unlabelled audio.
+
+    Learns which structures the encoder can do without while it is distilled, cuts them out, and distils what is left.
+    Ctrl-C saves; the same command goes on from there.
+    """
+
+    model: tyro.conf.Positional[str]
+    """`embedded`, a local directory, or a model id on the Hugging Face hub such as microsoft/wavlm-base-plus."""
+    audio: tyro.conf.Positional[tuple[str, ...]]
+    """Files, folders, lists (.txt) or manifests (.tsv, .csv, .jsonl) of audio."""
+    out: Path
+    """Directory for the pruned encoder; new or empty."""
+    recipe: str | None = None
+    """paper, fast, quick, or a TOML file; by default quick for the embedded teacher, else paper."""
+    target_parameters: str | None = None
+    """Parameters to keep: a share of the dense encoder (28%) or a number (26.5M)."""
+    target_macs: str | None = None
+    """Multiply-accumulates to keep: a share (20%) or a number (15G, for 10 s of audio)."""
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
+    """Override fields of the recipe, such as `--set prune.steps=1000 structures.conv=false`."""
+    held_out: tuple[str, ...] = ()
+    """Audio to measure the distance to the teacher on; by default a part of AUDIO is put aside."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to run."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Of the networks' activations; weights and gates stay float32."""
+    max_steps: int | None = None
+    """Squeeze both stages into this many steps; the target is met all the same."""
+    seed: int = 0
+    """Of everything random."""
+    control: Literal["random", "top-layers"] | None = None
+    """Do not learn what to prune: random gates, or layers dropped from the top; to compare with."""
+    checkpoint_seconds: float = 300.0
+    """Time from checkpoint to checkpoint."""
+
+    def run(self, console: Console) -> None:
+        """Run the command."""
+        if not self.audio:
+            raise SlimvoxError("no audio given: name files, folders, lists or manifests after the model")
+        from slimvox.pruning import RunInterrupted, prune
+
+        try:
+            result = prune(
+                self.model,
+                self.audio,
+                self.out,
+                recipe=self.recipe,
+                overrides=self.set,
+                target_parameters=self.target_parameters,
+                target_macs=self.target_macs,
+                held_out=self.held_out,
+                device=self.device,
+                precision=self.precision,
+                max_steps=self.max_steps,
+                seed=self.seed,
+                control=self.control,
+                checkpoint_seconds=self.checkpoint_seconds,
+                console=console,
+            )
+        except RunInterrupted as interruption:
+            console.print(f"\nstopped and saved; the same command goes on from there ({self.out})")
+            raise KeyboardInterrupt from interruption
+        from slimvox.cli.tables import prune_summary
+
+        prune_summary(console, result)

@@ -1,0 +1,84 @@
+"""Tables that the commands print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from slimvox.inspection import inspection
+from slimvox.units import short_number
+
+if TYPE_CHECKING:
+    from slimvox.anatomy import EncoderAnatomy
+    from slimvox.pruning import PruneResult
+
+
+def anatomy_table(console: Console, name: str, anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> None:
+    """Per block what is kept of what there was, its parameters and MACs."""
+    data = inspection(anatomy, dense)
+    table = Table(title=f"{name}: {anatomy.family}, width {anatomy.width}", title_justify="left")
+    for column in ("", "heads", "q/k", "v/o", "FFN", "parameters", "MACs/10 s"):
+        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
+    blocks = data["blocks"]
+    channels = blocks["front_end"].pop("channels")
+    for block, title in (("front_end", "front end"), ("projection", "projection"), ("position", "position")):
+        costs = blocks[block]
+        table.add_row(title, "", "", "", "", short_number(costs["parameters"]), short_number(costs["macs_10s"]))
+    table.add_section()
+    for index, layer in enumerate(data["layers"]):
+        table.add_row(
+            f"layer {index + 1}",
+            *(_kept(*layer[key]) for key in ("heads", "qk", "vo", "intermediate")),
+            short_number(layer["parameters"]),
+            short_number(layer["macs_10s"]),
+        )
+    table.add_section()
+    table.add_row("total", "", "", "", "", short_number(data["parameters"]), short_number(data["macs_10s"]))
+    if anatomy != dense:
+        share = [
+            f"{data[key] / data[f'{key}_dense']:.1%}" for key in ("parameters", "macs_10s")
+        ]
+        table.add_row(
+            "dense",
+            "",
+            "",
+            "",
+            "",
+            short_number(data["parameters_dense"]),
+            short_number(data["macs_10s_dense"]),
+        )
+        table.add_row("kept", "", "", "", "", *share)
+    console.print(table)
+    console.print("front-end channels: " + " ".join(_kept(*pair) for pair in channels))
+
+
+def prune_summary(console: Console, result: PruneResult) -> None:
+    """What a run gave."""
+    table = Table()
+    for column in ("", "dense", "pruned", "kept"):
+        table.add_column(column, justify="left" if not column else "right")
+    for title, before, after in (
+        ("parameters", result.parameters_dense, result.parameters),
+        ("MACs for 10 s", result.macs_10s_dense, result.macs_10s),
+    ):
+        table.add_row(title, short_number(before), short_number(after), f"{after / before:.1%}")
+    console.print(table)
+    for when, distance in (
+        ("after surgery", result.distance_after_prune),
+        ("at the end", result.distance_after_finish),
+    ):
+        if distance is not None:
+            console.print(
+                f"distance to the teacher {when}: relative error {distance.relative_error:.3f},"
+                f" 1 - cosine {distance.cosine:.3f} ({distance.seconds:.0f} s held out)"
+            )
+    if result.skipped_files:
+        counts = ", ".join(f"{count} {reason}" for reason, count in result.skipped_files.items())
+        console.print(f"audio files skipped: {counts}")
+    console.print(f"written to {result.directory}; try: slimvox inspect {result.directory}", soft_wrap=True)
+
+
+def _kept(now: int, before: int) -> str:
+    return str(now) if now == before else f"{now}/{before}"

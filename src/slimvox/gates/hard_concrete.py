@@ -1,0 +1,70 @@
+"""The hard concrete distribution, with an optional straight-through estimator.
+
+Louizos, Welling and Kingma, "Learning Sparse Neural Networks through L0 Regularization" (ICLR 2018), equations 10-13;
+the straight-through estimator is that of "Task-Agnostic Structured Pruning of Speech Representation Models" (Interspeech
+2023). All of it in float32, whatever the precision of the network: these gates live in the tails of a logarithm.
+
+    u ~ U(0, 1)    s = sigmoid((log u - log(1 - u) + log_alpha) / BETA)
+    s_bar = s (RIGHT - LEFT) + LEFT    z = min(1, max(0, s_bar))
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+BETA = 2 / 3
+"""Temperature."""
+LEFT, RIGHT = -0.1, 1.1
+"""The interval that the concrete variable is stretched to; what falls outside [0, 1] is clipped to exactly 0 or 1."""
+EPSILON = 1e-6
+"""Uniform noise keeps this distance from 0 and 1."""
+SHIFT = BETA * math.log(-LEFT / RIGHT)
+"""P(z > 0) = sigmoid(log_alpha - SHIFT)."""
+
+
+def stretched(log_alpha: Tensor, u: Tensor) -> Tensor:
+    """s_bar: the stretched sample before it is clipped; `u` uniform in (0, 1), same shape as `log_alpha`."""
+    u = u.clamp(EPSILON, 1 - EPSILON)
+    s = torch.sigmoid((torch.log(u) - torch.log1p(-u) + log_alpha) / BETA)
+    return s * (RIGHT - LEFT) + LEFT
+
+
+def sample(log_alpha: Tensor, u: Tensor, *, straight_through: bool) -> Tensor:
+    """z: a sample of the gates, between 0 and 1, exact zeros and ones included.
+
+    Args:
+        log_alpha: locations, any shape, float32.
+        u: uniform noise of the same shape.
+        straight_through: give the clipped samples the gradient of the unclipped ones (dz/ds_bar = 1) instead of
+            none. At log_alpha = 4.6, where gates usually start, 95 % of the samples are clipped.
+    """
+    s_bar = stretched(log_alpha, u)
+    clipped = s_bar.clamp(0.0, 1.0)
+    if not straight_through:
+        return clipped
+    return s_bar + (clipped - s_bar).detach() if s_bar.requires_grad else clipped
+
+
+def open_probability(log_alpha: Tensor) -> Tensor:
+    """P(z > 0), differentiable."""
+    return torch.sigmoid(log_alpha - SHIFT)
+
+
+def typical_open_value(log_alpha: Tensor) -> Tensor:
+    """The median of z given that the gate is open: always above 0, 1 for gates that are surely open.
+
+    It is what a gate is worth after pruning. (Equation 13 of the paper, the value at u = 1/2, is 0 for a gate that a
+    budget may still keep.)
+    """
+    closed = 1 - open_probability(log_alpha)
+    return stretched(log_alpha, (1 + closed) / 2).clamp(0.0, 1.0)
+
+
+def location(drop: float) -> float:
+    """The log_alpha at which the concrete variable drops with probability `drop`: log((1 - drop) / drop)."""
+    if not 0 < drop < 1:
+        raise ValueError(f"`drop` must be between 0 and 1, but is {drop} instead")
+    return math.log1p(-drop) - math.log(drop)

@@ -1,0 +1,7 @@
+"""The pruning run: what joins encoder, gates, budget, distillation and audio."""
+
+from slimvox.pruning.controls import CONTROLS, Control
+from slimvox.pruning.interrupts import RunInterrupted
+from slimvox.pruning.run import PruneResult, prune
+
+__all__ = ["CONTROLS", "Control", "PruneResult", "RunInterrupted", "prune"]

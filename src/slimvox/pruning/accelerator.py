@@ -1,0 +1,49 @@
+"""Device, precision and processes, through accelerate."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
+
+from slimvox.errors import SlimvoxError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "float32", "bf16")
+
+
+def build_accelerator(*, device: str, precision: str, log_directory: Path) -> Accelerator:
+    """One process here, or this process's share of `accelerate launch`.
+
+    Args:
+        device: `auto` takes what accelerate finds (a GPU before the CPU).
+        precision: `auto` is bf16 on GPUs that have it, and float32 elsewhere.
+        log_directory: where TensorBoard's events go, if it is installed.
+
+    Raises:
+        SlimvoxError: if the device is not there, or the name unknown.
+    """
+    if device not in DEVICES:
+        raise SlimvoxError(f"`device` must be one of {', '.join(DEVICES)}, but is {device!r} instead")
+    if precision not in PRECISIONS:
+        raise SlimvoxError(f"`precision` must be one of {', '.join(PRECISIONS)}, but is {precision!r} instead")
+    if (device == "cuda" and not torch.cuda.is_available()) or (
+        device == "mps" and not torch.backends.mps.is_available()
+    ):
+        raise SlimvoxError(f"`device` is {device}, but this machine (or this build of torch) has none; try `auto`")
+    on_cuda = device in ("auto", "cuda") and torch.cuda.is_available()
+    if precision == "auto":
+        precision = "bf16" if on_cuda and torch.cuda.is_bf16_supported() else "float32"
+    # accelerate keeps one state per process: an earlier run in this process may have had another precision.
+    AcceleratorState._reset_state()
+    return Accelerator(
+        cpu=device == "cpu",
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        log_with="tensorboard" if importlib.util.find_spec("tensorboard") else None,
+        project_dir=str(log_directory),
+        # In pre-norm models the loss does not see the last norm.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )

@@ -1,0 +1,148 @@
+"""The training loop of one stage."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from slimvox.audio import AudioBatches
+from slimvox.budget import scheduled_target
+from slimvox.encoder import SpeechEncoder
+from slimvox.errors import SlimvoxError
+from slimvox.pruning.interrupts import RunInterrupted, StopRequests
+from slimvox.pruning.optimisers import build_optimisers, learning_rate
+from slimvox.pruning.progress import JsonLog, StageProgress
+from slimvox.pruning.student import Student
+from slimvox.recipe import GateSettings, StageSettings
+
+NOISE_STREAM = 0x51_1A
+"""Keeps the gates' noise apart from other uses of the run's seed."""
+
+
+@dataclass
+class Stage:
+    """One stage of training: everything that changes while it runs is in the student and the optimisers.
+
+    Randomness is a function of the seed and the step (gate noise here, batches in `slimvox.audio.BatchPlan`), so that
+    those two and a step number are all a checkpoint has to hold.
+    """
+
+    name: str
+    """`prune` or `finish`."""
+    student: Student
+    teacher: SpeechEncoder
+    settings: StageSettings
+    gate_settings: GateSettings
+    target_sparsity: float
+    """Final t of the schedule (stage 1)."""
+    seed: int
+    accelerator: Accelerator
+    step: int = 0
+    """Steps done."""
+
+    def __post_init__(self) -> None:
+        self.optimisers = build_optimisers(self.student, self.settings, self.gate_settings)
+        self._wrapped: nn.Module = self.accelerator.prepare(self.student)
+        for name, optimiser in self.optimisers.items():
+            self.optimisers[name] = self.accelerator.prepare(optimiser)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed stage needs."""
+        return {
+            "stage": self.name,
+            "step": self.step,
+            "student": self.student.state_dict(),
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        self.step = state["step"]
+        self.student.load_state_dict(state["student"])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+
+    def run(
+        self,
+        batches: AudioBatches,
+        *,
+        progress: StageProgress,
+        log: JsonLog,
+        save: Callable[[dict[str, Any]], None],
+        save_every_seconds: float,
+        log_every: int,
+    ) -> None:
+        """Train from where it stands to the end.
+
+        Args:
+            batches: from this stage's current step on.
+            progress: told of every step.
+            log: told every `log_every` steps.
+            save: writes a checkpoint.
+            save_every_seconds: time from checkpoint to checkpoint.
+            log_every: steps from log line to log line.
+
+        Raises:
+            RunInterrupted: on Ctrl-C, after a checkpoint.
+            SlimvoxError: if the loss is no longer finite.
+        """
+        saved = time.monotonic()
+        with StopRequests() as stop:
+            while self.step < self.settings.steps:
+                batch = next(batches)
+                values = self._train_step(batch.waveforms)
+                self.step += 1
+                progress.advance(self.step, batch.seconds * self.accelerator.num_processes, values)
+                if self.step % log_every == 0 or self.step == self.settings.steps:
+                    record = {"stage": self.name, "step": self.step, **values}
+                    log.write({**record, "audio_seconds_per_second": round(progress.audio_rate, 2)})
+                    if self.accelerator.trackers:
+                        self.accelerator.log({f"{self.name}/{k}": v for k, v in values.items()}, step=self.step)
+                if stop.requested:
+                    save(self.state_dict())
+                    raise RunInterrupted
+                if time.monotonic() - saved > save_every_seconds:
+                    save(self.state_dict())
+                    saved = time.monotonic()
+
+    def _train_step(self, waveforms: torch.Tensor) -> dict[str, float]:
+        """One optimiser step; returns what is logged."""
+        waveforms = waveforms.to(self.accelerator.device, non_blocking=True)
+        target = scheduled_target(self.step + 1, self.gate_settings.ramp_steps, self.target_sparsity)
+        stream = (NOISE_STREAM, self.seed, self.step, self.accelerator.process_index)
+        noise = torch.Generator().manual_seed(int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0] >> 1))
+        with torch.no_grad(), self.accelerator.autocast():
+            wanted = self.teacher(waveforms)
+        rate = learning_rate(self.step, self.settings)
+        for group in self.optimisers["weights"].param_groups:
+            group["lr"] = rate
+        with self.accelerator.autocast():
+            losses = self._wrapped(waveforms, wanted, target_sparsity=target, generator=noise)
+        self.accelerator.backward(losses["loss"])
+        norm = self.accelerator.clip_grad_norm_(self.student.weights(), self.settings.gradient_clip)
+        for optimiser in self.optimisers.values():
+            optimiser.step()
+            optimiser.zero_grad()
+        values = {name: float(loss.detach()) for name, loss in losses.items()}
+        if not math.isfinite(values["loss"]):
+            raise SlimvoxError(
+                f"the loss became {values['loss']} at step {self.step + 1} of stage {self.name};"
+                f" lower the learning rate, such as `--set {self.name}.learning_rate={rate / 4:.1e}`"
+            )
+        values.update(gradient_norm=float(norm), learning_rate=rate)
+        if self.student.lagrangian is not None:
+            lagrangian = self.student.lagrangian
+            values.update(
+                target_sparsity=target,
+                lambda1=float(lagrangian.linear.detach()),
+                lambda2=float(lagrangian.quadratic.detach()),
+            )
+        return values

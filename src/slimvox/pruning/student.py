@@ -1,0 +1,70 @@
+"""The student: what is trained in either stage, in one module so that it can be wrapped for many processes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from slimvox.budget import Budget, Lagrangian
+from slimvox.distillation import Distillation
+from slimvox.encoder import EncoderOutput, SpeechEncoder
+from slimvox.gates import Gates
+from slimvox.masks import masked_forward
+
+
+class Student(nn.Module):
+    """An encoder with its distillation maps and, in stage 1, gates and multipliers.
+
+    Stage 1: L = L_distil + lambda1 (s - t) + lambda2 (s - t)^2, with masks sampled anew in each step.
+    Stage 2: L = L_distil.
+    """
+
+    def __init__(
+        self,
+        encoder: SpeechEncoder,
+        distillation: Distillation,
+        *,
+        gates: Gates | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.distillation = distillation
+        self.gates = gates
+        self.budget = budget
+        self.lagrangian = Lagrangian() if gates is not None else None
+
+    def weights(self) -> list[nn.Parameter]:
+        """What descends at the stage's learning rate: the encoder and the maps."""
+        return [*self.encoder.parameters(), *self.distillation.parameters()]
+
+    def forward(
+        self,
+        waveforms: Tensor,
+        teacher: EncoderOutput,
+        *,
+        target_sparsity: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """The loss and its parts, scalars by name.
+
+        Args:
+            waveforms: (batch, samples).
+            teacher: the teacher's output for them.
+            target_sparsity: t, in stage 1.
+            generator: noise of the gates, a CPU generator, in stage 1.
+
+        Returns:
+            `loss` to be minimised; `distillation`, `l1`, `cosine`; in stage 1 also `sparsity` (expected) and `penalty`.
+        """
+        if self.gates is None:
+            output = self.encoder(waveforms)
+        else:
+            output = masked_forward(self.encoder, self.gates.sample(generator), waveforms)
+        compared = self.distillation(output, teacher)
+        losses = {"loss": compared.total, "distillation": compared.total, "l1": compared.l1, "cosine": compared.cosine}
+        if self.gates is not None and self.budget is not None and self.lagrangian is not None:
+            sparsity = self.budget.expected_sparsity(self.encoder.anatomy, self.gates.expected_sizes())
+            penalty = self.lagrangian(sparsity, target_sparsity)
+            losses.update(loss=compared.total + penalty, sparsity=sparsity, penalty=penalty)
+        return losses

@@ -1,0 +1,92 @@
+"""Hypothesis strategies: anatomies, encoders and masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from slimvox.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
+from slimvox.encoder import SpeechEncoder
+from slimvox.masks import EncoderMasks, LayerMasks
+
+
+@st.composite
+def anatomies(draw: st.DrawFn) -> EncoderAnatomy:
+    """A small dense encoder of any family and layout."""
+    family: Any = draw(st.sampled_from(["wav2vec2", "hubert", "wavlm"]))
+    heads = draw(st.integers(1, 4))
+    head_width = draw(st.sampled_from([2, 4, 6]))
+    layout = draw(st.booleans())
+    layer = dense_layer(heads=heads, head_width=head_width, intermediate=draw(st.integers(1, 12)))
+    return EncoderAnatomy(
+        family=family,
+        convolutions=tuple(
+            ConvAnatomy(channels=draw(st.integers(2, 8)), kernel=kernel, stride=stride)
+            for kernel, stride in ((10, 5), (3, 2), (2, 2))
+        ),
+        conv_norm=draw(st.sampled_from(["group", "layer"])),
+        conv_bias=draw(st.booleans()),
+        projection_norm=draw(st.booleans()) if family == "hubert" else True,
+        width=heads * head_width,
+        position_kernel=draw(st.sampled_from([3, 4])),
+        position_groups=heads,
+        attention_heads=heads,
+        layers=(layer,) * draw(st.integers(1, 3)),
+        pre_norm=layout,
+        layer_norm_eps=1e-5,
+        position_buckets=16 if family == "wavlm" else 0,
+        position_max_distance=24 if family == "wavlm" else 0,
+    )
+
+
+def random_encoder(anatomy: EncoderAnatomy, seed: int) -> SpeechEncoder:
+    """An encoder whose parameters are all random, norms and biases too."""
+    torch.manual_seed(seed)
+    encoder = SpeechEncoder(anatomy).eval()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return encoder
+
+
+@st.composite
+def masks_for(draw: st.DrawFn, anatomy: EncoderAnatomy) -> EncoderMasks:
+    """Masks of every kind: absent, all ones, all zeros, sparse with scales between 0 and 1."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+
+    def vector(size: int, *, may_vanish: bool = True) -> Tensor | None:
+        kind = draw(st.sampled_from(["absent", "ones", "zeros", "sparse", "sparse", "sparse"]))
+        if kind == "absent":
+            return None
+        if kind == "ones":
+            return torch.ones(size)
+        values = torch.rand(size, generator=generator) * 0.9 + 0.1
+        keep = torch.rand(size, generator=generator) < draw(st.sampled_from([0.1, 0.5, 0.9]))
+        if kind == "zeros":
+            keep = torch.zeros(size, dtype=torch.bool)
+        if not may_vanish and size:
+            keep[int(torch.randint(size, (), generator=generator))] = True
+        return values * keep
+
+    def scalar() -> Tensor | None:
+        value = draw(st.sampled_from([None, 0.0, 0.4, 1.0]))
+        return None if value is None else torch.tensor(value)
+
+    return EncoderMasks(
+        conv=tuple(vector(convolution.channels, may_vanish=False) for convolution in anatomy.convolutions),
+        layers=tuple(
+            LayerMasks(
+                attention=scalar(),
+                head=vector(len(layer.heads)),
+                qk=vector(layer.qk),
+                vo=vector(layer.vo),
+                feed_forward=scalar(),
+                intermediate=vector(layer.intermediate),
+            )
+            for layer in anatomy.layers
+        ),
+    )

@@ -1,0 +1,226 @@
+"""Whole runs: what they write, how they stop, how they go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import slimvox
+from slimvox.kept_indices import KeptIndices
+from slimvox.pruning import run_directory, stage
+from slimvox.pruning.interrupts import RunInterrupted
+from slimvox.recipe import shipped_recipes
+
+STEPS = ["prune.steps=6", "finish.steps=5", "gates.ramp_steps=3", "data.seconds_per_batch=3.0"]
+SETTINGS = [*STEPS, "data.min_seconds=0.5", "data.max_seconds=1.0", "gates.learning_rate=0.5"]
+
+
+def weights_hash(directory: Path) -> str:
+    return hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
+
+
+def run(teacher: Path, speech: Path, out: Path, **arguments: Any) -> slimvox.PruneResult:
+    fields: dict[str, Any] = {"recipe": "quick", "overrides": SETTINGS, "device": "cpu", **arguments}
+    return slimvox.prune(teacher, speech, out, **fields)
+
+
+@pytest.fixture(scope="module")
+def finished(teacher: Path, speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of an uninterrupted run."""
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    run(teacher, speech, out)
+    return out
+
+
+def test_a_run_meets_its_target_and_loads(finished: Path, teacher: Path) -> None:
+    encoder, dense = slimvox.load(finished), slimvox.load(teacher)
+    assert 0.995 * 0.28 <= encoder.parameter_count / dense.parameter_count <= 0.28
+    assert encoder.dense_anatomy == dense.anatomy
+    states = encoder(torch.randn(2, 8000)).hidden_states
+    assert len(states) == len(dense.anatomy.layers) + 1
+    assert states[0].shape[-1] == dense.anatomy.width
+    assert encoder(torch.randn(2, 8000)).frame_mask.all()
+    kept = KeptIndices.from_dict(json.loads((finished / "kept_indices.json").read_text()))
+    assert kept.anatomy(dense.anatomy) == encoder.anatomy
+
+
+def test_the_log_has_every_step(finished: Path) -> None:
+    records = [json.loads(line) for line in (finished / "run" / "log.jsonl").read_text().splitlines()]
+    steps = [(record["stage"], record["step"]) for record in records]
+    assert steps == [("prune", n) for n in range(1, 7)] + [("finish", n) for n in range(1, 6)]
+    assert {"loss", "sparsity", "target_sparsity", "lambda1", "lambda2", "learning_rate"} <= set(records[0])
+    assert records[2]["target_sparsity"] == pytest.approx(0.72)
+
+
+def test_the_card_names_teacher_and_figures(finished: Path, teacher: Path) -> None:
+    card = (finished / "README.md").read_text()
+    assert teacher.name in card and "relative error" in card and "steps = 6" in card
+    assert str(teacher.parent) not in card
+
+
+@pytest.mark.parametrize(("stage_name", "step"), [("prune", 1), ("prune", 4), ("finish", 1), ("finish", 3)])
+def test_an_interrupted_run_ends_with_the_same_weights(
+    stage_name: str,
+    step: int,
+    finished: Path,
+    teacher: Path,
+    speech: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C after a given step; the same call goes on and ends bit-identically."""
+    train_step = stage.Stage._train_step
+
+    def interrupting(self: stage.Stage, waveforms: torch.Tensor) -> dict[str, float]:
+        values = train_step(self, waveforms)
+        if (self.name, self.step + 1) == (stage_name, step):
+            signal.raise_signal(signal.SIGINT)
+        return values
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.Stage, "_train_step", interrupting)
+        with pytest.raises(RunInterrupted):
+            run(teacher, speech, tmp_path / "out")
+    assert not (tmp_path / "out" / "config.json").exists()
+    run(teacher, speech, tmp_path / "out")
+    assert weights_hash(tmp_path / "out") == weights_hash(finished)
+    first = (finished / "run" / "log.jsonl").read_text().splitlines()
+    second = (tmp_path / "out" / "run" / "log.jsonl").read_text().splitlines()
+    speed = "audio_seconds_per_second"
+    assert [{**json.loads(a), speed: 0} for a in first] == [{**json.loads(b), speed: 0} for b in second]
+
+
+def test_a_killed_run_ends_with_the_same_weights(
+    finished: Path, teacher: Path, speech: Path, tmp_path: Path
+) -> None:
+    """SIGKILL in the middle, of a process of its own."""
+    out = tmp_path / "out"
+    code = (
+        "import sys, time, torch, slimvox; torch.set_num_threads(1)\n"
+        "from slimvox.pruning import stage\n"
+        "step = stage.Stage._train_step\n"
+        "stage.Stage._train_step = lambda self, waves: (time.sleep(0.3), step(self, waves))[1]\n"
+        f"slimvox.prune({str(teacher)!r}, {str(speech)!r}, {str(out)!r}, recipe='quick', device='cpu',"
+        f" overrides={SETTINGS!r}, checkpoint_seconds=0)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    log = out / "run" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and len(log.read_text().splitlines()) >= 3):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert (out / "run" / "checkpoint.pt").is_file() and not (out / "model.safetensors").exists()
+    run(teacher, speech, out)
+    assert weights_hash(out) == weights_hash(finished)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(
+    finished: Path, teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, saved = tmp_path / "out", 0
+    save = torch.save
+
+    def failing(state: object, path: Path) -> None:
+        nonlocal saved
+        saved += 1
+        if saved == 3:
+            path.write_bytes(b"half of a checkpoint")
+            raise OSError(28, "No space left on device")
+        save(state, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_directory.torch, "save", failing)
+        with pytest.raises(slimvox.SlimvoxError, match="disk full"):
+            run(teacher, speech, out, checkpoint_seconds=0)
+    assert [path.name for path in (out / "run").glob("checkpoint*")] == ["checkpoint.pt"]
+    run(teacher, speech, out)
+    assert weights_hash(out) == weights_hash(finished)
+
+
+def test_a_finished_or_foreign_directory_is_left_alone(
+    finished: Path, teacher: Path, speech: Path, tmp_path: Path
+) -> None:
+    before = weights_hash(finished)
+    with pytest.raises(slimvox.SlimvoxError, match="finished run"):
+        run(teacher, speech, finished)
+    assert weights_hash(finished) == before
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(slimvox.SlimvoxError, match="not empty"):
+        run(teacher, speech, tmp_path)
+    with pytest.raises(slimvox.SlimvoxError, match="is a file"):
+        run(teacher, speech, tmp_path / "notes.txt")
+
+
+def test_the_checkpoint_of_another_run_is_refused(
+    teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+
+    def interrupted(self: stage.Stage, waveforms: torch.Tensor) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.Stage, "_train_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(teacher, speech, out)
+    with pytest.raises(slimvox.SlimvoxError, match="another command.*seed"):
+        run(teacher, speech, out, seed=1)
+
+
+@pytest.mark.parametrize("control", ["random", "top-layers"])
+def test_controls_have_the_same_size(control: Any, teacher: Path, speech: Path, tmp_path: Path) -> None:
+    result = run(teacher, speech, tmp_path / "out", control=control)
+    assert 0.995 * 0.28 <= result.parameters / result.parameters_dense <= 0.28
+    if control == "top-layers":
+        layers = [bool(layer.heads) or bool(layer.intermediate) for layer in result.encoder.anatomy.layers]
+        assert layers == sorted(layers, reverse=True) and not layers[-1]
+
+
+def test_a_pruned_encoder_can_be_pruned_again(finished: Path, speech: Path, tmp_path: Path) -> None:
+    result = run(finished, speech, tmp_path / "smaller", target_macs="10%", max_steps=4)
+    dense = result.encoder.dense_anatomy
+    assert result.macs_10s <= 0.1 * result.macs_10s_dense
+    kept = KeptIndices.from_dict(json.loads((tmp_path / "smaller" / "kept_indices.json").read_text()))
+    assert kept.anatomy(dense) == result.encoder.anatomy
+
+
+@pytest.mark.parametrize("recipe", shipped_recipes())
+def test_every_shipped_recipe_runs(recipe: str, teacher: Path, speech: Path, tmp_path: Path) -> None:
+    overrides = ["data.min_seconds=0.5", "data.max_seconds=1.0", "data.seconds_per_batch=3.0"]
+    result = run(
+        teacher, speech, tmp_path / "out", recipe=recipe, overrides=overrides, target_parameters="45%", max_steps=3
+    )
+    assert 0.99 * 0.45 <= result.parameters / result.parameters_dense <= 0.45
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"target_parameters": "0.1%"}, "can't be reached"),
+        ({"target_parameters": "120%"}, "below what the dense encoder has"),
+        ({"target_parameters": "lots"}, "a share such as 28%"),
+        ({"target_parameters": "28%", "target_macs": "28%"}, "not both"),
+        ({"max_steps": 0}, "max_steps"),
+        ({"device": "abacus"}, "`device` must be one of"),
+        ({"precision": "int3"}, "`precision` must be one of"),
+        ({"recipe": "soup"}, "choose one of fast, paper, quick"),
+        ({"overrides": ["prune.stepz=3"]}, "there is no field `prune.stepz`"),
+    ],
+)
+def test_bad_requests_say_what_to_do(
+    arguments: dict[str, Any], message: str, teacher: Path, speech: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(slimvox.SlimvoxError, match=message):
+        run(teacher, speech, tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,129 @@
+"""The law of surgery, over drawn anatomies and masks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from drawn import anatomies, masks_for, random_encoder
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slimvox.anatomy import EncoderAnatomy
+from slimvox.encoder import SpeechEncoder
+from slimvox.kept_indices import KeptIndices
+from slimvox.masks import EncoderMasks, LayerMasks, masked_forward
+from slimvox.surgery import slice_encoder, survivors
+
+TOLERANCE = 1e-5
+
+
+def difference(encoder: SpeechEncoder, masks: EncoderMasks, smaller: SpeechEncoder, *, padded: bool) -> float:
+    """Largest difference over all hidden states, relative to their size where that is above 1."""
+    waveforms = torch.randn(2, 600, generator=torch.Generator().manual_seed(3))
+    mask = None
+    if padded:
+        mask = torch.arange(600) < torch.tensor([[600], [350]])
+        waveforms = waveforms * mask
+    with torch.no_grad():
+        masked = masked_forward(encoder, masks, waveforms, mask)
+        sliced = smaller(waveforms, mask)
+    pairs = zip(masked.hidden_states, sliced.hidden_states, strict=True)
+    return max(float((a - b).abs().max() / a.abs().max().clamp(min=1)) for a, b in pairs)
+
+
+@settings(max_examples=150)
+@given(data=st.data(), anatomy=anatomies(), seed=st.integers(0, 1000), padded=st.booleans())
+def test_masked_and_sliced_agree(data: st.DataObject, anatomy: EncoderAnatomy, seed: int, padded: bool) -> None:
+    check_law(data, anatomy, seed, padded)
+
+
+@pytest.mark.slow
+@settings(max_examples=3000, derandomize=False)
+@given(data=st.data(), anatomy=anatomies(), seed=st.integers(0, 1000), padded=st.booleans())
+def test_masked_and_sliced_agree_often(data: st.DataObject, anatomy: EncoderAnatomy, seed: int, padded: bool) -> None:
+    check_law(data, anatomy, seed, padded)
+
+
+worst = 0.0
+
+
+def check_law(data: st.DataObject, anatomy: EncoderAnatomy, seed: int, padded: bool) -> None:
+    """Prune, compare, count; then prune the pruned encoder again and compare once more."""
+    global worst
+    encoder = random_encoder(anatomy, seed)
+    kept = KeptIndices.everything(anatomy)
+    for _ in range(2):
+        masks = data.draw(masks_for(encoder.anatomy))
+        result = slice_encoder(encoder, masks)
+        gap = difference(encoder, masks, result.encoder, padded=padded)
+        worst = max(worst, gap)
+        assert gap < TOLERANCE
+        smaller = result.encoder
+        assert sum(p.numel() for p in smaller.parameters()) == smaller.parameter_count
+        assert result.kept.anatomy(encoder.anatomy) == smaller.anatomy
+        kept = result.kept.within(kept)
+        assert kept.anatomy(anatomy) == smaller.anatomy
+        encoder = smaller
+    assert encoder.dense_anatomy == anatomy
+
+
+def test_worst_difference_is_reported() -> None:
+    print(f"surgery law: worst difference {worst:.2e}")
+    assert worst < TOLERANCE
+
+
+def test_kept_indices_point_at_the_dense_weights() -> None:
+    anatomy = replace(random_anatomy(), projection_norm=True)
+    encoder = random_encoder(anatomy, 0)
+    layer = LayerMasks(
+        head=torch.tensor([0.0, 1.0]), qk=torch.tensor([1.0, 0, 1, 0, 0, 1, 1, 0]), intermediate=torch.eye(6)[4]
+    )
+    masks = EncoderMasks(conv=(None,) * 3, layers=(layer,))
+    result = slice_encoder(encoder, masks)
+    head = result.kept.layers[0].heads[0]
+    assert (head.index, head.qk, head.vo) == (1, (1, 2), (0, 1, 2, 3))
+    dense = encoder.state_dict()["layers.0.attention.k_proj.weight"]
+    small = result.encoder.state_dict()["layers.0.attention.k_proj.weight"]
+    assert torch.equal(small, dense[[5, 6]])
+    assert result.kept.layers[0].intermediate == (4,)
+    assert KeptIndices.from_dict(result.kept.to_dict()) == result.kept
+
+
+def test_a_convolution_with_no_channel_is_refused() -> None:
+    anatomy = random_anatomy()
+    masks = replace(EncoderMasks.none(anatomy), conv=(None, torch.zeros(4), None))
+    with pytest.raises(ValueError, match="convolution 1 must keep"):
+        survivors(anatomy, masks)
+
+
+def test_position_bias_survives_the_first_layer() -> None:
+    """Without layer 0's attention, the other layers still have WavLM's bias."""
+    anatomy = replace(random_anatomy(), family="wavlm", position_buckets=16, position_max_distance=24)
+    anatomy = replace(anatomy, layers=anatomy.layers * 2)
+    encoder = random_encoder(anatomy, 1)
+    masks = EncoderMasks(conv=(None,) * 3, layers=(LayerMasks(attention=torch.tensor(0.0)), LayerMasks()))
+    result = slice_encoder(encoder, masks)
+    assert result.encoder.rel_attn_embed is not None
+    assert difference(encoder, masks, result.encoder, padded=False) < TOLERANCE
+
+
+def random_anatomy() -> EncoderAnatomy:
+    """One layer of two heads of four dimensions, six feed-forward dimensions."""
+    from slimvox.anatomy import ConvAnatomy, dense_layer
+
+    return EncoderAnatomy(
+        family="hubert",
+        convolutions=tuple(ConvAnatomy(channels=4, kernel=k, stride=s) for k, s in ((10, 5), (3, 2), (2, 2))),
+        conv_norm="group",
+        conv_bias=False,
+        projection_norm=True,
+        width=8,
+        position_kernel=4,
+        position_groups=2,
+        attention_heads=2,
+        layers=(dense_layer(heads=2, head_width=4, intermediate=6),),
+        pre_norm=False,
+        layer_norm_eps=1e-5,
+    )
