@@ -51,7 +51,9 @@ def config(family: str, layout: str = "base", **changes: Any) -> Any:
     return CLASSES[family][0](**fields)
 
 
-def model(family: str, layout: str = "base", *, seed: int = 0, head: str | None = None, **changes: Any) -> Any:
+def model(
+    family: str, layout: str = "base", *, seed: int = 0, head: str | None = None, **changes: Any
+) -> Any:
     """A random model whose norms and biases are random too, so that nothing is hidden by zeros and ones."""
     torch.manual_seed(seed)
     cls = HEADS[head][family] if head else CLASSES[family][1]

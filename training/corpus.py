@@ -84,11 +84,15 @@ class Corpus:
     def _load(self, crops: list[tuple[int, int, int]]) -> Batch:
         frames = min(crop[2] for crop in crops)
         samples = (frames - 1) * HOP + FIELD
-        waveforms = np.stack([self.waveform[start : start + samples] for start, _, _ in crops]).astype(np.float32)
+        waveforms = np.stack([self.waveform[start : start + samples] for start, _, _ in crops]).astype(
+            np.float32
+        )
         rows = np.stack([np.arange(frame, frame + frames) for _, frame, _ in crops])
         states = (self.states[rows].astype(np.float32) - self.mean) / self.std
         return Batch(
             waveforms=torch.from_numpy(waveforms / 32768.0),
-            units={name: torch.from_numpy(units[rows].astype(np.int64)) for name, units in self.units.items()},
+            units={
+                name: torch.from_numpy(units[rows].astype(np.int64)) for name, units in self.units.items()
+            },
             states=torch.from_numpy(states),
         )

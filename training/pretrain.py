@@ -1,8 +1,11 @@
 """Pre-trains the small WavLM that slimvox embeds.
 
-Masked prediction as in HuBERT, denoising as in WavLM: spans of frames are hidden and other speech or noise is mixed in, and
-the network predicts, for every frame of the clean speech, the cluster of a pretrained network's states (its last layer from
-the top of ours, a middle layer from our middle), and the last states themselves. The schedule runs on the clock, so that a
+Masked prediction as in HuBERT, denoising as in WavLM: spans of frames are hidden and other speech or noise is
+mixed in, and
+the network predicts, for every frame of the clean speech, the cluster of a pretrained network's states (its
+last layer from
+the top of ours, a middle layer from our middle), and the last states themselves. The schedule runs on the
+clock, so that a
 busy machine still ends on time.
 
     python training/pretrain.py --targets TARGETS --out runs/teacher --minutes 60
@@ -18,9 +21,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from corpus import Batch, Corpus
 from torch import Tensor, nn
 
+from corpus import Batch, Corpus
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.encoder import SpeechEncoder
 
@@ -30,7 +33,7 @@ CONFIG: dict[str, object] = {
     "num_hidden_layers": 12,
     "num_attention_heads": 6,
     "intermediate_size": 768,
-    "conv_dim": [96, 128, 192, 192, 192, 192, 192],
+    "conv_dim": [64, 96, 128, 192, 192, 192, 192],
     "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
     "conv_stride": [5, 2, 2, 2, 2, 2, 2],
     "num_conv_pos_embeddings": 64,
@@ -62,7 +65,9 @@ class Pretraining(nn.Module):
         for name, module in self.encoder.named_modules():
             if isinstance(module, nn.Conv1d):
                 if "pos_conv" in name:
-                    nn.init.normal_(module.weight, std=2 * math.sqrt(1 / (module.kernel_size[0] * module.in_channels)))
+                    nn.init.normal_(
+                        module.weight, std=2 * math.sqrt(1 / (module.kernel_size[0] * module.in_channels))
+                    )
                 else:
                     nn.init.kaiming_normal_(module.weight)
             elif isinstance(module, nn.Linear) and "layers." in name:
@@ -132,7 +137,9 @@ def validate(model: Pretraining, corpus: Corpus) -> dict[str, float]:
 
 def main() -> None:
     """Train for the given time, resuming from the last checkpoint if there is one."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--targets", type=Path, required=True, help="folder that targets.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the log")
     parser.add_argument("--minutes", type=float, default=60.0, help="training time on the clock")
@@ -163,9 +170,13 @@ def main() -> None:
         step, elapsed, audio_seconds = state["step"], state["elapsed"], state["audio_seconds"]
     generator = torch.Generator().manual_seed(arguments.seed + step)
     batches = corpus.batches(
-        arguments.seed + step, seconds_per_batch=arguments.seconds_per_batch, crop_seconds=arguments.crop_seconds
+        arguments.seed + step,
+        seconds_per_batch=arguments.seconds_per_batch,
+        crop_seconds=arguments.crop_seconds,
     )
-    print(f"{corpus.hours:.2f} h of audio, {model.encoder.parameter_count / 1e6:.2f} M parameters", flush=True)
+    print(
+        f"{corpus.hours:.2f} h of audio, {model.encoder.parameter_count / 1e6:.2f} M parameters", flush=True
+    )
     began, running, budget = time.monotonic() - elapsed, {}, arguments.minutes * 60
     while (elapsed := time.monotonic() - began) < budget:
         for group in optimiser.param_groups:
@@ -200,7 +211,9 @@ def main() -> None:
     state |= {"elapsed": elapsed, "audio_seconds": audio_seconds}
     torch.save(state, checkpoint.with_suffix(".tmp"))
     checkpoint.with_suffix(".tmp").replace(checkpoint)
-    print(json.dumps({"step": step, "audio_hours": audio_seconds / 3600, **validate(model, corpus)}), flush=True)
+    print(
+        json.dumps({"step": step, "audio_hours": audio_seconds / 3600, **validate(model, corpus)}), flush=True
+    )
 
 
 if __name__ == "__main__":

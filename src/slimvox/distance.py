@@ -52,5 +52,7 @@ def hidden_state_distance(
         return None
     assert isinstance(errors, Tensor) and isinstance(cosines, Tensor)
     return Distance(
-        relative_error=float((errors / variances).mean()), cosine=float((cosines / frames).mean()), seconds=seconds
+        relative_error=float((errors / variances).mean()),
+        cosine=float((cosines / frames).mean()),
+        seconds=seconds,
     )

@@ -41,7 +41,9 @@ class Distillation(nn.Module):
     others share one.
     """
 
-    def __init__(self, width: int, layers: Sequence[int], *, l1_weight: float = 1.0, cosine_weight: float = 1.0) -> None:
+    def __init__(
+        self, width: int, layers: Sequence[int], *, l1_weight: float = 1.0, cosine_weight: float = 1.0
+    ) -> None:
         super().__init__()
         self.layers = tuple(layers)
         self.l1_weight, self.cosine_weight = l1_weight, cosine_weight

@@ -64,7 +64,9 @@ class KeptIndices:
         """The same selection in the numbering of an earlier encoder, of which this one's encoder was `earlier`."""
         return KeptIndices(
             conv=tuple(_pick(old, new) for old, new in zip(earlier.conv, self.conv, strict=True)),
-            layers=tuple(_layer_within(new, old) for new, old in zip(self.layers, earlier.layers, strict=True)),
+            layers=tuple(
+                _layer_within(new, old) for new, old in zip(self.layers, earlier.layers, strict=True)
+            ),
         )
 
     def anatomy(self, anatomy: EncoderAnatomy) -> EncoderAnatomy:
@@ -110,7 +112,8 @@ class KeptIndices:
                 KeptLayer(
                     attention=layer["attention"],
                     heads=tuple(
-                        KeptHead(index=h["index"], qk=tuple(h["qk"]), vo=tuple(h["vo"])) for h in layer["heads"]
+                        KeptHead(index=h["index"], qk=tuple(h["qk"]), vo=tuple(h["vo"]))
+                        for h in layer["heads"]
                     ),
                     feed_forward=layer["feed_forward"],
                     intermediate=tuple(layer["intermediate"]),
@@ -126,7 +129,9 @@ def _layer_within(new: KeptLayer, old: KeptLayer) -> KeptLayer:
         attention=new.attention,
         heads=tuple(
             KeptHead(
-                index=head.index, qk=_pick(heads[head.index].qk, head.qk), vo=_pick(heads[head.index].vo, head.vo)
+                index=head.index,
+                qk=_pick(heads[head.index].qk, head.qk),
+                vo=_pick(heads[head.index].vo, head.vo),
             )
             for head in new.heads
         ),

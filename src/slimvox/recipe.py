@@ -189,7 +189,9 @@ def _read(name: str) -> str:
     path = Path(name).expanduser()
     if not path.is_file():
         known = ", ".join(shipped_recipes())
-        raise SlimvoxError(f"there is no recipe {name!r}: choose one of {known}, or give the path of a TOML file")
+        raise SlimvoxError(
+            f"there is no recipe {name!r}: choose one of {known}, or give the path of a TOML file"
+        )
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -210,7 +212,9 @@ def _split(text: str) -> tuple[str, Any]:
 def _build(cls: Any, data: Any, recipe: str, prefix: str) -> Any:
     """A dataclass from a mapping, with every name and type checked."""
     if not isinstance(data, dict):
-        raise SlimvoxError(f"recipe {recipe}: `{prefix.rstrip('.')}` must be a table, but is {data!r} instead")
+        raise SlimvoxError(
+            f"recipe {recipe}: `{prefix.rstrip('.')}` must be a table, but is {data!r} instead"
+        )
     hints = typing.get_type_hints(cls)
     known = {item.name: item for item in dataclasses.fields(cls)}
     for name in data:
@@ -240,12 +244,14 @@ def _convert(hint: Any, value: Any, recipe: str, name: str) -> Any:
         wanted = f"one of {', '.join(map(str, choices))}"
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    elif hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    elif hint in (bool, str) and isinstance(value, hint):
+    elif (hint is int and isinstance(value, int) and not isinstance(value, bool)) or (
+        hint in (bool, str) and isinstance(value, hint)
+    ):
         return value
     else:
-        wanted = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}.get(hint, str(hint))
+        wanted = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}.get(
+            hint, str(hint)
+        )
     raise SlimvoxError(f"recipe {recipe}: `{name}` must be {wanted}, but is {value!r} instead")
 
 
@@ -260,12 +266,19 @@ def _problems(recipe: Recipe) -> list[str]:
     check(0 < recipe.target.keep < 1, "target.keep", "between 0 and 1", recipe.target.keep)
     check(recipe.target.seconds > 0, "target.seconds", "above 0", recipe.target.seconds)
     check(bool(recipe.structures.enabled()), "structures", "such that at least one is on", "all off")
-    check(0 < recipe.gates.initial_drop < 1, "gates.initial_drop", "between 0 and 1", recipe.gates.initial_drop)
+    check(
+        0 < recipe.gates.initial_drop < 1, "gates.initial_drop", "between 0 and 1", recipe.gates.initial_drop
+    )
     check(recipe.gates.ramp_steps >= 0, "gates.ramp_steps", "at least 0", recipe.gates.ramp_steps)
     check(recipe.distillation.layers >= 1, "distillation.layers", "at least 1", recipe.distillation.layers)
     data = recipe.data
     check(data.min_seconds >= 0.025, "data.min_seconds", "at least 0.025 (one frame)", data.min_seconds)
-    check(data.max_seconds >= data.min_seconds, "data.max_seconds", "at least data.min_seconds", data.max_seconds)
+    check(
+        data.max_seconds >= data.min_seconds,
+        "data.max_seconds",
+        "at least data.min_seconds",
+        data.max_seconds,
+    )
     check(data.seconds_per_batch > 0, "data.seconds_per_batch", "above 0", data.seconds_per_batch)
     check(data.held_out_seconds >= 0, "data.held_out_seconds", "at least 0", data.held_out_seconds)
     for name, stage in (("prune", recipe.prune), ("finish", recipe.finish)):

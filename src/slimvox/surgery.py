@@ -44,7 +44,9 @@ def survivors(anatomy: EncoderAnatomy, masks: EncoderMasks) -> KeptIndices:
     for index, kept in enumerate(conv):
         if not kept:
             raise ValueError(f"convolution {index} must keep at least one channel")
-    layers = tuple(_layer_survivors(layer, mask) for layer, mask in zip(anatomy.layers, masks.layers, strict=True))
+    layers = tuple(
+        _layer_survivors(layer, mask) for layer, mask in zip(anatomy.layers, masks.layers, strict=True)
+    )
     return KeptIndices(conv=conv, layers=layers)
 
 
@@ -60,7 +62,7 @@ def slice_encoder(encoder: SpeechEncoder, masks: EncoderMasks) -> SlicedEncoder:
         ValueError: if a convolution would keep no channel.
     """
     kept = survivors(encoder.anatomy, masks)
-    parameters = dict(encoder.named_parameters())
+    parameters: dict[str, Tensor] = dict(encoder.named_parameters())
     parameters.update(scale_parameters(parameters, masks, encoder.anatomy))
     for name, dimension, indices in _cuts(encoder.anatomy, kept):
         index = torch.tensor(indices, dtype=torch.long, device=parameters[name].device)
@@ -90,8 +92,12 @@ def _layer_survivors(layer: LayerAnatomy, mask: LayerMasks) -> KeptLayer:
             vo_start += head.vo
     intermediate: Indices = ()
     if feed_forward:
-        intermediate = tuple(range(layer.intermediate)) if mask.intermediate is None else _nonzero(mask.intermediate)
-    return KeptLayer(attention=attention, heads=tuple(heads), feed_forward=feed_forward, intermediate=intermediate)
+        intermediate = (
+            tuple(range(layer.intermediate)) if mask.intermediate is None else _nonzero(mask.intermediate)
+        )
+    return KeptLayer(
+        attention=attention, heads=tuple(heads), feed_forward=feed_forward, intermediate=intermediate
+    )
 
 
 def _cuts(anatomy: EncoderAnatomy, kept: KeptIndices) -> Iterator[tuple[str, int, Indices]]:

@@ -32,7 +32,9 @@ def parse_amount(text: str, name: str) -> Amount:
     """
     match = _AMOUNT.match(text)
     if match is None or float(match[1]) == 0:
-        raise SlimvoxError(f"`{name}` must be a share such as 28% or a number such as 26.5M, but is {text!r} instead")
+        raise SlimvoxError(
+            f"`{name}` must be a share such as 28% or a number such as 26.5M, but is {text!r} instead"
+        )
     number, suffix = float(match[1]), match[2].lower()
     if suffix == "%":
         return Amount(value=number / 100, is_share=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import models
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+import models
 from slimvox.checkpoint.transformers_reader import anatomy_from_config, read_transformers_directory
 from slimvox.cost import macs, parameter_costs, parameters
 from slimvox.encoder import SpeechEncoder

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import models
 import pytest
 import torch
 
+import models
 from slimvox.checkpoint.transformers_reader import read_transformers_directory
 
 TOLERANCE = 1e-4
@@ -89,9 +89,18 @@ def test_wavlm_positions_beyond_the_last_bucket_agree(tmp_path: Path) -> None:
 def test_full_size_models_agree(
     family: str, layout: str, padded: bool, tmp_path: Path, record_property: pytest.RecordProperty
 ) -> None:
-    reference = models.model(
-        family, layout, **FULL_SIZE[layout], **PUBLISHED_FRONT_END, num_buckets=320, max_bucket_distance=800
-    ) if family == "wavlm" else models.model(family, layout, **FULL_SIZE[layout], **PUBLISHED_FRONT_END)
+    reference = (
+        models.model(
+            family,
+            layout,
+            **FULL_SIZE[layout],
+            **PUBLISHED_FRONT_END,
+            num_buckets=320,
+            max_bucket_distance=800,
+        )
+        if family == "wavlm"
+        else models.model(family, layout, **FULL_SIZE[layout], **PUBLISHED_FRONT_END)
+    )
     reference.save_pretrained(tmp_path)
     worst = worst_difference(reference, tmp_path, samples=48_000, padded=padded)
     print(f"parity {family} {layout} {'padded' if padded else 'whole'}: {worst:.2e}")

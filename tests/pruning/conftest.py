@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import models
 import numpy as np
 import pytest
 import soundfile
+
+import models
 
 TINY_RUN = {
     "hidden_size": 48,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from drawn import anatomies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drawn import anatomies
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.cost import cost, mac_costs, parameter_costs
 from slimvox.errors import SlimvoxError
@@ -67,7 +67,9 @@ def test_location_inverts_the_drop_rate() -> None:
 
 @settings(max_examples=20)
 @given(
-    anatomy=anatomies(), structures=st.sets(st.sampled_from(STRUCTURES), min_size=1), drop=st.sampled_from([0.1, 0.5])
+    anatomy=anatomies(),
+    structures=st.sets(st.sampled_from(STRUCTURES), min_size=1),
+    drop=st.sampled_from([0.1, 0.5]),
 )
 def test_expected_size_is_the_mean_of_sampled_sizes(
     anatomy: EncoderAnatomy, structures: set[str], drop: float
@@ -112,7 +114,13 @@ def test_final_masks_never_exceed_the_target(
     smallest = smallest_cost(anatomy, groups, kind, seconds=1.0)  # type: ignore[arg-type]
     target = smallest + share * (cost(anatomy, kind, seconds=1.0) - smallest)  # type: ignore[arg-type]
     chosen = final_masks(
-        anatomy, groups, scores, torch.full_like(scores, 0.7), target=target, kind=kind, seconds=1.0  # type: ignore[arg-type]
+        anatomy,
+        groups,
+        scores,
+        torch.full_like(scores, 0.7),
+        target=target,
+        kind=kind,
+        seconds=1.0,  # type: ignore[arg-type]
     )
     left = survivors(anatomy, chosen.masks).anatomy(anatomy)
     assert cost(left, kind, seconds=1.0) == chosen.cost <= target  # type: ignore[arg-type]
@@ -141,7 +149,12 @@ def test_a_target_out_of_reach_is_named() -> None:
         check_reachable(anatomy, groups, "params", target=0.2 * 94e6)
     with pytest.raises(SlimvoxError, match="can't be reached"):
         final_masks(
-            anatomy, groups, torch.zeros(groups[-1].stop), torch.ones(groups[-1].stop), target=1e6, kind="params"
+            anatomy,
+            groups,
+            torch.zeros(groups[-1].stop),
+            torch.ones(groups[-1].stop),
+            target=1e6,
+            kind="params",
         )
 
 
@@ -155,7 +168,6 @@ def test_gates_are_float32_under_autocast() -> None:
 def drawn_anatomy() -> EncoderAnatomy:
     """The smallest WavLM of these tests."""
     from models import config
-
     from slimvox.checkpoint.transformers_reader import anatomy_from_config
 
     return anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)

@@ -174,7 +174,7 @@ def test_the_checkpoint_of_another_run_is_refused(
         patch.setattr(stage.Stage, "_train_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(teacher, speech, out)
-    with pytest.raises(slimvox.SlimvoxError, match="another command.*seed"):
+    with pytest.raises(slimvox.SlimvoxError, match=r"another command.*seed"):
         run(teacher, speech, out, seed=1)
 
 
@@ -199,7 +199,13 @@ def test_a_pruned_encoder_can_be_pruned_again(finished: Path, speech: Path, tmp_
 def test_every_shipped_recipe_runs(recipe: str, teacher: Path, speech: Path, tmp_path: Path) -> None:
     overrides = ["data.min_seconds=0.5", "data.max_seconds=1.0", "data.seconds_per_batch=3.0"]
     result = run(
-        teacher, speech, tmp_path / "out", recipe=recipe, overrides=overrides, target_parameters="45%", max_steps=3
+        teacher,
+        speech,
+        tmp_path / "out",
+        recipe=recipe,
+        overrides=overrides,
+        target_parameters="45%",
+        max_steps=3,
     )
     assert 0.99 * 0.45 <= result.parameters / result.parameters_dense <= 0.45
 

@@ -12,7 +12,13 @@ from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
 
 EMBEDDED = "embedded"
-HUB_FILES = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json", "README.md")
+HUB_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "README.md",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +51,9 @@ def load_model(model: str | Path, *, revision: str | None = None) -> LoadedModel
         SlimvoxError: if there is no such model, or it is not one that slimvox can read.
     """
     directory = find_model(model, revision=revision)
+    left_aside: tuple[str, ...] = ()
     if is_slimvox_directory(directory):
-        encoder, left_aside = read_slimvox_directory(directory), ()
+        encoder = read_slimvox_directory(directory)
     else:
         read = read_transformers_directory(directory)
         encoder, left_aside = read.encoder, read.left_aside
@@ -84,7 +91,9 @@ def find_model(model: str | Path, *, revision: str | None = None) -> Path:
             raise SlimvoxError(f"{path} is no model directory: there is no config.json in it")
         return path
     if path.exists():
-        raise SlimvoxError(f"{path} is a file; a model is a directory with config.json and model.safetensors in it")
+        raise SlimvoxError(
+            f"{path} is a file; a model is a directory with config.json and model.safetensors in it"
+        )
     if isinstance(model, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise SlimvoxError(f"there is no directory {path}")
     return _download(name, revision)
@@ -108,7 +117,9 @@ def _download(name: str, revision: str | None) -> Path:
             files = HfApi().list_repo_files(name, revision=revision)
             if "pytorch_model.bin" in files:
                 directory = Path(
-                    snapshot_download(name, revision=revision, allow_patterns=[*HUB_FILES, "pytorch_model.bin"])
+                    snapshot_download(
+                        name, revision=revision, allow_patterns=[*HUB_FILES, "pytorch_model.bin"]
+                    )
                 )
         return directory
     except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError) as error:

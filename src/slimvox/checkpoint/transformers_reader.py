@@ -56,7 +56,9 @@ def read_transformers_directory(directory: Path) -> ReadEncoder:
     config = read_json(directory / "config.json")
     preprocessor_file = directory / "preprocessor_config.json"
     preprocessor = read_json(preprocessor_file) if preprocessor_file.is_file() else {}
-    anatomy = anatomy_from_config(config, directory, normalize_waveform=bool(preprocessor.get("do_normalize", False)))
+    anatomy = anatomy_from_config(
+        config, directory, normalize_waveform=bool(preprocessor.get("do_normalize", False))
+    )
     tensors, left_aside = encoder_tensors(read_tensors(directory), anatomy)
     encoder = SpeechEncoder(anatomy)
     load_exactly(encoder, tensors, directory)
@@ -65,7 +67,9 @@ def read_transformers_directory(directory: Path) -> ReadEncoder:
     return ReadEncoder(encoder=encoder, left_aside=left_aside)
 
 
-def anatomy_from_config(config: dict[str, Any], source: Path | str, *, normalize_waveform: bool) -> EncoderAnatomy:
+def anatomy_from_config(
+    config: dict[str, Any], source: Path | str, *, normalize_waveform: bool
+) -> EncoderAnatomy:
     """The anatomy that a `transformers` configuration describes.
 
     Raises:
@@ -93,7 +97,9 @@ def anatomy_from_config(config: dict[str, Any], source: Path | str, *, normalize
         raise SlimvoxError(f"{source}: this variant of {family} is not supported yet: {', '.join(problems)}")
     try:
         width, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-        layer = dense_layer(heads=heads, head_width=width // heads, intermediate=int(config["intermediate_size"]))
+        layer = dense_layer(
+            heads=heads, head_width=width // heads, intermediate=int(config["intermediate_size"])
+        )
         return EncoderAnatomy(
             family=family,
             convolutions=tuple(
@@ -147,13 +153,17 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
             loaded = torch.load(pickled, map_location="cpu", weights_only=True)
             return {name: tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
     except (OSError, KeyError, SafetensorError, RuntimeError, EOFError, AttributeError) as error:
-        raise SlimvoxError(f"{directory}: the weights can't be read, the file may be damaged: {error}") from error
+        raise SlimvoxError(
+            f"{directory}: the weights can't be read, the file may be damaged: {error}"
+        ) from error
     except Exception as error:  # torch's unpickler raises its own types for what weights-only loading refuses
         raise SlimvoxError(f"{pickled} can't be loaded as plain weights: {error}") from error
     raise SlimvoxError(f"{directory}: there are no weights (model.safetensors or pytorch_model.bin)")
 
 
-def encoder_tensors(tensors: dict[str, Tensor], anatomy: EncoderAnatomy) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def encoder_tensors(
+    tensors: dict[str, Tensor], anatomy: EncoderAnatomy
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Take the encoder's tensors out of a checkpoint's, under our names, in float32.
 
     Returns:

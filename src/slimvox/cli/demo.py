@@ -27,5 +27,3 @@ class DemoCommand:
         from slimvox.demo import run_demo
 
         run_demo(self.out, max_steps=self.max_steps, seed=self.seed, console=console)
-
-

@@ -38,11 +38,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 2 for bad input, 130 when interrupted."""
     errors = Console(stderr=True, soft_wrap=True)
     command: Any = tyro.cli(
-        Command,  # type: ignore[arg-type]
+        Command,
         prog="slimvox",
         description="Smaller, faster speech encoders that still serve every downstream task.",
         args=arguments,
-        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagConversionOff),
+        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
     )
     _quieten_libraries(errors)
     try:

@@ -25,7 +25,9 @@ def anatomy_table(console: Console, name: str, anatomy: EncoderAnatomy, dense: E
     channels = blocks["front_end"].pop("channels")
     for block, title in (("front_end", "front end"), ("projection", "projection"), ("position", "position")):
         costs = blocks[block]
-        table.add_row(title, "", "", "", "", short_number(costs["parameters"]), short_number(costs["macs_10s"]))
+        table.add_row(
+            title, "", "", "", "", short_number(costs["parameters"]), short_number(costs["macs_10s"])
+        )
     table.add_section()
     for index, layer in enumerate(data["layers"]):
         table.add_row(
@@ -37,9 +39,7 @@ def anatomy_table(console: Console, name: str, anatomy: EncoderAnatomy, dense: E
     table.add_section()
     table.add_row("total", "", "", "", "", short_number(data["parameters"]), short_number(data["macs_10s"]))
     if anatomy != dense:
-        share = [
-            f"{data[key] / data[f'{key}_dense']:.1%}" for key in ("parameters", "macs_10s")
-        ]
+        share = [f"{data[key] / data[f'{key}_dense']:.1%}" for key in ("parameters", "macs_10s")]
         table.add_row(
             "dense",
             "",

@@ -18,7 +18,8 @@ class SelfAttention(nn.Module):
     """Multi-head self-attention through `scaled_dot_product_attention`.
 
     Weights are stored packed: the rows of `q_proj`, `k_proj` and `v_proj` (and the columns of `out_proj`) are the
-    kept dimensions of the kept heads, one after the other. Where heads differ, they are spread with zeros to a common width on
+    kept dimensions of the kept heads, one after the other. Where heads differ, they are spread with zeros to a
+    common width on
     the way to the attention kernel. The softmax scale stays that of the original head width.
     """
 
@@ -37,6 +38,8 @@ class SelfAttention(nn.Module):
         qk_widths = [head.qk for head in layer.heads]
         vo_widths = [head.vo for head in layer.heads]
         self.head_width = _common_width(qk_widths + vo_widths)
+        self.qk_slots: Tensor | None
+        self.vo_slots: Tensor | None
         self.register_buffer("qk_slots", _slots(qk_widths, self.head_width), persistent=False)
         self.register_buffer("vo_slots", _slots(vo_widths, self.head_width), persistent=False)
 
@@ -74,7 +77,8 @@ class SelfAttention(nn.Module):
 
     def _heads(self, x: Tensor, projection: nn.Linear, slots: Tensor | None) -> Tensor:
         """Project and split, (batch, heads, frames, common width)."""
-        weight, bias = projection.weight, projection.bias
+        weight: Tensor = projection.weight
+        bias: Tensor = projection.bias
         if slots is not None:
             # Spreading the weights rather than the activations: there are far fewer of them.
             rows = self.heads * self.head_width

@@ -42,7 +42,11 @@ class ConvLayer(nn.Module):
         convolution = anatomy.convolutions[index]
         inputs = anatomy.convolutions[index - 1].channels if index else 1
         self.conv = nn.Conv1d(
-            inputs, convolution.channels, convolution.kernel, stride=convolution.stride, bias=anatomy.conv_bias
+            inputs,
+            convolution.channels,
+            convolution.kernel,
+            stride=convolution.stride,
+            bias=anatomy.conv_bias,
         )
         self.layer_norm: nn.Module | None = None
         if anatomy.conv_norm == "layer":
@@ -66,7 +70,9 @@ class FeatureExtractor(nn.Module):
 
     def __init__(self, anatomy: EncoderAnatomy) -> None:
         super().__init__()
-        self.conv_layers = nn.ModuleList(ConvLayer(anatomy, index) for index in range(len(anatomy.convolutions)))
+        self.conv_layers = nn.ModuleList(
+            ConvLayer(anatomy, index) for index in range(len(anatomy.convolutions))
+        )
 
     def forward(self, waveforms: Tensor, kept: KeptChannels = None) -> Tensor:
         """Waveforms (batch, samples) to features (batch, frames, channels)."""
@@ -82,7 +88,9 @@ class FeatureProjection(nn.Module):
     def __init__(self, anatomy: EncoderAnatomy) -> None:
         super().__init__()
         channels = anatomy.convolutions[-1].channels
-        self.layer_norm = ChannelNorm(channels, eps=anatomy.layer_norm_eps) if anatomy.projection_norm else None
+        self.layer_norm = (
+            ChannelNorm(channels, eps=anatomy.layer_norm_eps) if anatomy.projection_norm else None
+        )
         self.projection = nn.Linear(channels, anatomy.width)
 
     def forward(self, features: Tensor, kept: Tensor | None = None) -> Tensor:

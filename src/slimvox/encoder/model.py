@@ -65,7 +65,8 @@ class SpeechEncoder(nn.Module):
             waveforms: (batch, samples), 16 kHz, mono, zero-padded on the right where lengths differ.
             mask: (batch, samples), true or 1 for audio and false or 0 for padding, with the meaning of `transformers`'
                 `attention_mask`. Models with a group-norm front end (the base models) were trained on zero-padded audio
-                without a mask, and their first norm runs over the padding as well: with or without a mask, a padded clip
+                without a mask, and their first norm runs over the padding as well: with or without a mask, a
+                padded clip
                 comes out a little different from the clip alone.
             kept_channels: for the masked student only; see `slimvox.masks`.
 
@@ -122,7 +123,8 @@ class SpeechEncoder(nn.Module):
             )
         if mask is not None and mask.shape != waveforms.shape:
             raise ValueError(
-                f"`mask` must have the shape of the waveforms, {tuple(waveforms.shape)}, but is {tuple(mask.shape)} instead"
+                f"`mask` must have the shape of the waveforms, {tuple(waveforms.shape)},"
+                f" but is {tuple(mask.shape)} instead"
             )
 
 

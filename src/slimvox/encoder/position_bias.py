@@ -49,7 +49,8 @@ class PositionBiasTable(nn.Module):
 class PositionBiasGate(nn.Module):
     """Scales the bias of each head and query by a gate computed from the layer's input.
 
-    The gate of a head reads the slice of the input that belongs to its original index, whatever was pruned from its queries and
+    The gate of a head reads the slice of the input that belongs to its original index, whatever was pruned
+    from its queries and
     keys. Parameters are named as in the original: `gru_rel_pos_linear`, `gru_rel_pos_const`.
     """
 

@@ -46,7 +46,8 @@ def final_masks(
     """Keep the gates of the highest scores, as many as the target cost allows.
 
     The cost is that of the encoder which surgery would leave, so a dimension in a closed head costs nothing. Where the
-    next structure in line is too large for what is left of the budget (a whole block, say), it is passed over and the line
+    next structure in line is too large for what is left of the budget (a whole block, say), it is passed over
+    and the line
     goes on, until the cost is within 0.5 % of the target.
 
     Args:
@@ -129,7 +130,7 @@ def _always_open(groups: Sequence[GateGroup], scores: Tensor) -> Tensor:
 def _unreachable(kind: CostKind, target: float, smallest: int) -> str:
     unit = "parameters" if kind == "params" else "MACs"
     return (
-        f"the target of {short_number(target)} {unit} can't be reached: with the structures chosen, at least {short_number(smallest)}"
+        f"the target of {short_number(target)} {unit} can't be reached: with the structures chosen, at least"
+        f" {short_number(smallest)}"
         f" remain; raise the target, or switch more structures on (such as `conv`)"
     )
-

@@ -95,7 +95,9 @@ class Gates(nn.Module):
         self.anatomy = anatomy
         self.groups = gate_groups(anatomy, structures)
         if not self.groups:
-            raise ValueError(f"the encoder has no {', '.join(sorted(structures)) or 'structure chosen'} to gate")
+            raise ValueError(
+                f"the encoder has no {', '.join(sorted(structures)) or 'structure chosen'} to gate"
+            )
         self.straight_through = straight_through
         self.log_alpha = nn.Parameter(torch.full((self.groups[-1].stop,), location(initial_drop)))
 
@@ -138,7 +140,7 @@ def _expected_layer(layer: LayerAnatomy, gates: dict[str, Tensor]) -> LayerSizes
         if structure not in gates and heads is None:
             return sum(widths)
         if structure in gates:
-            parts = gates[structure].split(widths)
+            parts = torch.split(gates[structure], widths)
             per_head = torch.stack([part.sum() for part in parts]) if parts else gates[structure]
         else:
             assert heads is not None

@@ -1,8 +1,9 @@
 """The hard concrete distribution, with an optional straight-through estimator.
 
 Louizos, Welling and Kingma, "Learning Sparse Neural Networks through L0 Regularization" (ICLR 2018), equations 10-13;
-the straight-through estimator is that of "Task-Agnostic Structured Pruning of Speech Representation Models" (Interspeech
-2023). All of it in float32, whatever the precision of the network: these gates live in the tails of a logarithm.
+the straight-through estimator is that of "Task-Agnostic Structured Pruning of Speech Representation Models"
+(Interspeech 2023). All of it in float32, whatever the precision of the network: these gates live in the tails of a
+logarithm.
 
     u ~ U(0, 1)    s = sigmoid((log u - log(1 - u) + log_alpha) / BETA)
     s_bar = s (RIGHT - LEFT) + LEFT    z = min(1, max(0, s_bar))

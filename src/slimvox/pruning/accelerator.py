@@ -29,11 +29,15 @@ def build_accelerator(*, device: str, precision: str, log_directory: Path) -> Ac
     if device not in DEVICES:
         raise SlimvoxError(f"`device` must be one of {', '.join(DEVICES)}, but is {device!r} instead")
     if precision not in PRECISIONS:
-        raise SlimvoxError(f"`precision` must be one of {', '.join(PRECISIONS)}, but is {precision!r} instead")
+        raise SlimvoxError(
+            f"`precision` must be one of {', '.join(PRECISIONS)}, but is {precision!r} instead"
+        )
     if (device == "cuda" and not torch.cuda.is_available()) or (
         device == "mps" and not torch.backends.mps.is_available()
     ):
-        raise SlimvoxError(f"`device` is {device}, but this machine (or this build of torch) has none; try `auto`")
+        raise SlimvoxError(
+            f"`device` is {device}, but this machine (or this build of torch) has none; try `auto`"
+        )
     on_cuda = device in ("auto", "cuda") and torch.cuda.is_available()
     if precision == "auto":
         precision = "bf16" if on_cuda and torch.cuda.is_bf16_supported() else "float32"

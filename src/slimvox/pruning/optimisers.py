@@ -8,7 +8,9 @@ from slimvox.pruning.student import Student
 from slimvox.recipe import GateSettings, StageSettings
 
 
-def build_optimisers(student: Student, stage: StageSettings, gates: GateSettings) -> dict[str, torch.optim.Optimizer]:
+def build_optimisers(
+    student: Student, stage: StageSettings, gates: GateSettings
+) -> dict[str, torch.optim.Optimizer]:
     """One optimiser for the weights and, in stage 1, one each for the gates and the multipliers.
 
     The gates do not share the weights' warm-up and decay: their rate is constant. The multipliers ascend.

@@ -275,8 +275,9 @@ class _Run:
             gap = float(sparsity.detach()) - settings.budget.target_sparsity
             if abs(gap) > FAR_FROM_TARGET and self.main:
                 logger.warning(
-                    "the gates were still far from the target: expected sparsity %.0f %%, target %.0f %%. The target is met"
-                    " all the same, but a longer stage 1 (`prune.steps`) or a higher `gates.learning_rate` would prune better.",
+                    "the gates were still far from the target: expected sparsity %.0f %%, target %.0f %%."
+                    " The target is met all the same, but a longer stage 1 (`prune.steps`) or a higher"
+                    " `gates.learning_rate` would prune better.",
                     100 * float(sparsity.detach()),
                     100 * settings.budget.target_sparsity,
                 )
@@ -369,7 +370,11 @@ class _Run:
         }
         try:
             write_slimvox_directory(
-                result.encoder, settings.out.path, kept_indices=kept.to_dict(), model_card=card, details=details
+                result.encoder,
+                settings.out.path,
+                kept_indices=kept.to_dict(),
+                model_card=card,
+                details=details,
             )
         except OSError as error:
             raise SlimvoxError(
@@ -417,7 +422,10 @@ class _Run:
 
 
 def _budget(
-    recipe: Recipe, encoder: SpeechEncoder, target_parameters: str | float | None, target_macs: str | float | None
+    recipe: Recipe,
+    encoder: SpeechEncoder,
+    target_parameters: str | float | None,
+    target_macs: str | float | None,
 ) -> tuple[Recipe, Budget]:
     """The recipe with its target as asked for, and the budget that this means for an encoder.
 

@@ -62,7 +62,9 @@ class RunDirectory:
         settings = self._settings()
         if settings is not None:
             before = settings["fingerprint"]
-            changed = sorted(key for key in {*before, *fingerprint} if before.get(key) != fingerprint.get(key))
+            changed = sorted(
+                key for key in {*before, *fingerprint} if before.get(key) != fingerprint.get(key)
+            )
             if changed:
                 raise SlimvoxError(
                     f"`--out` {self.path} holds the unfinished run of another command ({', '.join(changed)} differ);"

@@ -105,7 +105,9 @@ class Stage:
                     record = {"stage": self.name, "step": self.step, **values}
                     log.write({**record, "audio_seconds_per_second": round(progress.audio_rate, 2)})
                     if self.accelerator.trackers:
-                        self.accelerator.log({f"{self.name}/{k}": v for k, v in values.items()}, step=self.step)
+                        self.accelerator.log(
+                            {f"{self.name}/{k}": v for k, v in values.items()}, step=self.step
+                        )
                 if stop.requested:
                     save(self.state_dict())
                     raise RunInterrupted
@@ -118,7 +120,9 @@ class Stage:
         waveforms = waveforms.to(self.accelerator.device, non_blocking=True)
         target = scheduled_target(self.step + 1, self.gate_settings.ramp_steps, self.target_sparsity)
         stream = (NOISE_STREAM, self.seed, self.step, self.accelerator.process_index)
-        noise = torch.Generator().manual_seed(int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0] >> 1))
+        noise = torch.Generator().manual_seed(
+            int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0] >> 1)
+        )
         with torch.no_grad(), self.accelerator.autocast():
             wanted = self.teacher(waveforms)
         rate = learning_rate(self.step, self.settings)

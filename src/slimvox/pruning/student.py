@@ -62,7 +62,12 @@ class Student(nn.Module):
         else:
             output = masked_forward(self.encoder, self.gates.sample(generator), waveforms)
         compared = self.distillation(output, teacher)
-        losses = {"loss": compared.total, "distillation": compared.total, "l1": compared.l1, "cosine": compared.cosine}
+        losses = {
+            "loss": compared.total,
+            "distillation": compared.total,
+            "l1": compared.l1,
+            "cosine": compared.cosine,
+        }
         if self.gates is not None and self.budget is not None and self.lagrangian is not None:
             sparsity = self.budget.expected_sparsity(self.encoder.anatomy, self.gates.expected_sizes())
             penalty = self.lagrangian(sparsity, target_sparsity)

@@ -1,0 +1,68 @@
+"""`slimvox encode`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+
+from slimvox.errors import SlimvoxError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeCommand:
+    """Write the hidden states of all layers for each audio file.
+
+    One .npz or .safetensors file per audio file: layer_00, layer_01, ... of shape (frames, width), and frame_rate_hz.
+    Long audio is encoded in overlapping chunks. The same command goes on where an earlier one stopped.
+    """
+
+    model: tyro.conf.Positional[str]
+    """`embedded`, a local directory, or a model id on the Hugging Face hub such as microsoft/wavlm-base-plus."""
+    audio: tyro.conf.Positional[tuple[str, ...]]
+    """Files, folders, lists (.txt) or manifests (.tsv, .csv, .jsonl) of audio."""
+    out: Path
+    """Directory for the files, which are named after the audio."""
+    format: Literal["npz", "safetensors"] = "npz"
+    """Of the files."""
+    layers: str = "all"
+    """`all`, or numbers such as 0,6,12; 0 is what enters the first layer."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Of the hidden states in the files."""
+    chunk_seconds: float = 30.0
+    """Longer audio is encoded in chunks of this length."""
+    overlap_seconds: float = 2.0
+    """What neighbouring chunks share; half of it is taken from either."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to run."""
+    # A counter, because flags of type bool take a value here (FlagConversionOff).
+    overwrite: bool = False
+    """Replace outputs that are already there, which are otherwise left alone."""
+
+    def run(self, console: Console) -> None:
+        """Run the command."""
+        if not self.audio:
+            raise SlimvoxError("no audio given: name files, folders, lists or manifests after the model")
+        from slimvox.encode import encode_files
+
+        result = encode_files(
+            self.model,
+            self.audio,
+            self.out,
+            format=self.format,
+            layers=self.layers,
+            dtype=self.dtype,
+            chunk_seconds=self.chunk_seconds,
+            overlap_seconds=self.overlap_seconds,
+            device=self.device,
+            overwrite=self.overwrite,
+            console=console,
+        )
+        parts = [f"{result.written} written ({result.seconds:.1f} s of audio)"]
+        if result.already_there:
+            parts.append(f"{result.already_there} already there")
+        parts += [f"{count} skipped as {reason}" for reason, count in result.skipped.items()]
+        console.print(f"{', '.join(parts)}; in {result.directory}", soft_wrap=True, markup=False)

@@ -1,0 +1,432 @@
+"""Audio files in, files with the hidden states of all layers out; long audio in overlapping chunks."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import math
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from slimvox.anatomy import EncoderAnatomy
+from slimvox.audio import SAMPLE_RATE_HZ, SkipCounter, UnreadableAudioError, find_audio, iter_audio_blocks
+from slimvox.audio.sources import AudioSource
+from slimvox.checkpoint import load
+from slimvox.encoder import SpeechEncoder
+from slimvox.errors import SlimvoxError
+from slimvox.features_file import DTYPES, FORMATS, FeatureDtype, FeatureFormat, RawArray, write_features
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+FloatArray = npt.NDArray[np.float32]
+
+_DEVICES = ("auto", "cpu", "cuda", "mps")
+_BLOCK_SECONDS = 5.0
+_TEMPORARY_PREFIX = ".slimvox-encode-"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeResult:
+    """What `encode_files` did."""
+
+    directory: Path
+    """Where the files are."""
+    written: int
+    """Files written."""
+    already_there: int
+    """Files that were there before, and were left alone."""
+    skipped: dict[str, int]
+    """Number of audio files without an output, by reason."""
+    seconds: float
+    """Seconds of audio that were encoded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkPlan:
+    """How long audio is cut: chunk k starts at frame k x `step` and gives `frames` frames; the last may be longer.
+
+    Neighbours share `overlap` frames; the earlier chunk gives the first half of them and the later one the second.
+    """
+
+    anatomy: EncoderAnatomy
+    """Of the encoder: its hop and receptive field."""
+    samples: int
+    """Samples in a chunk."""
+    overlap: int
+    """Frames that neighbouring chunks share."""
+
+    @property
+    def frames(self) -> int:
+        """Frames of a chunk."""
+        return self.anatomy.frames(self.samples)
+
+    @property
+    def step(self) -> int:
+        """Frames from the start of a chunk to the start of the next."""
+        return self.frames - self.overlap
+
+    @property
+    def longest(self) -> int:
+        """Samples of the longest last chunk: what goes beyond a chunk by less than this is not cut off."""
+        return self.samples + max(self.overlap, 1) * self.anatomy.hop - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """A stretch of audio, and which of its frames count."""
+
+    waveform: FloatArray
+    """(samples,) at 16 kHz."""
+    first: int
+    """The first of its frames that counts."""
+    end: int | None
+    """One past the last of its frames that counts; None: all to the end."""
+
+
+def plan_chunks(anatomy: EncoderAnatomy, *, chunk_seconds: float, overlap_seconds: float) -> ChunkPlan:
+    """Turn seconds into a plan.
+
+    Raises:
+        SlimvoxError: if a chunk is shorter than a frame, or the overlap is negative or as long as a chunk.
+    """
+    if not math.isfinite(chunk_seconds) or round(chunk_seconds * SAMPLE_RATE_HZ) < anatomy.receptive_field:
+        raise SlimvoxError(
+            f"`chunk_seconds` must be at least {anatomy.receptive_field / SAMPLE_RATE_HZ:g} (one frame),"
+            f" but is {chunk_seconds:g} instead"
+        )
+    samples = round(chunk_seconds * SAMPLE_RATE_HZ)
+    valid = math.isfinite(overlap_seconds) and overlap_seconds >= 0
+    overlap = round(overlap_seconds * SAMPLE_RATE_HZ / anatomy.hop) if valid else 0
+    if not valid or overlap >= anatomy.frames(samples):
+        raise SlimvoxError(
+            f"`overlap_seconds` must be at least 0 and less than `chunk_seconds` ({chunk_seconds:g}),"
+            f" but is {overlap_seconds:g} instead"
+        )
+    return ChunkPlan(anatomy=anatomy, samples=samples, overlap=overlap)
+
+
+def cut_chunks(blocks: Iterator[FloatArray], plan: ChunkPlan) -> Iterator[Chunk]:
+    """Cut a stream into chunks, holding little more than one chunk at a time.
+
+    The frames that count, joined, are as many as the whole stream would give; none are given for a stream that is
+    shorter than one frame. A stream of up to `plan.samples` samples comes as a single chunk.
+
+    Args:
+        blocks: consecutive waveforms (samples,) of any length.
+        plan: where to cut.
+
+    Yields:
+        The chunks in order.
+    """
+    step_samples = plan.step * plan.anatomy.hop
+    buffer = np.zeros(0, dtype=np.float32)
+    first = 0
+    while True:
+        parts, count = [buffer], len(buffer)
+        for block in blocks:
+            parts.append(block)
+            count += len(block)
+            if count > plan.longest:
+                break
+        buffer = np.concatenate(parts)
+        if count <= plan.longest:
+            # Ended: what is left is one chunk, however little of it is new.
+            if count >= plan.anatomy.receptive_field:
+                yield Chunk(waveform=buffer, first=first, end=None)
+            return
+        end = plan.step + plan.overlap // 2
+        yield Chunk(waveform=buffer[: plan.samples], first=first, end=end)
+        buffer = buffer[step_samples:].copy()
+        first = plan.overlap // 2
+
+
+def encode_files(
+    model: str | Path | SpeechEncoder,
+    audio: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    format: FeatureFormat = "npz",
+    layers: Literal["all"] | str | Sequence[int] = "all",
+    dtype: FeatureDtype = "float32",
+    chunk_seconds: float = 30.0,
+    overlap_seconds: float = 2.0,
+    device: Device = "auto",
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> EncodeResult:
+    """Write the hidden states of each audio file to a file of its own.
+
+    A file holds `layer_00` (what enters the first layer), `layer_01` (what leaves it) and so on, each of shape (frames,
+    width), the same as the encoder's `hidden_states`; and the scalar `frame_rate_hz` (50). Its name is that of the
+    audio with another suffix, `speaker/a.wav` giving `speaker/a.npz`, below the folder that all of the audio is in.
+    Where two would get one name (`a.wav`, `a.flac`) they keep their suffix: `a.wav.npz`. A part of a file that a
+    manifest names has its start and end in seconds in its name: `a_12.5-20.0.npz`.
+
+    Audio of up to `chunk_seconds` is encoded whole. Longer audio is encoded in chunks that overlap, and half of each
+    overlap is taken from either side; the number of frames is that of the whole all the same. Attention does not reach
+    beyond a chunk, so the states differ a little from those of the whole, most of all near a cut. Two kinds of models
+    differ a little everywhere: those with a group-norm front end (`anatomy.conv_norm == "group"`, the base models)
+    normalise over the time of a chunk, and those with `anatomy.normalize_waveform` normalise the waveform per chunk.
+    Neither a waveform nor its states are ever in memory beyond one chunk and an overlap.
+
+    Args:
+        model: an encoder, or what `slimvox.load` takes.
+        audio: files, folders, lists or manifests, as `slimvox.audio.find_audio` takes them.
+        out: directory; made if it is not there.
+        format: `npz` or `safetensors`.
+        layers: `all`, numbers such as (0, 6, 12), or `"0,6,12"`.
+        dtype: of the states in the files; they are computed in float32.
+        chunk_seconds: length of a chunk; the last of a file may be longer by up to an overlap.
+        overlap_seconds: what neighbouring chunks share.
+        device: `auto` is a GPU where there is one; for an encoder that was passed in, where it is.
+        overwrite: replace outputs that are there. Otherwise they are left alone, whatever is in them.
+        console: for a progress bar, where it is a terminal.
+
+    Returns:
+        The counts. Files that are broken, empty or shorter than a frame are counted as skipped, and named in the log.
+
+    Raises:
+        SlimvoxError: for arguments that make no sense, audio or a model that is not there, an `out` that cannot be
+            written or is full, states beyond float16's range, or when nothing at all could be encoded.
+    """
+    out = Path(out).expanduser()
+    if format not in FORMATS:
+        raise SlimvoxError(f"`format` must be one of {', '.join(FORMATS)}, but is {format!r} instead")
+    if dtype not in DTYPES:
+        raise SlimvoxError(f"`dtype` must be one of {', '.join(DTYPES)}, but is {dtype!r} instead")
+    if os.path.exists(out) and not os.path.isdir(out):
+        raise SlimvoxError(f"`--out` must be a directory, but {out} is a file")
+    sources = [audio] if isinstance(audio, (str, os.PathLike)) else list(audio)
+    found = find_audio(sources)
+    targets = [out / name for name in output_names(found, sources, suffix=f".{format}")]
+
+    encoder = model if isinstance(model, SpeechEncoder) else load(model)
+    home = next(encoder.parameters()).device
+    where = home if isinstance(model, SpeechEncoder) and device == "auto" else _torch_device(device)
+    writer = _Writer(
+        encoder=encoder,
+        device=where,
+        plan=plan_chunks(encoder.anatomy, chunk_seconds=chunk_seconds, overlap_seconds=overlap_seconds),
+        layers=parse_layers(layers, len(encoder.anatomy.layers)),
+        format=format,
+        dtype=dtype,
+    )
+    skips = SkipCounter()
+    written, already_there, seconds = 0, 0, 0.0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    shown = console is not None and console.is_terminal
+    try:
+        encoder.to(where)
+        with Progress(*columns, console=console, disable=not shown) as bar:
+            for source, target in bar.track(
+                zip(found, targets, strict=True), total=len(found), description="encoding"
+            ):
+                if not overwrite and os.path.lexists(target):
+                    already_there += 1
+                    continue
+                try:
+                    samples = writer.write(source, target)
+                except UnreadableAudioError as error:
+                    skips.add(error.path, error.reason, error.detail)
+                    continue
+                except OSError as error:
+                    raise _unwritable(out, error) from error
+                written += 1
+                seconds += samples / SAMPLE_RATE_HZ
+    finally:
+        encoder.to(home)
+    if not written and not already_there:
+        raise SlimvoxError(f"None of the audio could be encoded: {skips.summary()}.")
+    return EncodeResult(
+        directory=out, written=written, already_there=already_there, skipped=skips.counts, seconds=seconds
+    )
+
+
+def parse_layers(layers: str | Sequence[int], count: int) -> tuple[int, ...]:
+    """Give the numbers of the hidden states that are asked for, in order, each once.
+
+    Args:
+        layers: `all`, numbers, or numbers in a string with commas between them.
+        count: layers of the encoder; it has one more hidden state.
+
+    Raises:
+        SlimvoxError: if there are none, or one is no number from 0 to `count`.
+    """
+    valid = f"`layers` must be `all` or numbers from 0 to {count} with commas between them"
+    if isinstance(layers, str):
+        if layers.strip() == "all":
+            return tuple(range(count + 1))
+        try:
+            layers = [int(part) for part in layers.split(",")]
+        except ValueError:
+            raise SlimvoxError(f"{valid}, but is {layers!r} instead") from None
+    wrong = [number for number in layers if not 0 <= number <= count]
+    if wrong or not layers:
+        raise SlimvoxError(f"{valid}, but {'there are none' if not wrong else f'one is {wrong[0]}'}")
+    return tuple(sorted(set(layers)))
+
+
+def output_names(found: Sequence[AudioSource], sources: Sequence[str | Path], *, suffix: str) -> list[Path]:
+    """Give each stretch of audio the relative path of its output; all are different.
+
+    Args:
+        found: the audio.
+        sources: what it was found in; a folder among them counts as a folder, however deep in it the audio is.
+        suffix: of the outputs, with its dot.
+
+    Raises:
+        SlimvoxError: if the audio has no common folder (two drives on Windows).
+    """
+    paths = [Path(os.path.abspath(source.path)) for source in found]
+    absolute = [os.path.abspath(Path(source).expanduser()) for source in sources]
+    folders = {path for path in absolute if os.path.isdir(path)}
+    parents = {str(path.parent) for path in paths}
+    parents = {
+        path for path in parents if not any(path == f or Path(f) in Path(path).parents for f in folders)
+    }
+    try:
+        root = os.path.commonpath(folders | parents)
+    except ValueError as error:
+        raise SlimvoxError(
+            "The audio must be on one drive, so that the outputs can be named after it."
+        ) from error
+
+    def name(index: int, keep_suffix: bool) -> Path:
+        source, path = found[index], paths[index]
+        stem = path.name if keep_suffix else path.stem
+        if source.offset_seconds or source.seconds is not None:
+            end = "" if source.seconds is None else round(source.offset_seconds + source.seconds, 6)
+            stem += f"_{round(source.offset_seconds, 6)}-{end}"
+        return path.relative_to(root).with_name(stem + suffix)
+
+    # Keeping a suffix may itself meet a name (`a.wav`, `a.flac`, `a.wav.mp3`), so until nothing changes.
+    names = [name(index, False) for index in range(len(found))]
+    kept: set[int] = set()
+    while True:
+        counts = Counter(os.path.normcase(path) for path in names)
+        meeting = {index for index, path in enumerate(names) if counts[os.path.normcase(path)] > 1} - kept
+        if not meeting:
+            return names
+        kept |= meeting
+        for index in meeting:
+            names[index] = name(index, True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Writer:
+    encoder: SpeechEncoder
+    device: torch.device
+    plan: ChunkPlan
+    layers: tuple[int, ...]
+    format: FeatureFormat
+    dtype: FeatureDtype
+
+    def write(self, source: AudioSource, target: Path) -> int:
+        """Encode `source` into the file `target`, all of it or nothing, and return the samples that it has."""
+        blocks = iter_audio_blocks(
+            source.path,
+            block_seconds=_BLOCK_SECONDS,
+            offset_seconds=source.offset_seconds,
+            seconds=source.seconds,
+        )
+        counted = _Counted(blocks)
+        chunks = cut_chunks(counted, self.plan)
+        opening = next(chunks, None)
+        if opening is None:
+            if not counted.samples:
+                raise UnreadableAudioError(source.path, "empty", "it holds no samples")
+            length = f"{counted.samples / SAMPLE_RATE_HZ:.4f} s, less than one frame"
+            raise UnreadableAudioError(source.path, "too short", length)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Next to the output: renaming is atomic within a file system only.
+        temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX, dir=target.parent))
+        try:
+            frames = 0
+            raw = {f"layer_{number:02d}": temporary / f"{number}.raw" for number in self.layers}
+            with ExitStack() as stack:
+                files = [stack.enter_context(path.open("wb")) for path in raw.values()]
+                for chunk in itertools.chain([opening], chunks):
+                    states = self._encode(chunk, source)
+                    frames += len(states[0])
+                    for file, state in zip(files, states, strict=True):
+                        file.write(state.data)
+            shape = (frames, self.encoder.anatomy.width)
+            arrays = {key: RawArray(path=path, shape=shape) for key, path in raw.items()}
+            rate_hz = SAMPLE_RATE_HZ / self.encoder.anatomy.hop
+            whole = temporary / "whole"
+            write_features(whole, arrays, dtype=self.dtype, frame_rate_hz=rate_hz, format=self.format)
+            os.replace(whole, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return counted.samples
+
+    @torch.inference_mode()
+    def _encode(self, chunk: Chunk, source: AudioSource) -> list[npt.NDArray[np.floating]]:
+        """The frames of a chunk that count: per layer (frames, width), contiguous, in the file's type."""
+        try:
+            states = self.encoder(torch.from_numpy(chunk.waveform)[None].to(self.device)).hidden_states
+        except torch.OutOfMemoryError as error:
+            raise SlimvoxError(
+                f"{self.device} has too little memory for a chunk of {len(chunk.waveform) / SAMPLE_RATE_HZ:.0f} s;"
+                " make `--chunk-seconds` smaller"
+            ) from error
+        arrays = []
+        for number in self.layers:
+            state = states[number][0, chunk.first : chunk.end].float().cpu().numpy()
+            with np.errstate(over="ignore"):
+                array = np.ascontiguousarray(state, dtype=DTYPES[self.dtype])
+            if self.dtype == "float16" and not np.isfinite(array).all() and np.isfinite(state).all():
+                raise SlimvoxError(
+                    f"`{source.path}`: hidden states of layer {number} are beyond the range of float16;"
+                    " use `--dtype float32`"
+                )
+            arrays.append(array)
+        return arrays
+
+
+class _Counted(Iterator[FloatArray]):
+    """Blocks as they come, and how many samples they had."""
+
+    def __init__(self, blocks: Iterator[FloatArray]) -> None:
+        self._blocks = blocks
+        self.samples = 0
+
+    def __next__(self) -> FloatArray:
+        block = next(self._blocks)
+        self.samples += len(block)
+        return block
+
+
+def _torch_device(device: str) -> torch.device:
+    if device not in _DEVICES:
+        raise SlimvoxError(f"`device` must be one of {', '.join(_DEVICES)}, but is {device!r} instead")
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return torch.device(next(name for name, is_there in there.items() if is_there))
+    if not there[device]:
+        raise SlimvoxError(
+            f"`device` is {device}, but this machine (or this build of torch) has none; try `auto`"
+        )
+    return torch.device(device)
+
+
+def _unwritable(out: Path, error: OSError) -> SlimvoxError:
+    if error.errno in _DISK_FULL:
+        return SlimvoxError(
+            f"The disk of {out} is full; make room, and the same command goes on with the files that are missing."
+        )
+    return SlimvoxError(f"`--out` {out} can't be written: {error.strerror or error}")

@@ -1,0 +1,85 @@
+"""The Lagrangian, the schedule, the distillation loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models import config
+from slimvox.anatomy import EncoderAnatomy
+from slimvox.budget import Budget, Lagrangian, scheduled_target
+from slimvox.checkpoint.transformers_reader import anatomy_from_config
+from slimvox.cost import cost, sizes_of
+from slimvox.distance import hidden_state_distance
+from slimvox.distillation import Distillation, distilled_layers
+from slimvox.encoder import EncoderOutput, SpeechEncoder
+from slimvox.gates import STRUCTURES, Gates
+
+
+@pytest.fixture
+def anatomy() -> EncoderAnatomy:
+    return anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
+
+
+def test_multipliers_ascend_and_drive_the_sparsity_to_its_target(anatomy: EncoderAnatomy) -> None:
+    """With no other loss, gates alone must settle at the target."""
+    gates, lagrangian = Gates(anatomy, STRUCTURES), Lagrangian()
+    budget = Budget(kind="params", target=0.4 * cost(anatomy, "params"), dense_cost=cost(anatomy, "params"))
+    descent = torch.optim.Adam(gates.parameters(), lr=0.1)
+    ascent = torch.optim.Adam(lagrangian.parameters(), lr=0.1, maximize=True)
+    for step in range(400):
+        sparsity = budget.expected_sparsity(anatomy, gates.expected_sizes())
+        lagrangian(sparsity, scheduled_target(step, 100, budget.target_sparsity)).backward()
+        for optimiser in (descent, ascent):
+            optimiser.step()
+            optimiser.zero_grad()
+    assert float(sparsity.detach()) == pytest.approx(0.6, abs=0.05)
+    assert float(lagrangian.quadratic.detach()) > 0
+
+
+@pytest.mark.parametrize("kind", ["params", "macs"])
+def test_sparsity_of_an_open_encoder_is_zero(kind: str, anatomy: EncoderAnatomy) -> None:
+    budget = Budget(kind=kind, target=1.0, dense_cost=cost(anatomy, kind))  # type: ignore[arg-type]
+    assert float(budget.expected_sparsity(anatomy, sizes_of(anatomy))) == pytest.approx(0.0, abs=1e-6)
+    gates = Gates(anatomy, STRUCTURES)
+    gates.log_alpha.data.fill_(30.0)
+    sizes = gates.expected_sizes()
+    assert float(budget.expected_sparsity(anatomy, sizes).detach()) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_the_target_ramps_linearly() -> None:
+    assert [scheduled_target(step, 4, 0.8) for step in range(6)] == pytest.approx(
+        [0, 0.2, 0.4, 0.6, 0.8, 0.8]
+    )
+    assert scheduled_target(0, 0, 0.8) == 0.8
+
+
+@pytest.mark.parametrize(
+    ("layers", "chosen"), [(12, (0, 4, 8, 12)), (24, (0, 8, 16, 24)), (3, (0, 1, 2, 3)), (1, (0, 1))]
+)
+def test_distilled_layers_are_evenly_spaced(layers: int, chosen: tuple[int, ...]) -> None:
+    assert distilled_layers(layers) == chosen
+
+
+def test_distillation_of_a_copy_is_zero_and_by_hand_otherwise() -> None:
+    def output(*states: torch.Tensor, mask: torch.Tensor) -> EncoderOutput:
+        return EncoderOutput(hidden_states=states, last_hidden_state=states[-1], frame_mask=mask)
+
+    mask = torch.tensor([[True, True, False]])
+    states = [torch.randn(1, 3, 4) for _ in range(3)]
+    loss = Distillation(4, (0, 2))
+    same = loss(output(*states, mask=mask), output(*states, mask=mask))
+    assert float(same.total) == pytest.approx(0, abs=1e-6)
+    other = [-state for state in states]
+    opposite = loss(output(*other, mask=mask), output(*states, mask=mask))
+    expected = torch.stack([(2 * states[i][:, :2]).abs().mean() for i in (0, 2)]).mean()
+    assert float(opposite.l1) == pytest.approx(float(expected), rel=1e-5)
+    assert float(opposite.cosine) == pytest.approx(2.0, rel=1e-5)
+    assert float(opposite.total) == pytest.approx(float(expected) + 2, rel=1e-5)
+
+
+def test_distance_is_zero_for_a_copy_and_one_for_the_mean(anatomy: EncoderAnatomy) -> None:
+    encoder, waveforms = SpeechEncoder(anatomy).eval(), [torch.randn(1, 3000)]
+    copy = hidden_state_distance(encoder, encoder, waveforms)
+    assert copy is not None and copy.relative_error == 0 and copy.cosine == pytest.approx(0, abs=1e-6)
+    assert hidden_state_distance(encoder, encoder, []) is None

@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import errno
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from rich.console import Console
+from safetensors.numpy import load_file
+
+import models
+from slimvox import features_file
+from slimvox.audio import AudioSource, read_audio
+from slimvox.checkpoint import load
+from slimvox.cli.encode import EncodeCommand
+from slimvox.cli.main import run
+from slimvox.encode import cut_chunks, encode_files, output_names, plan_chunks
+from slimvox.encoder import SpeechEncoder
+from slimvox.errors import SlimvoxError
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> SpeechEncoder:
+    return load(models.directory(tmp_path_factory.mktemp("base"), "wavlm"))
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> SpeechEncoder:
+    return load(models.directory(tmp_path_factory.mktemp("large"), "wavlm", "large"))
+
+
+def write_audio(path: Path, samples: int, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = 0.1 * np.random.default_rng(seed).standard_normal(samples)
+    soundfile.write(path, noise.astype(np.float32), 16_000, subtype="PCM_16")
+    return path
+
+
+def states(encoder: SpeechEncoder, path: Path) -> list[np.ndarray]:
+    with torch.no_grad():
+        return [s[0].numpy() for s in encoder(torch.from_numpy(read_audio(path))[None]).hidden_states]
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("format", ["npz", "safetensors"])
+def test_a_short_file_holds_the_encoders_hidden_states(
+    base: SpeechEncoder, tmp_path: Path, format: Any
+) -> None:
+    path = write_audio(tmp_path / "a.wav", 3000)
+    result = encode_files(base, path, tmp_path / "out", format=format)
+    assert (result.written, result.already_there, result.skipped) == (1, 0, {})
+    assert result.seconds == pytest.approx(3000 / 16_000)
+    file = tmp_path / "out" / f"a.{format}"
+    read = dict(np.load(file)) if format == "npz" else load_file(file)
+    assert sorted(read) == ["frame_rate_hz", "layer_00", "layer_01", "layer_02", "layer_03"]
+    assert float(read["frame_rate_hz"]) == 16_000 / base.anatomy.hop and read["frame_rate_hz"].shape == ()
+    for number, state in enumerate(states(base, path)):
+        assert read[f"layer_{number:02d}"].dtype == np.float32
+        np.testing.assert_array_equal(read[f"layer_{number:02d}"], state)
+    assert leftovers(tmp_path) == []
+
+
+def test_safetensors_stays_aligned_and_readable_with_float16(base: SpeechEncoder, tmp_path: Path) -> None:
+    path = write_audio(tmp_path / "a.wav", 999)
+    encode_files(base, [path], tmp_path / "out", format="safetensors", dtype="float16", layers=(3, 1, 3))
+    read = load_file(tmp_path / "out" / "a.safetensors")
+    assert sorted(read) == ["frame_rate_hz", "layer_01", "layer_03"]
+    assert read["layer_03"].dtype == np.float16
+    np.testing.assert_array_equal(read["layer_03"], states(base, path)[3].astype(np.float16))
+
+
+def test_float16_overflow_is_an_error(tmp_path: Path) -> None:
+    encoder = load(models.directory(tmp_path / "model", "wavlm"))
+    with torch.no_grad():
+        encoder.layer_norm.weight.mul_(1e6)
+    path = write_audio(tmp_path / "a.wav", 3000)
+    with pytest.raises(SlimvoxError, match="beyond the range of float16"):
+        encode_files(encoder, path, tmp_path / "out", dtype="float16")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 5, 8, 29])
+def test_chunks_cover_every_frame_once(base: SpeechEncoder, overlap: int) -> None:
+    anatomy = base.anatomy
+    hop, field = anatomy.hop, anatomy.receptive_field
+    samples = 30 * hop + field - hop + 7
+    plan = plan_chunks(anatomy, chunk_seconds=samples / 16_000, overlap_seconds=overlap * hop / 16_000)
+    assert (plan.samples, plan.frames, plan.overlap) == (samples, 30, overlap)
+    edges = [
+        samples + k * plan.step * hop + rest for k in range(3) for rest in (0, overlap * hop, hop, field)
+    ]
+    lengths = {0, 1, field - 1, field, *(edge + change for edge in edges for change in (-1, 0, 1, hop - 1))}
+    for length in sorted(lengths):
+        total = np.arange(length, dtype=np.float32)
+        got: list[int] = []
+        for chunk in cut_chunks(iter(np.array_split(total, 7)), plan):
+            assert field <= len(chunk.waveform) <= plan.longest
+            start = int(chunk.waveform[0])
+            assert start % hop == 0
+            frames = range(start // hop, start // hop + anatomy.frames(len(chunk.waveform)))
+            got += frames[chunk.first : chunk.end]
+            if length <= samples:
+                assert len(chunk.waveform) == length
+        assert got == list(range(anatomy.frames(length))), length
+
+
+def test_chunks_of_a_stream_are_cut_before_it_is_read_to_its_end(base: SpeechEncoder) -> None:
+    plan = plan_chunks(base.anatomy, chunk_seconds=0.1, overlap_seconds=0.02)
+    endless = itertools.repeat(np.zeros(100, dtype=np.float32))
+    chunks = itertools.islice(cut_chunks(endless, plan), 5)
+    assert [len(chunk.waveform) for chunk in chunks] == [1600] * 5
+
+
+@pytest.mark.parametrize("format", ["npz", "safetensors"])
+@pytest.mark.parametrize("samples", [16_000, 17_613])
+def test_chunked_is_close_to_whole_in_the_middle(
+    large: SpeechEncoder, tmp_path: Path, format: Any, samples: int
+) -> None:
+    path = write_audio(tmp_path / "a.wav", samples)
+    encode_files(large, path, tmp_path, format=format, chunk_seconds=0.25, overlap_seconds=0.1)
+    file = tmp_path / f"a.{format}"
+    read = dict(np.load(file)) if format == "npz" else load_file(file)
+    for number, state in enumerate(states(large, path)):
+        chunked = read[f"layer_{number:02d}"]
+        assert chunked.shape == state.shape == (large.anatomy.frames(samples), large.anatomy.width)
+        error = np.linalg.norm(chunked - state) / np.linalg.norm(state - state.mean(0))
+        shifted = np.linalg.norm(chunked[1:] - state[:-1]) / np.linalg.norm(state - state.mean(0))
+        assert error < 0.2 and error < shifted / 4
+        # What enters the first layer sees a few frames only, and half an overlap is more than these.
+        if number == 0:
+            np.testing.assert_allclose(chunked, state, atol=1e-4)
+
+
+def test_names_follow_the_folders_and_keep_a_suffix_where_they_meet(tmp_path: Path) -> None:
+    files = ["x/a.wav", "x/a.flac", "x/a.wav.ogg", "x/b.wav", "y/a.wav"]
+    found = [AudioSource(path=tmp_path / name) for name in files]
+    names = [path.as_posix() for path in output_names(found, [path.path for path in found], suffix=".npz")]
+    assert names == ["x/a.wav.npz", "x/a.flac.npz", "x/a.wav.ogg.npz", "x/b.npz", "y/a.npz"]
+    # A folder that was named counts as it is; a single file lies next to nothing.
+    (tmp_path / "x").mkdir()
+    assert output_names(found[3:4], [tmp_path], suffix=".npz") == [Path("x/b.npz")]
+    assert output_names(found[3:4], [found[3].path], suffix=".npz") == [Path("b.npz")]
+    parts = [AudioSource(path=tmp_path / "c.wav", offset_seconds=s, seconds=2.5) for s in (0.0, 1.5)]
+    assert [p.name for p in output_names(parts, ["list.csv"], suffix=".npz")] == [
+        "c_0.0-2.5.npz",
+        "c_1.5-4.0.npz",
+    ]
+
+
+def test_bad_files_are_skipped_and_counted(
+    base: SpeechEncoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    audio = tmp_path / "audio"
+    write_audio(audio / "good" / "a.wav", 2000)
+    soundfile.write(audio / "silent.wav", np.zeros(2000, dtype=np.float32), 16_000)
+    write_audio(audio / "short.wav", base.anatomy.receptive_field - 1)
+    write_audio(audio / "none.wav", 0)
+    (audio / "empty.wav").touch()
+    (audio / "broken.wav").write_bytes(b"no audio at all" * 9)
+    result = encode_files(base, audio, tmp_path / "out")
+    assert result.written == 2
+    assert result.skipped == {"too short": 1, "empty": 2, "unreadable": 1}
+    assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.npz")) == [
+        "good/a.npz",
+        "silent.npz",
+    ]
+    assert "short.wav" in caplog.text and "broken.wav" in caplog.text
+    with pytest.raises(SlimvoxError, match="None of the audio could be encoded"):
+        encode_files(base, [audio / "short.wav", audio / "broken.wav"], tmp_path / "out")
+
+
+def test_outputs_that_are_there_are_left_alone_unless_overwritten(
+    base: SpeechEncoder, tmp_path: Path
+) -> None:
+    write_audio(tmp_path / "a.wav", 2000)
+    write_audio(tmp_path / "b.wav", 2000)
+    (tmp_path / "a.npz").write_bytes(b"mine")
+    result = encode_files(base, tmp_path, tmp_path)
+    assert (result.written, result.already_there) == (1, 1)
+    assert (tmp_path / "a.npz").read_bytes() == b"mine"
+    result = encode_files(base, tmp_path, tmp_path)
+    assert (result.written, result.already_there, result.seconds) == (0, 2, 0.0)
+    result = encode_files(base, tmp_path, tmp_path, overwrite=True)
+    assert (result.written, result.already_there) == (2, 0)
+    assert np.load(tmp_path / "a.npz")["layer_00"].shape[0] == base.anatomy.frames(2000)
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), SlimvoxError, "is full"),
+        (
+            PermissionError(errno.EACCES, "Permission denied"),
+            SlimvoxError,
+            "can't be written: Permission denied",
+        ),
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+    ],
+)
+@pytest.mark.parametrize("format", ["npz", "safetensors"])
+def test_nothing_is_left_behind_when_writing_fails(
+    base: SpeechEncoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    format: Any,
+    raised: BaseException,
+    seen: type[BaseException],
+    message: str | None,
+) -> None:
+    path = write_audio(tmp_path / "a.wav", 2000)
+
+    def fail(source: Path, to: Any) -> None:
+        to.write(b"half")
+        raise raised
+
+    monkeypatch.setattr(features_file, "_copy", fail)
+    with pytest.raises(seen, match=message):
+        encode_files(base, path, tmp_path / "out", format=format)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_damage_in_the_middle_leaves_nothing_behind(base: SpeechEncoder, tmp_path: Path) -> None:
+    samples = np.full(100_000, 0.1, dtype=np.float32)
+    samples[90_000] = np.nan
+    soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
+    write_audio(tmp_path / "b.wav", 2000)
+    result = encode_files(base, tmp_path, tmp_path / "out", chunk_seconds=1, overlap_seconds=0.1)
+    assert (result.written, result.skipped) == (1, {"unreadable": 1})
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.npz"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": "0,4"}, "from 0 to 3"),
+        ({"layers": "-1"}, "from 0 to 3"),
+        ({"layers": ()}, "there are none"),
+        ({"layers": "1;2"}, "`layers` must be"),
+        ({"chunk_seconds": 0.0}, "`chunk_seconds` must be at least"),
+        ({"chunk_seconds": float("nan")}, "`chunk_seconds` must be at least"),
+        ({"overlap_seconds": -1.0}, "`overlap_seconds` must be at least 0"),
+        ({"overlap_seconds": 30.0}, "`overlap_seconds` must be at least 0"),
+        ({"format": "csv"}, "`format` must be one of"),
+        ({"dtype": "int8"}, "`dtype` must be one of"),
+        ({"device": "tpu"}, "`device` must be one of"),
+    ],
+)
+def test_bad_arguments_are_named(
+    base: SpeechEncoder, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    path = write_audio(tmp_path / "a.wav", 2000)
+    with pytest.raises(SlimvoxError, match=message):
+        encode_files(base, path, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_out_must_be_a_directory(base: SpeechEncoder, tmp_path: Path) -> None:
+    path = write_audio(tmp_path / "a.wav", 2000)
+    with pytest.raises(SlimvoxError, match="must be a directory"):
+        encode_files(base, path, path)
+    with pytest.raises(SlimvoxError, match="can't be written"):
+        encode_files(base, path, path / "below")
+
+
+def test_the_command_prints_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = models.directory(tmp_path / "model", "hubert")
+    write_audio(tmp_path / "audio" / "a.wav", 16_000)
+    write_audio(tmp_path / "audio" / "b.wav", 3)
+    command = EncodeCommand(
+        model=str(model), audio=(str(tmp_path / "audio"),), out=tmp_path / "out", layers="0,2", device="cpu"
+    )
+    command.run(Console(highlight=False))
+    printed = capsys.readouterr().out
+    assert printed == f"1 written (1.0 s of audio), 1 skipped as too short; in {tmp_path / 'out'}\n"
+    assert sorted(np.load(tmp_path / "out" / "a.npz").files) == ["frame_rate_hz", "layer_00", "layer_02"]
+    with pytest.raises(SlimvoxError, match="no audio given"):
+        EncodeCommand(model="embedded", audio=(), out=tmp_path / "out").run(Console())
+
+
+def test_overwrite_is_a_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = models.directory(tmp_path / "model", "hubert")
+    path = write_audio(tmp_path / "a.wav", 3000)
+    arguments = ["encode", str(model), str(path), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    for extra, words in (([], "1 written"), ([], "1 already there"), (["--overwrite"], "1 written")):
+        assert run([*arguments, *extra]) == 0
+        assert words in capsys.readouterr().out
+    assert run([*arguments, "--layers", "9"]) == 2
+    assert "from 0 to 3" in capsys.readouterr().err

@@ -1,0 +1,124 @@
+"""Linear probes: a softmax-weighted sum of layers and one linear map, fitted at several learning rates at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jiwer
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+BLANK = 0
+"""CTC's class for no phone; the symbols follow."""
+
+
+@dataclass(kw_only=True)
+class Clip:
+    """What a probe sees of a clip."""
+
+    features: Tensor
+    """(frames, layers, width) float16; one frame where the task averages over time."""
+    label: str
+
+
+class Probe(nn.Module):
+    """Features (..., frames, layers, width) to logits (..., frames, classes)."""
+
+    def __init__(self, layers: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.layer_weights = nn.Parameter(torch.zeros(layers))
+        self.output = nn.Linear(width, classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Mix the layers and classify each frame."""
+        mixed = torch.matmul(self.layer_weights.softmax(0), features)
+        logits: Tensor = self.output(mixed)
+        return logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeTask:
+    """Phones (a sequence by CTC) or keywords (one class a clip)."""
+
+    kind: str
+    epochs: int
+    clips_per_batch: int = 32
+
+    def pooled(self, features: Tensor) -> Tensor:
+        """What to keep of a clip's features (frames, layers, width)."""
+        return features if self.kind == "phones" else features.float().mean(0, keepdim=True).half()
+
+    def symbols(self, label: str) -> list[str]:
+        """What a label is made of."""
+        return label.split() if self.kind == "phones" else [label]
+
+    def loss(self, probe: Probe, clips: list[Clip], batch: Tensor, symbols: list[str]) -> Tensor:
+        """Mean loss of a batch; `batch` (clips, frames, layers, width) are the clips' features, padded."""
+        logits = probe(batch)
+        if self.kind == "keywords":
+            return F.cross_entropy(logits[:, 0], torch.tensor([symbols.index(clip.label) for clip in clips]))
+        labels = [[1 + symbols.index(s) for s in self.symbols(clip.label)] for clip in clips]
+        return F.ctc_loss(
+            logits.log_softmax(-1).transpose(0, 1),
+            torch.tensor([symbol for label in labels for symbol in label]),
+            torch.tensor([len(clip.features) for clip in clips]),
+            torch.tensor([len(label) for label in labels]),
+            blank=BLANK,
+            zero_infinity=True,
+        )
+
+    def read_off(self, logits: Tensor, symbols: list[str]) -> str:
+        """The most likely label for the logits (frames, classes) of one clip, CTC read greedily."""
+        best = logits.argmax(-1)
+        if self.kind == "keywords":
+            return symbols[int(best[0])]
+        return " ".join(symbols[i - 1] for i in best.unique_consecutive().tolist() if i != BLANK)
+
+    def score(self, labels: list[str], guesses: list[str]) -> tuple[str, float]:
+        """Name and value of the figure that the task is judged by."""
+        if self.kind == "phones":
+            return "error_rate", float(jiwer.wer(labels, guesses))
+        return "accuracy", sum(a == b for a, b in zip(labels, guesses, strict=True)) / len(labels)
+
+    @torch.no_grad()
+    def error(self, probe: Probe, clips: list[Clip], symbols: list[str]) -> float:
+        """Error rate on clips."""
+        guesses = [self.read_off(probe(clip.features.float()), symbols) for clip in clips]
+        name, value = self.score([clip.label for clip in clips], guesses)
+        return value if name == "error_rate" else 1 - value
+
+
+def fit(task: ProbeTask, clips: list[Clip], symbols: list[str], *, seed: int) -> dict[float, Probe]:
+    """One fitted probe per learning rate, from the same batches; the rate falls linearly to 0."""
+    _, layers, width = clips[0].features.shape
+    torch.manual_seed(seed)
+    probes = {
+        rate: Probe(layers, width, len(symbols) + (task.kind == "phones")) for rate in LEARNING_RATES
+    }
+    optimisers = {rate: torch.optim.Adam(probe.parameters(), lr=rate) for rate, probe in probes.items()}
+    steps = task.epochs * -(-len(clips) // task.clips_per_batch)
+    step = 0
+    for chosen in _batches(task, clips, seed):
+        batch = nn.utils.rnn.pad_sequence([clip.features for clip in chosen], batch_first=True).float()
+        for rate, probe in probes.items():
+            for group in optimisers[rate].param_groups:
+                group["lr"] = rate * (1 - step / steps)
+            task.loss(probe, chosen, batch, symbols).backward()
+            optimisers[rate].step()
+            optimisers[rate].zero_grad()
+        step += 1
+    return probes
+
+
+def _batches(task: ProbeTask, clips: list[Clip], seed: int) -> Iterator[list[Clip]]:
+    """All clips in every epoch, those of about the same length together, in random order."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.tensor([float(len(clip.features)) for clip in clips])
+    for _ in range(task.epochs):
+        order = (lengths * (1 + 0.2 * torch.rand(len(clips), generator=generator))).argsort()
+        batches = order.split(task.clips_per_batch)
+        for index in torch.randperm(len(batches), generator=generator).tolist():
+            yield [clips[i] for i in batches[index].tolist()]
