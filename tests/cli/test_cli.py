@@ -1,0 +1,106 @@
+"""The commands as a user types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import models
+import numpy as np
+import pytest
+import soundfile
+
+from slimvox.cli.main import run
+
+FAST = [
+    *("--recipe", "quick", "--max-steps", "3", "--device", "cpu", "--set"),
+    *("data.min_seconds=0.5", "data.max_seconds=1.0", "data.seconds_per_batch=2.0"),
+]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.directory(tmp_path_factory.mktemp("teacher"), "wavlm")
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("speech")
+    random = np.random.default_rng(0)
+    for number in range(3):
+        soundfile.write(folder / f"{number}.wav", 0.1 * random.standard_normal(16_000), 16_000)
+    (folder / "broken.wav").write_bytes(b"RIFF nothing")
+    (folder / "empty.flac").write_bytes(b"")
+    soundfile.write(folder / "short.wav", np.ones(100), 16_000)
+    return folder
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    return " ".join((captured.out + captured.err).split())
+
+
+def test_prune_inspect_encode(
+    teacher: Path, speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(["prune", str(teacher), str(speech), "--out", str(out), *FAST]) == 0
+    text = said(capsys)
+    assert "2 unreadable" in text or ("1 unreadable" in text and "1 empty" in text)
+    assert "1 too short" in text and "written to" in text
+    assert run(["inspect", str(out), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert {"parameters", "parameters_dense", "macs_10s", "macs_10s_dense", "layers"} <= set(data)
+    assert data["parameters"] <= 0.28 * data["parameters_dense"]
+    assert run(["inspect", str(out)]) == 0
+    assert "layer 3" in said(capsys)
+    assert run(["encode", str(out), str(speech / "0.wav"), "--out", str(tmp_path / "features")]) == 0
+    assert (tmp_path / "features" / "0.npz").is_file()
+
+
+def test_bad_input_is_one_sentence_and_exit_status_2(
+    teacher: Path, speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.txt").write_text("years of work")
+    out = ["--out", str(tmp_path / "out"), *FAST]
+    cases = [
+        (["prune", "/no/such/model", str(speech), *out], "there is no directory"),
+        (["prune", str(speech), str(speech), *out], "no config.json"),
+        (["prune", str(teacher), "/no/such/audio", *out], "/no/such/audio"),
+        (["prune", str(teacher), str(tmp_path / "nothing"), *out], "nothing"),
+        (["prune", str(teacher), *out], "no audio given"),
+        (["prune", str(teacher), str(speech / "broken.wav"), *out], "unreadable"),
+        (["prune", str(teacher), str(speech), *out, "--target-parameters", "0.01%"], "can't be reached"),
+        (["prune", str(teacher), str(speech), *FAST, "--out", str(tmp_path / "taken")], "not empty"),
+        (["prune", str(teacher), str(speech), *FAST, "--out", "/proc/slimvox"], "can't be written"),
+        (["inspect", str(tmp_path / "nothing")], "no config.json"),
+        (["encode", str(teacher), "/no/such/audio", *out[:2]], "/no/such/audio"),
+    ]
+    for arguments, message in cases:
+        assert run(arguments) == 2, arguments
+        text = said(capsys)
+        assert message in text, (arguments, text)
+        assert "Traceback" not in text
+    assert (tmp_path / "taken" / "thesis.txt").read_text() == "years of work"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_flag_is_explained_by_the_parser() -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(["prune", "embedded", "audio", "--outt", "x"])
+    assert stopped.value.code == 2
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['slimvox', '--help']\n"
+        "import slimvox.cli\n"
+        "try: slimvox.cli.main()\n"
+        "except SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
