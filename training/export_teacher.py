@@ -74,7 +74,9 @@ def check(directory: Path) -> float:
     states = load(directory)(waveforms).hidden_states
     worst = max(float((a - b).abs().max()) for a, b in zip(states, expected, strict=True))
     if problems or worst > TOLERANCE:
-        raise ValueError(f"{directory} is not what `transformers` expects: {problems}, difference {worst:.2g}")
+        raise ValueError(
+            f"{directory} is not what `transformers` expects: {problems}, difference {worst:.2g}"
+        )
     return worst
 
 

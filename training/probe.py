@@ -44,9 +44,7 @@ def phones_task(audio: Path, limit: int | None) -> list[Labelled]:
         for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
             phones = " ".join(phone.rstrip("012") for phone in row["phones"].split() if phone != "|")
             path = audio / "so762" / f"{row['id']}.opus"
-            found.append(
-                Labelled(path=path, label=phones, group=row["speaker"], test=row["split"] == "test")
-            )
+            found.append(Labelled(path=path, label=phones, group=row["speaker"], test=row["split"] == "test"))
     return _thinned(found, limit)
 
 
@@ -102,7 +100,7 @@ def measure(task: ProbeTask, clips: list[Labelled], features: Features, seed: in
     for labelled in clips:
         if labelled.test:
             clip = read(labelled)
-            guess = task.read_off(probes[best](standardise(clip.features).float()), symbols)
+            guess = task.read_off(probes[best](standardise(clip.features)), symbols)
             test.append((clip.label, guess))
     weights: Tensor = probes[best].layer_weights.softmax(0)
     name, value = task.score([label for label, _ in test], [guess for _, guess in test])
@@ -111,7 +109,7 @@ def measure(task: ProbeTask, clips: list[Labelled], features: Features, seed: in
         "test_clips": len(test),
         "learning_rate": best,
         "held_out_errors": {str(rate): round(error, 4) for rate, error in errors.items()},
-        "layer_weights": [round(float(weight), 3) for weight in weights],
+        "layer_weights": [round(weight, 3) for weight in weights.tolist()],
     }
 
 
@@ -122,7 +120,9 @@ def main() -> None:
     )
     parser.add_argument("--model", help="whatever slimvox.load takes; without it, log-mel alone")
     parser.add_argument("--audio", type=Path, required=True, help="folder with so762/ and wake/")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file; figures of other runs in it are kept")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="JSON file; figures of other runs in it are kept"
+    )
     parser.add_argument("--tasks", nargs="+", choices=["phones", "keywords"], default=["phones", "keywords"])
     parser.add_argument("--no-log-mel", action="store_true", help="do not measure log-mel")
     parser.add_argument("--limit", type=int, help="clips per part, for a quick look")

@@ -65,5 +65,5 @@ class Standardisation:
         self.deviation = torch.as_tensor(square).sqrt().clamp(min=1e-4)
 
     def __call__(self, features: Tensor) -> Tensor:
-        """(frames, layers, width), standardised, in the type that came."""
-        return ((features.float() - self.mean) / self.deviation).to(features.dtype)
+        """(frames, layers, width), standardised, in bfloat16."""
+        return ((features.float() - self.mean) / self.deviation).bfloat16()

@@ -20,7 +20,7 @@ class Clip:
     """What a probe sees of a clip."""
 
     features: Tensor
-    """(frames, layers, width) float16; one frame where the task averages over time."""
+    """(frames, layers, width) bfloat16, standardised; one frame where the task averages over time."""
     label: str
 
 
@@ -33,10 +33,13 @@ class Probe(nn.Module):
         self.output = nn.Linear(width, classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Mix the layers and classify each frame."""
-        mixed = torch.matmul(self.layer_weights.softmax(0), features)
-        logits: Tensor = self.output(mixed)
-        return logits
+        """Mix the layers and classify each frame.
+
+        The layers' weights go into those of the linear map rather than the features, of which there are far more.
+        """
+        weight = self.output.weight.unsqueeze(1) * self.layer_weights.softmax(0).unsqueeze(-1)
+        weight = weight.flatten(1).to(features.dtype)
+        return F.linear(features.flatten(-2), weight).float() + self.output.bias
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +89,7 @@ class ProbeTask:
     @torch.no_grad()
     def error(self, probe: Probe, clips: list[Clip], symbols: list[str]) -> float:
         """Error rate on clips."""
-        guesses = [self.read_off(probe(clip.features.float()), symbols) for clip in clips]
+        guesses = [self.read_off(probe(clip.features), symbols) for clip in clips]
         name, value = self.score([clip.label for clip in clips], guesses)
         return value if name == "error_rate" else 1 - value
 
@@ -95,21 +98,17 @@ def fit(task: ProbeTask, clips: list[Clip], symbols: list[str], *, seed: int) ->
     """One fitted probe per learning rate, from the same batches; the rate falls linearly to 0."""
     _, layers, width = clips[0].features.shape
     torch.manual_seed(seed)
-    probes = {
-        rate: Probe(layers, width, len(symbols) + (task.kind == "phones")) for rate in LEARNING_RATES
-    }
+    probes = {rate: Probe(layers, width, len(symbols) + (task.kind == "phones")) for rate in LEARNING_RATES}
     optimisers = {rate: torch.optim.Adam(probe.parameters(), lr=rate) for rate, probe in probes.items()}
     steps = task.epochs * -(-len(clips) // task.clips_per_batch)
-    step = 0
-    for chosen in _batches(task, clips, seed):
-        batch = nn.utils.rnn.pad_sequence([clip.features for clip in chosen], batch_first=True).float()
+    for step, chosen in enumerate(_batches(task, clips, seed)):
+        batch = nn.utils.rnn.pad_sequence([clip.features for clip in chosen], batch_first=True)
         for rate, probe in probes.items():
             for group in optimisers[rate].param_groups:
                 group["lr"] = rate * (1 - step / steps)
             task.loss(probe, chosen, batch, symbols).backward()
             optimisers[rate].step()
             optimisers[rate].zero_grad()
-        step += 1
     return probes
 
 

@@ -20,13 +20,13 @@ speech; for anything but trying slimvox out, start from one of those.
 
 WavLM architecture (`transformers`' `WavLMModel`): seven convolutions with group norm (64, 96, 128, then four times 192
 channels), positional convolution of kernel 64, 12 post-norm Transformer layers of width 192 with 6 heads and 768
-feed-forward units, gated relative position bias. {millions:.2f} M parameters, stored as float16. Input: mono, 16 kHz, not
-normalised; output: 50 frames a second.
+feed-forward units, gated relative position bias. {millions:.2f} M parameters, stored as float16. Input: mono, 16 kHz,
+not normalised; output: 50 frames a second.
 
 ## How it was trained
 
-From scratch: {steps:,} updates in {minutes:.0f} minutes on two CPU cores, {hours_heard:.1f} hours of audio heard ({epochs:.1f} passes
-over 8.9 hours). For each frame, with 30 % of the frames hidden and other speech or noise mixed into a part of the
+From scratch: {steps:,} updates in {minutes:.0f} minutes on two CPU cores, {hours_heard:.1f} hours of audio heard
+({epochs:.1f} passes over 8.9 hours). For each frame, with 30 % of the frames hidden and other speech or noise mixed into a part of the
 clips, it predicts what the encoder of OpenAI's Whisper base (MIT licence) computes for the clean speech: the cluster of
 the last layer (500 clusters, from the top layer), the cluster of the fourth layer (500 clusters, from layer 7), and the
 last layer's values. No transcripts or other labels of the data below were used, but Whisper itself was trained on
@@ -48,8 +48,8 @@ The audio itself is not shipped. The code and the exact commands are in `trainin
 ## Limits
 
 Nine hours of speech, mostly read or acted, a third of it by Mandarin speakers of English: expect little on
-spontaneous or noisy speech, other languages, singing or anything that is not speech. Speakers' characteristics were not an
-objective. Not meant for identifying people or judging them.
+spontaneous or noisy speech, other languages, singing or anything that is not speech. Speakers' characteristics were
+not an objective. Not meant for identifying people or judging them.
 """
 
 FIGURES = """Linear probes on frozen features (`training/probe.py`), softmax-weighted over the hidden states:
