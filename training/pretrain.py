@@ -1,12 +1,9 @@
 """Pre-trains the small WavLM that slimvox embeds.
 
 Masked prediction as in HuBERT, denoising as in WavLM: spans of frames are hidden and other speech or noise is
-mixed in, and
-the network predicts, for every frame of the clean speech, the cluster of a pretrained network's states (its
-last layer from
-the top of ours, a middle layer from our middle), and the last states themselves. The schedule runs on the
-clock, so that a
-busy machine still ends on time.
+mixed in, and the network predicts, for every frame of the clean speech, the cluster of a pretrained network's states
+(its last layer from the top of ours, a middle layer from our middle), and the last states themselves. The schedule
+runs on the clock, so that a busy machine still ends on time.
 
     python training/pretrain.py --targets TARGETS --out runs/teacher --minutes 60
 """
@@ -107,7 +104,7 @@ def hidden_frames(shape: tuple[int, int], share: float, span: int, generator: to
 
 
 def disturbed(waveforms: Tensor, generator: torch.Generator) -> Tensor:
-    """Mix other speech of the batch into a quarter of the clips, white noise into another quarter (0 to 20 dB)."""
+    """Mix other speech of the batch into 25 % of the clips and white noise into 15 %, at 0 to 20 dB SNR."""
     count = len(waveforms)
     other = waveforms[torch.randperm(count, generator=generator)]
     noise = torch.randn(waveforms.shape, generator=generator)
@@ -194,7 +191,8 @@ def main() -> None:
         step += 1
         audio_seconds += batch.waveforms.numel() / 16_000
         for key, value in result.items():
-            running[key] = 0.98 * running.get(key, float(value)) + 0.02 * float(value)
+            number = float(value.detach())
+            running[key] = 0.98 * running.get(key, number) + 0.02 * number
         if step % 50 == 0:
             record = {"step": step, "minutes": elapsed / 60, "audio_hours": audio_seconds / 3600, **running}
             record["audio_seconds_per_second"] = audio_seconds / elapsed

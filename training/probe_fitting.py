@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+LEARNING_RATES = {"phones": (1e-3, 3e-3, 1e-2), "keywords": (3e-3, 1e-2, 3e-2, 1e-1)}
 BLANK = 0
 """CTC's class for no phone; the symbols follow."""
 
@@ -98,7 +98,10 @@ def fit(task: ProbeTask, clips: list[Clip], symbols: list[str], *, seed: int) ->
     """One fitted probe per learning rate, from the same batches; the rate falls linearly to 0."""
     _, layers, width = clips[0].features.shape
     torch.manual_seed(seed)
-    probes = {rate: Probe(layers, width, len(symbols) + (task.kind == "phones")) for rate in LEARNING_RATES}
+    probes = {
+        rate: Probe(layers, width, len(symbols) + (task.kind == "phones"))
+        for rate in LEARNING_RATES[task.kind]
+    }
     optimisers = {rate: torch.optim.Adam(probe.parameters(), lr=rate) for rate, probe in probes.items()}
     steps = task.epochs * -(-len(clips) // task.clips_per_batch)
     for step, chosen in enumerate(_batches(task, clips, seed)):

@@ -3,8 +3,8 @@
     python training/targets.py --whisper part1.whl part2.whl --audio DATA --out TARGETS
 
 DATA holds one folder per set, each with a `manifest.tsv` (columns `id` and, where a set has one, `split`) and
-files `ID.opus`
-at 16 kHz. Of speechocean762 (`so762`) only the training split is read: its test split measures the teacher.
+files `ID.opus` at 16 kHz. Of speechocean762 (`so762`) only the training split is read: its test split measures the
+teacher.
 """
 
 from __future__ import annotations

