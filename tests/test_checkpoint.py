@@ -82,7 +82,9 @@ def test_waveforms_are_normalised_where_the_feature_extractor_would(tmp_path: Pa
     mask = prepared["attention_mask"]
     theirs = encoder(prepared["input_values"], mask)
     ours = encoder(raw, mask)
-    assert torch.allclose(ours.last_hidden_state[ours.frame_mask], theirs.last_hidden_state[ours.frame_mask], atol=1e-4)
+    assert torch.allclose(
+        ours.last_hidden_state[ours.frame_mask], theirs.last_hidden_state[ours.frame_mask], atol=1e-4
+    )
 
 
 def test_padding_changes_nothing_in_layer_norm_models(tmp_path: Path) -> None:

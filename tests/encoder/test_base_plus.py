@@ -17,7 +17,11 @@ import slimvox
 @pytest.mark.slow
 def test_a_few_steps_on_a_model_of_base_plus_size(tmp_path: Path) -> None:
     size = {"hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 12, "intermediate_size": 3072}
-    front_end = {"conv_dim": (512,) * 7, "conv_kernel": (10, 3, 3, 3, 3, 2, 2), "conv_stride": (5, 2, 2, 2, 2, 2, 2)}
+    front_end = {
+        "conv_dim": (512,) * 7,
+        "conv_kernel": (10, 3, 3, 3, 3, 2, 2),
+        "conv_stride": (5, 2, 2, 2, 2, 2, 2),
+    }
     position = {"num_conv_pos_embeddings": 128, "num_conv_pos_embedding_groups": 16, "num_buckets": 320}
     teacher = models.directory(
         tmp_path / "teacher", "wavlm", **size, **front_end, **position, max_bucket_distance=800

@@ -18,7 +18,18 @@ def test_two_processes_prune_together(teacher: Path, speech: Path, tmp_path: Pat
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
         *("--module", "slimvox", "prune"),
-        *(str(teacher), str(speech), "--out", str(out), "--recipe", "quick", "--max-steps", "6", "--device", "cpu"),
+        *(
+            str(teacher),
+            str(speech),
+            "--out",
+            str(out),
+            "--recipe",
+            "quick",
+            "--max-steps",
+            "6",
+            "--device",
+            "cpu",
+        ),
         *("--set", "data.min_seconds=0.5", "data.max_seconds=1.0", "data.seconds_per_batch=2.0"),
     ]
     finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)

@@ -57,6 +57,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # The reader (`slimvox inspect ... | head`) has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        errors.print(f"[bold red]error:[/] {_escape(str(error.strerror or error) + where)}", highlight=False)
+        return BAD_INPUT
     return 0
 
 

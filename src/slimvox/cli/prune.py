@@ -75,7 +75,7 @@ class PruneCommand:
             )
         except RunInterrupted as interruption:
             console.print(f"\nstopped and saved; the same command goes on from there ({self.out})")
-            raise KeyboardInterrupt from interruption
+            raise SystemExit(130) from interruption
         from slimvox.cli.tables import prune_summary
 
         prune_summary(console, result)

@@ -59,5 +59,7 @@ def _bf16_pays(device: str) -> bool:
         return torch.cuda.is_bf16_supported()
     if device == "mps" or (device == "auto" and torch.backends.mps.is_available()):
         return False
-    supported = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    supported = (
+        getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
     return any(check is not None and check() for check in supported)
