@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import models
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import models
 import slimvox
 from slimvox.checkpoint import load_model
 
@@ -172,7 +172,7 @@ def test_names_that_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(slimvox.SlimvoxError, match="is a file"):
         slimvox.load(tmp_path / "file")
-    with pytest.raises(slimvox.SlimvoxError, match="hub can't be reached|nor such a model"):
+    with pytest.raises(slimvox.SlimvoxError, match=r"hub can't be reached|nor such a model"):
         slimvox.load("nobody/no-such-model")
 
 
@@ -183,7 +183,7 @@ def test_a_slimvox_directory_of_a_newer_format_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("shape", "message"), [((3000,), r"must be \(batch, samples\)"), ((1, 20), "at least .* samples")]
+    ("shape", "message"), [((3000,), r"must be \(batch, samples\)"), ((1, 20), r"at least .* samples")]
 )
 def test_waveforms_of_the_wrong_shape(shape: tuple[int, ...], message: str, tmp_path: Path) -> None:
     encoder = slimvox.load(models.directory(tmp_path, "hubert"))

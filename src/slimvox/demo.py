@@ -81,9 +81,10 @@ def run_demo(out: Path, *, max_steps: int | None, seed: int, console: Console) -
     held_out = results["pruned"].distance_after_finish
     console.print(
         "Relative error and 1 - cosine: distance to the teacher's hidden states, mean over all layers, on"
-        f" {held_out.seconds if held_out else 0:.0f} s of held-out speech (0 is a perfect copy; an error of 1 is no"
-        " better than the mean). Real-time factor: computing time per second of audio, in brackets how many times faster than"
-        f" dense; medians of {ROUNDS} interleaved rounds on {SECONDS:g} s of audio, {torch.get_num_threads()} threads."
+        f" {held_out.seconds if held_out else 0:.0f} s of held-out speech (0 is a perfect copy; an error"
+        " of 1 is no better than the mean). Real-time factor: computing time per second of audio, in brackets how"
+        f" many times faster than dense; medians of {ROUNDS} interleaved rounds on {SECONDS:g} s of audio,"
+        f" {torch.get_num_threads()} threads."
     )
     console.print(f"{(time.monotonic() - began) / 60:.1f} minutes; the pruned encoder: {out / 'pruned'}")
     return results

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import models
 import numpy as np
 import pytest
 import soundfile
 
+import models
 from slimvox.cli.main import run
 
 FAST = [

@@ -6,11 +6,11 @@ import json
 import resource
 from pathlib import Path
 
-import models
 import numpy as np
 import pytest
 import soundfile
 
+import models
 import slimvox
 
 

@@ -20,8 +20,8 @@ def build_accelerator(*, device: str, precision: str, log_directory: Path) -> Ac
 
     Args:
         device: `auto` takes what accelerate finds (a GPU before the CPU).
-        precision: `auto` is bf16 autocast where the hardware has instructions for it (GPUs, and CPUs with AVX512-BF16 or
-            AMX, on which a training step takes 0.6 of the time), and float32 elsewhere.
+        precision: `auto` is bf16 autocast where the hardware has instructions for it (GPUs, and CPUs with
+            AVX512-BF16 or AMX, on which a training step takes 0.6 of the time), and float32 elsewhere.
         log_directory: where TensorBoard's events go, if it is installed.
 
     Raises:
@@ -56,7 +56,7 @@ def build_accelerator(*, device: str, precision: str, log_directory: Path) -> Ac
 def _bf16_pays(device: str) -> bool:
     """Whether the hardware multiplies bf16 matrices faster than float32 ones."""
     if device in ("auto", "cuda") and torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     if device == "mps" or (device == "auto" and torch.backends.mps.is_available()):
         return False
     supported = (

@@ -1,0 +1,114 @@
+"""Recipes: every shipped one, every way to override one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slimvox.errors import SlimvoxError
+from slimvox.recipe import load_recipe, shipped_recipes, to_toml
+from slimvox.units import parse_amount, short_number
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipes_survive_toml(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    (tmp_path / "copy.toml").write_text(to_toml(recipe))
+    assert load_recipe(tmp_path / "copy.toml") == recipe
+
+
+def test_paper_is_what_the_paper_says() -> None:
+    recipe = load_recipe("paper")
+    assert (recipe.target.kind, recipe.target.keep) == ("params", 0.28)
+    assert recipe.structures.enabled() == {"attention", "feed_forward", "head", "qk", "vo", "intermediate"}
+    assert (recipe.prune.steps, recipe.prune.learning_rate, recipe.prune.warmup_steps) == (
+        50_000,
+        2e-4,
+        15_000,
+    )
+    assert (recipe.finish.steps, recipe.finish.learning_rate, recipe.finish.warmup_steps) == (
+        25_000,
+        1e-4,
+        5_000,
+    )
+    assert (recipe.gates.learning_rate, recipe.gates.ramp_steps) == (0.02, 5000)
+    assert (recipe.data.seconds_per_batch, recipe.data.max_seconds) == (640.0, 15.6)
+    assert "conv" in load_recipe("fast").structures.enabled()
+
+
+def test_fields_are_overridden_by_text_or_mapping() -> None:
+    texts = ["prune.steps=7", "structures.conv=false", "target.kind=macs", "prune.learning_rate=3e-4"]
+    mapping = {
+        "prune.steps": 7,
+        "structures.conv": False,
+        "target.kind": "macs",
+        "prune.learning_rate": 3e-4,
+    }
+    recipe = load_recipe("quick", texts)
+    assert recipe == load_recipe("quick", mapping)
+    assert (recipe.prune.steps, recipe.structures.conv, recipe.target.kind) == (7, False, "macs")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("prune.stepz=1", "there is no field `prune.stepz`; the fields here are steps"),
+        ("soup=1", "there is no field `soup`"),
+        ("prune=1", "`prune` must be a table"),
+        ("prune.steps.deep=1", "there is no field `prune.steps.deep`"),
+        ("prune.steps=many", "`prune.steps` must be a whole number"),
+        ("prune.steps=1.5", "`prune.steps` must be a whole number"),
+        ("prune.steps=0", "`prune.steps` must be a positive number"),
+        ("target.keep=0", "`target.keep` must be between 0 and 1"),
+        ("target.kind='seconds'", "`target.kind` must be one of params, macs"),
+        ("structures.conv=1", "`structures.conv` must be true or false"),
+        ("data.max_seconds=0.1", "`data.max_seconds` must be at least data.min_seconds"),
+        ("gates.final_values=hard", "must be one of soft, one"),
+        ("nonsense", "section.field=value"),
+    ],
+)
+def test_bad_overrides_are_explained(override: str, message: str) -> None:
+    with pytest.raises(SlimvoxError) as caught:
+        load_recipe("quick", [override])
+    assert message in str(caught.value)
+
+
+def test_several_problems_are_named_at_once() -> None:
+    with pytest.raises(SlimvoxError, match=r"target\.keep.*prune\.learning_rate"):
+        load_recipe("quick", ["target.keep=2.0", "prune.learning_rate=-1"])
+
+
+@given(steps=st.integers(1, 400))
+def test_limited_recipes_have_the_steps_asked_for(steps: int) -> None:
+    recipe = load_recipe("quick")
+    limited = recipe.limited_to(steps)
+    total = recipe.prune.steps + recipe.finish.steps
+    assert limited.prune.steps + limited.finish.steps == min(steps, total)
+    assert limited.prune.steps >= 1
+    assert limited.gates.ramp_steps <= limited.prune.steps
+    assert limited.prune.warmup_steps <= limited.prune.steps
+
+
+@pytest.mark.parametrize(
+    ("text", "of_100m"),
+    [("28%", 28e6), ("0.28", 28e6), ("26.5M", 26.5e6), ("15G", 15e9), ("900k", 9e5), ("26500000", 26.5e6)],
+)
+def test_amounts(text: str, of_100m: float) -> None:
+    assert parse_amount(text, "target").of(100e6) == pytest.approx(of_100m)
+
+
+@pytest.mark.parametrize("text", ["", "lots", "-5%", "5%%", "0", "1T", "nan"])
+def test_bad_amounts(text: str) -> None:
+    with pytest.raises(SlimvoxError, match="a share such as 28%"):
+        parse_amount(text, "target")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0"), (999, "999"), (1000, "1.00k"), (94_381_936, "94.4M"), (7.4e10, "74.0G")]
+)
+def test_short_numbers(number: float, text: str) -> None:
+    assert short_number(number) == text
