@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,67 +16,32 @@ from accelerate import Accelerator
 from rich.console import Console
 
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.budget import Budget
-from slimvox.checkpoint import LoadedModel, load_model, write_slimvox_directory
-from slimvox.checkpoint.model_card import Provenance, licence_of, model_card
-from slimvox.checkpoint.transformers_reader import read_json
-from slimvox.cost import CostKind, cost, macs, parameters
+from slimvox.checkpoint import load_model
+from slimvox.cost import cost, macs, parameters
 from slimvox.distance import Distance, hidden_state_distance
 from slimvox.distillation import Distillation, distilled_layers
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
-from slimvox.gates import Gates, check_reachable, final_masks, gate_groups
+from slimvox.gates import Gates, final_masks
 from slimvox.gates.hard_concrete import typical_open_value
 from slimvox.kept_indices import KeptIndices
 from slimvox.pruning.accelerator import build_accelerator
 from slimvox.pruning.controls import Control, control_scores
-from slimvox.pruning.data import RunAudio, gather_audio
+from slimvox.pruning.data import gather_audio
 from slimvox.pruning.progress import JsonLog, StageProgress
+from slimvox.pruning.result import PruneResult, RunSettings, write_result
 from slimvox.pruning.run_directory import RunDirectory
 from slimvox.pruning.stage import Stage
 from slimvox.pruning.student import Student
-from slimvox.recipe import Recipe, load_recipe, to_toml
+from slimvox.pruning.target import aim
+from slimvox.recipe import load_recipe
 from slimvox.surgery import slice_encoder
-from slimvox.units import parse_amount, short_number
+from slimvox.units import short_number
 
 logger = logging.getLogger("slimvox.pruning")
 
 FAR_FROM_TARGET = 0.05
 """Gates whose expected sparsity misses the target by more than this get a warning."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PruneResult:
-    """What a run gave."""
-
-    directory: Path
-    """The slimvox directory."""
-    encoder: SpeechEncoder
-    """The pruned encoder, on the CPU, in evaluation mode."""
-    parameters: int
-    parameters_dense: int
-    macs_10s: int
-    macs_10s_dense: int
-    distance_after_prune: Distance | None
-    """Distance to the teacher right after surgery; None where no audio was held out."""
-    distance_after_finish: Distance | None
-    """The same at the end."""
-    skipped_files: dict[str, int]
-    """Audio files left out, by reason."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """What a run was asked for, checked."""
-
-    model: LoadedModel
-    recipe: Recipe
-    budget: Budget
-    audio: RunAudio
-    audio_names: tuple[str, ...]
-    out: RunDirectory
-    seed: int
-    control: Control | None
 
 
 def prune(
@@ -132,7 +97,7 @@ def prune(
         if max_steps < 1:
             raise SlimvoxError(f"`max_steps` must be at least 1, but is {max_steps} instead")
         chosen = chosen.limited_to(max_steps)
-    chosen, budget = _budget(chosen, loaded.encoder, target_parameters, target_macs)
+    chosen, budget = aim(chosen, loaded.encoder, target_parameters, target_macs)
     accelerator = build_accelerator(device=device, precision=precision, log_directory=directory.run)
     settings = RunSettings(
         model=loaded,
@@ -334,53 +299,9 @@ class _Run:
             skipped_files=settings.audio.skips.counts,
         )
         if self.main:
-            self._write(result)
+            write_result(result, settings, self.kept)
         self.accelerator.wait_for_everyone()
         return result
-
-    def _write(self, result: PruneResult) -> None:
-        settings, recipe = self.settings, self.settings.recipe
-        kept, earlier = self.kept, settings.model.directory / "kept_indices.json"
-        if earlier.is_file():
-            kept = kept.within(KeptIndices.from_dict(read_json(earlier)))
-        provenance = Provenance(
-            teacher=settings.model.public_name,
-            teacher_licence=licence_of(settings.model.directory),
-            audio=settings.audio_names,
-            audio_hours=settings.audio.training_seconds / 3600,
-        )
-        figures = {
-            "recipe": recipe.name + (f", control: {settings.control}" if settings.control else ""),
-            "steps": f"{recipe.prune.steps} + {recipe.finish.steps}",
-            "seed": str(settings.seed),
-            "distance to the teacher after stage 1": _distance_text(result.distance_after_prune),
-            "distance to the teacher after stage 2": _distance_text(result.distance_after_finish),
-            "audio files skipped": str(sum(result.skipped_files.values())),
-        }
-        card = model_card(
-            result.encoder.anatomy,
-            result.encoder.dense_anatomy,
-            provenance,
-            recipe=to_toml(recipe),
-            figures=figures,
-        )
-        details = {
-            "teacher": {"name": provenance.teacher, "licence": provenance.teacher_licence},
-            "run": {"recipe": recipe.to_dict(), "seed": settings.seed, "control": settings.control},
-        }
-        try:
-            write_slimvox_directory(
-                result.encoder,
-                settings.out.path,
-                kept_indices=kept.to_dict(),
-                model_card=card,
-                details=details,
-            )
-        except OSError as error:
-            raise SlimvoxError(
-                f"{settings.out.path} can't be written: {error.strerror}; the last checkpoint is kept: make room, then"
-                " repeat the same command"
-            ) from error
 
     def _introduce(self, checkpoint: dict[str, Any] | None) -> None:
         """Say what is about to happen."""
@@ -419,58 +340,3 @@ class _Run:
             "precision": self.accelerator.mixed_precision,
             "processes": self.accelerator.num_processes,
         }
-
-
-def _budget(
-    recipe: Recipe,
-    encoder: SpeechEncoder,
-    target_parameters: str | float | None,
-    target_macs: str | float | None,
-) -> tuple[Recipe, Budget]:
-    """The recipe with its target as asked for, and the budget that this means for an encoder.
-
-    Raises:
-        SlimvoxError: if the target makes no sense or can't be reached.
-    """
-    if target_parameters is not None and target_macs is not None:
-        raise SlimvoxError("give `target_parameters` or `target_macs`, not both")
-    settings = recipe.target
-    if target_parameters is not None or target_macs is not None:
-        kind: CostKind = "params" if target_macs is None else "macs"
-        name = "target_parameters" if target_macs is None else "target_macs"
-        asked = parse_amount(str(target_parameters if target_macs is None else target_macs), name)
-        whole = cost(encoder.dense_anatomy, kind, seconds=settings.seconds)
-        keep = asked.of(whole) / whole
-        if not 0 < keep < 1:
-            raise SlimvoxError(
-                f"`{name}` must be below what the dense encoder has, {short_number(whole)}, but is"
-                f" {short_number(asked.of(whole))} instead"
-            )
-        settings = replace(settings, kind=kind, keep=keep)
-        recipe = replace(recipe, target=settings)
-    anatomy = encoder.anatomy
-    budget = Budget(
-        kind=settings.kind,
-        target=settings.keep * cost(encoder.dense_anatomy, settings.kind, seconds=settings.seconds),
-        dense_cost=cost(anatomy, settings.kind, seconds=settings.seconds),
-        seconds=settings.seconds,
-    )
-    if budget.target >= budget.dense_cost:
-        raise SlimvoxError(
-            f"the target of {short_number(budget.target)} is not below what this encoder costs already,"
-            f" {short_number(budget.dense_cost)}; give a smaller target"
-        )
-    groups = gate_groups(anatomy, recipe.structures.enabled())
-    if not groups:
-        raise SlimvoxError("the encoder has none of the structures that the recipe prunes; switch others on")
-    check_reachable(anatomy, groups, budget.kind, target=budget.target, seconds=budget.seconds)
-    return recipe, budget
-
-
-def _distance_text(distance: Distance | None) -> str:
-    if distance is None:
-        return "not measured (no audio held out)"
-    return (
-        f"relative error {distance.relative_error:.3f}, 1 - cosine {distance.cosine:.3f}"
-        f" (all hidden states, {distance.seconds:.0f} s of audio held out)"
-    )
