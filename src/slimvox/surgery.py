@@ -69,9 +69,10 @@ def slice_encoder(encoder: SpeechEncoder, masks: EncoderMasks) -> SlicedEncoder:
         parameters[name] = parameters[name].index_select(dimension, index)
     smaller = SpeechEncoder(kept.anatomy(encoder.anatomy), encoder.dense_anatomy)
     wanted = dict(smaller.named_parameters())
+    like = next(encoder.parameters())
+    smaller = smaller.to(device=like.device, dtype=like.dtype)
     smaller.load_state_dict({name: parameters[name] for name in wanted})
-    device = next(encoder.parameters()).device
-    return SlicedEncoder(encoder=smaller.to(device).train(encoder.training), kept=kept)
+    return SlicedEncoder(encoder=smaller.train(encoder.training), kept=kept)
 
 
 def _layer_survivors(layer: LayerAnatomy, mask: LayerMasks) -> KeptLayer:

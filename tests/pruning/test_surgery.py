@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -17,20 +18,38 @@ from slimvox.masks import EncoderMasks, LayerMasks, masked_forward
 from slimvox.surgery import slice_encoder, survivors
 
 TOLERANCE = 1e-5
+EXACT = 1e-9
+"""In float64, where only a wrong cut shows."""
+FEW_CHANNELS = 4
+"""A layer norm over two or three channels multiplies rounding by up to 1 / sqrt(eps) = 316 when they happen to be
+equal; there the law is checked in float64 only."""
 
 
-def difference(encoder: SpeechEncoder, masks: EncoderMasks, smaller: SpeechEncoder, *, padded: bool) -> float:
+def difference(
+    encoder: SpeechEncoder,
+    masks: EncoderMasks,
+    smaller: SpeechEncoder,
+    *,
+    padded: bool,
+    dtype: torch.dtype = torch.float32,
+) -> float:
     """Largest difference over all hidden states, relative to their size where that is above 1."""
-    waveforms = torch.randn(2, 600, generator=torch.Generator().manual_seed(3))
+    waveforms = torch.randn(2, 600, generator=torch.Generator().manual_seed(3)).to(dtype)
     mask = None
     if padded:
         mask = torch.arange(600) < torch.tensor([[600], [350]])
         waveforms = waveforms * mask
     with torch.no_grad():
-        masked = masked_forward(encoder, masks, waveforms, mask)
-        sliced = smaller(waveforms, mask)
+        masked = masked_forward(copy.deepcopy(encoder).to(dtype), masks, waveforms, mask)
+        sliced = copy.deepcopy(smaller).to(dtype)(waveforms, mask)
     pairs = zip(masked.hidden_states, sliced.hidden_states, strict=True)
     return max(float((a - b).abs().max() / a.abs().max().clamp(min=1)) for a, b in pairs)
+
+
+def well_conditioned(anatomy: EncoderAnatomy) -> bool:
+    """Whether no layer norm runs over a few channels only (over one it gives its bias, exactly)."""
+    normed = anatomy.convolutions if anatomy.conv_norm == "layer" else anatomy.convolutions[-1:]
+    return not any(1 < convolution.channels < FEW_CHANNELS for convolution in normed)
 
 
 @settings(max_examples=150)
@@ -61,9 +80,16 @@ def check_law(data: st.DataObject, anatomy: EncoderAnatomy, seed: int, padded: b
     for _ in range(2):
         masks = data.draw(masks_for(encoder.anatomy))
         result = slice_encoder(encoder, masks)
-        gap = difference(encoder, masks, result.encoder, padded=padded)
-        WORST[0] = max(WORST[0], gap)
-        assert gap < TOLERANCE
+        assert (
+            difference(
+                encoder, exact(masks), sliced_exactly(encoder, masks), padded=padded, dtype=torch.float64
+            )
+            < EXACT
+        )
+        if well_conditioned(result.encoder.anatomy):
+            gap = difference(encoder, masks, result.encoder, padded=padded)
+            WORST[0] = max(WORST[0], gap)
+            assert gap < TOLERANCE
         smaller = result.encoder
         assert sum(p.numel() for p in smaller.parameters()) == smaller.parameter_count
         assert result.kept.anatomy(encoder.anatomy) == smaller.anatomy
@@ -71,6 +97,24 @@ def check_law(data: st.DataObject, anatomy: EncoderAnatomy, seed: int, padded: b
         assert kept.anatomy(anatomy) == smaller.anatomy
         encoder = smaller
     assert encoder.dense_anatomy == anatomy
+
+
+def sliced_exactly(encoder: SpeechEncoder, masks: EncoderMasks) -> SpeechEncoder:
+    """Surgery in float64, so that folding the masks rounds nothing."""
+    return slice_encoder(copy.deepcopy(encoder).double(), exact(masks)).encoder
+
+
+def exact(masks: EncoderMasks) -> EncoderMasks:
+    """The same masks in float64."""
+
+    def double(mask: torch.Tensor | None) -> torch.Tensor | None:
+        return None if mask is None else mask.double()
+
+    names = ("attention", "head", "qk", "vo", "feed_forward", "intermediate")
+    return EncoderMasks(
+        conv=tuple(double(mask) for mask in masks.conv),
+        layers=tuple(LayerMasks(**{n: double(getattr(layer, n)) for n in names}) for layer in masks.layers),
+    )
 
 
 def test_worst_difference_is_reported() -> None:
