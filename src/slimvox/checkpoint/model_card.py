@@ -94,8 +94,7 @@ def model_card(
             "",
             f"- Teacher: `{provenance.teacher}`; licence: {licence or 'not stated in its model card'}."
             " The pruned weights derive from it and fall under the same terms.",
-            f"- Data: {provenance.audio_hours:.2f} h of unlabelled audio from"
-            f" {', '.join(f'`{name}`' for name in provenance.audio)}.",
+            f"- Data: {provenance.audio_hours:.2f} h of unlabelled audio from {_names(provenance.audio)}.",
             "- Input: 16 kHz mono waveforms. `kept_indices.json` lists which of the teacher's structures survived.",
             "",
             "## The run",
@@ -110,3 +109,9 @@ def model_card(
             "",
         ]
     )
+
+
+def _names(names: tuple[str, ...], shown: int = 5) -> str:
+    """The first few names, and how many more there are."""
+    listed = ", ".join(f"`{name}`" for name in names[:shown])
+    return listed + (f" and {len(names) - shown} more" if len(names) > shown else "")
