@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=["phones", "keywords"], default=["phones", "keywords"])
     parser.add_argument("--no-log-mel", action="store_true", help="do not measure log-mel")
     parser.add_argument("--limit", type=int, help="clips per part, for a quick look")
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

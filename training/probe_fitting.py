@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEARNING_RATES = {"phones": (3e-2, 1e-1), "keywords": (3e-3, 1e-2, 3e-2, 1e-1)}
+LEARNING_RATES = {"phones": (1e-2, 3e-2), "keywords": (3e-3, 1e-2, 3e-2, 1e-1)}
 BLANK = 0
 """CTC's class for no phone; the symbols follow."""
 INITIAL_BLANK = 3.0
