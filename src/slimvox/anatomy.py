@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+SAMPLE_RATE_HZ = 16_000
+"""Samples a second of every waveform that an encoder reads."""
+
 Family = Literal["wav2vec2", "hubert", "wavlm"]
 ConvNorm = Literal["group", "layer"]
 

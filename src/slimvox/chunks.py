@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from slimvox.anatomy import EncoderAnatomy
-from slimvox.audio import SAMPLE_RATE_HZ
+from slimvox.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.errors import SlimvoxError
 
 FloatArray = npt.NDArray[np.float32]

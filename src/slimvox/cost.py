@@ -12,10 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from slimvox.anatomy import EncoderAnatomy
+from slimvox.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 
 CostKind = Literal["params", "macs"]
-SAMPLE_RATE_HZ = 16_000
 GATE_OUTPUTS = 8
 """Outputs of WavLM's projection for the gate of the position bias (two gates, four summed units each)."""
 

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from slimvox.anatomy import SAMPLE_RATE_HZ
 from slimvox.checkpoint import load
 from slimvox.distance import Distance
 from slimvox.embedded import audio_files
@@ -93,7 +94,7 @@ def run_demo(out: Path, *, max_steps: int | None, seed: int, console: Console) -
 @torch.no_grad()
 def real_time_factors(encoders: dict[str, SpeechEncoder]) -> dict[str, float]:
     """Seconds of computing per second of audio: medians over interleaved rounds, after a warm-up round."""
-    waveform = 0.1 * torch.randn(1, int(16_000 * SECONDS), generator=torch.Generator().manual_seed(0))
+    waveform = 0.1 * torch.randn(1, int(SAMPLE_RATE_HZ * SECONDS), generator=torch.Generator().manual_seed(0))
     times: dict[str, list[float]] = {name: [] for name in encoders}
     for _ in range(ROUNDS + 1):
         for name, encoder in encoders.items():

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from slimvox.anatomy import SAMPLE_RATE_HZ
 from slimvox.encoder import SpeechEncoder
 
 
@@ -47,7 +48,7 @@ def hidden_state_distance(
         variances = variances + (wanted - wanted.mean((1, 2), keepdim=True)).square().sum((1, 2, 3))
         cosines = cosines + (1 - F.cosine_similarity(got, wanted, dim=-1)).sum((1, 2))
         frames += batch.shape[0] * wanted.shape[2]
-        seconds += batch.numel() / 16_000
+        seconds += batch.numel() / SAMPLE_RATE_HZ
     if not frames:
         return None
     assert isinstance(errors, Tensor) and isinstance(cosines, Tensor)

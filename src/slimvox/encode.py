@@ -24,13 +24,11 @@ from slimvox.audio import SAMPLE_RATE_HZ, SkipCounter, UnreadableAudioError, fin
 from slimvox.audio.sources import AudioSource
 from slimvox.checkpoint import load
 from slimvox.chunks import Chunk, ChunkPlan, FloatArray, cut_chunks, plan_chunks
+from slimvox.devices import Device, check_device
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
 from slimvox.features_file import DTYPES, FORMATS, FeatureDtype, FeatureFormat, RawArray, write_features
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
-
-_DEVICES = ("auto", "cpu", "cuda", "mps")
 _BLOCK_SECONDS = 5.0
 _TEMPORARY_PREFIX = ".slimvox-encode-"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -310,16 +308,11 @@ class _Counted(Iterator[FloatArray]):
 
 
 def _torch_device(device: str) -> torch.device:
-    if device not in _DEVICES:
-        raise SlimvoxError(f"`device` must be one of {', '.join(_DEVICES)}, but is {device!r} instead")
+    check_device(device)
+    if device != "auto":
+        return torch.device(device)
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
-        return torch.device(next(name for name, is_there in there.items() if is_there))
-    if not there[device]:
-        raise SlimvoxError(
-            f"`device` is {device}, but this machine (or this build of torch) has none; try `auto`"
-        )
-    return torch.device(device)
+    return torch.device(next(name for name, is_there in there.items() if is_there))
 
 
 def _unwritable(out: Path, error: OSError) -> SlimvoxError:

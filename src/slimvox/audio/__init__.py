@@ -3,9 +3,9 @@
 find_audio -> scan_audio -> BatchPlan -> AudioBatches
 """
 
+from slimvox.anatomy import SAMPLE_RATE_HZ
 from slimvox.audio.batches import BatchPlan, CropSpec
 from slimvox.audio.decode import (
-    SAMPLE_RATE_HZ,
     SkipReason,
     UnreadableAudioError,
     iter_audio_blocks,

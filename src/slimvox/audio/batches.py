@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from slimvox.audio.decode import SAMPLE_RATE_HZ
+from slimvox.anatomy import SAMPLE_RATE_HZ
 from slimvox.audio.packing import IntArray, pack, split
 from slimvox.errors import SlimvoxError
 

@@ -15,14 +15,12 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from slimvox.anatomy import SAMPLE_RATE_HZ
 from slimvox.errors import SlimvoxError
 
 FloatArray = npt.NDArray[np.float32]
 
 SkipReason = Literal["missing", "empty", "unreadable", "too short", "truncated", "silent", "silent part"]
-
-SAMPLE_RATE_HZ = 16_000
-"""What all supported encoders were trained on."""
 
 _FRAMES_PER_READ = 1 << 17
 # soundfile raises its own RuntimeErrors; TypeError is its answer to a headerless `.raw` file.

@@ -9,9 +9,9 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 
+from slimvox.devices import check_device
 from slimvox.errors import SlimvoxError
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bf16")
 
 
@@ -27,17 +27,10 @@ def build_accelerator(*, device: str, precision: str, log_directory: Path) -> Ac
     Raises:
         SlimvoxError: if the device is not there, or the name unknown.
     """
-    if device not in DEVICES:
-        raise SlimvoxError(f"`device` must be one of {', '.join(DEVICES)}, but is {device!r} instead")
+    check_device(device)
     if precision not in PRECISIONS:
         raise SlimvoxError(
             f"`precision` must be one of {', '.join(PRECISIONS)}, but is {precision!r} instead"
-        )
-    if (device == "cuda" and not torch.cuda.is_available()) or (
-        device == "mps" and not torch.backends.mps.is_available()
-    ):
-        raise SlimvoxError(
-            f"`device` is {device}, but this machine (or this build of torch) has none; try `auto`"
         )
     if precision == "auto":
         precision = "bf16" if _bf16_pays(device) else "float32"

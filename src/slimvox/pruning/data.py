@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from slimvox.audio import (
+    SAMPLE_RATE_HZ,
     AudioBatches,
     AudioClip,
     BatchPlan,
@@ -69,7 +70,7 @@ class RunAudio:
             except UnreadableAudioError as error:
                 self.skips.add(clip.path, error.reason, error.detail)
                 continue
-            if len(samples) >= self.settings.min_seconds * 16_000:
+            if len(samples) >= self.settings.min_seconds * SAMPLE_RATE_HZ:
                 waveforms.append(torch.from_numpy(samples)[None])
         return waveforms
 
