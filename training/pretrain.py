@@ -103,13 +103,13 @@ def hidden_frames(shape: tuple[int, int], share: float, span: int, generator: to
     return F.max_pool1d(F.pad(starts.float(), (span - 1, 0)).unsqueeze(1), span, 1).squeeze(1) > 0
 
 
-def disturbed(waveforms: Tensor, generator: torch.Generator) -> Tensor:
-    """Mix other speech of the batch into 25 % of the clips and white noise into 15 %, at 0 to 20 dB SNR."""
+def disturbed(waveforms: Tensor, speech: float, noisy: float, generator: torch.Generator) -> Tensor:
+    """Mix other speech of the batch into a share of the clips and white noise into another, at 0 to 20 dB SNR."""
     count = len(waveforms)
     other = waveforms[torch.randperm(count, generator=generator)]
     noise = torch.randn(waveforms.shape, generator=generator)
     kind = torch.rand(count, 1, generator=generator)
-    added = torch.where(kind < 0.25, other, torch.where(kind < 0.4, noise, torch.zeros(())))
+    added = torch.where(kind < speech, other, torch.where(kind < speech + noisy, noise, torch.zeros(())))
     power = waveforms.square().mean(-1, keepdim=True)
     snr = 20 * torch.rand(count, 1, generator=generator)
     scale = (power / added.square().mean(-1, keepdim=True).clamp(min=1e-8) * 10 ** (-snr / 10)).sqrt()
@@ -140,9 +140,13 @@ def main() -> None:
     parser.add_argument("--targets", type=Path, required=True, help="folder that targets.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the log")
     parser.add_argument("--minutes", type=float, default=60.0, help="training time on the clock")
+    parser.add_argument("--initial", type=Path, help="checkpoint of an earlier run to start a new schedule from")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seconds-per-batch", type=float, default=40.0)
     parser.add_argument("--crop-seconds", type=float, default=5.0)
+    parser.add_argument("--masked-clips", type=float, default=1.0, help="share of clips with hidden frames")
+    parser.add_argument("--mixed-clips", type=float, default=0.25, help="share with other speech mixed in")
+    parser.add_argument("--noisy-clips", type=float, default=0.15, help="share with white noise mixed in")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
@@ -160,11 +164,13 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     checkpoint, log = arguments.out / "checkpoint.pt", arguments.out / "log.jsonl"
     step, elapsed, audio_seconds = 0, 0.0, 0.0
-    if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
+    resumed = checkpoint if checkpoint.is_file() else arguments.initial
+    if resumed is not None:
+        state = torch.load(resumed, weights_only=True)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
-        step, elapsed, audio_seconds = state["step"], state["elapsed"], state["audio_seconds"]
+        step, audio_seconds = state["step"], state["audio_seconds"]
+        elapsed = state["elapsed"] if resumed == checkpoint else 0.0
     generator = torch.Generator().manual_seed(arguments.seed + step)
     batches = corpus.batches(
         arguments.seed + step,
@@ -174,14 +180,17 @@ def main() -> None:
     print(
         f"{corpus.hours:.2f} h of audio, {model.encoder.parameter_count / 1e6:.2f} M parameters", flush=True
     )
+    elapsed_before, heard_before = elapsed, audio_seconds
     began, running, budget = time.monotonic() - elapsed, {}, arguments.minutes * 60
     while (elapsed := time.monotonic() - began) < budget:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(elapsed / budget, arguments.learning_rate)
         clean = next(batches)
-        batch = Batch(waveforms=disturbed(clean.waveforms, generator), units=clean.units, states=clean.states)
+        waveforms = disturbed(clean.waveforms, arguments.mixed_clips, arguments.noisy_clips, generator)
+        batch = Batch(waveforms=waveforms, units=clean.units, states=clean.states)
         shape = (batch.states.shape[0], batch.states.shape[1])
         hidden = hidden_frames(shape, 0.3, 8, generator)
+        hidden &= torch.rand(shape[0], 1, generator=generator) < arguments.masked_clips
         with torch.autocast("cpu", torch.bfloat16):
             result = model(batch, hidden)
         result["loss"].backward()
@@ -195,7 +204,7 @@ def main() -> None:
             running[key] = 0.98 * running.get(key, number) + 0.02 * number
         if step % 50 == 0:
             record = {"step": step, "minutes": elapsed / 60, "audio_hours": audio_seconds / 3600, **running}
-            record["audio_seconds_per_second"] = audio_seconds / elapsed
+            record["audio_seconds_per_second"] = (audio_seconds - heard_before) / (elapsed - elapsed_before)
             if step % 500 == 0:
                 record |= validate(model, corpus)
                 state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
