@@ -10,12 +10,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from slimvox.integrations.auto_classes import register_with_transformers
+
 if TYPE_CHECKING:
     from slimvox.anatomy import EncoderAnatomy
     from slimvox.checkpoint import load
     from slimvox.encode import encode_files
     from slimvox.encoder import EncoderOutput, SpeechEncoder
     from slimvox.errors import SlimvoxError
+    from slimvox.export import ExportResult, export_encoder
+    from slimvox.integrations.transformers.carry import carry_head
     from slimvox.pruning import PruneResult, prune
 
 __version__ = "0.1.0"
@@ -23,11 +27,14 @@ __version__ = "0.1.0"
 __all__ = [
     "EncoderAnatomy",
     "EncoderOutput",
+    "ExportResult",
     "PruneResult",
     "SlimvoxError",
     "SpeechEncoder",
     "__version__",
+    "carry_head",
     "encode_files",
+    "export_encoder",
     "load",
     "prune",
 ]
@@ -35,10 +42,13 @@ __all__ = [
 _HOMES = {
     "EncoderAnatomy": "slimvox.anatomy",
     "EncoderOutput": "slimvox.encoder",
+    "ExportResult": "slimvox.export",
     "PruneResult": "slimvox.pruning",
     "SlimvoxError": "slimvox.errors",
     "SpeechEncoder": "slimvox.encoder",
+    "carry_head": "slimvox.integrations.transformers.carry",
     "encode_files": "slimvox.encode",
+    "export_encoder": "slimvox.export",
     "load": "slimvox.checkpoint",
     "prune": "slimvox.pruning",
 }
@@ -49,3 +59,6 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+register_with_transformers()

@@ -1,22 +1,26 @@
-"""The slimvox directory: `config.json`, `model.safetensors`, `kept_indices.json` and a model card."""
+"""The slimvox directory: configuration, weights, kept indices, a model card, and what `transformers` wants there."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
+from torch import Tensor
 
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.checkpoint.transformers_reader import load_exactly, read_json, read_tensors
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
+from slimvox.integrations.transformers.directory_format import FORMAT_VERSION, MODEL_TYPE
 
-MODEL_TYPE = "slimvox"
-FORMAT_VERSION = 1
+logger = logging.getLogger("slimvox.checkpoint")
+HEAD_PREFIX = f"{MODEL_TYPE}."
+"""Of the encoder's tensors in a model with a head."""
 
 
 def is_slimvox_directory(directory: Path) -> bool:
@@ -26,7 +30,9 @@ def is_slimvox_directory(directory: Path) -> bool:
 
 
 def read_slimvox_directory(directory: Path) -> SpeechEncoder:
-    """Read an encoder that `write_slimvox_directory` wrote.
+    """Read an encoder that `write_slimvox_directory`, or a model of `slimvox.integrations.transformers`, wrote.
+
+    From a model with a head the encoder is taken, and the head is left aside.
 
     Raises:
         SlimvoxError: if files are missing, damaged or of a newer format.
@@ -45,7 +51,21 @@ def read_slimvox_directory(directory: Path) -> SpeechEncoder:
         raise SlimvoxError(f"{directory}/config.json is damaged: {error}") from error
     encoder = SpeechEncoder(anatomy, dense)
     tensors = {name: tensor.float() for name, tensor in read_tensors(directory).items()}
-    load_exactly(encoder, tensors, directory)
+    load_exactly(encoder, _without_head(tensors, directory), directory)
+    return encoder
+
+
+def _without_head(tensors: dict[str, Tensor], directory: Path) -> dict[str, Tensor]:
+    """The encoder's tensors under their plain names."""
+    encoder = {
+        name.removeprefix(HEAD_PREFIX): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(HEAD_PREFIX)
+    }
+    if not encoder:
+        return tensors
+    aside = sorted({name.partition(".")[0] for name in tensors} - {MODEL_TYPE})
+    logger.info("%s: only the encoder is taken; left aside: %s", directory, ", ".join(aside))
     return encoder
 
 
@@ -69,21 +89,28 @@ def write_slimvox_directory(
     Raises:
         OSError: if the disk is full or the directory can't be written; a file is either whole or not there.
     """
+    from slimvox.integrations.transformers.companions import preprocessor_config
+    from slimvox.integrations.transformers.configuration import SlimvoxConfig
+    from slimvox.integrations.transformers.travelling_code import travelling_files
+
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    config = {
-        "model_type": MODEL_TYPE,
-        "format_version": FORMAT_VERSION,
-        "architectures": ["SpeechEncoder"],
-        "parameters": encoder.parameter_count,
+    config = SlimvoxConfig(
+        anatomy=encoder.anatomy.to_dict(),
+        dense_anatomy=encoder.dense_anatomy.to_dict(),
+        architectures=["SlimvoxModel"],
+        dtype="float32",
+        parameters=encoder.parameter_count,
         **(details or {}),
-        "anatomy": encoder.anatomy.to_dict(),
-        "dense_anatomy": encoder.dense_anatomy.to_dict(),
-    }
+    )
+    preprocessor = preprocessor_config(encoder.anatomy)
     write_atomically(directory / "model.safetensors", save(tensors, metadata={"format": "pt"}))
     write_atomically(directory / "kept_indices.json", json.dumps(kept_indices).encode())
+    write_atomically(directory / "preprocessor_config.json", json.dumps(preprocessor, indent=1).encode())
     write_atomically(directory / "README.md", model_card.encode())
-    write_atomically(directory / "config.json", json.dumps(config, indent=1).encode())
+    for name, source in travelling_files().items():
+        write_atomically(directory / name, source.encode())
+    write_atomically(directory / "config.json", config.to_json_string().encode())
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -12,8 +12,11 @@ import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 
+from slimvox.cli.benchmark import BenchmarkCommand
 from slimvox.cli.demo import DemoCommand
 from slimvox.cli.encode import EncodeCommand
+from slimvox.cli.evaluate import EvaluateCommand
+from slimvox.cli.export import ExportCommand
 from slimvox.cli.inspect import InspectCommand
 from slimvox.cli.prune import PruneCommand
 from slimvox.errors import SlimvoxError
@@ -22,6 +25,9 @@ Command = (
     Annotated[PruneCommand, tyro.conf.subcommand("prune")]
     | Annotated[InspectCommand, tyro.conf.subcommand("inspect")]
     | Annotated[EncodeCommand, tyro.conf.subcommand("encode")]
+    | Annotated[EvaluateCommand, tyro.conf.subcommand("evaluate")]
+    | Annotated[BenchmarkCommand, tyro.conf.subcommand("benchmark")]
+    | Annotated[ExportCommand, tyro.conf.subcommand("export")]
     | Annotated[DemoCommand, tyro.conf.subcommand("demo")]
 )
 

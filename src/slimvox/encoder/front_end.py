@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimvox.anatomy import EncoderAnatomy
+from slimvox.encoder.inference import inference_on_cpu
+from slimvox.encoder.tiled_front_end import tiled_features
 
 KeptChannels = Sequence[Tensor | None] | None
 """Per convolution, 1 where a channel is kept and 0 where it is masked, shape (channels,); None: all are kept."""
@@ -76,6 +78,8 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, waveforms: Tensor, kept: KeptChannels = None) -> Tensor:
         """Waveforms (batch, samples) to features (batch, frames, channels)."""
+        if kept is None and inference_on_cpu(waveforms):
+            return tiled_features(self.conv_layers, waveforms)
         x = waveforms.unsqueeze(1)
         for index, layer in enumerate(self.conv_layers):
             x = layer(x, None if kept is None else kept[index])

@@ -1,0 +1,263 @@
+"""Choose the recordings, splits and labels of mini-SUPERB; the tables are committed, the audio is not.
+
+    python benchmarks/mini_superb/make_manifests.py --data DIR
+
+DIR holds the folders so762, s2i, wake, arabic and emodb, each with its `manifest.tsv` and ID.opus. The tables go to
+src/slimvox/evaluation/mini/. Everything random is drawn from fixed seeds: the same data gives the same tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from slimvox.anatomy import SAMPLE_RATE_HZ
+from slimvox.audio import read_audio
+
+OUT = Path(__file__).parents[2] / "src" / "slimvox" / "evaluation" / "mini"
+SLOTS = ("numberOfShots", "size", "roast", "coffeeDrink", "milkAmount", "sugarAmount")
+"""In the order of the slot-filling targets. The set has no transcripts, so this order is a convention."""
+FOLDS = 5
+LABELS_OF_SPLITS = {"train": "train", "val": "dev", "test": "test"}
+Row = dict[str, str]
+
+
+def main() -> None:
+    """Write all tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds the sets")
+    data = parser.parse_args().data
+    so762, s2i, wake, arabic, emodb = (
+        _rows(data, name) for name in ("so762", "s2i", "wake", "arabic", "emodb")
+    )
+    OUT.mkdir(parents=True, exist_ok=True)
+    recognition(so762)
+    keywords(arabic, wake)
+    speakers(so762)
+    verification(so762)
+    coffee(s2i)
+    emotions(emodb)
+    conversations(data, so762)
+    searches(data, arabic)
+
+
+def recognition(rows: list[Row]) -> None:
+    """PR and ASR: read English; no speaker in two splits."""
+    chosen = _by_speakers(rows, train=(100, 8), dev=(20, 6), test=(60, 4), seed=1)
+    phones, words = [], []
+    for split, row in chosen:
+        place = {"path": _path("so762", row), "split": split}
+        # Stress marks off: 39 phones.
+        symbols = [phone.rstrip("012") for phone in row["phones"].split() if phone != "|"]
+        phones.append({**place, "text": " ".join(symbols)})
+        words.append({**place, "text": row["text"]})
+    _write("pr", phones)
+    _write("asr", words)
+
+
+def keywords(arabic: list[Row], wake: list[Row]) -> None:
+    """KS: 20 Arabic commands by unseen speakers, and 6 English phrases whose speakers are not named."""
+    draw, table = random.Random(2), []
+    counts = {"train": 50, "dev": 15, "test": 30}
+    for (keyword, name), group in sorted(_groups(arabic, "keyword", "split").items()):
+        split = LABELS_OF_SPLITS[name]
+        for row in draw.sample(group, counts[split]):
+            table.append({"path": _path("arabic", row), "split": split, "label": f"arabic {keyword}"})
+    for (keyword,), group in sorted(_groups(wake, "keyword").items()):
+        picked = draw.sample(group, 85)
+        for split, part in (("train", picked[:40]), ("dev", picked[40:55]), ("test", picked[55:])):
+            table += [{"path": _path("wake", row), "split": split, "label": keyword} for row in part]
+    _write("ks", table)
+
+
+def speakers(rows: list[Row]) -> None:
+    """SID: every speaker in all splits, no utterance in two."""
+    draw, table = random.Random(3), []
+    groups = sorted(_groups(rows, "speaker").items())
+    for (speaker,), group in sorted(draw.sample(groups, 80)):
+        picked = draw.sample(group, 14)
+        for split, part in (("train", picked[:7]), ("dev", picked[7:10]), ("test", picked[10:])):
+            table += [{"path": _path("so762", row), "split": split, "label": speaker} for row in part]
+    _write("sid", table)
+
+
+def verification(rows: list[Row]) -> None:
+    """ASV: no speaker in two splits; the trials are drawn from dev and test when the table is read."""
+    chosen = _by_speakers(rows, train=(95, 7), dev=(30, 5), test=(60, 5), seed=4)
+    _write("asv", [{"path": _path("so762", r), "split": split, "label": r["speaker"]} for split, r in chosen])
+
+
+def coffee(rows: list[Row]) -> None:
+    """IC and SF: six slots of a coffee order. The speakers are not named, so they may be in several splits."""
+    draw = random.Random(5)
+    order = draw.sample(rows, len(rows))
+    intents, slots = [], []
+    for index, row in enumerate(order):
+        split = "train" if index < 400 else "dev" if index < 480 else "test"
+        place = {"path": _path("s2i", row), "split": split}
+        intents.append({**place, **{f"label_{slot}": row[slot] for slot in SLOTS}})
+        text = " ".join(f"[{slot}: {row[slot]}]" for slot in SLOTS if row[slot])
+        slots.append({**place, "text": text})
+    _write("ic", intents)
+    _write("sf", slots)
+
+
+def emotions(rows: list[Row]) -> None:
+    """ER: five folds; each tests on two speakers, chooses on the next two, and trains on six."""
+    people = sorted({row["speaker"] for row in rows})
+    random.Random(6).shuffle(people)
+    pairs = [set(people[index : index + 2]) for index in range(0, len(people), 2)]
+    for fold in range(FOLDS):
+        table = []
+        for row in rows:
+            split = "train"
+            if row["speaker"] in pairs[fold]:
+                split = "test"
+            elif row["speaker"] in pairs[(fold + 1) % FOLDS]:
+                split = "dev"
+            table.append({"path": _path("emodb", row), "split": split, "label": row["emotion"]})
+        _write(f"er_{fold + 1}", table)
+
+
+def conversations(data: Path, rows: list[Row]) -> None:
+    """SD: two speakers, two utterances each, laid so that some overlap; all of it is kept (`max`)."""
+    draw, table = random.Random(7), []
+    chosen = _by_speakers(rows, train=(100, 10), dev=(20, 10), test=(60, 10), seed=7)
+    for split, count in (("train", 140), ("dev", 40), ("test", 60)):
+        own = defaultdict(list)
+        for name, row in chosen:
+            if name == split:
+                own[row["speaker"]].append(row)
+        for number in range(count):
+            pair = draw.sample(sorted(own), 2)
+            draw.shuffle(pair)
+            clips, turns, at = [], [], 0.0
+            for row in (
+                each for two in zip(*(draw.sample(own[p], 2) for p in pair), strict=True) for each in two
+            ):
+                samples = read_audio(data / _path("so762", row))
+                begin, end = speech_bounds(samples)
+                gain = 0.05 / max(float(np.sqrt(np.mean(samples**2))), 1e-4) * draw.uniform(0.7, 1.4)
+                clips.append(f"{_path('so762', row)}@{at:.2f}*{gain:.2f}")
+                turns.append(f"{row['speaker']} {at + begin:.2f}-{at + end:.2f}")
+                # The next one starts up to 1.2 s before this one's end, or up to 0.6 s after it.
+                at = max(0.0, round(at + end + draw.uniform(-1.2, 0.6), 2))
+            table.append(
+                {
+                    "id": f"{split}-{number:03d}",
+                    "path": " + ".join(clips),
+                    "split": split,
+                    "turns": "; ".join(turns),
+                }
+            )
+    _write("sd", table)
+
+
+def searches(data: Path, rows: list[Row]) -> None:
+    """QbE: spoken keywords to be found in clips of four; dev and test have their own speakers."""
+    draw, table = random.Random(8), []
+    terms = sorted({row["keyword"] for row in rows})
+    for name, queries_each, documents in (("val", 3, 120), ("test", 4, 160)):
+        split = LABELS_OF_SPLITS[name]
+        own = _groups([row for row in rows if row["split"] == name], "keyword")
+        people = sorted({row["speaker"] for group in own.values() for row in group})
+        asking = set(people[: len(people) // 2])
+        for term in terms:
+            for row in draw.sample([r for r in own[(term,)] if r["speaker"] in asking], queries_each):
+                begin, end = speech_bounds(read_audio(data / _path("arabic", row)))
+                table.append(
+                    {
+                        "id": f"{split}-query-{row['id']}",
+                        "path": _path("arabic", row),
+                        "split": split,
+                        "start_seconds": f"{begin:.2f}",
+                        "end_seconds": f"{end:.2f}",
+                        "role": "query",
+                        "label": term,
+                    }
+                )
+        for number in range(documents):
+            said = draw.sample(terms, 4)
+            parts = [draw.choice([r for r in own[(term,)] if r["speaker"] not in asking]) for term in said]
+            joined = " + ".join(f"{_path('arabic', row)}@{place}" for place, row in enumerate(parts))
+            table.append(
+                {
+                    "id": f"{split}-document-{number:03d}",
+                    "path": joined,
+                    "split": split,
+                    "start_seconds": "",
+                    "end_seconds": "",
+                    "role": "document",
+                    "label": "|".join(said),
+                }
+            )
+    _write("qbe", table)
+
+
+def speech_bounds(samples: np.ndarray) -> tuple[float, float]:
+    """Where the speech of an utterance begins and ends in seconds: within 30 dB of its loudest 20 ms, 50 ms spare."""
+    window = SAMPLE_RATE_HZ // 50
+    count = len(samples) // window
+    energy = np.square(samples[: count * window].reshape(count, window)).mean(1)
+    loud = np.flatnonzero(energy > energy.max() * 1e-3)
+    begin, end = loud[0] * 0.02 - 0.05, (loud[-1] + 1) * 0.02 + 0.05
+    return max(0.0, float(begin)), min(len(samples) / SAMPLE_RATE_HZ, float(end))
+
+
+def _by_speakers(
+    rows: list[Row], *, train: tuple[int, int], dev: tuple[int, int], test: tuple[int, int], seed: int
+) -> list[tuple[str, Row]]:
+    """So many speakers with so many utterances each; test speakers from the set's own test part."""
+    draw, chosen = random.Random(seed), []
+    parts = {
+        name: sorted(_groups([row for row in rows if row["split"] == name], "speaker").items())
+        for name in ("train", "test")
+    }
+    training = draw.sample(parts["train"], train[0] + dev[0])
+    testing = draw.sample(parts["test"], test[0])
+    for split, groups, each in (
+        ("train", training[: train[0]], train[1]),
+        ("dev", training[train[0] :], dev[1]),
+        ("test", testing, test[1]),
+    ):
+        for _, group in sorted(groups, key=lambda pair: pair[0]):
+            chosen += [(split, row) for row in draw.sample(group, each)]
+    return chosen
+
+
+def _groups(rows: Iterable[Row], *columns: str) -> dict[tuple[str, ...], list[Row]]:
+    groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[tuple(row[column] for column in columns)].append(row)
+    return groups
+
+
+def _rows(data: Path, name: str) -> list[Row]:
+    with (data / name / "manifest.tsv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def _path(name: str, row: Row) -> str:
+    return f"{name}/{row['id']}.opus"
+
+
+def _write(name: str, table: Sequence[Row]) -> None:
+    with (OUT / f"{name}.tsv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(
+            file, table[0].keys(), delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE
+        )
+        writer.writeheader()
+        writer.writerows(table)
+    print(f"{name}: {len(table)} rows")
+
+
+if __name__ == "__main__":
+    main()

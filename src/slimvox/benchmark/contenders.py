@@ -1,0 +1,99 @@
+"""What can be measured: a model and a backend to run it in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Backend = Literal["torch", "torch-bf16", "onnx", "onnx-int8", "transformers"]
+BACKENDS: tuple[Backend, ...] = ("torch", "torch-bf16", "onnx", "onnx-int8", "transformers")
+
+Run = Callable[[NDArray[np.float32]], object]
+"""Encodes waveforms (batch, samples) float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A model in a backend."""
+
+    model: str
+    """What `slimvox.load` takes; for `transformers`, the dense model of it is run."""
+    backend: Backend
+    """`torch`: slimvox in float32. `torch-bf16`: the same under bfloat16 autocast. `onnx`, `onnx-int8`: exported, in
+    onnxruntime. `transformers`: the dense model as `AutoModel` runs it, float32, with all hidden states."""
+    onnx_file: Path | None = None
+    """The exported model, for the ONNX backends."""
+
+    @property
+    def label(self) -> str:
+        """Short name for tables."""
+        name = self.model if self.model == "embedded" else Path(self.model).name
+        return f"{name} dense, transformers" if self.backend == "transformers" else f"{name}, {self.backend}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A contender ready to run."""
+
+    run: Run
+    module: nn.Module | None
+    """Where a backend has one, for the times of the blocks."""
+
+
+def load_contender(contender: Contender, threads: int) -> Loaded:
+    """Load in this process; imports only what the backend needs, so that memory is that of real use."""
+    if contender.backend in ("onnx", "onnx-int8"):
+        assert contender.onnx_file is not None
+        return Loaded(run=_onnx(contender.onnx_file, threads), module=None)
+    import torch
+
+    torch.set_num_threads(threads)
+    module = _transformers_model(contender.model) if contender.backend == "transformers" else None
+    if module is None:
+        from slimvox.checkpoint import load
+
+        module = load(contender.model)
+    keywords: dict[str, Any] = {"output_hidden_states": True} if contender.backend == "transformers" else {}
+    half = contender.backend == "torch-bf16"
+
+    def run(waveforms: NDArray[np.float32]) -> object:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            return module(torch.from_numpy(waveforms), **keywords)
+
+    return Loaded(run=run, module=module)
+
+
+def _onnx(file: Path, threads: int) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda waveforms: session.run(None, {name: waveforms})
+
+
+def _transformers_model(model: str) -> nn.Module:
+    """The dense model in `transformers`' own class; random weights where only a pruned encoder is there.
+
+    Speed does not depend on the weights.
+    """
+    from transformers import AutoModel
+
+    from slimvox.checkpoint.directory import is_slimvox_directory
+    from slimvox.checkpoint.resolve import find_model, load_model
+    from slimvox.checkpoint.transformers_config import transformers_config
+
+    directory = find_model(model)
+    if is_slimvox_directory(directory):
+        dense = load_model(model).encoder.dense_anatomy
+        return AutoModel.from_config(transformers_config(dense)).eval()  # type: ignore[no-any-return]
+    return AutoModel.from_pretrained(directory).eval()  # type: ignore[no-any-return]

@@ -1,0 +1,156 @@
+"""Runs contenders in turn, so that whatever else the machine does falls on all of them alike."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from slimvox.anatomy import EncoderAnatomy
+from slimvox.benchmark.blocks import block_costs, median_blocks
+from slimvox.benchmark.contenders import BACKENDS, Backend, Contender
+from slimvox.benchmark.result import BenchmarkResult, ContenderReport, Measurement, machine
+from slimvox.benchmark.worker import Worker
+from slimvox.checkpoint import load_model
+from slimvox.checkpoint.directory import is_slimvox_directory
+from slimvox.checkpoint.resolve import find_model
+from slimvox.cost import macs, parameters
+from slimvox.errors import SlimvoxError
+
+WARM_UP_RUNS = 2
+BLOCK_RUNS = 3
+
+
+def benchmark(
+    models: Sequence[str | Path],
+    *,
+    against: str | Path | None = None,
+    seconds: Sequence[float] = (2.0, 10.0, 30.0),
+    batch: Sequence[int] = (1,),
+    backends: Sequence[Backend] = ("torch",),
+    threads: int = 2,
+    runs: int = 7,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> BenchmarkResult:
+    """Measure encoders against each other on the CPU.
+
+    Args:
+        models: what `slimvox.load` takes.
+        against: what to compare with: a slimvox directory (run by slimvox in float32), or another model, run by
+            `transformers`. None: the dense model that the first of `models` was pruned from, run by `transformers`.
+        seconds: lengths of the clips in seconds.
+        batch: batch sizes.
+        backends: see `Contender.backend`; each model is run in each.
+        threads: CPU threads of every contender.
+        runs: timed runs for each contender, length and batch size, after two that are not timed.
+        on_progress: is told what is being done, in a few words.
+
+    Raises:
+        SlimvoxError: if a model can't be loaded, or an argument is out of range.
+    """
+    _check(seconds, batch, backends, threads, runs)
+    with TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
+        contenders = [_reference(models, against)]
+        for model in models:
+            for backend in backends:
+                contender = Contender(model=str(model), backend=backend)
+                if contender not in contenders:
+                    contenders.append(_exported(contender, Path(temporary), on_progress))
+        workers = []
+        for contender in contenders:
+            on_progress(f"loading {contender.label}")
+            workers.append(stack.enter_context(contextlib.closing(Worker(contender, threads))))
+        measurements = []
+        for size in batch:
+            for length in seconds:
+                on_progress(f"{size} x {length:g} s")
+                measurements += _interleaved(workers, size, length, runs)
+        block_seconds = min(seconds, key=lambda length: abs(length - 10.0))
+        reports = [_report(worker, block_seconds) for worker in workers]
+    return BenchmarkResult(
+        machine=machine(threads),
+        reference=contenders[0].label,
+        block_seconds=block_seconds,
+        contenders=tuple(reports),
+        measurements=tuple(measurements),
+    )
+
+
+def _check(
+    seconds: Sequence[float], batch: Sequence[int], backends: Sequence[str], threads: int, runs: int
+) -> None:
+    if not seconds or min(seconds) < 0.1:
+        raise SlimvoxError("`seconds` must be lengths of at least 0.1 s, such as 2,10,30")
+    if not batch or min(batch) < 1:
+        raise SlimvoxError("`batch` must be sizes of at least 1, such as 1,8")
+    if threads < 1 or runs < 1:
+        raise SlimvoxError("`threads` and `runs` must be at least 1")
+    for backend in backends:
+        if backend not in BACKENDS:
+            raise SlimvoxError(f"`backends` must be of {', '.join(BACKENDS)}, but has {backend!r} in it")
+
+
+def _reference(models: Sequence[str | Path], against: str | Path | None) -> Contender:
+    if against is None:
+        return Contender(model=str(models[0]), backend="transformers")
+    pruned = is_slimvox_directory(find_model(against))
+    return Contender(model=str(against), backend="torch" if pruned else "transformers")
+
+
+def _exported(contender: Contender, folder: Path, on_progress: Callable[[str], None]) -> Contender:
+    """The contender with its ONNX file, where it needs one."""
+    if not contender.backend.startswith("onnx"):
+        return contender
+    from slimvox.export import export_encoder
+
+    on_progress(f"exporting {contender.label}")
+    file = folder / f"{len(list(folder.iterdir()))}.onnx"
+    export_encoder(contender.model, out=file, int8=contender.backend == "onnx-int8", force=True)
+    return Contender(model=contender.model, backend=contender.backend, onnx_file=file)
+
+
+def _interleaved(workers: Sequence[Worker], batch: int, seconds: float, runs: int) -> list[Measurement]:
+    """Rounds in which every contender runs once, each round begun by another."""
+    for worker in workers:
+        for _ in range(WARM_UP_RUNS):
+            worker.milliseconds(batch, seconds)
+    times: list[list[float]] = [[] for _ in workers]
+    for number in range(runs):
+        for place in range(len(workers)):
+            index = (number + place) % len(workers)
+            times[index].append(workers[index].milliseconds(batch, seconds))
+    return [
+        Measurement(label=worker.contender.label, batch=batch, seconds=seconds, milliseconds=tuple(each))
+        for worker, each in zip(workers, times, strict=True)
+    ]
+
+
+def _report(worker: Worker, seconds: float) -> ContenderReport:
+    contender = worker.contender
+    anatomy = _anatomy(contender)
+    memory = worker.peak_memory_bytes()
+    runs = [worker.blocks(1, seconds) for _ in range(BLOCK_RUNS)]
+    blocks = None
+    if all(run is not None for run in runs):
+        costs = block_costs(anatomy, seconds)
+        times = median_blocks([run for run in runs if run is not None])
+        blocks = {
+            block: {"parameters": cost[0], "macs": cost[1], "milliseconds": times[block]}
+            for block, cost in costs.items()
+        }
+        blocks["rest"] = {"parameters": 0, "macs": 0, "milliseconds": times["rest"]}
+    return ContenderReport(
+        label=contender.label,
+        model=Path(contender.model).name,
+        backend=contender.backend,
+        parameters=parameters(anatomy),
+        macs_10s=macs(anatomy, 10.0),
+        peak_memory_bytes=memory,
+        blocks=blocks,
+    )
+
+
+def _anatomy(contender: Contender) -> EncoderAnatomy:
+    encoder = load_model(contender.model).encoder
+    return encoder.dense_anatomy if contender.backend == "transformers" else encoder.anatomy

@@ -1,0 +1,151 @@
+"""`slimvox benchmark`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from slimvox.errors import SlimvoxError
+from slimvox.units import short_number
+
+if TYPE_CHECKING:
+    from slimvox.benchmark import BenchmarkResult, Measurement
+
+
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkCommand:
+    """Measure how fast encoders are, in turn with each other, against the dense model in `transformers`."""
+
+    models: tyro.conf.Positional[tuple[str, ...]]
+    """`embedded`, directories, or model ids on the Hugging Face hub."""
+    against: str | None = None
+    """What to compare with: a directory or model id. By default, the dense model of the first MODEL in
+    `transformers`, as users run it today."""
+    seconds: Annotated[str, tyro.conf.arg(metavar="S,S,...")] = "2,10,30"
+    """Lengths of the clips in seconds."""
+    batch: Annotated[str, tyro.conf.arg(metavar="N,N,...")] = "1"
+    """Batch sizes."""
+    threads: int = 2
+    """CPU threads of each."""
+    backends: Annotated[str, tyro.conf.arg(metavar="NAME,...")] = "torch"
+    """Of torch, torch-bf16, onnx, onnx-int8, transformers."""
+    runs: int = 7
+    """Timed runs of each at each length and batch size."""
+    json: bool = False
+    """Print JSON with every run."""
+    out: Path | None = None
+    """Write the JSON to this file as well."""
+
+    def run(self, console: Console) -> None:
+        """Run the command."""
+        from slimvox.benchmark import benchmark
+
+        with Console(stderr=True).status("loading") as status:
+            result = benchmark(
+                self.models,
+                against=self.against,
+                seconds=_numbers("seconds", self.seconds, float),
+                batch=_numbers("batch", self.batch, int),
+                threads=self.threads,
+                backends=[name.strip() for name in self.backends.split(",")],  # type: ignore[misc]
+                runs=self.runs,
+                on_progress=status.update,
+            )
+        text = json.dumps(result.to_dict(), indent=1)
+        if self.out is not None:
+            self.out.write_text(text + "\n")
+        if self.json:
+            print(text)
+        else:
+            print_benchmark(console, result)
+
+
+def print_benchmark(console: Console, result: BenchmarkResult) -> None:
+    """Tables of times and blocks, and a sentence on where nothing is gained."""
+    machine = result.machine
+    console.print(
+        f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}; medians of"
+        f" {len(result.measurements[0].milliseconds)} interleaved runs on noise, ± half the quartiles' distance",
+        soft_wrap=True,
+    )
+    times = Table(title="Time", title_justify="left")
+    for column in ("model", "clips", "ms", "±", "real-time factor", "speed-up"):
+        times.add_column(column, justify="left" if column in ("model", "clips") else "right")
+    for number, contender in enumerate(result.contenders):
+        if number:
+            times.add_section()
+        own = [measured for measured in result.measurements if measured.label == contender.label]
+        for place, measured in enumerate(own):
+            times.add_row("" if place else measured.label, *_row(result, measured))
+    console.print(times)
+    memory = Table(title="Size", title_justify="left")
+    for column in ("model", "parameters", "MACs/10 s", "peak memory"):
+        memory.add_column(column, justify="left" if column == "model" else "right")
+    for contender in result.contenders:
+        peak = f"{contender.peak_memory_bytes / 2**30:.2f} GiB" if contender.peak_memory_bytes else "?"
+        memory.add_row(
+            contender.label, short_number(contender.parameters), short_number(contender.macs_10s), peak
+        )
+    console.print(memory)
+    _print_blocks(console, result)
+    slower = result.slower()
+    reference = result.reference
+    for measured in slower:
+        console.print(
+            f"[bold]not faster:[/] {measured.label} takes {1 / result.speedup(measured):.2f} times as long as"
+            f" {reference} for {_clips(measured)}",
+            soft_wrap=True,
+        )
+    if not slower:
+        console.print(f"faster than {reference} at every length and batch size measured", soft_wrap=True)
+
+
+def _row(result: BenchmarkResult, measured: Measurement) -> list[str]:
+    speedup = "" if measured.label == result.reference else f"{result.speedup(measured):.2f}x"
+    return [
+        _clips(measured),
+        f"{measured.median_ms:.1f}",
+        f"{measured.spread:.0%}",
+        f"{measured.real_time_factor:.4f}",
+        speedup,
+    ]
+
+
+def _clips(measured: Measurement) -> str:
+    return f"{measured.batch} x {measured.seconds:g} s"
+
+
+def _print_blocks(console: Console, result: BenchmarkResult) -> None:
+    with_blocks = [contender for contender in result.contenders if contender.blocks]
+    table = Table(title=f"Blocks, one clip of {result.block_seconds:g} s", title_justify="left")
+    for column in ("model", "block", "parameters", "MACs", "ms"):
+        table.add_column(column, justify="left" if column in ("model", "block") else "right")
+    for contender in with_blocks:
+        table.add_section()
+        for place, (block, costs) in enumerate((contender.blocks or {}).items()):
+            table.add_row(
+                "" if place else contender.label,
+                block,
+                short_number(int(costs["parameters"])),
+                short_number(int(costs["macs"])),
+                f"{costs['milliseconds']:.1f}",
+            )
+    if with_blocks:
+        console.print(table)
+
+
+def _numbers(name: str, text: str, kind: Callable[[str], Number]) -> list[Number]:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise SlimvoxError(f"`{name}` must be numbers parted by commas, but is {text!r} instead") from None

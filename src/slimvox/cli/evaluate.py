@@ -1,0 +1,105 @@
+"""`slimvox evaluate`."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from slimvox.errors import SlimvoxError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateCommand:
+    """Score a frozen encoder on SUPERB's ten tasks, or on mini-SUPERB, the same tasks on small sets.
+
+    Features are computed once and cached; a head is trained on them per task, its learning rate chosen on dev.
+    The same command goes on where an earlier one stopped.
+    """
+
+    model: tyro.conf.Positional[str]
+    """`embedded`, a directory, a model id on the Hugging Face hub, `fbank` (log-mel baseline), or random:MODEL."""
+    data: Path
+    """Folder of the data; see docs/evaluation.md for how it must look."""
+    suite: Literal["mini", "official"] = "mini"
+    """mini-SUPERB's data and short training, or the official data and protocol. The two don't compare."""
+    tasks: tuple[str, ...] = ()
+    """Some of pr asr ks qbe sid asv sd ic sf er; by default all."""
+    manifest: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK=FILE")] = ()
+    """Own tables, such as `--manifest ks=commands.tsv`; with them, only their tasks run by default."""
+    seeds: int = 1
+    """Heads to train at the best learning rate, for mean and spread."""
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK.FIELD=VALUE")] = ()
+    """Override the protocol, such as `--set ks.steps=2000 sid.learning_rates=0.1,0.01`."""
+    out: Path | None = None
+    """Folder for the results, one JSON file per task; finished tasks are not repeated."""
+    cache: Path = field(
+        default_factory=lambda: (
+            Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slimvox" / "features"
+        )
+    )
+    """Folder for the features."""
+    cache_gib: float = 8.0
+    """Size of that folder; the features used longest ago make room."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the encoder runs; heads are trained on the CPU."""
+    json: bool = False
+    """Print the results as JSON instead of a table."""
+
+    def run(self, console: Console) -> None:
+        """Run the command."""
+        from slimvox.evaluation.report import overall, print_table
+        from slimvox.evaluation.suite import EvaluationPlan, TaskResult, evaluate
+        from slimvox.evaluation.tasks import TASKS
+
+        manifests = self._manifests()
+        plan = EvaluationPlan(
+            model=self.model,
+            data=self.data,
+            suite=self.suite,
+            manifests=manifests,
+            tasks=self.tasks or tuple(name for name in TASKS if not manifests or name in manifests),
+            seeds=self.seeds,
+            overrides=self.set,
+            out=self.out,
+            cache=self.cache.expanduser(),
+            cache_bytes=round(self.cache_gib * 2**30),
+            device=self.device,
+        )
+        results: list[TaskResult] = []
+        progress = Console(stderr=True)
+        with progress.status(self.model) as status:
+            for result in evaluate(
+                plan,
+                report=lambda name, done, total: status.update(
+                    f"{name.upper()}: {done} of {total} recordings encoded"
+                ),
+            ):
+                results.append(result)
+                status.update(f"{result.task.upper()} done")
+        scores = overall(results, own_data=bool(manifests))
+        if self.json:
+            import dataclasses
+
+            content = {"results": [dataclasses.asdict(result) for result in results], "overall": scores}
+            print(json.dumps(content, indent=1))
+            return
+        print_table(console, results)
+        for name, value in scores.items():
+            console.print(f"{name}: {value:.1f}")
+
+    def _manifests(self) -> dict[str, tuple[Path, ...]]:
+        found: dict[str, tuple[Path, ...]] = {}
+        for text in self.manifest:
+            name, equals, path = text.partition("=")
+            if not equals or not path:
+                raise SlimvoxError(
+                    f"`--manifest` must be TASK=FILE, such as ks=commands.tsv, but is {text!r} instead"
+                )
+            found[name] = (*found.get(name, ()), Path(path))
+        return found

@@ -1,0 +1,77 @@
+"""`slimvox export`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportCommand:
+    """Write an encoder as a file that runs without slimvox: ONNX, float32 or int8, or a torch.export program.
+
+    The file takes any batch size and any length, is compared with the encoder before it is handed over, and
+    refused if it differs.
+    """
+
+    model: tyro.conf.Positional[str]
+    """`embedded`, a local directory, or a model id on the Hugging Face hub."""
+    format: Literal["onnx", "torch-export"] = "onnx"
+    """`torch-export` is a .pt2 file for AOTInductor, ExecuTorch or torch itself."""
+    out: Path | None = None
+    """The file. By default encoder.onnx, encoder-int8.onnx or encoder.pt2 in the model's directory."""
+    int8: bool = False
+    """Quantise matrix products; the error is measured on the embedded speech."""
+    max_error: float = 0.1
+    """Refuse an int8 file whose mean relative error is larger."""
+    layers: Literal["all", "last"] = "all"
+    """All hidden states, or only the last."""
+    mask: bool = False
+    """Also read an attention mask of the samples, and return that of the frames."""
+    opset: int = 20
+    """Version of ONNX's operators."""
+    force: bool = False
+    """Replace a file that is there, and let a larger error of int8 through."""
+
+    def run(self, console: Console) -> None:
+        """Run the command."""
+        from slimvox.export import export_encoder
+
+        with console.status("loading") as status:
+            result = export_encoder(
+                self.model,
+                self.out,
+                format=self.format,
+                int8=self.int8,
+                layers=self.layers,
+                mask=self.mask,
+                opset=self.opset,
+                max_error=self.max_error,
+                force=self.force,
+                report=status.update,
+            )
+        cases = ", ".join(f"{batch} x {samples}" for batch, samples in result.compared)
+        lines = [
+            f"written to {result.path} ({result.bytes / 1e6:.1f} MB)",
+            f"reads {', '.join(result.inputs)}; returns {_span(result.outputs)}",
+            f"worst difference from torch{' before quantisation' if self.int8 else ''}: {result.worst_difference:.1e}"
+            f" of a hidden state's largest value (clips x samples: {cases})",
+        ]
+        if result.relative_errors is not None:
+            lines.append(
+                f"int8 changes the hidden states by {result.mean_relative_error:.2%} on the embedded speech"
+                f" (mean relative error; worst layer {max(result.relative_errors):.2%})"
+            )
+        for line in lines:
+            console.print(line, soft_wrap=True, markup=False)
+
+
+def _span(names: tuple[str, ...]) -> str:
+    """Numbered names as first ... last."""
+    numbered = [name for name in names if name.startswith("hidden_state_")]
+    others = [name for name in names if name not in numbered]
+    return ", ".join(([f"{numbered[0]} ... {numbered[-1]}"] if numbered else []) + others)

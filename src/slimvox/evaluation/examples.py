@@ -1,0 +1,165 @@
+"""What readers of data produce and tasks consume: recordings with their labels, one kind per kind of task.
+
+| kind | tasks |
+|---|---|
+| `TranscribedExample` | PR, ASR |
+| `LabelledExample` | KS, SID, IC, ER |
+| `SlotExample` | SF |
+| `LabelledExample` (speakers) and `Trial` in a `VerificationSet` | ASV |
+| `ConversationExample` | SD |
+| `QuerySearch` | QbE |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+Split = Literal["train", "dev", "test"]
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+
+Example_co = TypeVar("Example_co", covariant=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clip:
+    """A file, or a part of it, at its place in a recording."""
+
+    path: Path
+    start_seconds: float = 0.0
+    """Where in the file to begin."""
+    end_seconds: float | None = None
+    """Where in the file to stop; None for its end."""
+    at_seconds: float = 0.0
+    """Where in the recording to put it."""
+    gain: float = 1.0
+    """Factor on the samples."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recording:
+    """A waveform: the sum of its clips, each at its place; nearly always one whole file."""
+
+    id: str
+    """Unique in a data set."""
+    clips: tuple[Clip, ...]
+
+    @staticmethod
+    def of_file(
+        id: str, path: Path, *, start_seconds: float = 0.0, end_seconds: float | None = None
+    ) -> Recording:
+        """One file, or the part of it between two times."""
+        return Recording(
+            id=id, clips=(Clip(path=path, start_seconds=start_seconds, end_seconds=end_seconds),)
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TranscribedExample:
+    """PR and ASR."""
+
+    recording: Recording
+    split: Split
+    text: str
+    """Symbols (phones) or words, parted by single blanks."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledExample:
+    """KS, SID, ER (one label), IC (one label per slot, each slot a classifier of its own)."""
+
+    recording: Recording
+    split: Split
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segment:
+    """A piece of a transcript, in a slot or between slots."""
+
+    text: str
+    """Words, parted by single blanks."""
+    slot: str | None = None
+    """The slot's type, None for words outside any slot."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SlotExample:
+    """SF: a transcript in which some words fill slots."""
+
+    recording: Recording
+    split: Split
+    segments: tuple[Segment, ...]
+    """In the order of speech."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """A stretch of time in which a speaker speaks."""
+
+    speaker: str
+    start_seconds: float
+    end_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConversationExample:
+    """SD: who speaks when; turns of different speakers may overlap."""
+
+    recording: Recording
+    split: Split
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """ASV: is it the same speaker? The two are ids of recordings in the set's `recordings`."""
+
+    first: str
+    second: str
+    same: bool
+    split: Split
+    """`dev` (to choose the learning rate) or `test`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuerySearch:
+    """QbE: one split's spoken queries, the documents to look for them in, and where they really are."""
+
+    split: Split
+    """`dev` (to choose the layer) or `test`; the documents may be the same in both."""
+    queries: tuple[Recording, ...]
+    documents: tuple[Recording, ...]
+    matches: frozenset[tuple[str, str]]
+    """(query id, document id) of all true occurrences."""
+    unscored_queries: int = 0
+    """Further queries that the score counts as never found, see `metrics.term_weighted_value`."""
+    unscored_documents: int = 0
+    """Further documents that the score counts as searched without a find."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleSet(Generic[Example_co]):
+    """What a reader returns."""
+
+    name: str
+    """For reports, such as `LibriSpeech`."""
+    examples: tuple[Example_co, ...]
+    label_names: tuple[str, ...] = ()
+    """Names of the entries of `LabelledExample.labels`, such as (action, object, location)."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """What was left out: reason to count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerificationSet(ExampleSet[LabelledExample]):
+    """ASV: training utterances by speaker, and trials.
+
+    `examples` are labelled by their speaker; those of the training split train the head.
+    """
+
+    recordings: Mapping[str, Recording] = field(default_factory=dict)
+    """All recordings that the trials name, by id."""
+    trials: tuple[Trial, ...] = ()

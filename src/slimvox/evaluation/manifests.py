@@ -1,0 +1,312 @@
+"""Manifests of labelled recordings: one table per task, a row per recording.
+
+Every table is a TSV (or CSV) file with a header. These columns are read for every task:
+
+    path            the file, relative to the data folder; several clips are joined by " + ", and each may be placed
+                    at a time and scaled: `a.wav@0.5*0.8 + b.wav@2`
+    id              unique name of the recording; the path where there is no such column
+    split           train, dev or test
+    start_seconds   where in the file to begin (optional)
+    end_seconds     where in the file to stop (optional)
+
+and these by task:
+
+    pr, asr         text: phones, or words, parted by blanks
+    ks, sid, er     label
+    ic              one column for each slot, named label_SLOT
+    sf              text: words, those of a slot in brackets: `a [size: small] [drink: latte] please`
+    asv             label: the speaker; trials are drawn from the dev and test rows
+    sd              turns: `A 0.00-1.52; B 1.10-3.00`
+    qbe             role: query or document; label: the query's term, or the document's terms parted by `|`
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from slimvox.audio.sources import read_text
+from slimvox.errors import SlimvoxError
+from slimvox.evaluation.examples import (
+    Clip,
+    ConversationExample,
+    ExampleSet,
+    LabelledExample,
+    QuerySearch,
+    Recording,
+    Segment,
+    SlotExample,
+    Split,
+    TranscribedExample,
+    Trial,
+    Turn,
+    VerificationSet,
+)
+
+Row = Mapping[str, str]
+LABEL_PREFIX = "label_"
+MOST_TRIALS = 20_000
+"""Of each kind, per split."""
+
+_CLIP = re.compile(r"^(?P<path>.+?)(?:@(?P<at>[\d.]+))?(?:\*(?P<gain>[\d.]+))?$")
+_SLOT = re.compile(r"\[([^:\]\s]+):\s*([^\]]*)\]")
+_TURN = re.compile(r"^(\S+)\s+([\d.]+)-([\d.]+)$")
+
+
+def read_task_manifest(task: str, manifest: Path, root: Path) -> ExampleSet[Any]:
+    """Read the table of a task.
+
+    Args:
+        task: such as `ks`.
+        manifest: the table.
+        root: the folder that its paths are relative to.
+
+    Raises:
+        SlimvoxError: for columns that are missing and values that can't be read, with the line.
+    """
+    if task not in _READERS:
+        raise SlimvoxError(f"there is no task {task}; there are {', '.join(_READERS)}")
+    return _READERS[task](_Table(manifest, root, task))
+
+
+class _PlainTSV(csv.excel_tab):
+    """A quote is a character like any other."""
+
+    quoting = csv.QUOTE_NONE
+
+
+class _Table:
+    """The rows of a manifest, and what may be wrong with them."""
+
+    def __init__(self, manifest: Path, root: Path, task: str) -> None:
+        if not manifest.is_file():
+            raise SlimvoxError(f"{task}: there is no manifest {manifest}")
+        text = io.StringIO(read_text(manifest), newline="")
+        lines = csv.reader(text, "excel" if manifest.suffix.lower() == ".csv" else _PlainTSV)
+        self.columns = [name.strip() for name in next(lines, [])]
+        self.manifest, self.root, self.task = manifest, root, task
+        self.skipped: dict[str, int] = {}
+        self.need("path", "split")
+        self._rows = [
+            (
+                line,
+                dict(
+                    itertools.zip_longest(
+                        self.columns, map(str.strip, cells[: len(self.columns)]), fillvalue=""
+                    )
+                ),
+            )
+            for line, cells in enumerate(lines, 2)
+            if cells
+        ]
+
+    def need(self, *columns: str) -> None:
+        """Raise if a column is missing."""
+        missing = [column for column in columns if column not in self.columns]
+        if missing:
+            raise SlimvoxError(
+                f"{self.manifest}: there is no column {missing[0]!r}; {self.task} needs"
+                f" {', '.join(dict.fromkeys(('path', 'split', *columns)))} in the first line"
+            )
+
+    def rows(self) -> Iterator[tuple[str, Row, Split, Recording]]:
+        """Where it is, the row, its split and its recording."""
+        for line, row in self._rows:
+            where = f"line {line} of {self.manifest}"
+            yield where, row, self._split(row, where), self._recording(row, where)
+
+    def skip(self, reason: str) -> None:
+        """Count a row that is left out."""
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+
+    def _split(self, row: Row, where: str) -> Split:
+        for split in get_args(Split):
+            if row["split"] == split:
+                return split  # type: ignore[no-any-return]
+        raise SlimvoxError(f"{where}: `split` must be train, dev or test, but is {row['split']!r} instead")
+
+    def _recording(self, row: Row, where: str) -> Recording:
+        if not row["path"]:
+            raise SlimvoxError(f"{where}: `path` is empty")
+        start = _number(row.get("start_seconds", ""), "start_seconds", where) or 0.0
+        end = _number(row.get("end_seconds", ""), "end_seconds", where)
+        clips = []
+        for part in row["path"].split(" + "):
+            found = _CLIP.match(part.strip())
+            if found is None:
+                raise SlimvoxError(f"{where}: there is an empty clip in `path`")
+            clips.append(
+                Clip(
+                    path=self.root / found["path"],
+                    start_seconds=start,
+                    end_seconds=end,
+                    at_seconds=_number(found["at"] or "0", "path", where) or 0.0,
+                    gain=_number(found["gain"] or "1", "path", where) or 0.0,
+                )
+            )
+        return Recording(id=row.get("id") or row["path"], clips=tuple(clips))
+
+
+def _transcribed(table: _Table) -> ExampleSet[TranscribedExample]:
+    table.need("text")
+    return ExampleSet(
+        name=table.manifest.stem,
+        examples=tuple(
+            TranscribedExample(recording=recording, split=split, text=row["text"])
+            for _, row, split, recording in table.rows()
+        ),
+    )
+
+
+def _labelled(table: _Table) -> ExampleSet[LabelledExample]:
+    columns = [name for name in table.columns if name == "label" or name.startswith(LABEL_PREFIX)]
+    if not columns:
+        table.need("label")
+    examples = []
+    for _, row, split, recording in table.rows():
+        labels = tuple(row[column] for column in columns)
+        # An empty slot is a value of its own where there are several; a single empty label is none.
+        if len(labels) == 1 and not labels[0]:
+            table.skip("no label")
+            continue
+        examples.append(LabelledExample(recording=recording, split=split, labels=labels))
+    return ExampleSet(
+        name=table.manifest.stem,
+        examples=tuple(examples),
+        label_names=tuple(column.removeprefix(LABEL_PREFIX) for column in columns),
+        skipped=table.skipped,
+    )
+
+
+def _slots(table: _Table) -> ExampleSet[SlotExample]:
+    table.need("text")
+    examples = []
+    for where, row, split, recording in table.rows():
+        examples.append(
+            SlotExample(recording=recording, split=split, segments=parse_slots(row["text"], where))
+        )
+    return ExampleSet(name=table.manifest.stem, examples=tuple(examples))
+
+
+def parse_slots(text: str, where: str) -> tuple[Segment, ...]:
+    """Split tagged text such as ``a [size: small] coffee``.
+
+    Raises:
+        SlimvoxError: for brackets that are no slot.
+    """
+    segments, end = [], 0
+    for match in _SLOT.finditer(text):
+        segments.append(Segment(text=" ".join(text[end : match.start()].split())))
+        segments.append(Segment(text=" ".join(match[2].split()), slot=match[1]))
+        end = match.end()
+    segments.append(Segment(text=" ".join(text[end:].split())))
+    if any("[" in segment.text or "]" in segment.text for segment in segments):
+        raise SlimvoxError(f"{where}: slots must be written [slot: words], but `text` is {text!r} instead")
+    return tuple(segment for segment in segments if segment.text)
+
+
+def _verification(table: _Table) -> VerificationSet:
+    labelled = _labelled(table)
+    return verification_set(labelled)
+
+
+def verification_set(labelled: ExampleSet[LabelledExample], *, seed: int = 0) -> VerificationSet:
+    """Draw trials from the dev and test recordings: all pairs of one speaker, and as many of two."""
+    draw = random.Random(seed)
+    trials: list[Trial] = []
+    splits: tuple[Split, ...] = ("dev", "test")
+    for split in splits:
+        members = [(each.recording.id, each.labels[0]) for each in labelled.examples if each.split == split]
+        pairs = [(a, b) for index, a in enumerate(members) for b in members[index + 1 :]]
+        same = [pair for pair in pairs if pair[0][1] == pair[1][1]]
+        different = [pair for pair in pairs if pair[0][1] != pair[1][1]]
+        same = draw.sample(same, min(len(same), MOST_TRIALS))
+        different = draw.sample(different, min(len(different), len(same)))
+        trials += [
+            Trial(first=a[0], second=b[0], same=a[1] == b[1], split=split) for a, b in (*same, *different)
+        ]
+    return VerificationSet(
+        name=labelled.name,
+        examples=labelled.examples,
+        label_names=labelled.label_names,
+        skipped=labelled.skipped,
+        recordings={each.recording.id: each.recording for each in labelled.examples if each.split != "train"},
+        trials=tuple(trials),
+    )
+
+
+def _conversations(table: _Table) -> ExampleSet[ConversationExample]:
+    table.need("turns")
+    examples = []
+    for where, row, split, recording in table.rows():
+        turns = []
+        for part in filter(None, (part.strip() for part in row["turns"].split(";"))):
+            match = _TURN.match(part)
+            if match is None or float(match[2]) >= float(match[3]):
+                raise SlimvoxError(f"{where}: a turn must be SPEAKER START-END, but is {part!r} instead")
+            turns.append(Turn(speaker=match[1], start_seconds=float(match[2]), end_seconds=float(match[3])))
+        if not turns:
+            table.skip("no turns")
+            continue
+        examples.append(ConversationExample(recording=recording, split=split, turns=tuple(turns)))
+    return ExampleSet(name=table.manifest.stem, examples=tuple(examples), skipped=table.skipped)
+
+
+def _searches(table: _Table) -> ExampleSet[QuerySearch]:
+    table.need("role", "label")
+    found: dict[Split, dict[str, list[tuple[Recording, str]]]] = {}
+    for where, row, split, recording in table.rows():
+        if row["role"] not in ("query", "document"):
+            raise SlimvoxError(f"{where}: `role` must be query or document, but is {row['role']!r} instead")
+        if row["role"] == "query" and not row["label"]:
+            table.skip("no label")
+            continue
+        by_role = found.setdefault(split, {"query": [], "document": []})
+        by_role[row["role"]].append((recording, row["label"]))
+    searches = []
+    for split, by_role in found.items():
+        matches = {
+            (query.id, document.id)
+            for query, term in by_role["query"]
+            for document, terms in by_role["document"]
+            if term in terms.split("|")
+        }
+        searches.append(
+            QuerySearch(
+                split=split,
+                queries=tuple(query for query, _ in by_role["query"]),
+                documents=tuple(document for document, _ in by_role["document"]),
+                matches=frozenset(matches),
+            )
+        )
+    return ExampleSet(name=table.manifest.stem, examples=tuple(searches), skipped=table.skipped)
+
+
+def _number(text: str, column: str, where: str) -> float | None:
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise SlimvoxError(f"{where}: `{column}` must be a number, but is {text!r} instead") from error
+    return value
+
+
+_READERS: Mapping[str, Callable[[_Table], ExampleSet[Any]]] = {
+    "pr": _transcribed,
+    "asr": _transcribed,
+    "ks": _labelled,
+    "qbe": _searches,
+    "sid": _labelled,
+    "asv": _verification,
+    "sd": _conversations,
+    "ic": _labelled,
+    "sf": _slots,
+    "er": _labelled,
+}

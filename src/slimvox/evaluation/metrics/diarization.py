@@ -1,0 +1,147 @@
+"""Diarization error rate, frame by frame: no collar, overlaps count, errors of all recordings pooled.
+
+This is what SUPERB publishes. Its scorer, dscore, works on speaker turns that were made from frame-wise decisions, with
+a collar of 0 and overlaps included, which for turns that begin and end with frames is the same as counting frames.
+Speakers of a guess are matched with those of the reference once per recording, in the best of all ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+import numpy.typing as npt
+
+Activity = npt.NDArray[np.bool_]
+"""(frames, speakers): who speaks when."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiarizationErrors:
+    """Frames, counted once per speaker that speaks in them."""
+
+    scored: int = 0
+    """Of speech in the reference."""
+    missed: int = 0
+    false_alarms: int = 0
+    confused: int = 0
+    """Given to the wrong speaker."""
+
+    @property
+    def rate(self) -> float:
+        """Errors per frame of speech; can exceed 1.
+
+        Raises:
+            ValueError: if there is no speech in the reference.
+        """
+        if self.scored == 0:
+            raise ValueError("nobody speaks in the references, so there is nothing to measure against")
+        return (self.missed + self.false_alarms + self.confused) / self.scored
+
+    def __add__(self, other: DiarizationErrors) -> DiarizationErrors:
+        return DiarizationErrors(
+            scored=self.scored + other.scored,
+            missed=self.missed + other.missed,
+            false_alarms=self.false_alarms + other.false_alarms,
+            confused=self.confused + other.confused,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """How probabilities become who speaks when."""
+
+    threshold: float
+    median: int
+    """Length of the median filter over time, in frames, odd; 1 for none."""
+
+
+def decide(probabilities: npt.ArrayLike, decision: Decision) -> Activity:
+    """Those above the threshold, then smoothed by the median of their neighbourhood.
+
+    Args:
+        probabilities: (frames, speakers), 0 to 1.
+        decision: threshold and length of the filter. Beyond either end nobody speaks.
+
+    Raises:
+        ValueError: if the filter's length is not odd.
+    """
+    if decision.median < 1 or decision.median % 2 == 0:
+        raise ValueError(f"`median` must be odd and positive, but is {decision.median} instead")
+    active = np.asarray(probabilities) > decision.threshold
+    half = decision.median // 2
+    if half == 0 or not active.size:
+        return active
+    padded = np.pad(active.astype(np.int64), ((half + 1, half), (0, 0)))
+    sums = np.cumsum(padded, axis=0)
+    majority: Activity = sums[decision.median :] - sums[: -decision.median] > half
+    return majority
+
+
+def diarization_errors(reference: Activity, guess: Activity) -> DiarizationErrors:
+    """Errors in one recording, under the best matching of speakers.
+
+    Args:
+        reference: (frames, speakers).
+        guess: (frames, speakers); the number of speakers may differ, that of frames may not.
+
+    Raises:
+        ValueError: if the numbers of frames differ.
+    """
+    if reference.ndim != 2 or guess.ndim != 2 or len(reference) != len(guess):
+        raise ValueError(
+            f"`reference` and `guess` must be (frames, speakers), but are {reference.shape} and {guess.shape}"
+        )
+    speakers = max(reference.shape[1], guess.shape[1])
+    wanted, got = _with_speakers(reference, speakers), _with_speakers(guess, speakers)
+    together = wanted.T.astype(np.int64) @ got.astype(np.int64)
+    right = max(
+        sum(int(together[speaker, other]) for speaker, other in enumerate(order))
+        for order in permutations(range(speakers))
+    )
+    speaking, guessed = wanted.sum(axis=1), got.sum(axis=1)
+    return DiarizationErrors(
+        scored=int(speaking.sum()),
+        missed=int(np.maximum(speaking - guessed, 0).sum()),
+        false_alarms=int(np.maximum(guessed - speaking, 0).sum()),
+        confused=int(np.minimum(speaking, guessed).sum()) - right,
+    )
+
+
+def diarization_error_rate(references: Sequence[Activity], guesses: Sequence[Activity]) -> float:
+    """Over all recordings: all errors / all frames of speech.
+
+    Raises:
+        ValueError: if nobody speaks in the references, or shapes do not fit.
+    """
+    pairs = zip(references, guesses, strict=True)
+    return sum((diarization_errors(*pair) for pair in pairs), DiarizationErrors()).rate
+
+
+def best_decision(
+    references: Sequence[Activity],
+    probabilities: Sequence[npt.ArrayLike],
+    *,
+    thresholds: Sequence[float] = (0.3, 0.4, 0.5, 0.6, 0.7),
+    medians: Sequence[int] = (1, 11),
+) -> tuple[Decision, float]:
+    """The decision of lowest diarization error rate (the first of equals), and that rate; to be chosen on dev.
+
+    Raises:
+        ValueError: if nobody speaks in the references, or shapes do not fit.
+    """
+    decisions = [
+        Decision(threshold=threshold, median=median) for median in medians for threshold in thresholds
+    ]
+    rates = [
+        diarization_error_rate(references, [decide(each, decision) for each in probabilities])
+        for decision in decisions
+    ]
+    best = int(np.argmin(rates))
+    return decisions[best], rates[best]
+
+
+def _with_speakers(activity: Activity, speakers: int) -> Activity:
+    return np.pad(activity.astype(bool), ((0, 0), (0, speakers - activity.shape[1])))

@@ -1,0 +1,72 @@
+"""Slot-type F1 and slot-value character error rate, as SUPERB measures slot filling.
+
+A tagged transcript marks each slot by a token before its words and one after:
+"book B-city new york E-city for B-party four E-party".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from slimvox.evaluation.metrics.error_rates import character_error_rate
+
+Slots = Sequence[tuple[str, str]]
+"""(type, value) of each slot of an utterance, in order."""
+
+_SLOT = re.compile(r"B-(\S+) (.+?) E-\1")
+_OPENING, _CLOSING = re.compile(r"B-\S+ "), re.compile(r" E-\S+")
+
+
+def parse_slots(tagged: str) -> list[tuple[str, str]]:
+    """The slots that are opened and closed properly; others are no slots, and tokens inside a value are dropped.
+
+    As in SUPERB's reference implementation, a slot is closed by the first token that begins like its own, and
+    slots do not nest.
+    """
+    found = _SLOT.findall(" ".join(tagged.split()))
+    return [(name, _CLOSING.sub("", _OPENING.sub("", value))) for name, value in found]
+
+
+def slot_type_f1(references: Sequence[Slots], guesses: Sequence[Slots]) -> float:
+    """Mean over utterances of the F1 of the set of slot types, 0 to 1; 1 where neither has a slot.
+
+    Raises:
+        ValueError: if there is no utterance, or the two differ in length.
+    """
+    _check(references, guesses)
+    scores = []
+    for reference, guess in zip(references, guesses, strict=True):
+        wanted, got = {name for name, _ in reference}, {name for name, _ in guess}
+        scores.append(2 * len(wanted & got) / (len(wanted) + len(got)) if wanted or got else 1.0)
+    return sum(scores) / len(scores)
+
+
+def slot_value_cer(references: Sequence[Slots], guesses: Sequence[Slots]) -> float:
+    """Character error rate over all slots of the references, each against the nearest guess for that type, or none.
+
+    Guesses of types that a reference does not have cost nothing here; the F1 counts them.
+
+    Raises:
+        ValueError: if no reference has a slot, or the two differ in length.
+    """
+    _check(references, guesses)
+    wanted, got = [], []
+    for reference, guess in zip(references, guesses, strict=True):
+        for name, value in reference:
+            wanted.append(value)
+            got.append(_nearest(value, [other for candidate, other in guess if candidate == name]))
+    if not wanted:
+        raise ValueError("no reference has a slot, so there are no values to compare")
+    return character_error_rate(wanted, got)
+
+
+def _nearest(value: str, candidates: Sequence[str]) -> str:
+    return min(candidates, key=lambda other: character_error_rate([value], [other]), default="")
+
+
+def _check(references: Sequence[Slots], guesses: Sequence[Slots]) -> None:
+    if not references or len(references) != len(guesses):
+        raise ValueError(
+            f"`references` and `guesses` must be of one length above 0, but are {len(references)} and {len(guesses)}"
+        )

@@ -1,0 +1,281 @@
+"""How each task's head is built and trained: `official`, SUPERB's own settings, and `mini`, minutes on two cores.
+
+Both have the same heads, losses and metrics in outline. What differs in `mini` is stated field by field below: smaller
+hidden layers, fewer steps with a learning rate that falls linearly to zero, whitened features (see
+`slimvox.evaluation.whitening`) and a first bias for CTC's blank.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from slimvox.errors import SlimvoxError
+
+ProtocolName = Literal["official", "mini"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What the training of every head needs to know."""
+
+    learning_rates: tuple[float, ...]
+    """The grid; the best on dev is taken."""
+    batch: int
+    """Examples at once."""
+    accumulation: int = 1
+    """Batches per step."""
+    steps: int
+    """Of the optimiser."""
+    evaluations: int
+    """How often dev is scored, evenly over the steps; the best state is kept."""
+    optimiser: Literal["adam", "adamw"] = "adam"
+    schedule: Literal["constant", "linear"] = "constant"
+    """`linear` falls to 0 at the last step."""
+    gradient_clip: float = 1.0
+    """Largest norm of the gradient."""
+    whiten: bool = False
+    """Whether the head sees whitened features."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationProtocol(Protocol):
+    """KS, SID, IC, ER: linear, mean over time, linear."""
+
+    projection: int = 256
+    balanced: bool = False
+    """Whether classes are drawn equally often in training."""
+    train_seconds: float | None = None
+    """Longer training recordings are cut to this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhoneProtocol(Protocol):
+    """PR: two linear maps and CTC."""
+
+    projection: int = 256
+    blank_bias: float = 0.0
+    """First value of the blank's bias."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecognitionProtocol(Protocol):
+    """ASR and SF: linear, BLSTM, linear and CTC."""
+
+    projection: int = 1024
+    hidden: int = 1024
+    """Of each direction of each layer of the BLSTM."""
+    lstm_layers: int = 2
+    dropout: float = 0.2
+    blank_bias: float = 0.0
+    time_masks: int = 2
+    """SpecAugment in training: stretches of frames set to zero,"""
+    time_mask_frames: int = 40
+    """each at most so long,"""
+    width_masks: int = 2
+    """and stretches of dimensions,"""
+    width_mask_share: float = 0.1
+    """each at most this share of the width."""
+    stack: int = 1
+    """Frames that are joined into one before the BLSTM."""
+    unit: Literal["word", "character"] = "word"
+    """What ASR's error rate counts. With an hour of training data hardly any word is right, whatever the encoder, so
+    `mini` counts characters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerificationProtocol(Protocol):
+    """ASV: x-vector and additive-margin softmax."""
+
+    projection: int = 512
+    hidden: int = 512
+    """Channels of the first four layers."""
+    pooled: int = 1500
+    """Channels of the last, before mean and deviation over time."""
+    embedding: int = 512
+    scale: float = 30.0
+    margin: float = 0.4
+    train_seconds: float | None = 8.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiarizationProtocol(Protocol):
+    """SD: LSTM and permutation-invariant cross-entropy."""
+
+    hidden: int = 512
+    medians: tuple[int, ...] = (1, 11)
+    """Lengths of the median filter to choose from, in frames (on dev)."""
+    thresholds: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7)
+    """To choose from on dev."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchProtocol(Protocol):
+    """QbE: nothing is trained; the layer is chosen on dev."""
+
+    learning_rates: tuple[float, ...] = ()
+    batch: int = 64
+    """Documents at once."""
+    steps: int = 0
+    evaluations: int = 0
+    shortest_query_seconds: float = 0.1
+    """Shorter queries score 0 everywhere."""
+
+
+_OFFICIAL_GRID = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+
+OFFICIAL: Mapping[str, Protocol] = {
+    "pr": PhoneProtocol(
+        learning_rates=_OFFICIAL_GRID, batch=16, accumulation=2, steps=100_000, evaluations=50
+    ),
+    "asr": RecognitionProtocol(learning_rates=_OFFICIAL_GRID, batch=32, steps=200_000, evaluations=100),
+    "ks": ClassificationProtocol(
+        learning_rates=_OFFICIAL_GRID, batch=32, steps=200_000, evaluations=40, balanced=True
+    ),
+    "qbe": SearchProtocol(),
+    "sid": ClassificationProtocol(
+        learning_rates=_OFFICIAL_GRID,
+        batch=8,
+        accumulation=4,
+        steps=200_000,
+        evaluations=40,
+        train_seconds=8.0,
+    ),
+    "asv": VerificationProtocol(
+        learning_rates=_OFFICIAL_GRID,
+        batch=10,
+        accumulation=5,
+        steps=200_000,
+        evaluations=10,
+        optimiser="adamw",
+        gradient_clip=1e3,
+    ),
+    "sd": DiarizationProtocol(
+        learning_rates=_OFFICIAL_GRID, batch=8, accumulation=4, steps=30_000, evaluations=60
+    ),
+    "ic": ClassificationProtocol(learning_rates=_OFFICIAL_GRID, batch=32, steps=200_000, evaluations=40),
+    "sf": RecognitionProtocol(learning_rates=_OFFICIAL_GRID, batch=32, steps=200_000, evaluations=100),
+    "er": ClassificationProtocol(
+        learning_rates=_OFFICIAL_GRID, batch=4, accumulation=8, steps=30_000, evaluations=60
+    ),
+}
+
+_MINI_CLASSES = ClassificationProtocol(
+    learning_rates=(3e-4, 1e-3, 3e-3, 1e-2),
+    batch=32,
+    steps=600,
+    evaluations=6,
+    schedule="linear",
+    whiten=True,
+)
+_MINI_RECOGNITION = RecognitionProtocol(
+    learning_rates=(1e-3, 3e-3),
+    batch=16,
+    steps=500,
+    evaluations=4,
+    schedule="linear",
+    whiten=True,
+    projection=128,
+    hidden=128,
+    lstm_layers=1,
+    blank_bias=3.0,
+    stack=2,
+    time_mask_frames=20,
+    unit="character",
+)
+
+MINI: Mapping[str, Protocol] = {
+    "pr": PhoneProtocol(
+        learning_rates=(1e-3, 3e-3, 1e-2),
+        batch=16,
+        steps=500,
+        evaluations=4,
+        schedule="linear",
+        whiten=True,
+        blank_bias=3.0,
+    ),
+    "asr": _MINI_RECOGNITION,
+    "ks": dataclasses.replace(_MINI_CLASSES, balanced=True),
+    "qbe": SearchProtocol(),
+    "sid": _MINI_CLASSES,
+    "asv": VerificationProtocol(
+        learning_rates=(3e-4, 1e-3),
+        batch=32,
+        steps=250,
+        evaluations=3,
+        schedule="linear",
+        optimiser="adamw",
+        gradient_clip=1e3,
+        whiten=True,
+        projection=128,
+        hidden=128,
+        pooled=256,
+        embedding=128,
+        train_seconds=3.0,
+    ),
+    "sd": DiarizationProtocol(
+        learning_rates=(1e-3, 3e-3),
+        batch=8,
+        steps=150,
+        evaluations=3,
+        schedule="linear",
+        whiten=True,
+        hidden=128,
+    ),
+    "ic": _MINI_CLASSES,
+    "sf": dataclasses.replace(_MINI_RECOGNITION, steps=400, batch=8),
+    "er": _MINI_CLASSES,
+}
+
+PROTOCOLS: Mapping[str, Mapping[str, Protocol]] = {"official": OFFICIAL, "mini": MINI}
+
+
+def protocol(name: str, task: str, overrides: Sequence[str] = ()) -> Protocol:
+    """The settings of a task.
+
+    Args:
+        name: `official` or `mini`.
+        task: such as `ks`.
+        overrides: TASK.FIELD=VALUE each; those of other tasks are left aside.
+
+    Raises:
+        SlimvoxError: for an override that names no field, or whose value does not fit it.
+    """
+    found = PROTOCOLS[name][task]
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        owner, dot, field = path.partition(".")
+        if not equals or not dot or owner not in OFFICIAL:
+            raise SlimvoxError(
+                f"`--set` must be TASK.FIELD=VALUE, such as ks.steps=500, but is {override!r} instead"
+            )
+        if owner == task:
+            found = _replaced(found, field, text, override)
+    return found
+
+
+def _replaced(found: Protocol, field: str, text: str, override: str) -> Protocol:
+    names = [each.name for each in dataclasses.fields(found)]
+    if field not in names:
+        raise SlimvoxError(f"`--set {override}`: there is no field {field}; there are {', '.join(names)}")
+    try:
+        value = _parsed(getattr(found, field), text)
+    except ValueError as error:
+        raise SlimvoxError(f"`--set {override}`: {text!r} does not fit {field}") from error
+    return dataclasses.replace(found, **{field: value})
+
+
+def _parsed(example: Any, text: str) -> Any:
+    """Text as a value of the same type as an example."""
+    if isinstance(example, bool):
+        if text not in ("true", "false"):
+            raise ValueError(text)
+        return text == "true"
+    if isinstance(example, tuple):
+        kind = type(example[0]) if example else float
+        return tuple(kind(part) for part in text.split(","))
+    if example is None or isinstance(example, float):
+        return None if text == "none" else float(text)
+    return type(example)(text)

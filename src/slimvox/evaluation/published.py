@@ -1,0 +1,56 @@
+"""The published SUPERB scores of `published.toml`, which names their sources."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """What counts as 0 and as 1000; metric to value."""
+
+    low: Mapping[str, float]
+    high: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedModel:
+    """A row of the published table."""
+
+    name: str
+    parameters: float
+    """In millions."""
+    macs: float | None = None
+    """In billions, over 224.86 s of LibriSpeech test-clean; None where not published."""
+    superb_s: int
+    mean11: float
+    """As published, to one decimal."""
+    scores: Mapping[str, float]
+    """Metric to value, see `slimvox.evaluation.scores.METRICS`."""
+
+
+def published_models() -> tuple[PublishedModel, ...]:
+    """All rows, in the table's order."""
+    return tuple(PublishedModel(**row) for row in _table()["models"])
+
+
+def superb_scale() -> Scale:
+    """The two fixed rows of `superb_s`."""
+    fixed = _table()["fixed"]
+    return Scale(low=fixed["fbank"], high=fixed["sota"])
+
+
+@cache
+def _table() -> dict[str, Any]:
+    table: dict[str, Any] = tomllib.loads((files("slimvox.evaluation") / "published.toml").read_text())
+    return table

@@ -1,0 +1,90 @@
+"""Where a corpus is, and what to tell those who do not have it yet."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimvox.audio.sources import read_text
+from slimvox.errors import SlimvoxError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """A data set as it is distributed."""
+
+    name: str
+    folder: str
+    """What its folder is usually called."""
+    marker: str
+    """A path in that folder by which it is known."""
+    download: str
+    """What to get, and where."""
+    layout: str
+    """How the folder must look, a path a line."""
+
+    def find(self, data: Path) -> Path:
+        """The corpus's folder: one of its name in `data`, or `data` itself.
+
+        Raises:
+            SlimvoxError: if it is neither.
+        """
+        for folder in (data / self.folder, data):
+            if (folder / self.marker).exists():
+                return folder
+        raise self.missing(data / self.folder / self.marker)
+
+    def need(self, path: Path) -> Path:
+        """The path, which must be there.
+
+        Raises:
+            SlimvoxError: if it is not.
+        """
+        if not path.exists():
+            raise self.missing(path)
+        return path
+
+    def lines(self, path: Path) -> list[str]:
+        """The lines of a file of the corpus that are not empty, without blanks at their ends.
+
+        Raises:
+            SlimvoxError: if there is no such file, or it can't be read.
+        """
+        return [line.strip() for line in read_text(self.need(path)).splitlines() if line.strip()]
+
+    def fields(self, path: Path, count: int) -> Iterator[list[str]]:
+        """The lines of a file split at blanks; the last of the `count` fields takes the rest of the line.
+
+        Raises:
+            SlimvoxError: if a line has fewer fields.
+        """
+        for number, line in enumerate(self.lines(path), 1):
+            parts = line.split(maxsplit=count - 1)
+            if len(parts) < count:
+                raise SlimvoxError(
+                    f"{self.name}: line {number} of {path} must have {count} fields, but is {line!r}"
+                )
+            yield parts
+
+    def table(self, path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
+        """The rows of a CSV file of the corpus.
+
+        Raises:
+            SlimvoxError: if there is no such file, or it lacks one of the columns.
+        """
+        reader = csv.DictReader(io.StringIO(read_text(self.need(path))))
+        absent = [column for column in columns if column not in (reader.fieldnames or ())]
+        if absent:
+            raise SlimvoxError(f"{self.name}: {path} has no column `{absent[0]}`")
+        for row in reader:
+            yield {column: (row[column] or "").strip() for column in columns}
+
+    def missing(self, path: Path) -> SlimvoxError:
+        """The error for something that is not there."""
+        lines = "\n".join(f"    {self.folder}/{line}" for line in self.layout.strip().splitlines())
+        return SlimvoxError(
+            f"{self.name}: there is no {path}. {self.download}, so that it looks like this:\n{lines}"
+        )

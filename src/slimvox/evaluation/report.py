@@ -1,0 +1,94 @@
+"""The table at the end, and the numbers over all tasks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from slimvox.evaluation.scores import METRICS, mean11, mini_score, superb_s
+from slimvox.evaluation.suite import TaskResult, metric_means
+
+FIXED_ROWS = "fixed_rows.json"
+
+
+def overall(results: Sequence[TaskResult], *, own_data: bool) -> dict[str, float]:
+    """`superb_s` and `mean11` of the official suite, or `mini` of mini-SUPERB; empty unless all tasks are there.
+
+    Args:
+        results: of one model.
+        own_data: whether some tasks ran on the user's own tables; then there is no number over all.
+    """
+    means = metric_means(results)
+    if own_data or any(metric not in means for metric in METRICS):
+        return {}
+    suites = {result.configuration["suite"] for result in results}
+    if suites == {"official"}:
+        return {"superb_s": superb_s(means), "mean11": mean11(means)}
+    fixed = fixed_rows()
+    if suites == {"mini"} and fixed:
+        return {"mini": mini_score(means, fbank=fixed["fbank"], teacher=fixed["embedded"])}
+    return {}
+
+
+def fixed_rows() -> Mapping[str, Mapping[str, float]]:
+    """The scores of `fbank` and of the embedded teacher on mini-SUPERB; empty if they were never measured."""
+    file = resources.files("slimvox.evaluation") / "mini" / FIXED_ROWS
+    if not file.is_file():
+        return {}
+    rows: Mapping[str, Mapping[str, float]] = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    return rows
+
+
+def print_table(console: Console, results: Sequence[TaskResult]) -> None:
+    """Scores with their spread, what chance gives, and what they took."""
+    first = results[0].configuration
+    title = f"{first['model']} on {'SUPERB' if first['suite'] == 'official' else 'mini-SUPERB'}"
+    table = Table(title=title, title_justify="left")
+    for column in ("task", "metric", "score", "chance", "chosen on dev", "test", "skipped", "encode", "fit"):
+        left = column in ("task", "metric")
+        table.add_column(column, justify="left" if left else "right", no_wrap=left or column == "score")
+    for result in results:
+        for index, each in enumerate(result.scores.values()):
+            own = index == 0
+            table.add_row(
+                result.task.upper() if own else "",
+                f"{each['title']} {'↑' if each['higher_is_better'] else '↓'}",
+                _score(each),
+                _figure(each["chance"], each["percent"]),
+                _chosen(result.chosen) if own else "",
+                str(result.counts["test"]) if own else "",
+                str(sum(result.skipped.values())) if own else "",
+                _seconds(result, "encode") if own else "",
+                _seconds(result, "fit") if own else "",
+            )
+    console.print(table)
+    for result in results:
+        if result.skipped:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in result.skipped.items())
+            console.print(f"{result.task.upper()}: skipped {reasons}", markup=False)
+
+
+def _score(each: Mapping[str, Any]) -> str:
+    text = _figure(each["mean"], each["percent"])
+    if each["spread"] is not None:
+        text += f" ± {_figure(each['spread'], each['percent'])}"
+    return text
+
+
+def _figure(value: float, percent: bool) -> str:
+    return f"{value:.2f}" if percent else f"{value:.4f}"
+
+
+def _chosen(chosen: Sequence[Mapping[str, Any]]) -> str:
+    if "layer" in chosen[0]:
+        return f"layer {chosen[0]['layer']}"
+    return " ".join(dict.fromkeys(f"{each['learning_rate']:g}" for each in chosen))
+
+
+def _seconds(result: TaskResult, key: str) -> str:
+    return "reused" if result.reused and key == "fit" else f"{result.seconds[key]:.0f} s"

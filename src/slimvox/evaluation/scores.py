@@ -1,0 +1,116 @@
+"""One number for a model: `superb_s` and `mean11` of official SUPERB, and `mini`, of the same form, for mini-SUPERB.
+
+superb_s = 1000 x mean over the ten tasks of (x - low) / (high - low), where low is the filter bank's score and high
+that of the best model when the score was made; slot filling's two metrics are averaged first. mean11 = mean of the
+eleven metrics, error rates as 100 - x and the term-weighted value as 100 x. `mini` takes low and high from the same
+data as x: there `fbank` is 0 and the embedded teacher 1000. A `mini` score and a `superb_s` are not comparable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from slimvox.errors import SlimvoxError
+from slimvox.evaluation.published import Scale, superb_scale
+
+METRICS = ("pr", "asr", "ks", "qbe", "sid", "asv", "sd", "ic", "sf_f1", "sf_cer", "er")
+"""In percent, except `qbe`, which is a term-weighted value."""
+ERROR_RATES = frozenset({"pr", "asr", "asv", "sd", "sf_cer"})
+"""Those of which less is better."""
+TASKS: Mapping[str, tuple[str, ...]] = {
+    "pr": ("pr",),
+    "asr": ("asr",),
+    "ks": ("ks",),
+    "qbe": ("qbe",),
+    "sid": ("sid",),
+    "asv": ("asv",),
+    "sd": ("sd",),
+    "ic": ("ic",),
+    "sf": ("sf_f1", "sf_cer"),
+    "er": ("er",),
+}
+"""The metrics of each task."""
+
+
+def task_points(scores: Mapping[str, float], scale: Scale) -> dict[str, float]:
+    """Points of each task: 0 at the scale's low, 1000 at its high, and beyond either where a model is.
+
+    Only tasks of which all metrics are given are in the result.
+
+    Raises:
+        SlimvoxError: if a task's two ends are equal (it then tells nothing apart), or a name is no metric.
+    """
+    unknown = sorted(set(scores) - set(METRICS))
+    if unknown:
+        raise SlimvoxError(f"`{unknown[0]}` is no metric; there are {', '.join(METRICS)}")
+    points = {}
+    for task, metrics in TASKS.items():
+        if all(metric in scores for metric in metrics):
+            points[task] = 1000 * sum(_share(scores, scale, metric) for metric in metrics) / len(metrics)
+    return points
+
+
+def scaled_score(scores: Mapping[str, float], scale: Scale) -> float:
+    """Mean points of all ten tasks.
+
+    Raises:
+        SlimvoxError: if a metric is missing: a mean over fewer tasks is another number, and not comparable.
+    """
+    _check_complete(scores)
+    return sum(task_points(scores, scale).values()) / len(TASKS)
+
+
+def superb_s(scores: Mapping[str, float]) -> float:
+    """`superb_s` of scores measured on official SUPERB data; published rounded to an integer.
+
+    Args:
+        scores: metric to value, see `METRICS`.
+
+    Raises:
+        SlimvoxError: if a metric is missing or unknown.
+    """
+    return scaled_score(scores, superb_scale())
+
+
+def mini_score(
+    scores: Mapping[str, float], *, fbank: Mapping[str, float], teacher: Mapping[str, float]
+) -> float:
+    """The same form on mini-SUPERB: `fbank` is 0 and the embedded teacher is 1000.
+
+    Raises:
+        SlimvoxError: if a metric is missing or unknown in one of the three, or equal in the two fixed rows.
+    """
+    _check_complete(fbank)
+    _check_complete(teacher)
+    return scaled_score(scores, Scale(low=fbank, high=teacher))
+
+
+def mean11(scores: Mapping[str, float]) -> float:
+    """Mean of the eleven metrics, error rates as 100 - x and the term-weighted value x 100; published to one decimal.
+
+    Raises:
+        SlimvoxError: if a metric is missing.
+    """
+    _check_complete(scores)
+    return sum(_goodness(scores[metric], metric) for metric in METRICS) / len(METRICS)
+
+
+def _goodness(value: float, metric: str) -> float:
+    if metric in ERROR_RATES:
+        return 100 - value
+    return 100 * value if metric == "qbe" else value
+
+
+def _share(scores: Mapping[str, float], scale: Scale, metric: str) -> float:
+    low, high = scale.low[metric], scale.high[metric]
+    if low == high:
+        raise SlimvoxError(
+            f"`{metric}` is {low:g} in both fixed rows of the scale, so no score can be placed between them"
+        )
+    return (scores[metric] - low) / (high - low)
+
+
+def _check_complete(scores: Mapping[str, float]) -> None:
+    missing = [metric for metric in METRICS if metric not in scores]
+    if missing:
+        raise SlimvoxError(f"a score over all tasks needs all metrics, but there is no {', '.join(missing)}")

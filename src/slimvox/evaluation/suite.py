@@ -1,0 +1,269 @@
+"""Run tasks on a model and keep each result as a JSON file, so that a run that was stopped goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import slimvox
+from slimvox.checkpoint.directory import write_atomically
+from slimvox.errors import SlimvoxError
+from slimvox.evaluation.examples import ExampleSet
+from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES, FeatureCache
+from slimvox.evaluation.manifests import read_task_manifest
+from slimvox.evaluation.protocols import ProtocolName, protocol
+from slimvox.evaluation.tasks import TASKS, task
+from slimvox.evaluation.tasks.base import Metric, Scores
+from slimvox.evaluation.upstreams import Upstream, load_upstream
+
+logger = logging.getLogger("slimvox.evaluation")
+
+RESULT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPlan:
+    """What to evaluate, and on what."""
+
+    model: str
+    """As `slimvox.evaluation.upstreams.load_upstream` takes it."""
+    data: Path
+    """Folder of the audio."""
+    suite: ProtocolName = "mini"
+    """Which data and which protocol."""
+    manifests: Mapping[str, tuple[Path, ...]] = dataclasses.field(default_factory=dict)
+    """The user's own tables by task, instead of the suite's data; several are folds."""
+    tasks: tuple[str, ...] = TASKS
+    seeds: int = 1
+    overrides: tuple[str, ...] = ()
+    """TASK.FIELD=VALUE, of the protocol."""
+    out: Path | None = None
+    """Folder for the results, TASK.json each; None to keep none."""
+    cache: Path
+    """Folder for features."""
+    cache_bytes: int = DEFAULT_MAX_BYTES
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult:
+    """One task's result; the content of its JSON file."""
+
+    task: str
+    configuration: Mapping[str, Any]
+    """Everything the result depends on. A result is reused only where this is the same."""
+    scores: Mapping[str, Mapping[str, Any]]
+    """By metric: mean, spread (sample deviation over the seeds; None for one), seeds, chance, title."""
+    chance_is: str
+    counts: Mapping[str, int]
+    skipped: Mapping[str, int]
+    chosen: Any
+    details: Any
+    seconds: Mapping[str, float]
+    """encode, fit, total."""
+    reused: bool = False
+    """Whether it was there already."""
+
+
+def evaluate(
+    plan: EvaluationPlan, *, report: Callable[[str, int, int], None] | None = None
+) -> Iterator[TaskResult]:
+    """Evaluate task by task; each result is written before it is handed out.
+
+    Args:
+        plan: what to do.
+        report: told (task, done, of how many) recordings while features are computed.
+
+    Raises:
+        SlimvoxError: for bad settings before anything is computed, and for data that can't be scored.
+    """
+    _check(plan)
+    protocols = {name: protocol(plan.suite, name, plan.overrides) for name in plan.tasks}
+    sets = {name: read_folds(plan, name) for name in plan.tasks}
+    upstream = load_upstream(plan.model, device=plan.device)
+    cache = FeatureCache(upstream=upstream, directory=plan.cache, max_bytes=plan.cache_bytes)
+    for name, folds in sets.items():
+        configuration = _configuration(plan, name, upstream, folds, protocols[name])
+        path = None if plan.out is None else plan.out / f"{name}.json"
+        found = None if path is None else read_result(path)
+        if found is not None:
+            if found.configuration != configuration:
+                raise SlimvoxError(
+                    f"{path} is the result of another configuration ({_difference(found, configuration)});"
+                    " give another --out, or remove that file"
+                )
+            yield dataclasses.replace(found, reused=True)
+            continue
+        if report is not None:
+            cache.report = lambda done, total, name=name: report(name, done, total)
+        started, encoded = time.perf_counter(), cache.encode_seconds
+        runs = [task(name).run(fold, cache, protocols[name], seeds=plan.seeds) for fold in folds]
+        seconds = {
+            "encode": cache.encode_seconds - encoded,
+            "fit": sum(run.fit_seconds for run in runs),
+            "total": time.perf_counter() - started,
+        }
+        result = _result(name, configuration, runs, {key: round(value, 2) for key, value in seconds.items()})
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content = dataclasses.asdict(result)
+            del content["reused"]
+            write_atomically(path, json.dumps(content, indent=1, allow_nan=False).encode())
+        yield result
+
+
+def read_result(path: Path) -> TaskResult | None:
+    """A result file; None if there is none.
+
+    Raises:
+        SlimvoxError: if it is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return TaskResult(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise SlimvoxError(f"{path} is no result of slimvox evaluate ({error}); remove it") from error
+
+
+def read_folds(plan: EvaluationPlan, name: str) -> list[ExampleSet[Any]]:
+    """The data of a task, one set per fold."""
+    if name in plan.manifests:
+        return [read_task_manifest(name, path, plan.data) for path in plan.manifests[name]]
+    if plan.suite == "mini":
+        folds = [read_task_manifest(name, path, plan.data) for path in mini_manifests(name)]
+        for fold in folds:
+            _check_mini_audio(name, fold, plan.data)
+        return folds
+    from slimvox.evaluation.readers import read_official
+
+    return list(read_official(name, plan.data))
+
+
+def _check_mini_audio(name: str, fold: ExampleSet[Any], data: Path) -> None:
+    """mini-SUPERB is a fixed set: with recordings missing, its scores would not compare."""
+    recordings = [
+        recording
+        for each in fold.examples
+        for recording in ((*each.queries, *each.documents) if name == "qbe" else (each.recording,))
+    ]
+    missing = [
+        clip.path for recording in recordings for clip in recording.clips[:1] if not clip.path.is_file()
+    ]
+    if missing:
+        raise SlimvoxError(
+            f"{name}: {len(missing)} of {len(recordings)} recordings of mini-SUPERB are not in {data},"
+            f" such as {missing[0].relative_to(data)}; docs/evaluation.md says which sets it takes"
+        )
+
+
+def mini_manifests(name: str) -> list[Path]:
+    """The tables of mini-SUPERB: TASK.tsv, or TASK_1.tsv, TASK_2.tsv and so on where there are folds."""
+    folder = Path(str(resources.files("slimvox.evaluation") / "mini"))
+    return sorted(folder.glob(f"{name}.tsv")) or sorted(folder.glob(f"{name}_*.tsv"))
+
+
+def metric_means(results: Sequence[TaskResult]) -> dict[str, float]:
+    """Metric to mean over the seeds, of all tasks."""
+    return {metric: each["mean"] for result in results for metric, each in result.scores.items()}
+
+
+def _check(plan: EvaluationPlan) -> None:
+    unknown = [name for name in (*plan.tasks, *plan.manifests) if name not in TASKS]
+    if unknown:
+        raise SlimvoxError(f"there is no task {unknown[0]}; there are {', '.join(TASKS)}")
+    if plan.seeds < 1:
+        raise SlimvoxError(f"`seeds` must be at least 1, but is {plan.seeds} instead")
+    if not plan.data.is_dir():
+        raise SlimvoxError(f"there is no data folder {plan.data}")
+
+
+def _configuration(
+    plan: EvaluationPlan, name: str, upstream: Upstream, folds: Sequence[ExampleSet[Any]], settings: Any
+) -> dict[str, Any]:
+    described = json.dumps([_plain(fold, plan.data) for fold in folds], sort_keys=True)
+    configuration = {
+        "result_version": RESULT_VERSION,
+        "slimvox": slimvox.__version__,
+        "torch": torch.__version__,
+        "model": plan.model,
+        "model_fingerprint": upstream.fingerprint,
+        "parameters": upstream.parameters,
+        "suite": plan.suite,
+        "data": [fold.name for fold in folds],
+        "data_fingerprint": hashlib.sha256(described.encode()).hexdigest(),
+        "seeds": plan.seeds,
+        "protocol": dataclasses.asdict(settings),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(configuration))
+    return plain
+
+
+def _plain(value: Any, root: Path) -> Any:
+    """Examples as JSON; paths relative to the data folder, so that the same data elsewhere is the same data."""
+    if dataclasses.is_dataclass(value):
+        fields = dataclasses.fields(value)
+        return {field.name: _plain(getattr(value, field.name), root) for field in fields}
+    if isinstance(value, Path):
+        return str(value.relative_to(root)) if value.is_relative_to(root) else str(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(each, root) for key, each in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(_plain(each, root) for each in value)
+    if isinstance(value, tuple | list):
+        return [_plain(each, root) for each in value]
+    return value
+
+
+def _difference(found: TaskResult, configuration: Mapping[str, Any]) -> str:
+    changed = [key for key in configuration if found.configuration.get(key) != configuration[key]]
+    return f"different {', '.join(changed)}" if changed else "of an older format"
+
+
+def _result(
+    name: str, configuration: Mapping[str, Any], runs: Sequence[Scores], seconds: Mapping[str, float]
+) -> TaskResult:
+    """Mean over folds, seed by seed."""
+
+    def described(metric: Metric) -> dict[str, Any]:
+        by_seed = [
+            statistics.fmean(values) for values in zip(*(run.test[metric.name] for run in runs), strict=True)
+        ]
+        return {
+            "title": runs[0].titles.get(metric.name, metric.title),
+            "percent": metric.percent,
+            "higher_is_better": metric.higher_is_better,
+            "mean": statistics.fmean(by_seed),
+            "spread": statistics.stdev(by_seed) if len(by_seed) > 1 else None,
+            "seeds": by_seed,
+            "folds": [list(run.test[metric.name]) for run in runs],
+            "chance": statistics.fmean(run.chance[metric.name] for run in runs),
+        }
+
+    def summed(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+        return {key: max(each.get(key, 0) for each in counts) for each in counts for key in each}
+
+    result = TaskResult(
+        task=name,
+        configuration=configuration,
+        scores={metric.name: described(metric) for metric in task(name).metrics},
+        chance_is=runs[0].chance_is,
+        counts=summed([run.counts for run in runs]),
+        skipped=summed([run.skipped for run in runs]),
+        chosen=[run.chosen for run in runs],
+        details=[run.details for run in runs],
+        seconds=seconds,
+    )
+    # As it will be read back.
+    return TaskResult(**json.loads(json.dumps(dataclasses.asdict(result))))

@@ -1,0 +1,167 @@
+"""KS, SID, IC and ER: one or several classes per recording, from features averaged over time."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slimvox.errors import SlimvoxError
+from slimvox.evaluation.examples import ExampleSet, LabelledExample
+from slimvox.evaluation.feature_cache import FeatureCache, Features
+from slimvox.evaluation.fitting import Batch, Item, endless, fit, in_order, sweep
+from slimvox.evaluation.heads import MeanPoolHead, layer_weights
+from slimvox.evaluation.protocols import ClassificationProtocol
+from slimvox.evaluation.tasks.base import Scores, Task, add_counts, check_splits
+from slimvox.evaluation.waveforms import Excerpt
+
+logger = logging.getLogger("slimvox.evaluation")
+
+Classes = tuple[int, ...]
+UNKNOWN = -1
+"""Stands for a label that training does not know: never the right answer."""
+
+
+class ClassificationTask(Task[ExampleSet[LabelledExample], ClassificationProtocol]):
+    """Accuracy: all labels of a recording right."""
+
+    def run(
+        self,
+        data: ExampleSet[LabelledExample],
+        cache: FeatureCache,
+        protocol: ClassificationProtocol,
+        *,
+        seeds: int,
+    ) -> Scores:
+        """Train heads on features averaged over time, and score them."""
+        check_splits(self.name, [example.split for example in data.examples])
+        excerpts = [
+            Excerpt(
+                recording=example.recording,
+                max_seconds=protocol.train_seconds if example.split == "train" else None,
+            )
+            for example in data.examples
+        ]
+        features = cache.features(excerpts, task=self.name, pooling="mean")
+        usable = [example for example in data.examples if example.recording.id in features]
+        counts = check_splits(self.name, [example.split for example in usable])
+        labels = self._labels(usable)
+        if protocol.whiten:
+            features = features.whitened(
+                [example.recording.id for example in usable if example.split == "train"]
+            )
+        items = {
+            split: [
+                Item(id=example.recording.id, target=_classes(example, labels))
+                for example in usable
+                if example.split == split
+            ]
+            for split in counts
+        }
+        unknown = {split: sum(UNKNOWN in item.target for item in items[split]) for split in ("dev", "test")}
+        for split, count in unknown.items():
+            if count:
+                logger.warning(
+                    "%s: %d of %d examples in %s have a label that train does not have; they count as wrong",
+                    self.name,
+                    count,
+                    len(items[split]),
+                    split,
+                )
+        swept = sweep(
+            lambda rate, seed: fit(
+                build=lambda: MeanPoolHead(
+                    features.layers, features.width, protocol.projection, [len(names) for names in labels]
+                ),
+                batches=lambda generator: endless(
+                    features,
+                    items["train"],
+                    protocol.batch,
+                    generator,
+                    class_of=(lambda target: target) if protocol.balanced else None,
+                ),
+                loss=_loss,
+                dev_score=lambda head: accuracy(head, features, items["dev"]),
+                protocol=protocol,
+                learning_rate=rate,
+                seed=seed,
+            ),
+            protocol.learning_rates,
+            seeds,
+            self.name,
+        )
+        with torch.inference_mode():
+            test = tuple(100 * accuracy(each.head, features, items["test"]) for each in swept.fits)
+        majority = Counter(item.target for item in items["train"]).most_common(1)[0][0]
+        guessed = sum(item.target == majority for item in items["test"]) / len(items["test"])
+        return Scores(
+            test={self.name: test},
+            chance={self.name: 100 * guessed},
+            chance_is="the most frequent class of train",
+            counts=counts,
+            skipped=add_counts(data.skipped, features.skipped),
+            chosen={
+                "learning_rate": swept.fits[0].learning_rate,
+                "dev_accuracy_by_learning_rate": swept.dev_scores,
+            },
+            details={
+                "classes": [len(names) for names in labels],
+                "labels_unknown_to_train": unknown,
+                "layer_weights": layer_weights(swept.fits[0].head),
+                "frame_rate_hz": features.frame_rate_hz,
+            },
+            fit_seconds=swept.seconds,
+        )
+
+    def _labels(self, examples: Sequence[LabelledExample]) -> list[list[str]]:
+        """Per label the sorted classes of the training split."""
+        counts = {len(example.labels) for example in examples}
+        if len(counts) != 1 or 0 in counts:
+            raise SlimvoxError(f"{self.name}: each example needs the same number of labels, at least one")
+        training = [example.labels for example in examples if example.split == "train"]
+        names = [Counter(column) for column in zip(*training, strict=True)]
+        if all(len(column) < 2 for column in names):
+            raise SlimvoxError(
+                f"{self.name}: all training examples have the same label; there is nothing to learn"
+            )
+        for column in names:
+            single = sorted(label for label, count in column.items() if count == 1)
+            if single:
+                logger.warning(
+                    "%s: %d classes have a single training example, such as %s",
+                    self.name,
+                    len(single),
+                    single[0],
+                )
+        return [sorted(column) for column in names]
+
+
+@torch.inference_mode()
+def accuracy(head: nn.Module, features: Features, items: Sequence[Item[Classes]]) -> float:
+    """Share of items with all labels right."""
+    right = 0
+    for _, batch in in_order(features, items, 1024):
+        guesses = torch.stack([logits.argmax(-1) for logits in head(batch.features, batch.lengths)], 1)
+        right += int((guesses == torch.tensor(batch.targets)).all(1).sum())
+    return right / len(items)
+
+
+def _loss(head: nn.Module, batch: Batch[Classes]) -> Tensor:
+    """Sum over the labels of the cross-entropy."""
+    targets = torch.tensor(batch.targets)
+    losses: list[Tensor] = [
+        F.cross_entropy(logits, targets[:, column])
+        for column, logits in enumerate(head(batch.features, batch.lengths))
+    ]
+    return torch.stack(losses).sum()
+
+
+def _classes(example: LabelledExample, labels: list[list[str]]) -> Classes:
+    return tuple(
+        names.index(label) if label in names else UNKNOWN
+        for label, names in zip(example.labels, labels, strict=True)
+    )

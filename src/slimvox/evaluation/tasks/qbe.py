@@ -1,0 +1,159 @@
+"""QbE: does a spoken query occur in a document? Subsequence dynamic time warping, no training; MTWV.
+
+Hidden states are normalised per dimension over all queries and documents of a split; the distance of two frames is
+exp(cosine distance) - 1, brought to 0 to 1 over each query frame's row; each query frame is used once while the
+document may advance by 0, 1 or 2 frames; the score is minus the mean distance, normalised per query to zero mean and
+unit variance over the documents. The hidden state is chosen on dev.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slimvox.errors import SlimvoxError
+from slimvox.evaluation.examples import ExampleSet, QuerySearch
+from slimvox.evaluation.feature_cache import FeatureCache, Features
+from slimvox.evaluation.metrics.term_weighted_value import maximum_term_weighted_value
+from slimvox.evaluation.protocols import SearchProtocol
+from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts
+from slimvox.evaluation.waveforms import Excerpt
+
+
+class QueryByExample(Task[ExampleSet[QuerySearch], SearchProtocol]):
+    """Query by example; there is one answer, whatever the number of seeds."""
+
+    name = "qbe"
+    title = "query by example"
+    metrics = (Metric(name="qbe", title="MTWV", higher_is_better=True, percent=False),)
+
+    def run(
+        self, data: ExampleSet[QuerySearch], cache: FeatureCache, protocol: SearchProtocol, *, seeds: int
+    ) -> Scores:
+        """Search with every hidden state on dev, and with the best of them on test."""
+        dev, test = self._only(data, "dev"), self._only(data, "test")
+        recordings = {
+            each.id: Excerpt(recording=each)
+            for search in (dev, test)
+            for each in (*search.queries, *search.documents)
+        }
+        features = cache.features(list(recordings.values()), task=self.name)
+        started = time.perf_counter()
+        by_layer = [self._value(dev, features, layer, protocol) for layer in range(features.layers)]
+        best = int(np.argmax(by_layer))
+        value = self._value(test, features, best, protocol)
+        matches = _matches(test, features)
+        random = np.random.default_rng(0).standard_normal(matches.shape)
+        return Scores(
+            test={"qbe": (value,)},
+            chance={"qbe": maximum_term_weighted_value(random, matches).value},
+            chance_is="random scores",
+            counts={"dev": len(dev.queries), "test": len(test.queries)},
+            skipped=add_counts(data.skipped, features.skipped),
+            chosen={"layer": best, "dev_mtwv_by_layer": [round(each, 4) for each in by_layer]},
+            details={
+                "documents": {"dev": len(dev.documents), "test": len(test.documents)},
+                "frame_rate_hz": features.frame_rate_hz,
+            },
+            fit_seconds=time.perf_counter() - started,
+        )
+
+    def _only(self, data: ExampleSet[QuerySearch], split: str) -> QuerySearch:
+        found = [each for each in data.examples if each.split == split]
+        if len(found) != 1 or not found[0].queries or not found[0].documents:
+            raise SlimvoxError(
+                f"{self.name}: there must be queries and documents in {split}; the layer is chosen on dev"
+            )
+        if not found[0].matches:
+            raise SlimvoxError(f"{self.name}: not one query of {split} occurs in a document of {split}")
+        return found[0]
+
+    def _value(self, search: QuerySearch, features: Features, layer: int, protocol: SearchProtocol) -> float:
+        """MTWV of a split by one hidden state."""
+        queries = [features.get(each.id)[:, layer] for each in search.queries if each.id in features]
+        documents = [features.get(each.id)[:, layer] for each in search.documents if each.id in features]
+        shortest = round(protocol.shortest_query_seconds * features.frame_rate_hz)
+        scores = search_scores(queries, documents, shortest_query=shortest, batch=protocol.batch)
+        return maximum_term_weighted_value(
+            scores,
+            _matches(search, features),
+            unscored_queries=search.unscored_queries,
+            unscored_documents=search.unscored_documents,
+        ).value
+
+
+@torch.inference_mode()
+def search_scores(
+    queries: Sequence[Tensor], documents: Sequence[Tensor], *, shortest_query: int, batch: int
+) -> npt.NDArray[np.float32]:
+    """Scores (queries, documents), normalised per query; higher means more likely to occur.
+
+    Args:
+        queries: (frames, width) each.
+        documents: (frames, width) each.
+        shortest_query: queries of fewer frames score 0 everywhere.
+        batch: documents at once.
+    """
+    everything = torch.cat([*queries, *documents])
+    mean, deviation = everything.mean(0), everything.std(0).clamp_min(1e-9)
+    queries = [F.normalize((query - mean) / deviation, dim=-1) for query in queries]
+    order = sorted(range(len(documents)), key=lambda index: len(documents[index]))
+    scores = torch.zeros(len(queries), len(documents))
+    for first in range(0, len(order), batch):
+        chosen = order[first : first + batch]
+        lengths = torch.tensor([len(documents[index]) for index in chosen])
+        padded = nn.utils.rnn.pad_sequence(
+            [F.normalize((documents[index] - mean) / deviation, dim=-1) for index in chosen], batch_first=True
+        )
+        for number, query in enumerate(queries):
+            if len(query) >= shortest_query:
+                distances = torch.exp(1 - query @ padded.transpose(1, 2)) - 1
+                scores[number, chosen] = -subsequence_distance(distances, lengths)
+    spread = scores.std(1, correction=0, keepdim=True).clamp_min(1e-9)
+    result: npt.NDArray[np.float32] = ((scores - scores.mean(1, keepdim=True)) / spread).numpy()
+    return result
+
+
+def subsequence_distance(distances: Tensor, lengths: Tensor) -> Tensor:
+    """Least mean distance of a query along a path through each document.
+
+    Each row is first brought to 0 to 1. The path begins and ends anywhere; with each query frame the document
+    advances by 0, 1 or 2 frames.
+
+    Args:
+        distances: (documents, query frames, document frames).
+        lengths: (documents,) frames that count.
+
+    Returns:
+        (documents,), 0 to 1.
+    """
+    outside = torch.arange(distances.shape[-1]) >= lengths.unsqueeze(-1)
+    low = distances.masked_fill(outside.unsqueeze(1), torch.inf).amin(-1, keepdim=True)
+    high = distances.masked_fill(outside.unsqueeze(1), -torch.inf).amax(-1, keepdim=True)
+    scaled = (distances - low) / (high - low).clamp_min(1e-9)
+    scaled = scaled.masked_fill(outside.unsqueeze(1), torch.inf)
+    path = scaled[:, 0]
+    for row in scaled.unbind(1)[1:]:
+        before = F.pad(path, (2, 0), value=torch.inf)
+        path = row + torch.minimum(torch.minimum(before[:, 2:], before[:, 1:-1]), before[:, :-2])
+    return path.amin(-1) / scaled.shape[1]
+
+
+def _matches(search: QuerySearch, features: Features) -> npt.NDArray[np.bool_]:
+    return np.array(
+        [
+            [
+                (query.id, document.id) in search.matches
+                for document in search.documents
+                if document.id in features
+            ]
+            for query in search.queries
+            if query.id in features
+        ]
+    )

@@ -1,0 +1,158 @@
+"""Whatever turns a waveform into hidden states: encoders of every kind, and the filter-bank baseline."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from slimvox.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
+from slimvox.checkpoint import load
+from slimvox.devices import check_device
+from slimvox.encoder import SpeechEncoder
+from slimvox.errors import SlimvoxError
+from slimvox.evaluation import filter_bank
+
+FILTER_BANK = "fbank"
+RANDOM_PREFIX = "random:"
+
+
+class Upstream(Protocol):
+    """A frozen source of features."""
+
+    @property
+    def name(self) -> str:
+        """What the user called it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs where its features would: a hash of weights and shapes."""
+
+    @property
+    def frame_rate_hz(self) -> float:
+        """Frames a second."""
+
+    @property
+    def layers(self) -> int:
+        """Hidden states per frame."""
+
+    @property
+    def width(self) -> int:
+        """Dimensions of each."""
+
+    @property
+    def shortest(self) -> int:
+        """Samples that one frame takes."""
+
+    @property
+    def parameters(self) -> int:
+        """How many it has."""
+
+    def __call__(self, waveforms: Tensor) -> Tensor:
+        """Encode waveforms (batch, samples) of one length to (batch, frames, layers, width) on the CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterBankUpstream:
+    """`fbank`."""
+
+    name: str = FILTER_BANK
+    frame_rate_hz: float = filter_bank.FRAME_RATE_HZ
+    layers: int = 1
+    width: int = filter_bank.WIDTH
+    shortest: int = filter_bank.WINDOW_SAMPLES
+    parameters: int = 0
+    fingerprint: str = "fbank-80-deltas-100Hz-1"
+
+    def __call__(self, waveforms: Tensor) -> Tensor:
+        """Encode."""
+        return torch.stack([filter_bank.filter_bank(waveform) for waveform in waveforms]).unsqueeze(2)
+
+
+class EncoderUpstream:
+    """A speech encoder; clips never share a batch with longer ones, so that padding changes nothing."""
+
+    def __init__(self, encoder: SpeechEncoder, name: str, *, device: str = "cpu") -> None:
+        check_device(device)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        self.fingerprint = weights_hash(encoder)
+        self.encoder = encoder.eval().requires_grad_(False).to(self.device)
+        self.name = name
+        self.layers = len(encoder.layers) + 1
+        self.width = encoder.anatomy.width
+        self.shortest = encoder.anatomy.receptive_field
+        self.frame_rate_hz = SAMPLE_RATE_HZ / _stride(encoder.anatomy)
+        self.parameters = encoder.parameter_count
+
+    @torch.inference_mode()
+    def __call__(self, waveforms: Tensor) -> Tensor:
+        """Encode."""
+        states = self.encoder(waveforms.to(self.device)).hidden_states
+        return torch.stack(states, 2).cpu()
+
+
+def load_upstream(model: str | Path, *, device: str = "cpu", seed: int = 0) -> Upstream:
+    """Load what is to be evaluated.
+
+    Args:
+        model: `fbank`; `random:MODEL` for random weights in the shape of MODEL; or whatever `slimvox.load` takes.
+        device: where the encoder runs.
+        seed: of the random weights.
+
+    Raises:
+        SlimvoxError: if there is no such model.
+    """
+    name = str(model)
+    if name == FILTER_BANK:
+        return FilterBankUpstream()
+    if name == "random":
+        raise SlimvoxError("`random` needs the model whose shape to take: random:embedded, for example")
+    if name.startswith(RANDOM_PREFIX):
+        anatomy = load(name.removeprefix(RANDOM_PREFIX)).anatomy
+        return EncoderUpstream(random_encoder(anatomy, seed=seed), name, device=device)
+    return EncoderUpstream(load(model), name, device=device)
+
+
+def random_encoder(anatomy: EncoderAnatomy, *, seed: int) -> SpeechEncoder:
+    """An encoder as it would be before any training.
+
+    Linear and convolution weights are drawn as these models' own initialisation draws them in outline: normal with a
+    deviation of 0.02 in linear maps, Kaiming normal in convolutions, biases zero, norms one and zero.
+    """
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    try:
+        encoder = SpeechEncoder(anatomy)
+        for name, parameter in encoder.named_parameters():
+            if parameter.dim() == 3:
+                torch.nn.init.kaiming_normal_(parameter)
+            elif parameter.dim() == 2:
+                torch.nn.init.normal_(parameter, std=0.02)
+            elif name.endswith("bias"):
+                torch.nn.init.zeros_(parameter)
+    finally:
+        torch.random.set_rng_state(state)
+    return encoder.eval()
+
+
+def weights_hash(encoder: SpeechEncoder) -> str:
+    """Hash of the weights and of everything else that decides what an encoder computes."""
+    digest = hashlib.sha256(json.dumps(encoder.anatomy.to_dict(), sort_keys=True).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _stride(anatomy: EncoderAnatomy) -> int:
+    stride = 1
+    for convolution in anatomy.convolutions:
+        stride *= convolution.stride
+    return stride

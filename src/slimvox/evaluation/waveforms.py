@@ -1,0 +1,59 @@
+"""From a recording (clips placed on a time line) to its waveform."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from slimvox.anatomy import SAMPLE_RATE_HZ
+from slimvox.audio.decode import FloatArray, read_audio
+from slimvox.evaluation.examples import Recording
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Excerpt:
+    """A recording, or at most so many seconds of it."""
+
+    recording: Recording
+    max_seconds: float | None = None
+    """Longer recordings are cut to this, at a place that depends on their id alone; None for whole ones."""
+
+    @property
+    def id(self) -> str:
+        """The recording's."""
+        return self.recording.id
+
+
+def read_waveform(excerpt: Excerpt) -> FloatArray:
+    """Decode and sum the clips of a recording.
+
+    Returns:
+        (samples,) at 16 kHz; as long as its last clip's end, empty if its clips are.
+
+    Raises:
+        UnreadableAudioError: a file of it is missing or damaged.
+    """
+    placed = []
+    for clip in excerpt.recording.clips:
+        seconds = None if clip.end_seconds is None else clip.end_seconds - clip.start_seconds
+        samples = read_audio(clip.path, offset_seconds=clip.start_seconds, seconds=seconds)
+        placed.append((round(clip.at_seconds * SAMPLE_RATE_HZ), samples * np.float32(clip.gain)))
+    if len(placed) == 1 and placed[0][0] == 0:
+        return _cut(placed[0][1], excerpt)
+    waveform = np.zeros(max((start + len(samples) for start, samples in placed), default=0), dtype=np.float32)
+    for start, samples in placed:
+        waveform[start : start + len(samples)] += samples
+    return _cut(waveform, excerpt)
+
+
+def _cut(waveform: FloatArray, excerpt: Excerpt) -> FloatArray:
+    if excerpt.max_seconds is None:
+        return waveform
+    samples = round(excerpt.max_seconds * SAMPLE_RATE_HZ)
+    spare = len(waveform) - samples
+    if spare <= 0:
+        return waveform
+    start = int.from_bytes(hashlib.sha256(excerpt.id.encode()).digest()[:4], "big") % (spare + 1)
+    return waveform[start : start + samples]

@@ -1,0 +1,114 @@
+"""The front end as matrix products over patches, time by channels, which runtimes multiply fast and can quantise."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slimvox.anatomy import EncoderAnatomy
+from slimvox.encoder.front_end import ChannelNorm, ConvLayer, FeatureExtractor
+
+
+class PatchConvolution(nn.Module):
+    """A convolution of the front end with its norm and GELU, channels last.
+
+    Where a group norm of one channel per group follows, its statistics are computed from those of the patches: the
+    convolution is linear, so the variance of channel c is `w_c' C w_c` with C the covariance of the patches. The norm
+    then is a scale of the weights, and nothing passes over the (long) output a second time.
+    """
+
+    def __init__(self, layer: ConvLayer, multiple: int) -> None:
+        """`multiple`: the output is lengthened to one of this; what is beyond its end is of no meaning."""
+        super().__init__()
+        self.multiple = multiple
+        convolution = layer.conv
+        self.kernel, self.stride = convolution.kernel_size[0], convolution.stride[0]
+        # (taps * channels in, channels out), taps slowest: the order of a patch's values in memory.
+        weight = convolution.weight.detach().permute(2, 1, 0).reshape(-1, convolution.out_channels)
+        self.weight = nn.Parameter(weight.contiguous())
+        self.bias: Tensor | None = None if convolution.bias is None else convolution.bias.detach()
+        self.norm = layer.layer_norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, time, channels in) to (batch, shorter time, channels out)."""
+        if self.multiple:
+            patches = _patches(x, self.kernel, self.stride)
+        else:
+            patches = _aligned_patches(x, self.kernel, self.stride)
+        if isinstance(self.norm, nn.GroupNorm):
+            return F.gelu(self._normalised(patches, self.norm))
+        x = self._lengthened(patches) @ self.weight
+        if self.bias is not None:
+            x = x + self.bias
+        if isinstance(self.norm, ChannelNorm):
+            x = self.norm(x)
+        return F.gelu(x)
+
+    def _lengthened(self, patches: Tensor) -> Tensor:
+        return F.pad(patches, (0, 0, 0, -patches.shape[1] % self.multiple)) if self.multiple else patches
+
+    def _normalised(self, patches: Tensor, norm: nn.GroupNorm) -> Tensor:
+        # The convolution's own bias goes with the mean.
+        centred = patches - patches.mean(1, keepdim=True)
+        covariance = centred.transpose(1, 2) @ centred / patches.shape[1]
+        variance = ((self.weight.T @ covariance) * self.weight.T).sum(-1).unsqueeze(1)
+        weight = self.weight * (norm.weight * torch.rsqrt(F.relu(variance) + norm.eps))
+        # The norm's bias as one more input that is always 1, again to spare a pass over the output.
+        bias = norm.bias.expand(weight.shape[0], 1, -1)
+        ones = torch.ones_like(centred[..., :1])
+        return self._lengthened(torch.cat([centred, ones], -1)) @ torch.cat([weight, bias], 1)
+
+
+class PatchFrontEnd(nn.Module):
+    """All convolutions of the front end.
+
+    The first one's output is lengthened to a multiple of the strides to come, so that the patches of the others are
+    mere views of it, or one shifted copy beside a view.
+    """
+
+    def __init__(self, anatomy: EncoderAnatomy, extractor: FeatureExtractor) -> None:
+        super().__init__()
+        self.anatomy = anatomy
+        layers = [layer for layer in extractor.conv_layers if isinstance(layer, ConvLayer)]
+        multiple = anatomy.hop // anatomy.convolutions[0].stride
+        self.layers = nn.ModuleList(
+            PatchConvolution(layer, multiple if index == 0 else 0) for index, layer in enumerate(layers)
+        )
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        """Waveforms (batch, samples) to features (batch, frames, channels)."""
+        frames = waveforms.shape[1]
+        for convolution in self.anatomy.convolutions:
+            frames = (frames - convolution.kernel) // convolution.stride + 1
+        x = waveforms.unsqueeze(-1)
+        for layer in self.layers:
+            x = layer(x)
+        return x[:, :frames]
+
+
+def _patches(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """(batch, time, channels) to (batch, positions, kernel * channels)."""
+    batch, time, channels = x.shape
+    positions = (time - kernel) // stride + 1
+    parts = []
+    for first in range(0, kernel, stride):
+        taps = min(stride, kernel - first)
+        if taps == stride:
+            block = x[:, first : first + positions * stride]
+            parts.append(block.reshape(batch, positions, stride * channels))
+        else:
+            parts += [x[:, tap : tap + (positions - 1) * stride + 1 : stride] for tap in range(first, kernel)]
+    return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
+
+
+def _aligned_patches(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """The same for a time that `stride` divides, with time / stride positions: the last may read zeros past the end."""
+    batch, time, channels = x.shape
+    blocks = x.reshape(batch, time // stride, stride * channels)
+    parts = []
+    for shift in range(-(-kernel // stride)):
+        missing = max(0, (shift + 1) * stride - kernel) * channels
+        # Blocks from `shift` on, without the channels of taps that the kernel does not have.
+        parts.append(F.pad(blocks, (0, -missing, -shift, shift)) if shift or missing else blocks)
+    return torch.cat(parts, -1) if len(parts) > 1 else parts[0]

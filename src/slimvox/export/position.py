@@ -1,0 +1,87 @@
+"""The positional convolution in the frequency domain: five times less work than its 128 taps one by one."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slimvox.encoder.front_end import PositionalConvolution
+
+
+class SpectralPositions(nn.Module):
+    """The grouped positional convolution by overlap-save.
+
+    Blocks of as many frames as there are taps are transformed two at a time (a real Fourier transform, as one
+    matrix product with a constant, so that no runtime needs an FFT), multiplied group by group and frequency by
+    frequency, and transformed back; of each result, the half that no wrap-around touched is kept.
+    """
+
+    def __init__(self, positions: PositionalConvolution, *, taps_in_file: bool) -> None:
+        """`taps_in_file`: hold the taps, half the size of their transform; for runtimes that fold constants."""
+        super().__init__()
+        convolution = positions.conv
+        self.taps = convolution.kernel_size[0]
+        self.groups = convolution.groups
+        self.width = convolution.out_channels
+        forward, backward, weight_transform = _transforms(self.taps)
+        self.register_buffer("transform", forward)
+        self.register_buffer("inverse", backward)
+        self.register_buffer("weight_transform", weight_transform if taps_in_file else None)
+        per_group = self.width // self.groups
+        # (taps, groups * in per group * out per group)
+        weight = convolution.weight.detach().view(self.groups, per_group, per_group, self.taps)
+        weight = weight.permute(3, 0, 2, 1).reshape(self.taps, -1).contiguous()
+        self.weight = nn.Parameter(weight if taps_in_file else weight_transform.to(weight) @ weight)
+        bias = convolution.bias
+        assert bias is not None
+        self.bias = nn.Parameter(bias.detach())
+
+    transform: Tensor
+    inverse: Tensor
+    weight_transform: Tensor | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, frames, width) to the same shape: what is to be added."""
+        batch, frames, width = x.shape
+        taps, groups, per_group = self.taps, self.groups, self.width // self.groups
+        blocks = (frames + taps - 1) // taps
+        before = taps // 2
+        padded = F.pad(x, (0, 0, before, (blocks + 1) * taps - frames - before))
+        padded = padded.reshape(batch, blocks + 1, taps, width)
+        windows = torch.cat([padded[:, :-1], padded[:, 1:]], 2)
+        frequencies = taps + 1
+        spectrum = (self.transform @ windows).reshape(batch * blocks, 2, frequencies, groups, per_group)
+        # (frequencies, groups, real and imaginary, blocks, per group)
+        spectrum = spectrum.permute(2, 3, 1, 0, 4).reshape(frequencies, groups, 2 * batch * blocks, per_group)
+        transformed = self.weight if self.weight_transform is None else self.weight_transform @ self.weight
+        weight = transformed.view(2, frequencies, groups, per_group, per_group)
+        times_real = (spectrum @ weight[0]).reshape(frequencies, groups, 2, batch * blocks, per_group)
+        times_imaginary = (spectrum @ weight[1]).reshape(frequencies, groups, 2, batch * blocks, per_group)
+        real = times_real[:, :, 0] - times_imaginary[:, :, 1]
+        imaginary = times_real[:, :, 1] + times_imaginary[:, :, 0]
+        product = torch.stack([real, imaginary]).permute(3, 0, 1, 2, 4)
+        product = product.reshape(batch, blocks, 2 * frequencies, width)
+        out = (self.inverse @ product).reshape(batch, blocks * taps, width)[:, :frames]
+        return F.gelu(out + self.bias)
+
+
+def _transforms(taps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Real Fourier transforms of 2 * taps points as matrices, real parts first, then imaginary ones.
+
+    Returns:
+        of a window, (2 * frequencies, 2 * taps); back to the valid `taps` points of it, (taps, 2 * frequencies); of the
+        taps of a correlation (hence the other sign), (2 * frequencies, taps).
+    """
+    points = 2 * taps
+    frequency = torch.arange(taps + 1, dtype=torch.float64)
+    time = torch.arange(points, dtype=torch.float64)
+    angle = 2 * math.pi / points * ((frequency[:, None] * time) % points)
+    forward = torch.cat([torch.cos(angle), -torch.sin(angle)])
+    share = torch.full((taps + 1, 1), 2.0, dtype=torch.float64)
+    share[0] = share[-1] = 1.0
+    backward = torch.cat([share * torch.cos(angle), -share * torch.sin(angle)])[:, :taps].T / points
+    of_weight = torch.cat([torch.cos(angle), torch.sin(angle)])[:, :taps]
+    return forward.float(), backward.float().contiguous(), of_weight.float().contiguous()

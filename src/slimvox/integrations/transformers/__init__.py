@@ -1,0 +1,9 @@
+"""slimvox directories as `transformers` models.
+
+>>> import slimvox
+>>> from transformers import AutoModel
+>>> model = AutoModel.from_pretrained("runs/small")
+
+The modules under `classes` travel with every model directory (see `travelling_code`), so that it also loads where
+slimvox is not installed. They import nothing of slimvox that has to stay behind.
+"""

@@ -1,0 +1,182 @@
+"""The benchmark: what it measures and says, not how long anything takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from slimvox.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
+from slimvox.benchmark import BenchmarkResult, Contender, Measurement, benchmark
+from slimvox.benchmark.blocks import BLOCKS, BlockTimer, block_costs
+from slimvox.benchmark.contenders import load_contender
+from slimvox.benchmark.result import ContenderReport
+from slimvox.checkpoint.directory import write_slimvox_directory
+from slimvox.checkpoint.transformers_config import transformers_config
+from slimvox.checkpoint.transformers_reader import anatomy_from_config
+from slimvox.cli.main import run as command
+from slimvox.cost import macs, parameters
+from slimvox.encoder import SpeechEncoder
+from slimvox.errors import SlimvoxError
+
+
+def anatomy(family: str = "wavlm") -> EncoderAnatomy:
+    wavlm = family == "wavlm"
+    return EncoderAnatomy(
+        family=family,  # type: ignore[arg-type]
+        convolutions=tuple(
+            ConvAnatomy(channels=8, kernel=kernel, stride=stride)
+            for kernel, stride in ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2))
+        ),
+        conv_norm="group",
+        conv_bias=False,
+        projection_norm=True,
+        width=16,
+        position_kernel=4,
+        position_groups=2,
+        attention_heads=2,
+        layers=(dense_layer(heads=2, head_width=8, intermediate=12),) * 2,
+        pre_norm=False,
+        layer_norm_eps=1e-5,
+        position_buckets=8 if wavlm else 0,
+        position_max_distance=16 if wavlm else 0,
+    )
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    encoder = SpeechEncoder(anatomy())
+    write_slimvox_directory(encoder, tmp_path / "tiny", kept_indices={}, model_card="tiny")
+    return tmp_path / "tiny"
+
+
+@pytest.mark.parametrize("family", ["wavlm", "hubert", "wav2vec2"])
+def test_a_configuration_made_from_an_anatomy_describes_it(family: str) -> None:
+    before = anatomy(family)
+    config = transformers_config(before).to_dict()
+    assert anatomy_from_config(config, "here", normalize_waveform=False) == before
+
+
+def test_a_pruned_encoder_has_no_configuration() -> None:
+    import dataclasses
+
+    smaller = dataclasses.replace(dense_layer(heads=2, head_width=8, intermediate=12), intermediate=5)
+    dense = anatomy()
+    with pytest.raises(SlimvoxError, match="pruned"):
+        transformers_config(dataclasses.replace(dense, layers=(dense.layers[0], smaller)))
+
+
+def test_everything_is_measured_as_often_as_asked(directory: Path) -> None:
+    result = benchmark([directory], seconds=[0.5, 1.0], batch=[1, 2], backends=["torch"], threads=1, runs=3)
+    assert [contender.label for contender in result.contenders] == [
+        "tiny dense, transformers",
+        "tiny, torch",
+    ]
+    assert len(result.measurements) == 2 * 4
+    for measured in result.measurements:
+        assert len(measured.milliseconds) == 3 and min(measured.milliseconds) > 0
+    report = result.contenders[1]
+    assert report.parameters == parameters(anatomy())
+    assert report.macs_10s == macs(anatomy(), 10.0)
+    assert report.peak_memory_bytes > 50 << 20
+    assert report.blocks is not None
+    assert sum(block["parameters"] for block in report.blocks.values()) == report.parameters
+    json.dumps(result.to_dict())
+
+
+def test_blocks_of_both_implementations_have_times() -> None:
+    from transformers import AutoModel
+
+    ours = SpeechEncoder(anatomy()).eval()
+    theirs = AutoModel.from_config(transformers_config(anatomy())).eval()
+    for module in (ours, theirs):
+        with torch.no_grad(), BlockTimer(module) as timer:
+            module(torch.randn(1, 8000))
+        assert set(timer.milliseconds) == set(BLOCKS)
+        assert min(timer.milliseconds.values()) > 0
+        assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+
+
+def test_costs_of_the_blocks_add_up() -> None:
+    costs = block_costs(anatomy(), 3.0)
+    assert sum(cost[0] for cost in costs.values()) == parameters(anatomy())
+    assert sum(cost[1] for cost in costs.values()) == macs(anatomy(), 3.0)
+
+
+def test_the_transformers_contender_is_the_model_itself(tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    model = AutoModel.from_config(transformers_config(anatomy())).eval()
+    model.save_pretrained(tmp_path)
+    waveforms = torch.randn(1, 8000)
+    expected = model(waveforms, output_hidden_states=True).hidden_states
+    for backend in ("transformers", "torch"):
+        loaded = load_contender(Contender(model=str(tmp_path), backend=backend), threads=1)  # type: ignore[arg-type]
+        states = loaded.run(waveforms.numpy()).hidden_states  # type: ignore[attr-defined]
+        for ours, theirs in zip(states, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+def result_with(milliseconds: dict[str, list[float]]) -> BenchmarkResult:
+    return BenchmarkResult(
+        machine={},
+        reference="dense",
+        block_seconds=10.0,
+        contenders=tuple(
+            ContenderReport(
+                label=label,
+                model=label,
+                backend="torch",
+                parameters=1,
+                macs_10s=1,
+                peak_memory_bytes=0,
+                blocks=None,
+            )
+            for label in milliseconds
+        ),
+        measurements=tuple(
+            Measurement(label=label, batch=2, seconds=5.0, milliseconds=tuple(times))
+            for label, times in milliseconds.items()
+        ),
+    )
+
+
+def test_speed_ups_are_ratios_of_medians() -> None:
+    result = result_with({"dense": [100.0, 200.0, 5000.0], "small": [90.0, 50.0, 10.0], "large": [300.0] * 3})
+    dense, small, large = result.measurements
+    assert result.speedup(small) == pytest.approx(4.0)
+    assert result.slower() == [large]
+    assert dense.real_time_factor == pytest.approx(0.02)
+    assert small.spread == pytest.approx((70 - 30) / 2 / 50)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--seconds", "ten"], "numbers parted by commas"),
+        (["--seconds", "0.01"], "at least 0.1 s"),
+        (["--backends", "tensorflow"], "must be of torch"),
+        (["--against", "no/such/dir/here"], "no directory"),
+        (["--threads", "0"], "at least 1"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    directory: Path, arguments: list[str], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["benchmark", str(directory), *arguments]) == 2
+    errors = capfd.readouterr().err
+    assert said in errors and "Traceback" not in errors
+
+
+def test_the_command_prints_tables_and_json(directory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    options = ["--seconds", "0.5", "--threads", "1", "--runs", "1"]
+    assert command(["benchmark", str(directory), *options]) == 0
+    text = capfd.readouterr().out
+    assert "real-time" in text and "feed forward" in text and "peak memory" in text
+    file = directory.parent / "speed.json"
+    assert command(["benchmark", str(directory), *options, "--json", "--out", str(file)]) == 0
+    data = json.loads(capfd.readouterr().out)
+    assert data == json.loads(file.read_text())
+    assert data["measurements"][1]["speedup"] > 0

@@ -1,0 +1,90 @@
+"""`slimvox export` as a user types it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import models
+from slimvox.cli.main import run
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.directory(tmp_path_factory.mktemp("model"), "wavlm")
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    return " ".join((captured.out + captured.err).split())
+
+
+def test_export_says_what_it_measured(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "small.onnx"
+    assert run(["export", str(model), "--int8", "--mask", "--out", str(target)]) == 0
+    text = said(capsys)
+    assert f"written to {target}" in text
+    assert "reads waveforms, attention_mask; returns hidden_state_00 ... hidden_state_03, frame_mask" in text
+    assert "worst difference from torch before quantisation" in text
+    assert "int8 changes the hidden states by" in text
+    assert list(tmp_path.iterdir()) == [target]
+    before = target.read_bytes()
+    assert run(["export", str(model), "--out", str(target)]) == 2
+    assert "is there already" in said(capsys)
+    assert target.read_bytes() == before
+    assert run(["export", str(model), "--layers", "last", "--out", str(target), "--force"]) == 0
+    assert "returns last_hidden_state" in said(capsys)
+    assert target.read_bytes() != before
+
+
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recordings").mkdir()
+    out = ["--out", str(tmp_path / "model.onnx")]
+    cases: list[tuple[list[str], str]] = [
+        (["export", "/no/such/model", *out], "there is no directory"),
+        (["export", str(tmp_path / "recordings"), *out], "no config.json"),
+        (["export", str(model), "--opset", "11", *out], "must be from 18"),
+        (["export", str(model), "--opset", "999", *out], "must be from 18"),
+        (["export", str(model), "--int8", "--format", "torch-export", *out], "int8 is for"),
+        (["export", str(model), "--int8", "--max-error", "0", *out], "`max_error` must be more than 0"),
+        (["export", str(model), "--out", str(tmp_path)], "is a directory"),
+        (["export", str(model), "--out", str(tmp_path / "no" / "model.onnx")], "there is no directory"),
+        (["export", str(model), "--out", "/proc/model.onnx"], "can't be written"),
+    ]
+    for arguments, message in cases:
+        assert run(arguments) == 2, arguments
+        text = said(capsys)
+        assert message in text, (arguments, text)
+        assert "Traceback" not in text
+    assert [path.name for path in tmp_path.iterdir()] == ["recordings"]
+
+
+def test_an_unknown_format_is_explained_by_the_parser() -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(["export", "embedded", "--format", "tflite"])
+    assert stopped.value.code == 2
+
+
+def test_a_missing_package_names_the_extra(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+
+    def without_onnxruntime(name: str, package: str | None = None) -> Any:
+        return None if name == "onnxruntime" else found(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without_onnxruntime)
+    assert run(["export", str(model), "--out", str(tmp_path / "model.onnx")]) == 2
+    text = said(capsys)
+    assert "needs onnxruntime" in text and 'pip install "slimvox[onnx]"' in text
+    assert not os.listdir(tmp_path)

@@ -1,0 +1,78 @@
+"""The committed tables of mini-SUPERB."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from slimvox.evaluation.examples import VerificationSet
+from slimvox.evaluation.manifests import read_task_manifest
+from slimvox.evaluation.protocols import MINI, OFFICIAL
+from slimvox.evaluation.suite import mini_manifests
+from slimvox.evaluation.tasks import TASKS, task
+
+FOLDS = [(name, path) for name in TASKS for path in mini_manifests(name)]
+
+
+def files_by_split(name: str, path: Path) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for example in read_task_manifest(name, path, Path("/")).examples:
+        recordings = (*example.queries, *example.documents) if name == "qbe" else (example.recording,)
+        found[example.split] |= {str(clip.path) for each in recordings for clip in each.clips}
+    return found
+
+
+def speaker(file: str) -> str:
+    """Of a file of speechocean762, of EmoDB, or of the Arabic commands, whose names begin with it."""
+    stem = Path(file).stem
+    return stem[1:5] if "so762" in file else stem[:2] if "emodb" in file else stem.split("_")[0]
+
+
+@pytest.mark.parametrize(("name", "path"), FOLDS, ids=[path.stem for _, path in FOLDS])
+def test_no_recording_is_in_two_splits(name: str, path: Path) -> None:
+    files = files_by_split(name, path)
+    splits = {"dev", "test"} if name == "qbe" else {"train", "dev", "test"}
+    assert set(files) == splits
+    for a, b in itertools.combinations(files.values(), 2):
+        assert not a & b
+
+
+@pytest.mark.parametrize("name", ["pr", "asr", "asv", "sd", "er", "qbe", "ks"])
+def test_no_speaker_is_in_two_splits(name: str) -> None:
+    for path in mini_manifests(name):
+        speakers = {
+            # The wake words' speakers are not named.
+            split: {speaker(file) for file in files if "wake/" not in file}
+            for split, files in files_by_split(name, path).items()
+        }
+        for a, b in itertools.combinations(speakers.values(), 2):
+            assert not a & b
+
+
+def test_every_speaker_to_be_identified_is_in_all_splits() -> None:
+    labels = defaultdict(set)
+    for example in read_task_manifest("sid", mini_manifests("sid")[0], Path("/")).examples:
+        labels[example.split].add(example.labels)
+    assert labels["train"] == labels["dev"] == labels["test"]
+
+
+def test_five_folds_of_emotions_test_every_speaker_once() -> None:
+    tested = [speaker(file) for path in mini_manifests("er") for file in files_by_split("er", path)["test"]]
+    assert len(mini_manifests("er")) == 5
+    assert len(tested) == 535 and len(set(tested)) == 10
+
+
+def test_verification_has_trials_of_both_kinds() -> None:
+    data = read_task_manifest("asv", mini_manifests("asv")[0], Path("/"))
+    assert isinstance(data, VerificationSet)
+    test = [trial.same for trial in data.trials if trial.split == "test"]
+    assert sum(test) == 600 and len(test) == 1200
+
+
+def test_every_task_has_both_protocols_and_a_table() -> None:
+    assert set(MINI) == set(OFFICIAL) == set(TASKS)
+    for name in TASKS:
+        assert mini_manifests(name) and task(name).name == name

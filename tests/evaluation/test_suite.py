@@ -1,0 +1,173 @@
+"""The command: results, resuming, the table, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import models
+from evaluation_tables import write_table
+from slimvox.cli.main import run
+from slimvox.errors import SlimvoxError
+from slimvox.evaluation.protocols import MINI, protocol
+from slimvox.evaluation.report import overall
+from slimvox.evaluation.scores import METRICS
+from slimvox.evaluation.suite import EvaluationPlan, TaskResult, evaluate, read_result
+from slimvox.evaluation.upstreams import Upstream
+
+WriteTones = Callable[..., str]
+QUICK = ("ks.steps=20", "ks.learning_rates=0.01,0.001", "er.steps=10")
+
+
+@pytest.fixture
+def table(tmp_path: Path, write_tones: WriteTones) -> Path:
+    rows = []
+    for number in range(24):
+        label = "abc"[number % 3]
+        split = ("train", "train", "dev", "test")[number % 4]
+        rows.append({"path": write_tones(f"{number}", label, seed=number), "split": split, "label": label})
+    return write_table(tmp_path / "tones.tsv", rows)
+
+
+@pytest.fixture
+def arguments(tmp_path: Path, table: Path) -> list[str]:
+    return [
+        *("evaluate", "fbank", "--data", str(tmp_path / "data"), "--manifest", f"ks={table}"),
+        *("--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out"), "--set", *QUICK),
+    ]
+
+
+def test_the_command_prints_a_table_and_writes_the_whole_configuration(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*arguments, "--seeds", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "KS" in out and "accuracy" in out and "±" in out, out
+    result = json.loads((tmp_path / "out" / "ks.json").read_text())
+    assert len(result["scores"]["ks"]["seeds"]) == 2
+    assert result["scores"]["ks"]["chance"] == pytest.approx(100 / 3, abs=10)
+    configuration = result["configuration"]
+    assert configuration["model"] == "fbank" and configuration["seeds"] == 2
+    assert configuration["protocol"]["learning_rates"] == [0.01, 0.001]
+    assert configuration["protocol"]["steps"] == 20
+    assert set(result["chosen"][0]["dev_accuracy_by_learning_rate"]) == {"0.01", "0.001"}
+    assert result["seconds"]["encode"] > 0
+
+
+def test_a_finished_task_is_not_repeated(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 0
+    file = tmp_path / "out" / "ks.json"
+    changed = file.stat().st_mtime_ns
+    assert run([*arguments, "--json"]) == 0
+    printed = capsys.readouterr().out
+    content = json.loads(printed[printed.index("{") :])
+    assert content["results"][0]["reused"] is True
+    assert file.stat().st_mtime_ns == changed
+
+
+def test_a_result_of_another_configuration_is_neither_reused_nor_replaced(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 0
+    before = (tmp_path / "out" / "ks.json").read_text()
+    assert run([*arguments, "--seeds", "3"]) == 2
+    assert "another configuration (different seeds)" in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "out" / "ks.json").read_text() == before
+    (tmp_path / "out" / "ks.json").write_text("{}")
+    assert run(arguments) == 2
+
+
+def test_folds_are_averaged_seed_by_seed(tmp_path: Path, table: Path, bands: Upstream) -> None:
+    plan = EvaluationPlan(
+        model="fbank",
+        data=tmp_path / "data",
+        manifests={"er": (table, table)},
+        tasks=("er",),
+        seeds=2,
+        overrides=QUICK,
+        cache=tmp_path / "cache",
+    )
+    (result,) = evaluate(plan)
+    first, second = result.scores["er"]["folds"]
+    assert first == second and result.scores["er"]["seeds"] == pytest.approx(first)
+    assert len(result.chosen) == 2
+
+
+def test_an_encoder_of_another_frame_rate_can_be_evaluated(tmp_path: Path, table: Path) -> None:
+    model = models.directory(tmp_path / "model", "hubert", conv_stride=(5, 2, 4))
+    plan = EvaluationPlan(
+        model=str(model),
+        data=tmp_path / "data",
+        manifests={"ks": (table,)},
+        tasks=("ks",),
+        overrides=QUICK,
+        cache=tmp_path / "cache",
+        out=tmp_path / "out",
+    )
+    (result,) = evaluate(plan)
+    assert result.details[0]["frame_rate_hz"] == 400
+    assert read_result(tmp_path / "out" / "ks.json") == result
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--tasks", "kws"], "there is no task kws"),
+        (["--seeds", "0"], "`seeds` must be at least 1"),
+        (["--set", "ks.stepz=3"], "there is no field stepz"),
+        (["--set", "steps=3"], "must be TASK.FIELD=VALUE"),
+        (["--set", "ks.steps=many"], "'many' does not fit steps"),
+        (["--data", "/nowhere/at/all"], "there is no data folder"),
+        (["--manifest", "ks"], "must be TASK=FILE"),
+        (["--manifest", "ks=none.tsv"], "there is no manifest none.tsv"),
+    ],
+)
+def test_bad_settings_are_said_in_one_sentence(
+    arguments: list[str], more: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run([*arguments, *more]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert message in error and "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_audio_of_mini_superb_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["evaluate", "fbank", "--data", str(tmp_path), "--cache", str(tmp_path / "cache")]
+    assert run([*arguments, "--tasks", "qbe"]) == 2
+    assert "420 of 420 recordings" in " ".join(capsys.readouterr().err.split())
+
+
+def test_overrides_reach_their_task_only() -> None:
+    changed = protocol("mini", "ks", ("ks.balanced=false", "asr.steps=7", "ks.train_seconds=none"))
+    assert changed.balanced is False and changed.steps == MINI["ks"].steps  # type: ignore[attr-defined]
+    with pytest.raises(SlimvoxError, match="'yes' does not fit balanced"):
+        protocol("mini", "ks", ("ks.balanced=yes",))
+
+
+def _result(suite: str, scores: dict[str, float]) -> TaskResult:
+    described: dict[str, Any] = {name: {"mean": value} for name, value in scores.items()}
+    return TaskResult(
+        task="x",
+        configuration={"suite": suite},
+        scores=described,
+        chance_is="",
+        counts={},
+        skipped={},
+        chosen=[],
+        details=[],
+        seconds={},
+    )
+
+
+def test_numbers_over_all_tasks_need_all_of_them() -> None:
+    scores = dict.fromkeys(METRICS, 50.0)
+    assert set(overall([_result("official", scores)], own_data=False)) == {"superb_s", "mean11"}
+    assert overall([_result("official", scores)], own_data=True) == {}
+    del scores["er"]
+    assert overall([_result("official", scores)], own_data=False) == {}

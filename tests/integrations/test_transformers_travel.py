@@ -1,0 +1,187 @@
+"""Directories that leave: code that travels with them, saving again, and the hub."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.errors import EntryNotFoundError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModel, AutoModelForCTC
+
+import slimvox
+from slimvox.integrations.transformers.travelling_code import flatten, travelling_files
+
+WITHOUT_SLIMVOX = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Blocked(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] == "slimvox":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+directory, inputs, out = sys.argv[1:]
+import torch
+from transformers import AutoModel, AutoModelForAudioClassification
+
+inputs = torch.load(inputs)
+with torch.no_grad():
+    model = AutoModel.from_pretrained(directory, trust_remote_code=True)
+    states = model(**inputs, output_hidden_states=True).hidden_states
+    fields = {"num_labels": 3, "use_weighted_layer_sum": True, "trust_remote_code": True}
+    head = AutoModelForAudioClassification.from_pretrained(directory, **fields).eval()
+    head.save_pretrained(out)
+    again = AutoModelForAudioClassification.from_pretrained(out, trust_remote_code=True)
+    logits = head(**inputs).logits
+    assert torch.equal(logits, again(**inputs).logits)
+torch.save({"states": states, "logits": logits, "module": type(model).__module__}, out + ".pt")
+"""
+
+
+def test_a_directory_loads_to_the_bit_where_slimvox_is_not_installed(
+    pruned: Path, batch: dict[str, Tensor], tmp_path: Path
+) -> None:
+    torch.save(batch, tmp_path / "inputs.pt")
+    out = tmp_path / "saved-again"
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
+    environment |= {"OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONPATH", None)
+    command = [sys.executable, "-c", WITHOUT_SLIMVOX, str(pruned), str(tmp_path / "inputs.pt"), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    theirs = torch.load(f"{out}.pt")
+    assert theirs["module"].startswith("transformers_modules.")
+    with torch.no_grad():
+        ours = slimvox.load(pruned)(batch["input_values"], batch["attention_mask"])
+    for a, b in zip(theirs["states"], ours.hidden_states, strict=True):
+        assert torch.equal(a, b)
+
+    from transformers import AutoModelForAudioClassification
+
+    head = AutoModelForAudioClassification.from_pretrained(out)
+    assert type(head).__module__ == "slimvox.integrations.transformers.heads"
+    with torch.no_grad():
+        assert torch.equal(head(**batch).logits, theirs["logits"])
+    for name, source in travelling_files().items():
+        assert (out / name).read_text() == source
+
+
+def test_the_travelling_code_needs_nothing_but_torch_and_transformers() -> None:
+    files = travelling_files()
+    allowed = {"torch", "transformers", "huggingface_hub"} | set(sys.stdlib_module_names)
+    for name, source in files.items():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                assert f"{node.module}.py" in files, name
+            elif isinstance(node, ast.ImportFrom):
+                assert str(node.module).partition(".")[0] in allowed, name
+            elif isinstance(node, ast.Import):
+                assert {alias.name.partition(".")[0] for alias in node.names} <= allowed, name
+
+
+def test_only_import_lines_change() -> None:
+    source = (
+        '"""from slimvox.anatomy import x"""\nfrom slimvox.encoder.model import (\n    A,\n)\nimport torch\n'
+    )
+    flat, imported = flatten(source, "here")
+    assert flat == source.replace("from slimvox.encoder.model import", "from .slimvox_encoder_model import")
+    assert imported == ("slimvox.encoder.model",)
+
+
+@pytest.mark.parametrize("line", ["import slimvox.anatomy", "from slimvox import anatomy", "from . import a"])
+def test_imports_that_cannot_travel_are_refused(line: str) -> None:
+    with pytest.raises(ValueError, match=r"here, line 2: .* must be imported as"):
+        flatten(f"import torch\n{line}\n", "here")
+
+
+def test_saving_again_keeps_everything(pruned: Path, batch: dict[str, Tensor], tmp_path: Path) -> None:
+    model = AutoModel.from_pretrained(pruned)
+    with torch.no_grad():
+        model.layer_norm.weight.mul_(2)
+    model.save_pretrained(tmp_path)
+    for name in ("README.md", "kept_indices.json", "preprocessor_config.json", *travelling_files()):
+        assert (tmp_path / name).read_bytes() == (pruned / name).read_bytes()
+    before, after = (json.loads((path / "config.json").read_text()) for path in (pruned, tmp_path))
+    assert before == after
+    assert set(load_file(tmp_path / "model.safetensors")) == set(load_file(pruned / "model.safetensors"))
+    expected = model(**batch).last_hidden_state
+    assert torch.equal(AutoModel.from_pretrained(tmp_path)(**batch).last_hidden_state, expected)
+    ours = slimvox.load(tmp_path)
+    assert torch.equal(ours(batch["input_values"], batch["attention_mask"]).last_hidden_state, expected)
+    assert ours.dense_anatomy == slimvox.load(pruned).dense_anatomy
+
+
+def test_a_model_with_a_head_is_saved_and_its_encoder_loads_alone(pruned: Path, tmp_path: Path) -> None:
+    model = AutoModelForCTC.from_pretrained(pruned, vocab_size=7).eval()
+    model.save_pretrained(tmp_path)
+    waveforms = torch.randn(1, 2000)
+    again = AutoModelForCTC.from_pretrained(tmp_path)
+    assert torch.equal(again(waveforms).logits, model(waveforms).logits)
+    expected = slimvox.load(pruned)(waveforms).last_hidden_state
+    assert torch.equal(slimvox.load(tmp_path)(waveforms).last_hidden_state, expected)
+    assert torch.equal(AutoModel.from_pretrained(tmp_path)(waveforms).last_hidden_state, expected)
+    assert slimvox.load(tmp_path).anatomy == slimvox.load(pruned).anatomy
+
+
+def test_a_model_saved_in_half_precision_loads_in_slimvox(pruned: Path, tmp_path: Path) -> None:
+    AutoModel.from_pretrained(pruned, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    assert AutoModel.from_pretrained(tmp_path).dtype == torch.bfloat16
+    encoder = slimvox.load(tmp_path)
+    assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
+
+
+class Hub:
+    """Takes what would be uploaded."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, card: str | None = None) -> None:
+        self.files: dict[str, bytes] = {}
+
+        class Created:
+            repo_id = "someone/small"
+
+        def commit(_: Any, *, operations: Any, **__: Any) -> None:
+            for operation in operations:
+                self.files[operation.path_in_repo] = Path(operation.path_or_fileobj).read_bytes()
+
+        def load_card(*_: Any, **__: Any) -> ModelCard:
+            if card is None:
+                raise EntryNotFoundError("no README.md")
+            return ModelCard(card)
+
+        monkeypatch.setattr(HfApi, "create_repo", lambda *_, **__: Created())
+        monkeypatch.setattr(HfApi, "create_commit", commit)
+        monkeypatch.setattr(ModelCard, "load", load_card)
+
+
+@pytest.mark.parametrize("way", ["push_to_hub", "save_pretrained"])
+def test_pushing_uploads_code_and_card(
+    way: str, pruned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub(monkeypatch)
+    model = AutoModel.from_pretrained(pruned)
+    if way == "push_to_hub":
+        model.push_to_hub("someone/small")
+    else:
+        model.save_pretrained(tmp_path / "small", push_to_hub=True, repo_id="someone/small")
+    expected = {*travelling_files(), "config.json", "model.safetensors", "preprocessor_config.json"}
+    assert set(hub.files) == expected | {"README.md", "kept_indices.json"}
+    assert hub.files["README.md"] == (pruned / "README.md").read_bytes()
+
+
+def test_pushing_leaves_a_card_that_is_on_the_hub_alone(
+    pruned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub(monkeypatch, card="---\nlicense: mit\n---\n# My own words\n")
+    AutoModel.from_pretrained(pruned).push_to_hub("someone/small")
+    assert b"My own words" in hub.files["README.md"]
