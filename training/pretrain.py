@@ -140,7 +140,9 @@ def main() -> None:
     parser.add_argument("--targets", type=Path, required=True, help="folder that targets.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the log")
     parser.add_argument("--minutes", type=float, default=60.0, help="training time on the clock")
-    parser.add_argument("--initial", type=Path, help="checkpoint of an earlier run to start a new schedule from")
+    parser.add_argument(
+        "--initial", type=Path, help="checkpoint of an earlier run to start a new schedule from"
+    )
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seconds-per-batch", type=float, default=40.0)
     parser.add_argument("--crop-seconds", type=float, default=5.0)
