@@ -25,12 +25,12 @@ not normalised; output: 50 frames a second.
 
 ## How it was trained
 
-From scratch: {steps:,} updates on a CPU in several schedules, the last of {minutes:.0f} minutes; {hours_heard:.1f} hours
-of audio heard ({epochs:.1f} passes over 8.9 hours). For each frame, with 30 % of the frames hidden and other speech or
-noise mixed in in a part of the clips, it predicts what the encoder of OpenAI's Whisper base (MIT licence) computes for the
-clean speech: the cluster of the last layer (500 clusters, from the top layer), the cluster of the fourth layer (500
-clusters, from layer 7), and the last layer's values. No transcripts or other labels of the data below were used, but
-Whisper itself was trained on transcribed speech: the teacher is in part distilled from it.
+From scratch: {steps:,} updates on a CPU in several schedules, the last of {minutes:.0f} minutes; {hours_heard:.1f}
+hours of audio heard ({epochs:.1f} passes over 8.9 hours). For each frame, with spans of frames hidden and other speech
+or noise mixed into a part of the clips, it predicts what the encoder of OpenAI's Whisper base (MIT licence) computes
+for the clean speech: the cluster of the last layer (500 clusters, from the top layer), the cluster of the fourth layer
+(500 clusters, from layer 7), and the last layer's values. No transcripts or other labels of the data below were used,
+but Whisper itself was trained on transcribed speech: the teacher is in part distilled from it.
 
 | data | hours | licence |
 |---|---|---|
