@@ -49,7 +49,8 @@ def test_stretches_make_no_difference(data: st.DataObject) -> None:
     field, hop = 1, 1
     for _, kernel, stride in sizes:
         field, hop = field + (kernel - 1) * hop, hop * stride
-    samples = field + data.draw(st.integers(0, 40 * hop))
+    # The group norm of torch refuses a single position.
+    samples = field + data.draw(st.integers(strides[0], 40 * hop))
     waveforms = torch.randn(data.draw(st.integers(1, 3)), samples, dtype=torch.double) + 0.5
     whole = module(waveforms).detach()
     bytes_before = tiled_front_end.TILE_BYTES
