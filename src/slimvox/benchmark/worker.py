@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from slimvox.anatomy import SAMPLE_RATE_HZ
 from slimvox.benchmark.contenders import Contender, load_contender
 from slimvox.errors import SlimvoxError
-
-SAMPLE_RATE_HZ = 16_000
 
 
 class Worker:
