@@ -8,38 +8,65 @@ import torch
 from torch import Tensor, nn
 
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.cost import CostKind, EncoderSizes, cost, mac_costs, parameter_costs
+from slimvox.cost import BlockCosts, CostKind, EncoderSizes, mac_costs, parameter_costs
+from slimvox.latency.table import LatencyTable
+from slimvox.units import short_number
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostMeasure:
+    """How the cost of an encoder is told: in parameters, MACs, or nanoseconds on this machine."""
+
+    kind: CostKind = "params"
+    seconds: float = 10.0
+    """Length of the clip that MACs are counted for; latency is that of the table's clip."""
+    latency: LatencyTable | None = None
+    """For `latency` only."""
+
+    def __post_init__(self) -> None:
+        if (self.kind == "latency") != (self.latency is not None):
+            raise ValueError("`latency` must be a table for the kind 'latency', and None for the others")
+
+    def costs(self, anatomy: EncoderAnatomy, sizes: EncoderSizes | None = None) -> BlockCosts:
+        """By block, of an encoder as it is or with other (such as expected) sizes."""
+        if self.latency is not None:
+            return self.latency.costs(anatomy, sizes)
+        if self.kind == "macs":
+            return mac_costs(anatomy, self.seconds, sizes)
+        return parameter_costs(anatomy, sizes)
+
+    def cost(self, anatomy: EncoderAnatomy) -> int:
+        """Of an encoder as it is, rounded."""
+        return int(round(self.costs(anatomy).total))
+
+    def describe(self, cost: float) -> str:
+        """Such as '26.5M parameters'."""
+        if self.latency is not None:
+            return f"{cost / 1e6:.3g} ms for {self.latency.seconds:g} s of audio"
+        return f"{short_number(cost)} {'MACs' if self.kind == 'macs' else 'parameters'}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """What the pruned encoder may cost."""
 
-    kind: CostKind
+    measure: CostMeasure
     """What is counted."""
     target: float
-    """The highest cost allowed, in parameters or MACs."""
+    """The highest cost allowed."""
     dense_cost: int
     """The cost of the encoder that sparsity is measured against."""
-    seconds: float = 10.0
-    """Length of the clip that MACs are counted for."""
+    round_to: int = 1
+    """Widths and channels that are left shall be multiples of this, or all that there was."""
 
     @property
     def target_sparsity(self) -> float:
         """The share of the dense cost that has to go."""
         return 1 - self.target / self.dense_cost
 
-    def cost(self, anatomy: EncoderAnatomy) -> int:
-        """The cost of an encoder."""
-        return cost(anatomy, self.kind, seconds=self.seconds)
-
     def expected_sparsity(self, anatomy: EncoderAnatomy, sizes: EncoderSizes) -> Tensor:
         """s = 1 - E[cost] / dense cost, differentiable where the sizes are (see `Gates.expected_sizes`)."""
-        costs = (
-            parameter_costs(anatomy, sizes)
-            if self.kind == "params"
-            else mac_costs(anatomy, self.seconds, sizes)
-        )
+        costs = self.measure.costs(anatomy, sizes)
         sparsity: Tensor = 1 - torch.as_tensor(costs.total) / self.dense_cost
         return sparsity
 

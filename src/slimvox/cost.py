@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 from slimvox.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 
-CostKind = Literal["params", "macs"]
+CostKind = Literal["params", "macs", "latency"]
+"""What a budget counts. The first two are exact and follow here; the third is measured, see `slimvox.latency`."""
+CountedKind = Literal["params", "macs"]
 GATE_OUTPUTS = 8
 """Outputs of WavLM's projection for the gate of the position bias (two gates, four summed units each)."""
 
@@ -175,7 +177,7 @@ def macs(anatomy: EncoderAnatomy, seconds: float = 10.0) -> int:
     return int(mac_costs(anatomy, seconds).total)
 
 
-def cost(anatomy: EncoderAnatomy, kind: CostKind, *, seconds: float = 10.0) -> int:
+def cost(anatomy: EncoderAnatomy, kind: CountedKind, *, seconds: float = 10.0) -> int:
     """Either of the two by name; `seconds` matters for `macs` only."""
     return parameters(anatomy) if kind == "params" else macs(anatomy, seconds)
 

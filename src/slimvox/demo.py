@@ -5,18 +5,16 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
-from statistics import median
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from slimvox.anatomy import SAMPLE_RATE_HZ
 from slimvox.checkpoint import load
 from slimvox.distance import Distance
 from slimvox.embedded import audio_files
-from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
+from slimvox.latency import real_time_factors
 from slimvox.pruning import Control, PruneResult, prune
 from slimvox.units import short_number
 
@@ -27,6 +25,7 @@ ARMS: tuple[tuple[str, str, Control | None], ...] = (
 )
 """Directory name, title and control of each run."""
 SECONDS, ROUNDS = 10.0, 7
+"""Of the measurement of real-time factors."""
 MARKER = ".slimvox-demo"
 """An empty file by which a later demo knows that it may replace the directory."""
 
@@ -61,7 +60,7 @@ def run_demo(out: Path, *, max_steps: int | None, seed: int, console: Console) -
         )
     teacher = load("embedded")
     encoders = {"dense": teacher, **{name: result.encoder for name, result in results.items()}}
-    factors = real_time_factors(encoders)
+    factors = real_time_factors(encoders, seconds=SECONDS, rounds=ROUNDS)
     table = Table(title="The embedded teacher, dense and pruned", title_justify="left")
     for column in ("", "parameters", "MACs/10 s", "real-time factor", "relative error", "1 - cosine"):
         table.add_column(column, justify="left" if not column else "right")
@@ -92,18 +91,6 @@ def run_demo(out: Path, *, max_steps: int | None, seed: int, console: Console) -
 
 
 @torch.no_grad()
-def real_time_factors(encoders: dict[str, SpeechEncoder]) -> dict[str, float]:
-    """Seconds of computing per second of audio: medians over interleaved rounds, after a warm-up round."""
-    waveform = 0.1 * torch.randn(1, int(SAMPLE_RATE_HZ * SECONDS), generator=torch.Generator().manual_seed(0))
-    times: dict[str, list[float]] = {name: [] for name in encoders}
-    for _ in range(ROUNDS + 1):
-        for name, encoder in encoders.items():
-            began = time.perf_counter()
-            encoder(waveform)
-            times[name].append(time.perf_counter() - began)
-    return {name: median(rounds[1:]) / SECONDS for name, rounds in times.items()}
-
-
 def _make_room(out: Path) -> None:
     """Remove what an earlier demo left, and nothing else."""
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / MARKER).is_file())):

@@ -31,11 +31,13 @@ class TargetSettings:
     """What the pruned encoder may cost."""
 
     kind: CostKind = "params"
-    """`params` or `macs`."""
+    """`params`, `macs`, or `latency`: predicted from a table that the run measures on its machine."""
     keep: float = 0.28
     """The share of the dense encoder's cost that is kept, between 0 and 1."""
     seconds: float = 10.0
-    """Length in seconds of the clip that MACs are counted for."""
+    """Length in seconds of the clip that MACs and latency are counted for."""
+    round_to: int = 1
+    """Final head widths, feed-forward widths and channels are multiples of this (or as wide as they were)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,6 +267,7 @@ def _problems(recipe: Recipe) -> list[str]:
 
     check(0 < recipe.target.keep < 1, "target.keep", "between 0 and 1", recipe.target.keep)
     check(recipe.target.seconds > 0, "target.seconds", "above 0", recipe.target.seconds)
+    check(recipe.target.round_to >= 1, "target.round_to", "at least 1", recipe.target.round_to)
     check(bool(recipe.structures.enabled()), "structures", "such that at least one is on", "all off")
     check(
         0 < recipe.gates.initial_drop < 1, "gates.initial_drop", "between 0 and 1", recipe.gates.initial_drop

@@ -10,6 +10,7 @@ from slimvox.errors import SlimvoxError
 
 _SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 _AMOUNT = re.compile(r"^\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgb%]?)\s*$", re.IGNORECASE)
+_SPEED = re.compile(r"^\s*(\d+(?:\.\d*)?|\.\d+)\s*x?\s*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,18 @@ def parse_amount(text: str, name: str) -> Amount:
     if not suffix and number < 1:
         return Amount(value=number, is_share=True)
     return Amount(value=number * _SUFFIXES[suffix], is_share=False)
+
+
+def parse_speed(text: str, name: str) -> float:
+    """`4x`, `4` and `2.5x` as numbers above 1.
+
+    Raises:
+        SlimvoxError: if it is nothing of the kind; `name` is what the message calls it.
+    """
+    match = _SPEED.match(text)
+    if match is None or float(match[1]) <= 1:
+        raise SlimvoxError(f"`{name}` must be a speed-up above 1, such as 4x, but is {text!r} instead")
+    return float(match[1])
 
 
 def short_number(number: float) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from measures import MEASURES
 from models import config
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.budget import Budget, Lagrangian, scheduled_target
+from slimvox.budget import Budget, CostMeasure, Lagrangian, scheduled_target
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.cost import cost, sizes_of
 from slimvox.distance import hidden_state_distance
@@ -24,7 +25,8 @@ def anatomy() -> EncoderAnatomy:
 def test_multipliers_ascend_and_drive_the_sparsity_to_its_target(anatomy: EncoderAnatomy) -> None:
     """With no other loss, gates alone must settle at the target."""
     gates, lagrangian = Gates(anatomy, STRUCTURES), Lagrangian()
-    budget = Budget(kind="params", target=0.4 * cost(anatomy, "params"), dense_cost=cost(anatomy, "params"))
+    whole = cost(anatomy, "params")
+    budget = Budget(measure=CostMeasure(), target=0.4 * whole, dense_cost=whole)
     descent = torch.optim.Adam(gates.parameters(), lr=0.1)
     ascent = torch.optim.Adam(lagrangian.parameters(), lr=0.1, maximize=True)
     for step in range(400):
@@ -37,9 +39,10 @@ def test_multipliers_ascend_and_drive_the_sparsity_to_its_target(anatomy: Encode
     assert float(lagrangian.quadratic.detach()) > 0
 
 
-@pytest.mark.parametrize("kind", ["params", "macs"])
+@pytest.mark.parametrize("kind", MEASURES)
 def test_sparsity_of_an_open_encoder_is_zero(kind: str, anatomy: EncoderAnatomy) -> None:
-    budget = Budget(kind=kind, target=1.0, dense_cost=cost(anatomy, kind))  # type: ignore[arg-type]
+    measure = MEASURES[kind]
+    budget = Budget(measure=measure, target=1.0, dense_cost=measure.cost(anatomy))
     assert float(budget.expected_sparsity(anatomy, sizes_of(anatomy))) == pytest.approx(0.0, abs=1e-6)
     gates = Gates(anatomy, STRUCTURES)
     gates.log_alpha.data.fill_(30.0)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drawn import anatomies
+from measures import MEASURES
 from slimvox.anatomy import EncoderAnatomy
+from slimvox.budget import Budget, CostMeasure
 from slimvox.cost import cost, mac_costs, parameter_costs
 from slimvox.errors import SlimvoxError
 from slimvox.gates import STRUCTURES, Gates, check_reachable, final_masks, gate_groups, smallest_cost
@@ -102,42 +106,59 @@ def test_expected_size_is_the_mean_of_sampled_sizes(
 @given(
     anatomy=anatomies(),
     structures=st.sets(st.sampled_from(STRUCTURES), min_size=1),
-    kind=st.sampled_from(["params", "macs"]),
+    measure=st.sampled_from(list(MEASURES.values())),
     share=st.floats(0.0, 1.0),
+    round_to=st.sampled_from([1, 2, 4, 8]),
     seed=st.integers(0, 1000),
 )
 def test_final_masks_never_exceed_the_target(
-    anatomy: EncoderAnatomy, structures: set[str], kind: str, share: float, seed: int
+    anatomy: EncoderAnatomy,
+    structures: set[str],
+    measure: CostMeasure,
+    share: float,
+    round_to: int,
+    seed: int,
 ) -> None:
     groups = gate_groups(anatomy, structures)  # type: ignore[arg-type]
     scores = torch.randn(groups[-1].stop, generator=torch.Generator().manual_seed(seed))
-    smallest = smallest_cost(anatomy, groups, kind, seconds=1.0)  # type: ignore[arg-type]
-    target = smallest + share * (cost(anatomy, kind, seconds=1.0) - smallest)  # type: ignore[arg-type]
-    chosen = final_masks(
-        anatomy,
-        groups,
-        scores,
-        torch.full_like(scores, 0.7),
-        target=target,
-        kind=kind,
-        seconds=1.0,  # type: ignore[arg-type]
-    )
+    budget = Budget(measure=measure, target=0, dense_cost=measure.cost(anatomy), round_to=round_to)
+    smallest = smallest_cost(anatomy, groups, budget)
+    budget = replace(budget, target=smallest + share * (budget.dense_cost - smallest))
+    chosen = final_masks(anatomy, groups, scores, torch.full_like(scores, 0.7), budget)
     left = survivors(anatomy, chosen.masks).anatomy(anatomy)
-    assert cost(left, kind, seconds=1.0) == chosen.cost <= target  # type: ignore[arg-type]
+    assert measure.cost(left) == chosen.cost <= budget.target
+    for convolution, dense in zip(left.convolutions, anatomy.convolutions, strict=True):
+        assert_rounded(convolution.channels, dense.channels, round_to, gated="conv" in structures)
+    for layer, dense_layer in zip(left.layers, anatomy.layers, strict=True):
+        if layer.feed_forward:
+            assert_rounded(
+                layer.intermediate, dense_layer.intermediate, round_to, gated="intermediate" in structures
+            )
+        for head in layer.heads:
+            whole = anatomy.head_width
+            assert_rounded(head.qk, whole, round_to, gated="qk" in structures)
+            assert_rounded(head.vo, whole, round_to, gated="vo" in structures)
 
 
+def assert_rounded(size: int, dense: int, round_to: int, *, gated: bool) -> None:
+    assert size == dense or (gated and size % round_to == 0)
+
+
+@pytest.mark.parametrize("round_to", [1, 8])
 @pytest.mark.parametrize("kind", ["params", "macs"])
 @pytest.mark.parametrize("seed", range(3))
-def test_final_masks_come_within_half_a_percent(kind: str, seed: int) -> None:
+def test_final_masks_come_within_half_a_percent(kind: str, seed: int, round_to: int) -> None:
     from slimvox.checkpoint.transformers_reader import anatomy_from_config
 
     config = {"model_type": "wavlm", "hidden_size": 192, "num_attention_heads": 6, "intermediate_size": 768}
     anatomy = anatomy_from_config(config, "test", normalize_waveform=False)
     groups = gate_groups(anatomy, STRUCTURES)
     scores = torch.randn(groups[-1].stop, generator=torch.Generator().manual_seed(seed))
-    target = 0.28 * cost(anatomy, kind)  # type: ignore[arg-type]
-    chosen = final_masks(anatomy, groups, scores, torch.ones_like(scores), target=target, kind=kind)  # type: ignore[arg-type]
-    assert 0.995 * target <= chosen.cost <= target
+    measure = MEASURES[kind]
+    whole = measure.cost(anatomy)
+    budget = Budget(measure=measure, target=0.28 * whole, dense_cost=whole, round_to=round_to)
+    chosen = final_masks(anatomy, groups, scores, torch.ones_like(scores), budget)
+    assert 0.995 * budget.target <= chosen.cost <= budget.target
 
 
 def test_a_target_out_of_reach_is_named() -> None:
@@ -146,15 +167,16 @@ def test_a_target_out_of_reach_is_named() -> None:
     anatomy = anatomy_from_config({"model_type": "hubert"}, "test", normalize_waveform=False)
     groups = gate_groups(anatomy, {"intermediate"})
     with pytest.raises(SlimvoxError, match="can't be reached"):
-        check_reachable(anatomy, groups, "params", target=0.2 * 94e6)
+        check_reachable(
+            anatomy, groups, Budget(measure=CostMeasure(), target=0.2 * 94e6, dense_cost=94_000_000)
+        )
     with pytest.raises(SlimvoxError, match="can't be reached"):
         final_masks(
             anatomy,
             groups,
             torch.zeros(groups[-1].stop),
             torch.ones(groups[-1].stop),
-            target=1e6,
-            kind="params",
+            Budget(measure=CostMeasure(), target=1e6, dense_cost=94_000_000),
         )
 
 

@@ -216,7 +216,7 @@ def test_every_shipped_recipe_runs(recipe: str, teacher: Path, speech: Path, tmp
         ({"target_parameters": "0.1%"}, "can't be reached"),
         ({"target_parameters": "120%"}, "below what the dense encoder has"),
         ({"target_parameters": "lots"}, "a share such as 28%"),
-        ({"target_parameters": "28%", "target_macs": "28%"}, "not both"),
+        ({"target_parameters": "28%", "target_macs": "28%"}, "only one of"),
         ({"max_steps": 0}, "max_steps"),
         ({"device": "abacus"}, "`device` must be one of"),
         ({"precision": "int3"}, "`precision` must be one of"),

@@ -48,6 +48,8 @@ def difference(
 
 def well_conditioned(anatomy: EncoderAnatomy) -> bool:
     """Whether no layer norm runs over a few channels only (over one it gives its bias, exactly)."""
+    if anatomy.width < FEW_CHANNELS:
+        return False
     normed = anatomy.convolutions if anatomy.conv_norm == "layer" else anatomy.convolutions[-1:]
     return not any(1 < convolution.channels < FEW_CHANNELS for convolution in normed)
 

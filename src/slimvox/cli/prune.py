@@ -32,6 +32,8 @@ class PruneCommand:
     """Parameters to keep: a share of the dense encoder (28%) or a number (26.5M)."""
     target_macs: str | None = None
     """Multiply-accumulates to keep: a share (20%) or a number (15G, for 10 s of audio)."""
+    target_speed: str | None = None
+    """How many times faster than the dense encoder (4x), float32 on this machine; measured first, in about a minute."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
     """Override fields of the recipe, such as `--set prune.steps=1000 structures.conv=false`."""
     held_out: tuple[str, ...] = ()
@@ -64,6 +66,7 @@ class PruneCommand:
                 overrides=self.set,
                 target_parameters=self.target_parameters,
                 target_macs=self.target_macs,
+                target_speed=self.target_speed,
                 held_out=self.held_out,
                 device=self.device,
                 precision=self.precision,

@@ -74,6 +74,8 @@ def prune_summary(console: Console, result: PruneResult) -> None:
                 f"distance to the teacher {when}: relative error {distance.relative_error:.3f},"
                 f" 1 - cosine {distance.cosine:.3f} ({distance.seconds:.0f} s held out)"
             )
+    if result.speed_up is not None:
+        console.print(f"speed: {result.speed_up:.2f}x the dense encoder's, measured side by side")
     if result.skipped_files:
         counts = ", ".join(f"{count} {reason}" for reason, count in result.skipped_files.items())
         console.print(f"audio files skipped: {counts}")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.cost import CostKind, cost
+from slimvox.budget import Budget
 from slimvox.errors import SlimvoxError
 from slimvox.gates.gates import GateGroup, masks_from_vector
 from slimvox.masks import EncoderMasks
 from slimvox.surgery import survivors
-from slimvox.units import short_number
 
 TOLERANCE = 0.005
 """A final cost lies at most this share below the target, wherever the encoder is large enough for that."""
@@ -34,46 +33,37 @@ class FinalMasks:
 
 
 def final_masks(
-    anatomy: EncoderAnatomy,
-    groups: Sequence[GateGroup],
-    scores: Tensor,
-    values: Tensor,
-    *,
-    target: float,
-    kind: CostKind,
-    seconds: float = 10.0,
+    anatomy: EncoderAnatomy, groups: Sequence[GateGroup], scores: Tensor, values: Tensor, budget: Budget
 ) -> FinalMasks:
-    """Keep the gates of the highest scores, as many as the target cost allows.
+    """Keep the gates of the highest scores, as many as the budget allows.
 
     The cost is that of the encoder which surgery would leave, so a dimension in a closed head costs nothing. Where the
-    next structure in line is too large for what is left of the budget (a whole block, say), it is passed over
-    and the line
-    goes on, until the cost is within 0.5 % of the target.
+    next structure in line is too large for what is left of the budget (a whole block, say), it is passed over and the
+    line goes on, until the cost is within 0.5 % of the target. With `budget.round_to`, every width is rounded to the
+    nearest multiple while the budget is met, by its own best gates.
 
     Args:
         anatomy: the encoder's.
         groups: the layout of the gates.
         scores: (gates,), higher stays; log_alpha, for learned gates.
         values: (gates,), above 0, the scale of a gate that stays.
-        target: the highest cost allowed, in parameters or MACs.
-        kind: what `target` counts.
-        seconds: length of the clip for MACs.
+        budget: what may be left.
 
     Raises:
         SlimvoxError: if even the smallest encoder costs more than the target.
     """
     scores, values = scores.detach().float().cpu(), values.detach().float().cpu()
-    always = _always_open(groups, scores)
+    widths = _Widths(anatomy, groups, scores, budget.round_to)
+    always = widths.narrowest()
     order = [i for i in torch.argsort(scores, descending=True, stable=True).tolist() if not always[i]]
 
     def cost_of(opened: Tensor) -> int:
-        kept = survivors(anatomy, masks_from_vector(anatomy, groups, opened.float()))
-        return cost(kept.anatomy(anatomy), kind, seconds=seconds)
+        return _cost(anatomy, groups, widths.rounded(opened), budget)
 
     opened = always.clone()
     current = cost_of(opened)
-    if current > target:
-        raise SlimvoxError(_unreachable(kind, target, current))
+    if current > budget.target:
+        raise SlimvoxError(_unreachable(budget, current))
     for _ in range(ATTEMPTS):
         # The cost grows with every gate opened: bisect for how many more of the line fit.
         fits, fits_not = 0, len(order) + 1
@@ -82,55 +72,102 @@ def final_masks(
             trial = opened.clone()
             trial[order[:middle]] = True
             trial_cost = cost_of(trial)
-            if trial_cost <= target:
+            if trial_cost <= budget.target:
                 fits, current = middle, trial_cost
             else:
                 fits_not = middle
         opened[order[:fits]] = True
-        order = order[fits + 1 :]
-        if not order or current >= target * (1 - TOLERANCE / 5):
+        if fits == len(order) or current >= budget.target * (1 - TOLERANCE / 5):
             break
+        # The others of the same width would cost as much.
+        too_large = widths.unit_of[order[fits]]
+        order = [gate for gate in order[fits + 1 :] if widths.unit_of[gate] != too_large]
+    opened = widths.rounded(opened)
     masks = masks_from_vector(anatomy, groups, torch.where(opened, values, torch.zeros_like(values)))
-    return FinalMasks(masks=masks, cost=cost_of(opened), open=opened)
+    return FinalMasks(masks=masks, cost=_cost(anatomy, groups, opened, budget), open=opened)
 
 
-def smallest_cost(
-    anatomy: EncoderAnatomy, groups: Sequence[GateGroup], kind: CostKind, *, seconds: float = 10.0
-) -> int:
-    """The cost with every gate closed (but for one channel of each convolution)."""
-    size = groups[-1].stop
-    opened = _always_open(groups, torch.zeros(size))
-    kept = survivors(anatomy, masks_from_vector(anatomy, groups, opened.float()))
-    return cost(kept.anatomy(anatomy), kind, seconds=seconds)
+def smallest_cost(anatomy: EncoderAnatomy, groups: Sequence[GateGroup], budget: Budget) -> int:
+    """The cost with every gate closed (but for the fewest channels that each convolution may have)."""
+    scores = torch.zeros(groups[-1].stop)
+    return _cost(anatomy, groups, _Widths(anatomy, groups, scores, budget.round_to).narrowest(), budget)
 
 
-def check_reachable(
-    anatomy: EncoderAnatomy,
-    groups: Sequence[GateGroup],
-    kind: CostKind,
-    *,
-    target: float,
-    seconds: float = 10.0,
-) -> None:
+def check_reachable(anatomy: EncoderAnatomy, groups: Sequence[GateGroup], budget: Budget) -> None:
     """Raise `SlimvoxError` if the target is below what these gates can reach."""
-    smallest = smallest_cost(anatomy, groups, kind, seconds=seconds)
-    if smallest > target:
-        raise SlimvoxError(_unreachable(kind, target, smallest))
+    smallest = smallest_cost(anatomy, groups, budget)
+    if smallest > budget.target:
+        raise SlimvoxError(_unreachable(budget, smallest))
 
 
-def _always_open(groups: Sequence[GateGroup], scores: Tensor) -> Tensor:
-    """A convolution must keep a channel for anything to reach the output: its best gate stays open."""
-    opened = torch.zeros(groups[-1].stop, dtype=torch.bool)
-    for group in groups:
-        if group.structure == "conv":
-            opened[group.start + int(scores[group.slice].argmax())] = True
-    return opened
+class _Widths:
+    """Gates that make up one width together: the channels of a convolution, the dimensions of a head, and so on."""
+
+    def __init__(
+        self, anatomy: EncoderAnatomy, groups: Sequence[GateGroup], scores: Tensor, round_to: int
+    ) -> None:
+        self.round_to = round_to
+        self.size = groups[-1].stop
+        self.unit_of: list[int] = [0] * self.size
+        """Which width a gate belongs to; gates that stand alone have one of their own."""
+        self._units: list[tuple[bool, Tensor]] = []
+        """Per width with several gates: whether it must not vanish, and its gates, best first."""
+        number = 0
+        for group in groups:
+            for start, size in _spans(anatomy, group):
+                self.unit_of[start : start + size] = [number] * size
+                number += 1
+                if group.structure not in ("head", "attention", "feed_forward"):
+                    best_first = start + torch.argsort(
+                        scores[start : start + size], descending=True, stable=True
+                    )
+                    self._units.append((group.structure == "conv", best_first))
+
+    def narrowest(self) -> Tensor:
+        """A convolution must keep channels for anything to reach the output: its best stay open, (gates,) bool."""
+        opened = torch.zeros(self.size, dtype=torch.bool)
+        for must_stay, best_first in self._units:
+            if must_stay:
+                opened[best_first[: self.round_to]] = True
+        return opened
+
+    def rounded(self, opened: Tensor) -> Tensor:
+        """Every width at the nearest multiple, or at its full size; monotone in `opened`."""
+        if self.round_to == 1:
+            return opened
+        result = opened.clone()
+        for must_stay, best_first in self._units:
+            size, count = len(best_first), int(opened[best_first].sum())
+            multiple = (count + self.round_to // 2) // self.round_to * self.round_to
+            nearest = size if size - count <= abs(multiple - count) else multiple
+            result[best_first] = False
+            result[best_first[: max(nearest, self.round_to if must_stay else 0)]] = True
+        return result
 
 
-def _unreachable(kind: CostKind, target: float, smallest: int) -> str:
-    unit = "parameters" if kind == "params" else "MACs"
+def _spans(anatomy: EncoderAnatomy, group: GateGroup) -> Iterator[tuple[int, int]]:
+    """Start and number of the gates of each width in a group."""
+    if group.structure in ("qk", "vo"):
+        start = group.start
+        for head in anatomy.layers[group.index].heads:
+            size = head.qk if group.structure == "qk" else head.vo
+            yield start, size
+            start += size
+    elif group.structure == "head":
+        for gate in range(group.start, group.stop):
+            yield gate, 1
+    else:
+        yield group.start, group.stop - group.start
+
+
+def _cost(anatomy: EncoderAnatomy, groups: Sequence[GateGroup], opened: Tensor, budget: Budget) -> int:
+    kept = survivors(anatomy, masks_from_vector(anatomy, groups, opened.float()))
+    return budget.measure.cost(kept.anatomy(anatomy))
+
+
+def _unreachable(budget: Budget, smallest: int) -> str:
+    describe = budget.measure.describe
     return (
-        f"the target of {short_number(target)} {unit} can't be reached: with the structures chosen, at least"
-        f" {short_number(smallest)}"
-        f" remain; raise the target, or switch more structures on (such as `conv`)"
+        f"the target of {describe(budget.target)} can't be reached: with the structures chosen, at least"
+        f" {describe(smallest)} remain; raise the target, or switch more structures on (such as `conv`)"
     )

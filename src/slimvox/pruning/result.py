@@ -35,6 +35,8 @@ class PruneResult:
     """Distance to the teacher right after surgery; None where no audio was held out."""
     distance_after_finish: Distance | None
     """The same at the end."""
+    speed_up: float | None
+    """How many times faster than the dense encoder, measured; None where the target was no speed."""
     skipped_files: dict[str, int]
     """Audio files left out, by reason."""
 
@@ -80,6 +82,11 @@ def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices) 
         "seed": str(settings.seed),
         "distance to the teacher after stage 1": _distance_text(result.distance_after_prune),
         "distance to the teacher after stage 2": _distance_text(result.distance_after_finish),
+        **(
+            {}
+            if result.speed_up is None
+            else {"measured speed": f"{result.speed_up:.2f}x the dense encoder's"}
+        ),
         "audio files skipped": str(sum(result.skipped_files.values())),
     }
     card = model_card(

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.checkpoint import load_model
-from slimvox.cost import cost, macs, parameters
+from slimvox.cost import macs, parameters
 from slimvox.distance import Distance, hidden_state_distance
 from slimvox.distillation import Distillation, distilled_layers
 from slimvox.encoder import SpeechEncoder
@@ -28,12 +28,14 @@ from slimvox.kept_indices import KeptIndices
 from slimvox.pruning.accelerator import build_accelerator
 from slimvox.pruning.controls import Control, control_scores
 from slimvox.pruning.data import gather_audio
+from slimvox.pruning.machine_speed import latency_table, speed_up
+from slimvox.pruning.outcome import write_outcome
 from slimvox.pruning.progress import JsonLog, StageProgress
 from slimvox.pruning.result import PruneResult, RunSettings, write_result
 from slimvox.pruning.run_directory import RunDirectory
 from slimvox.pruning.stage import Stage
 from slimvox.pruning.student import Student
-from slimvox.pruning.target import aim
+from slimvox.pruning.target import WantedTarget, aim
 from slimvox.recipe import load_recipe
 from slimvox.surgery import slice_encoder
 from slimvox.units import short_number
@@ -53,6 +55,7 @@ def prune(
     overrides: Sequence[str] | Mapping[str, Any] = (),
     target_parameters: str | float | None = None,
     target_macs: str | float | None = None,
+    target_speed: str | float | None = None,
     held_out: Sequence[str | Path] = (),
     device: str = "auto",
     precision: str = "auto",
@@ -74,6 +77,8 @@ def prune(
         overrides: fields of the recipe to change, such as `["prune.steps=1000"]`.
         target_parameters: what is kept, as a share of the dense encoder ("28%", 0.28) or a number ("26.5M").
         target_macs: the same for multiply-accumulates (of a clip of `target.seconds`).
+        target_speed: how many times faster than the dense encoder ("4x"), float32, on the device of the run with its
+            number of threads; predicted from a table that the run first measures.
         held_out: audio to measure the distance to the teacher on; otherwise a part of `audio` is put aside.
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `float32` or `bf16` (autocast; weights and gates stay float32).
@@ -97,8 +102,15 @@ def prune(
         if max_steps < 1:
             raise SlimvoxError(f"`max_steps` must be at least 1, but is {max_steps} instead")
         chosen = chosen.limited_to(max_steps)
-    chosen, budget = aim(chosen, loaded.encoder, target_parameters, target_macs)
+    wanted = WantedTarget(parameters=target_parameters, macs=target_macs, speed=target_speed)
     accelerator = build_accelerator(device=device, precision=precision, log_directory=directory.run)
+    console = console or Console(quiet=True)
+    chosen, budget = aim(
+        chosen,
+        loaded.encoder,
+        wanted,
+        lambda seconds: latency_table(loaded.encoder.dense_anatomy, seconds, directory, accelerator, console),
+    )
     settings = RunSettings(
         model=loaded,
         recipe=chosen,
@@ -109,7 +121,7 @@ def prune(
         seed=seed,
         control=control,
     )
-    run = _Run(settings, accelerator, console or Console(quiet=True), checkpoint_seconds)
+    run = _Run(settings, accelerator, console, checkpoint_seconds)
     return run.execute()
 
 
@@ -133,6 +145,8 @@ class _Run:
         out, fingerprint = self.settings.out, self._fingerprint()
         if self.main:
             out.claim(fingerprint)
+            if self.settings.budget.measure.latency is not None:
+                out.save_latency(self.settings.budget.measure.latency)
         self.accelerator.wait_for_everyone()
         if not self.main:
             return self._stages(out.load_checkpoint())
@@ -255,9 +269,7 @@ class _Run:
             groups,
             scores,
             typical_open_value(log_alpha) if soft else torch.ones_like(log_alpha),
-            target=settings.budget.target,
-            kind=settings.budget.kind,
-            seconds=settings.budget.seconds,
+            settings.budget,
         )
         sliced = slice_encoder(encoder.cpu(), chosen.masks)
         self.kept = sliced.kept
@@ -285,6 +297,8 @@ class _Run:
         settings = self.settings
         encoder = encoder.eval().requires_grad_(False)
         distance = hidden_state_distance(self.teacher, encoder, self.held_out) if self.main else None
+        by_speed = self.main and settings.budget.measure.latency is not None
+        faster = speed_up(encoder, settings.budget.measure.seconds) if by_speed else None
         encoder = encoder.cpu()
         dense = encoder.dense_anatomy
         result = PruneResult(
@@ -296,9 +310,11 @@ class _Run:
             macs_10s_dense=macs(dense),
             distance_after_prune=self.distance_after_prune,
             distance_after_finish=distance,
+            speed_up=faster,
             skipped_files=settings.audio.skips.counts,
         )
         if self.main:
+            write_outcome(result, settings, self.accelerator.device)
             write_result(result, settings, self.kept)
         self.accelerator.wait_for_everyone()
         return result
@@ -306,7 +322,7 @@ class _Run:
     def _introduce(self, checkpoint: dict[str, Any] | None) -> None:
         """Say what is about to happen."""
         settings, budget = self.settings, self.settings.budget
-        anatomy, unit = self.teacher.anatomy, "parameters" if budget.kind == "params" else "MACs"
+        anatomy, measure = self.teacher.anatomy, budget.measure
         say = self.console.print
         say(
             f"{settings.model.name}: {anatomy.family}, {len(anatomy.layers)} layers,"
@@ -314,8 +330,8 @@ class _Run:
             highlight=False,
         )
         say(
-            f"target: {short_number(budget.target)} {unit}"
-            f" ({budget.target / cost(self.teacher.dense_anatomy, budget.kind, seconds=budget.seconds):.1%} of dense);"
+            f"target: {measure.describe(budget.target)}"
+            f" ({budget.target / measure.cost(self.teacher.dense_anatomy):.1%} of dense);"
             f" audio: {len(settings.audio.training)} clips, {settings.audio.training_seconds / 3600:.2f} h;"
             f" {self.accelerator.device.type}, {self.accelerator.mixed_precision.replace('no', 'float32')}",
             highlight=False,

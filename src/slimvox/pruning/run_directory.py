@@ -14,8 +14,10 @@ import torch
 
 from slimvox.checkpoint.directory import write_atomically
 from slimvox.errors import SlimvoxError
+from slimvox.latency import LatencyTable
 
 SETTINGS, CHECKPOINT, LOG, LOCK = "settings.json", "checkpoint.pt", "log.jsonl", "lock"
+LATENCY = "latency.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,27 @@ class RunDirectory:
         except Exception as error:  # a damaged zip, pickle or tensor, each with exceptions of its own
             raise SlimvoxError(f"{path} is damaged: delete {self.path} and start again") from error
         return state
+
+    def load_latency(self) -> LatencyTable | None:
+        """The table that an interrupted run measured; None if there is none.
+
+        Raises:
+            SlimvoxError: if it is damaged.
+        """
+        path = self.run / LATENCY
+        try:
+            return LatencyTable.from_dict(json.loads(path.read_text()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise SlimvoxError(f"{path} is damaged: delete {self.path} and start again") from error
+
+    def save_latency(self, table: LatencyTable) -> None:
+        """Keep the table, so that the run goes on with it after an interruption."""
+        try:
+            write_atomically(self.run / LATENCY, json.dumps(table.to_dict(), indent=1).encode())
+        except OSError as error:
+            raise SlimvoxError(f"`--out` {self.path} can't be written: {error.strerror}") from error
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from slimvox.audio import AudioBatches
 from slimvox.budget import scheduled_target
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
+from slimvox.gates.histogram import gate_histograms
 from slimvox.pruning.interrupts import RunInterrupted, StopRequests
 from slimvox.pruning.optimisers import build_optimisers, learning_rate
 from slimvox.pruning.progress import JsonLog, StageProgress
@@ -25,6 +26,8 @@ from slimvox.recipe import GateSettings, StageSettings
 
 NOISE_STREAM = 0x51_1A
 """Keeps the gates' noise apart from other uses of the run's seed."""
+GATE_HISTOGRAMS = 50
+"""About how many times stage 1 logs the distribution of its gates."""
 
 
 @dataclass
@@ -95,6 +98,7 @@ class Stage:
             SlimvoxError: if the loss is no longer finite.
         """
         saved = time.monotonic()
+        histogram_every = log_every * max(1, self.settings.steps // (GATE_HISTOGRAMS * log_every))
         with StopRequests() as stop:
             while self.step < self.settings.steps:
                 batch = next(batches)
@@ -102,7 +106,10 @@ class Stage:
                 self.step += 1
                 progress.advance(self.step, batch.seconds * self.accelerator.num_processes, values)
                 if self.step % log_every == 0 or self.step == self.settings.steps:
-                    record = {"stage": self.name, "step": self.step, **values}
+                    record: dict[str, object] = {"stage": self.name, "step": self.step, **values}
+                    due = self.step % histogram_every == 0 or self.step in (1, self.settings.steps)
+                    if self.student.gates is not None and due:
+                        record["gates"] = gate_histograms(self.student.gates)
                     log.write({**record, "audio_seconds_per_second": round(progress.audio_rate, 2)})
                     if self.accelerator.trackers:
                         self.accelerator.log(

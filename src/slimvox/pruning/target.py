@@ -2,58 +2,96 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from slimvox.budget import Budget
-from slimvox.cost import CostKind, cost
+from slimvox.budget import Budget, CostMeasure
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
 from slimvox.gates import check_reachable, gate_groups
-from slimvox.recipe import Recipe
-from slimvox.units import parse_amount, short_number
+from slimvox.latency import LatencyTable
+from slimvox.recipe import Recipe, TargetSettings
+from slimvox.units import parse_amount, parse_speed
+
+
+@dataclass(frozen=True, kw_only=True)
+class WantedTarget:
+    """What the caller asked for in place of the recipe's target; at most one of them."""
+
+    parameters: str | float | None = None
+    """A share of the dense encoder ("28%", 0.28) or a number ("26.5M")."""
+    macs: str | float | None = None
+    """The same for multiply-accumulates."""
+    speed: str | float | None = None
+    """How many times faster than the dense encoder ("4x", 4)."""
+
+    def __post_init__(self) -> None:
+        if sum(each is not None for each in (self.parameters, self.macs, self.speed)) > 1:
+            raise SlimvoxError("give only one of `target_parameters`, `target_macs` and `target_speed`")
+
+    def settings(self, recipe: TargetSettings) -> TargetSettings:
+        """The recipe's settings with the kind as asked for, and for a speed the share too."""
+        if self.parameters is not None:
+            return replace(recipe, kind="params")
+        if self.macs is not None:
+            return replace(recipe, kind="macs")
+        if self.speed is not None:
+            return replace(recipe, kind="latency", keep=1 / parse_speed(str(self.speed), "target_speed"))
+        return recipe
+
+    def share_of(self, whole: int, measure: CostMeasure, otherwise: float) -> float:
+        """What is kept of the dense encoder's cost `whole`."""
+        asked = self.macs if self.parameters is None else self.parameters
+        if asked is None:
+            return otherwise
+        name = "target_macs" if self.parameters is None else "target_parameters"
+        amount = parse_amount(str(asked), name).of(whole)
+        if not 0 < amount < whole:
+            raise SlimvoxError(
+                f"`{name}` must be below what the dense encoder has, {measure.describe(whole)}, but is"
+                f" {measure.describe(amount)} instead"
+            )
+        return amount / whole
 
 
 def aim(
     recipe: Recipe,
     encoder: SpeechEncoder,
-    target_parameters: str | float | None,
-    target_macs: str | float | None,
+    wanted: WantedTarget,
+    measure_latency: Callable[[float], LatencyTable],
 ) -> tuple[Recipe, Budget]:
     """The recipe with its target as asked for, and the budget that this means for an encoder.
+
+    Args:
+        recipe: the recipe.
+        encoder: what is to be pruned.
+        wanted: what the caller asked for.
+        measure_latency: gives the table of the dense encoder for clips of so many seconds; called for `latency` only.
 
     Raises:
         SlimvoxError: if the target makes no sense or can't be reached.
     """
-    if target_parameters is not None and target_macs is not None:
-        raise SlimvoxError("give `target_parameters` or `target_macs`, not both")
-    settings = recipe.target
-    if target_parameters is not None or target_macs is not None:
-        kind: CostKind = "params" if target_macs is None else "macs"
-        name = "target_parameters" if target_macs is None else "target_macs"
-        asked = parse_amount(str(target_parameters if target_macs is None else target_macs), name)
-        whole = cost(encoder.dense_anatomy, kind, seconds=settings.seconds)
-        keep = asked.of(whole) / whole
-        if not 0 < keep < 1:
-            raise SlimvoxError(
-                f"`{name}` must be below what the dense encoder has, {short_number(whole)}, but is"
-                f" {short_number(asked.of(whole))} instead"
-            )
-        settings = replace(settings, kind=kind, keep=keep)
-        recipe = replace(recipe, target=settings)
-    anatomy = encoder.anatomy
-    budget = Budget(
+    settings = wanted.settings(recipe.target)
+    groups = gate_groups(encoder.anatomy, recipe.structures.enabled())
+    if not groups:
+        raise SlimvoxError("the encoder has none of the structures that the recipe prunes; switch others on")
+    measure = CostMeasure(
         kind=settings.kind,
-        target=settings.keep * cost(encoder.dense_anatomy, settings.kind, seconds=settings.seconds),
-        dense_cost=cost(anatomy, settings.kind, seconds=settings.seconds),
         seconds=settings.seconds,
+        latency=measure_latency(settings.seconds) if settings.kind == "latency" else None,
+    )
+    whole = measure.cost(encoder.dense_anatomy)
+    settings = replace(settings, keep=wanted.share_of(whole, measure, settings.keep))
+    budget = Budget(
+        measure=measure,
+        target=settings.keep * whole,
+        dense_cost=measure.cost(encoder.anatomy),
+        round_to=settings.round_to,
     )
     if budget.target >= budget.dense_cost:
         raise SlimvoxError(
-            f"the target of {short_number(budget.target)} is not below what this encoder costs already,"
-            f" {short_number(budget.dense_cost)}; give a smaller target"
+            f"the target of {measure.describe(budget.target)} is not below what this encoder costs already,"
+            f" {measure.describe(budget.dense_cost)}; give a smaller target"
         )
-    groups = gate_groups(anatomy, recipe.structures.enabled())
-    if not groups:
-        raise SlimvoxError("the encoder has none of the structures that the recipe prunes; switch others on")
-    check_reachable(anatomy, groups, budget.kind, target=budget.target, seconds=budget.seconds)
-    return recipe, budget
+    check_reachable(encoder.anatomy, groups, budget)
+    return replace(recipe, target=settings), budget

@@ -1,0 +1,57 @@
+"""How fast encoders are where a run takes place: measured before it, to aim at a speed, and after it."""
+
+from __future__ import annotations
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from rich.console import Console
+
+from slimvox.anatomy import EncoderAnatomy
+from slimvox.encoder import SpeechEncoder
+from slimvox.latency import LatencyTable, measure_latency, real_time_factors
+from slimvox.pruning.run_directory import RunDirectory
+
+
+def latency_table(
+    dense: EncoderAnatomy,
+    seconds: float,
+    directory: RunDirectory,
+    accelerator: Accelerator,
+    console: Console,
+) -> LatencyTable:
+    """The table of an interrupted run, or a newly measured one; the same in all processes.
+
+    Args:
+        dense: the encoder with everything in it.
+        seconds: length of the clip.
+        directory: the run's.
+        accelerator: gives the device.
+        console: told what takes so long.
+    """
+    table = directory.load_latency()
+    if table is not None and table.seconds == seconds:
+        return table
+    shared: list[LatencyTable | None] = [None]
+    if accelerator.is_main_process:
+        console.print(
+            f"measuring how long encoders of this shape take here, {seconds:g} s of audio ...",
+            highlight=False,
+        )
+        measured = measure_latency(dense, seconds=seconds, device=accelerator.device)
+        console.print(
+            f"dense: {measured.nanoseconds(dense) / 1e6:.3g} ms on {measured.device}, {measured.threads} threads;"
+            f" the table misses encoders that it has not seen by {measured.error:.0%} (median)",
+            highlight=False,
+        )
+        shared = [measured]
+    broadcast_object_list(shared)
+    assert shared[0] is not None
+    return shared[0]
+
+
+def speed_up(encoder: SpeechEncoder, seconds: float) -> float:
+    """How many times faster than its dense encoder it is, measured in turns; weights do not matter for that."""
+    device = next(encoder.parameters()).device
+    dense = SpeechEncoder(encoder.dense_anatomy).to(device).eval()
+    factors = real_time_factors({"dense": dense, "pruned": encoder}, seconds=seconds)
+    return factors["dense"] / factors["pruned"]

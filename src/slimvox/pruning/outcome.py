@@ -1,0 +1,79 @@
+"""What a run measured and on what, as JSON beside its log: for pages and figures made later."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import slimvox
+from slimvox.benchmark.result import machine
+from slimvox.checkpoint.directory import write_atomically
+from slimvox.errors import SlimvoxError
+
+if TYPE_CHECKING:
+    from slimvox.pruning.result import PruneResult, RunSettings
+
+OUTCOME = "outcome.json"
+
+
+def write_outcome(result: PruneResult, settings: RunSettings, device: torch.device) -> None:
+    """Write distances, audio and environment of a run to `run/outcome.json`.
+
+    Raises:
+        SlimvoxError: if it can't be written.
+    """
+    path = settings.out.run / OUTCOME
+    try:
+        write_atomically(path, json.dumps(outcome(result, settings, device), indent=1).encode())
+    except OSError as error:
+        raise SlimvoxError(
+            f"{path} can't be written: {error.strerror}; make room, then repeat the same command"
+        ) from error
+
+
+def outcome(result: PruneResult, settings: RunSettings, device: torch.device) -> dict[str, Any]:
+    """Its content: `distance_after_prune`, `distance_after_finish`, `audio`, `environment`, as JSON types."""
+    import transformers
+
+    after_prune, after_finish = result.distance_after_prune, result.distance_after_finish
+    audio = settings.audio
+    return {
+        "distance_after_prune": asdict(after_prune) if after_prune else None,
+        "distance_after_finish": asdict(after_finish) if after_finish else None,
+        "audio": {
+            "clips": len(audio.training),
+            "hours": audio.training_seconds / 3600,
+            "skipped": dict(result.skipped_files),
+        },
+        "environment": {
+            "slimvox": slimvox.__version__,
+            "transformers": transformers.__version__,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            **machine(torch.get_num_threads()),
+        },
+    }
+
+
+def read_outcome(run: Path) -> dict[str, Any]:
+    """The content again; empty for runs of a slimvox that wrote none.
+
+    Args:
+        run: the folder `run` of the run's directory.
+
+    Raises:
+        SlimvoxError: if it is damaged.
+    """
+    path = run / OUTCOME
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
+    except (OSError, ValueError):
+        pass
+    raise SlimvoxError(f"{path} is damaged; delete it to do without what it says")
