@@ -17,8 +17,10 @@ from slimvox.cli.demo import DemoCommand
 from slimvox.cli.encode import EncodeCommand
 from slimvox.cli.evaluate import EvaluateCommand
 from slimvox.cli.export import ExportCommand
+from slimvox.cli.figures import FiguresCommand
 from slimvox.cli.inspect import InspectCommand
 from slimvox.cli.prune import PruneCommand
+from slimvox.cli.report import ReportCommand
 from slimvox.errors import SlimvoxError
 
 Command = (
@@ -28,6 +30,8 @@ Command = (
     | Annotated[EvaluateCommand, tyro.conf.subcommand("evaluate")]
     | Annotated[BenchmarkCommand, tyro.conf.subcommand("benchmark")]
     | Annotated[ExportCommand, tyro.conf.subcommand("export")]
+    | Annotated[ReportCommand, tyro.conf.subcommand("report")]
+    | Annotated[FiguresCommand, tyro.conf.subcommand("figures")]
     | Annotated[DemoCommand, tyro.conf.subcommand("demo")]
 )
 

@@ -36,7 +36,9 @@ def write_outcome(result: PruneResult, settings: RunSettings, device: torch.devi
 
 
 def outcome(result: PruneResult, settings: RunSettings, device: torch.device) -> dict[str, Any]:
-    """Its content: `distance_after_prune`, `distance_after_finish`, `audio`, `environment`, as JSON types."""
+    """Its content, as JSON types: `distance_after_prune`, `distance_after_finish`, `speed_up`, `audio`,
+    `environment`.
+    """
     import transformers
 
     after_prune, after_finish = result.distance_after_prune, result.distance_after_finish
@@ -44,6 +46,7 @@ def outcome(result: PruneResult, settings: RunSettings, device: torch.device) ->
     return {
         "distance_after_prune": asdict(after_prune) if after_prune else None,
         "distance_after_finish": asdict(after_finish) if after_finish else None,
+        "speed_up": result.speed_up,
         "audio": {
             "clips": len(audio.training),
             "hours": audio.training_seconds / 3600,

@@ -1,0 +1,47 @@
+"""`slimvox figures`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+
+@dataclass(frozen=True, kw_only=True)
+class FiguresCommand:
+    """Draw the paper's Figures 1 to 3 and a Pareto front from measured runs, as SVG and PNG.
+
+    figure1 (the gates' distribution, with and without the straight-through estimator) needs no run. figure2 is quality
+    against parameters, figure3 the effect of the straight-through estimator, pareto quality against every cost. Runs
+    that differ only in their seed become one point, runs that differ only in their target one line.
+    """
+
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN_OR_DIR...")] = ()
+    """Directories that `slimvox prune` wrote, or folders of such."""
+    out: Path
+    """Folder for the files; those of an earlier call are replaced."""
+    scores: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR...")] = ()
+    """Folders that `slimvox evaluate --out` wrote, of these and of other models; a folder `scores` in a run's directory
+    is found by itself."""
+    benchmark: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")] = ()
+    """Files that `slimvox benchmark --out` wrote, for the speed in the Pareto front."""
+    quality: str = "auto"
+    """`distance` to the teacher; `mini`, `superb_s` or `mean11`, the scores over all tasks; a metric such as pr; or
+    `auto`: the score over all tasks where every run has one, else the distance."""
+
+    def run(self, console: Console) -> None:
+        """Run the command."""
+        from slimvox.figures import choose_quality, draw_figures
+        from slimvox.report import read_runs, read_scores, read_speeds
+
+        runs = read_runs(self.runs)
+        quality = choose_quality(self.quality, runs, read_scores(self.scores, runs))
+        speeds = read_speeds(self.benchmark, runs)
+        drawn = draw_figures(runs, quality, speeds, self.out.expanduser())
+        for path in drawn.files:
+            console.print(f"written: {path}", soft_wrap=True, markup=False)
+        for remark in drawn.remarks:
+            console.print(remark, soft_wrap=True, markup=False)

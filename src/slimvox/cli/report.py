@@ -1,0 +1,45 @@
+"""`slimvox report`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from slimvox.errors import SlimvoxError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportCommand:
+    """Make one page about one or several runs: anatomy, training, gates, costs, scores, recipe.
+
+    The page is one HTML file that loads nothing else. Runs that are under way are shown as far as they have come.
+    """
+
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN_OR_DIR...")]
+    """Directories that `slimvox prune` wrote, or folders of such; several are compared side by side."""
+    out: Path = Path("report.html")
+    """The page; an earlier report is replaced."""
+    scores: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR...")] = ()
+    """Folders that `slimvox evaluate --out` wrote, of these and of other models; a folder `scores` in a run's directory
+    is found by itself."""
+    benchmark: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")] = ()
+    """Files that `slimvox benchmark --out` wrote."""
+
+    def run(self, console: Console) -> None:
+        """Run the command."""
+        from slimvox.report import read_runs, read_scores, read_speeds, report_page, write_report
+        from slimvox.report.write import check_out
+
+        if not self.runs:
+            raise SlimvoxError("no run given; give the directory of a run, or a folder of runs")
+        out = self.out.expanduser()
+        check_out(out)
+        runs = read_runs(self.runs)
+        page = report_page(runs, read_scores(self.scores, runs), read_speeds(self.benchmark, runs))
+        write_report(page, out)
+        what = runs[0].label if len(runs) == 1 else f"{len(runs)} runs"
+        console.print(f"{what}: written to {out} ({len(page) / 1e3:.0f} kB)", soft_wrap=True, markup=False)

@@ -1,0 +1,18 @@
+"""One page about one or several runs, from what they wrote."""
+
+from slimvox.report.page import report_page
+from slimvox.report.runs import RunRecord, read_runs
+from slimvox.report.scores import ScoreSet, read_scores
+from slimvox.report.speeds import Speed, read_speeds
+from slimvox.report.write import write_report
+
+__all__ = [
+    "RunRecord",
+    "ScoreSet",
+    "Speed",
+    "read_runs",
+    "read_scores",
+    "read_speeds",
+    "report_page",
+    "write_report",
+]

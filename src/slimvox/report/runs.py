@@ -1,0 +1,228 @@
+"""Runs as they lie on disk: what was asked for, what was logged, what came out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from slimvox.anatomy import EncoderAnatomy
+from slimvox.checkpoint.directory import is_slimvox_directory
+from slimvox.checkpoint.transformers_reader import read_json
+from slimvox.cost import macs, parameters
+from slimvox.distance import Distance
+from slimvox.errors import SlimvoxError
+from slimvox.pruning.outcome import read_outcome
+from slimvox.pruning.run_directory import LOG, SETTINGS
+
+STAGES = ("prune", "finish")
+DEPTH = 3
+"""How many folders below the one given runs are looked for."""
+CARD_DISTANCE = re.compile(
+    r"^\| distance to the teacher after stage (\d) \| relative error ([\d.]+), 1 - cosine ([\d.]+)"
+    r" \(all hidden states, (\d+) s",
+    re.MULTILINE,
+)
+"""A row of the model card; runs from before `outcome.json` have their distances only there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One run, finished or under way, or an encoder without the log of its run."""
+
+    directory: Path
+    label: str
+    """What the page calls it; no two of the same."""
+    finished: bool
+    anatomy: EncoderAnatomy | None
+    """None while the run is under way."""
+    dense: EncoderAnatomy | None
+    teacher: str
+    """What the model was pruned from, as the user called it; empty if unknown."""
+    recipe: Mapping[str, Any]
+    """Section to field to value; empty if unknown."""
+    seed: int | None
+    control: str | None
+    log: tuple[Mapping[str, Any], ...]
+    """Records of stage 1, then of stage 2."""
+    after_prune: Distance | None
+    """Distance to the teacher right after surgery."""
+    after_finish: Distance | None
+    """The same at the end."""
+    facts: Mapping[str, Any]
+    """Audio, environment and whatever else is known of the run, by name."""
+
+    def stage(self, name: str) -> tuple[Mapping[str, Any], ...]:
+        """The records of one stage, `prune` or `finish`."""
+        return self._stages.get(name, ())
+
+    @cached_property
+    def _stages(self) -> dict[str, tuple[Mapping[str, Any], ...]]:
+        return {name: tuple(record for record in self.log if record["stage"] == name) for name in STAGES}
+
+    @property
+    def surgery_step(self) -> int:
+        """The steps that stage 1 has taken: where stage 2 begins on an axis of both."""
+        records = self.stage("prune")
+        return int(records[-1]["step"]) if records else 0
+
+    @property
+    def parameters(self) -> int | None:
+        """Of the pruned encoder."""
+        return None if self.anatomy is None else parameters(self.anatomy)
+
+    @property
+    def macs_10s(self) -> int | None:
+        """Of the pruned encoder, for a clip of 10 s."""
+        return None if self.anatomy is None else macs(self.anatomy)
+
+
+def read_runs(paths: Sequence[Path]) -> tuple[RunRecord, ...]:
+    """Read runs; a folder of runs stands for all of them, in the order of their names.
+
+    Args:
+        paths: directories of runs, or folders with such in them.
+
+    Raises:
+        SlimvoxError: if one is not there, holds no run, or is damaged.
+    """
+    directories: list[Path] = []
+    for path in paths:
+        for directory in _runs_in(path.expanduser()):
+            if directory.resolve() not in {known.resolve() for known in directories}:
+                directories.append(directory)
+    labels = _labels(directories)
+    return tuple(_read(directory, label) for directory, label in zip(directories, labels, strict=True))
+
+
+def _runs_in(path: Path) -> list[Path]:
+    if not path.exists():
+        raise SlimvoxError(f"there is no {path}; give the directory of a run, or a folder of runs")
+    if not path.is_dir():
+        raise SlimvoxError(f"{path} is a file; give the directory of a run, or a folder of runs")
+    found = _search(path, DEPTH)
+    if not found:
+        raise SlimvoxError(
+            f"{path} holds no run of slimvox (a config.json that slimvox wrote, or run/{SETTINGS}), and no folder in it"
+            " does"
+        )
+    return found
+
+
+def _search(path: Path, depth: int) -> list[Path]:
+    if is_slimvox_directory(path) or any((path / "run" / name).is_file() for name in (LOG, SETTINGS)):
+        return [path]
+    if not depth:
+        return []
+    children = sorted(child for child in path.iterdir() if child.is_dir())
+    return [run for child in children for run in _search(child, depth - 1)]
+
+
+def _labels(directories: Sequence[Path]) -> list[str]:
+    """Each directory's name, with as many of its parents as it takes to tell it from the others."""
+    parts = [directory.resolve().parts for directory in directories]
+    length = 1
+    while True:
+        labels = ["/".join(each[-length:]) for each in parts]
+        if len(set(labels)) == len(labels) or length > max(map(len, parts)):
+            return labels
+        length += 1
+
+
+def _read(directory: Path, label: str) -> RunRecord:
+    run = directory / "run"
+    config = read_json(directory / "config.json") if is_slimvox_directory(directory) else {}
+    settings = _settings(run / SETTINGS)
+    fingerprint = settings.get("fingerprint", {})
+    asked = {**fingerprint, **config.get("run", {})}
+    try:
+        anatomy = EncoderAnatomy.from_dict(config["anatomy"]) if config else None
+        dense = EncoderAnatomy.from_dict(config["dense_anatomy"]) if config else None
+    except (KeyError, ValueError) as error:
+        raise SlimvoxError(f"{directory}/config.json is damaged: {error}") from error
+    outcome = read_outcome(run)
+    after_prune, after_finish = _distances(outcome, directory / "README.md")
+    speed_up = outcome.get("speed_up")
+    facts = {
+        **({} if speed_up is None else {"speed-up measured in the run": f"{speed_up:.2f}"}),
+        **outcome.get("environment", {}),
+        **(
+            {"precision": fingerprint["precision"].replace("no", "float32")}
+            if "precision" in fingerprint
+            else {}
+        ),
+        **({"processes": fingerprint["processes"]} if "processes" in fingerprint else {}),
+        **{f"audio {name}": value for name, value in outcome.get("audio", {}).items()},
+    }
+    return RunRecord(
+        directory=directory,
+        label=label,
+        finished=bool(config) and settings.get("status", "finished") == "finished",
+        anatomy=anatomy,
+        dense=dense,
+        teacher=str(config.get("teacher", {}).get("name") or ""),
+        recipe=asked.get("recipe") or {},
+        seed=asked.get("seed"),
+        control=asked.get("control"),
+        log=_log(run / LOG),
+        after_prune=after_prune,
+        after_finish=after_finish,
+        facts=facts,
+    )
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    settings = read_json(path)
+    if not isinstance(settings.get("fingerprint"), dict):
+        raise SlimvoxError(f"{path} is damaged: it does not say what the run was asked for")
+    return settings
+
+
+def _log(path: Path) -> tuple[Mapping[str, Any], ...]:
+    """The records, but for a last line that is still being written."""
+    if not path.is_file():
+        return ()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SlimvoxError(f"{path} can't be read: {error}") from error
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            if record["step"] < 1:
+                raise ValueError("no step")
+            if record["stage"] in STAGES:
+                records.append(record)
+        except (ValueError, TypeError, KeyError) as error:
+            if number == len(lines):
+                break
+            raise SlimvoxError(
+                f"{path} is damaged in line {number}; remove that line to do without it"
+            ) from error
+    return tuple(records)
+
+
+def _distances(outcome: Mapping[str, Any], card: Path) -> tuple[Distance | None, Distance | None]:
+    """After surgery and at the end."""
+    if outcome:
+        first, last = (outcome.get(f"distance_after_{stage}") for stage in ("prune", "finish"))
+        return (_distance(first) if first else None, _distance(last) if last else None)
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    found = {
+        stage: Distance(relative_error=float(error), cosine=float(cosine), seconds=float(seconds))
+        for stage, error, cosine, seconds in CARD_DISTANCE.findall(text)
+    }
+    return found.get("1"), found.get("2")
+
+
+def _distance(fields: Mapping[str, Any]) -> Distance:
+    return Distance(
+        relative_error=fields["relative_error"], cosine=fields["cosine"], seconds=fields["seconds"]
+    )

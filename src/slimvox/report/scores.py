@@ -1,0 +1,110 @@
+"""Score files of `slimvox evaluate`, and which run they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimvox.errors import SlimvoxError
+from slimvox.evaluation.report import overall
+from slimvox.evaluation.suite import TaskResult, mini_manifests, read_result
+from slimvox.evaluation.tasks import TASKS
+from slimvox.report.runs import RunRecord
+
+SCORES = "scores"
+"""Folder in a run's directory where its scores are found without being named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSet:
+    """The scores of one model."""
+
+    label: str
+    """What the page calls the model: the run's label, or what `slimvox evaluate` was given."""
+    run: RunRecord | None
+    """The run that the model came from, where it is among those on the page."""
+    parameters: int
+    suite: str
+    """`mini` or `official`."""
+    results: tuple[TaskResult, ...]
+    overall: Mapping[str, float]
+    """`superb_s` and `mean11`, or `mini`; empty where not every task is there."""
+
+    @property
+    def metrics(self) -> dict[str, Mapping[str, Any]]:
+        """Metric to title, mean, spread, chance and so on, see `TaskResult.scores`."""
+        return {metric: score for result in self.results for metric, score in result.scores.items()}
+
+
+def read_scores(paths: Sequence[Path], runs: Sequence[RunRecord]) -> tuple[ScoreSet, ...]:
+    """Read the scores in folders that `slimvox evaluate --out` wrote, and those in `scores` of the runs.
+
+    Raises:
+        SlimvoxError: if a folder is not there, has no scores, mixes models, or a file is damaged.
+    """
+    sets = []
+    for run in runs:
+        if (run.directory / SCORES).is_dir():
+            sets.append(_read(run.directory / SCORES, runs, run))
+    for path in paths:
+        if not path.is_dir():
+            raise SlimvoxError(
+                f"there is no folder {path} with scores; `slimvox evaluate MODEL --out DIR` writes one"
+            )
+        sets.append(_read(path, runs, None))
+    labels = [each.label for each in sets]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise SlimvoxError(f"there are several folders with scores of {twice[0]}; give one of them only")
+    return tuple(sets)
+
+
+def _read(directory: Path, runs: Sequence[RunRecord], run: RunRecord | None) -> ScoreSet:
+    found = [result for name in TASKS if (result := read_result(directory / f"{name}.json")) is not None]
+    if not found:
+        raise SlimvoxError(
+            f"{directory} has no scores (files such as pr.json, which `slimvox evaluate --out` writes)"
+        )
+    try:
+        configurations = [result.configuration for result in found]
+        models = {str(each["model_fingerprint"]) for each in configurations}
+        suites = {str(each["suite"]) for each in configurations}
+        model, parameters = str(configurations[0]["model"]), int(configurations[0]["parameters"])
+        own_data = any(_own_data(result) for result in found)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SlimvoxError(f"{directory} has a score file without {error}; evaluate again") from error
+    if len(models) > 1 or len(suites) > 1:
+        raise SlimvoxError(
+            f"{directory} mixes the scores of several models or suites; give a folder for each"
+        )
+    run = run or run_of(model, parameters, runs)
+    return ScoreSet(
+        label=run.label if run else model,
+        run=run,
+        parameters=parameters,
+        suite=suites.pop(),
+        results=tuple(found),
+        overall=overall(found, own_data=own_data),
+    )
+
+
+def run_of(model: str, parameters: int, runs: Sequence[RunRecord]) -> RunRecord | None:
+    """The run whose model a user called `model`: the same directory, or one of the same name and size."""
+    for run in runs:
+        if Path(model).expanduser().resolve() == run.directory.resolve():
+            return run
+    alike = [
+        run
+        for run in runs
+        if run.directory.resolve().name == Path(model).name and run.parameters == parameters
+    ]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _own_data(result: TaskResult) -> bool:
+    """Whether a task of mini-SUPERB ran on the user's own tables."""
+    if result.configuration["suite"] != "mini":
+        return False
+    return list(result.configuration["data"]) != [path.stem for path in mini_manifests(result.task)]

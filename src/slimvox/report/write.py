@@ -1,0 +1,35 @@
+"""Write the page to a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from slimvox.checkpoint.directory import write_atomically
+from slimvox.errors import SlimvoxError
+from slimvox.report.page import GENERATOR
+
+
+def check_out(out: Path) -> None:
+    """Raise SlimvoxError if a page can't go to `out`: a directory, or a file that no report wrote."""
+    if out.is_dir():
+        raise SlimvoxError(f"`--out` {out} is a directory; give a file such as {out / 'report.html'}")
+    if not out.exists():
+        return
+    with out.open("rb") as file:
+        start = file.read(1000)
+    if f'content="{GENERATOR}'.encode() not in start:
+        raise SlimvoxError(f"`--out` {out} is there already, and no report of slimvox; give another file")
+
+
+def write_report(page: str, out: Path) -> None:
+    """Write a page; an earlier report in its place is replaced.
+
+    Raises:
+        SlimvoxError: if something else is there, or it can't be written.
+    """
+    check_out(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, page.encode())
+    except OSError as error:
+        raise SlimvoxError(f"`--out` {out} can't be written: {error.strerror}") from error
