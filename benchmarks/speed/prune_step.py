@@ -1,0 +1,169 @@
+"""One step of stage 1 on an encoder of WavLM-Base+'s size: as slimvox does it, and the plain way."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from shapes import base_plus
+from torch import Tensor, nn
+
+from slimvox.budget import Budget, CostMeasure
+from slimvox.distillation import Distillation, distilled_layers
+from slimvox.encoder import SpeechEncoder
+from slimvox.encoder.attention import SelfAttention
+from slimvox.gates import Gates
+from slimvox.masks import EncoderMasks
+from slimvox.pruning.accelerator import build_accelerator
+from slimvox.pruning.optimisers import build_optimisers
+from slimvox.pruning.stage import Stage
+from slimvox.pruning.student import Student
+from slimvox.recipe import load_recipe
+
+BATCH, SECONDS = 4, 8.0
+
+
+def compare(runs: int, structures: str) -> dict[str, list[float]]:
+    """Seconds of interleaved steps by way, after one of each that is not counted.
+
+    Args:
+        runs: timed steps of each.
+        structures: `paper` (front end trained, not gated) or `fast` (gated too).
+    """
+    waveforms = 0.1 * torch.randn(BATCH, int(16_000 * SECONDS), generator=torch.Generator().manual_seed(0))
+    ways = {"plain": plain_step(structures), "slimvox": slimvox_step(structures)}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(runs + 1):
+        for name, step in ways.items():
+            began = time.perf_counter()
+            step(waveforms)
+            if number:
+                times[name].append(time.perf_counter() - began)
+    return times
+
+
+def slimvox_step(structures: str) -> Callable[[Tensor], object]:
+    """The training loop's own step."""
+    accelerator = build_accelerator(device="cpu", precision="auto", log_directory=Path("."))
+    teacher, student, recipe = _parts(structures)
+    stage = Stage(
+        name="prune",
+        student=student,
+        teacher=teacher,
+        settings=recipe.prune,
+        gate_settings=recipe.gates,
+        target_sparsity=0.72,
+        seed=0,
+        accelerator=accelerator,
+    )
+    return stage._train_step
+
+
+def plain_step(structures: str) -> Callable[[Tensor], object]:
+    """Float32, attention with its scores and softmax written out, masks multiplied onto activations."""
+    teacher, student, recipe = _parts(structures)
+    encoder, gates = student.encoder, student.gates
+    assert gates is not None and student.budget is not None and student.lagrangian is not None
+    for model in (teacher, encoder):
+        for layer in model.layers:
+            layer.attention = PlainAttention(layer.attention)
+    optimisers = build_optimisers(student, recipe.prune, recipe.gates)
+
+    def step(waveforms: Tensor) -> None:
+        with torch.no_grad():
+            wanted = teacher(waveforms)
+        with masked_activations(encoder, gates.sample()):
+            output = encoder(waveforms)
+        sparsity = student.budget.expected_sparsity(encoder.anatomy, gates.expected_sizes())
+        loss = student.distillation(output, wanted).total + student.lagrangian(sparsity, 0.1)
+        loss.backward()
+        nn.utils.clip_grad_norm_(student.weights(), recipe.prune.gradient_clip)
+        for optimiser in optimisers.values():
+            optimiser.step()
+            optimiser.zero_grad()
+
+    return step
+
+
+class PlainAttention(nn.Module):
+    """Self-attention as papers write it, with the parameters of a `SelfAttention` of equal heads."""
+
+    def __init__(self, fast: SelfAttention) -> None:
+        super().__init__()
+        self.heads, self.scale = fast.heads, fast.scale
+        self.q_proj, self.k_proj, self.v_proj = fast.q_proj, fast.k_proj, fast.v_proj
+        self.out_proj, self.gate = fast.out_proj, fast.gate
+
+    def forward(self, x: Tensor, position_bias: Tensor | None, padding_bias: Tensor | None) -> Tensor:
+        """See `SelfAttention.forward`."""
+        q, k, v = (
+            each(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for each in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        scores = q @ k.transpose(-1, -2) * self.scale
+        if self.gate is not None:
+            scores = scores + self.gate(x, position_bias)
+        if padding_bias is not None:
+            scores = scores + padding_bias
+        return self.out_proj((F.softmax(scores, -1) @ v).transpose(1, 2).flatten(2))
+
+
+@contextlib.contextmanager
+def masked_activations(encoder: SpeechEncoder, masks: EncoderMasks) -> Iterator[None]:
+    """Multiply what the masked modules put out, or take in, while the context is open."""
+    handles = []
+
+    def scale_output(module: nn.Module, mask: Tensor) -> None:
+        handles.append(module.register_forward_hook(lambda *call: call[2] * mask))
+
+    def scale_input(module: nn.Module, mask: Tensor) -> None:
+        handles.append(module.register_forward_pre_hook(lambda *call: (call[1][0] * mask,)))
+
+    for layer, mask in zip(encoder.feature_extractor.conv_layers, masks.conv, strict=True):
+        if mask is not None:
+            scale_output(layer, mask[:, None])
+    for layer, layer_masks in zip(encoder.layers, masks.layers, strict=True):
+        attention, feed_forward = layer.attention, layer.feed_forward
+        scale_output(attention, layer_masks.attention)
+        scale_output(attention.q_proj, layer_masks.qk)
+        scale_input(attention.out_proj, layer_masks.vo)
+        scale_input(attention.out_proj, layer_masks.head.repeat_interleave(encoder.anatomy.head_width))
+        scale_output(feed_forward, layer_masks.feed_forward)
+        scale_input(feed_forward.output_dense, layer_masks.intermediate)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def table(runs: int) -> str:
+    """Markdown."""
+    lines = ["| structures | plain way, s | slimvox, s | ratio of medians |", "|---|---|---|---|"]
+    for structures in ("paper", "fast"):
+        times = {name: median(each) for name, each in compare(runs, structures).items()}
+        ratio = times["plain"] / times["slimvox"]
+        lines.append(f"| `{structures}` | {times['plain']:.2f} | {times['slimvox']:.2f} | {ratio:.2f}x |")
+    return "\n".join(lines)
+
+
+def _parts(structures: str):  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    anatomy, recipe = base_plus(), load_recipe(structures)
+    teacher = SpeechEncoder(anatomy).requires_grad_(False)
+    gates = Gates(anatomy, recipe.structures.enabled())
+    measure = CostMeasure()
+    whole = measure.cost(anatomy)
+    student = Student(
+        copy.deepcopy(teacher).requires_grad_(True),
+        Distillation(anatomy.width, distilled_layers(len(anatomy.layers))),
+        gates=gates,
+        budget=Budget(measure=measure, target=0.28 * whole, dense_cost=whole),
+    )
+    return teacher, student, recipe
