@@ -10,11 +10,11 @@ import torch
 from slimvox.anatomy import EncoderAnatomy, HeadAnatomy, dense_layer
 from slimvox.checkpoint import load, write_slimvox_directory
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
-from slimvox.cost import parameters
+from slimvox.cost import CountedKind, cost
 from slimvox.encoder import SpeechEncoder
 
-KEEP = 0.28
-"""The share of the dense parameters that every small shape comes within 0.5 % of, from below."""
+PARAMETERS, MACS = 0.28, 0.20
+"""What `paper` keeps of the dense encoder's parameters, and `fast` of its MACs."""
 
 
 def base_plus() -> EncoderAnatomy:
@@ -22,8 +22,14 @@ def base_plus() -> EncoderAnatomy:
     return anatomy_from_config({"model_type": "wavlm"}, "WavLM Base+", normalize_waveform=False)
 
 
-def even(*, channels: int, heads: int) -> EncoderAnatomy:
-    """Every convolution with so many channels, every layer with so many whole heads, and what is left for the FFN."""
+def even(*, channels: int, heads: int, kind: CountedKind = "params") -> EncoderAnatomy:
+    """Every convolution with so many channels, every layer with so many whole heads, and what is left for the FFN.
+
+    Args:
+        channels: of each convolution.
+        heads: of each layer.
+        kind: whether the encoder keeps `PARAMETERS` of the parameters or `MACS` of the MACs.
+    """
     dense = base_plus()
     return _filled(
         replace(
@@ -31,7 +37,8 @@ def even(*, channels: int, heads: int) -> EncoderAnatomy:
             convolutions=tuple(replace(each, channels=channels) for each in dense.convolutions),
             layers=(dense_layer(heads=heads, head_width=dense.head_width, intermediate=1),)
             * len(dense.layers),
-        )
+        ),
+        kind,
     )
 
 
@@ -75,9 +82,9 @@ def write(anatomy: EncoderAnatomy, directory: Path) -> Path:
     return directory
 
 
-def _filled(anatomy: EncoderAnatomy) -> EncoderAnatomy:
-    """The widest FFNs with which the encoder stays below its share of the parameters."""
-    target = KEEP * parameters(base_plus())
+def _filled(anatomy: EncoderAnatomy, kind: CountedKind) -> EncoderAnatomy:
+    """The widest FFNs with which the encoder stays below its share."""
+    target = (PARAMETERS if kind == "params" else MACS) * cost(base_plus(), kind)
 
     def with_width(width: int) -> EncoderAnatomy:
         layers = tuple(replace(layer, intermediate=width) for layer in anatomy.layers)
@@ -86,5 +93,5 @@ def _filled(anatomy: EncoderAnatomy) -> EncoderAnatomy:
     low, high = 1, anatomy.width * 4
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if parameters(with_width(middle)) <= target else (low, middle)
+        low, high = (middle, high) if cost(with_width(middle), kind) <= target else (low, middle)
     return with_width(low)
