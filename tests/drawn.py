@@ -90,3 +90,22 @@ def masks_for(draw: st.DrawFn, anatomy: EncoderAnatomy) -> EncoderMasks:
             for layer in anatomy.layers
         ),
     )
+
+
+def uneven_masks(anatomy: EncoderAnatomy) -> EncoderMasks:
+    """Always the same: heads of unequal width, one of them gone, and another share of each layer's feed-forward."""
+    layers = []
+    for index, layer in enumerate(anatomy.layers):
+        head = torch.ones(len(layer.heads))
+        head[index % len(head)] = 0.0
+        layers.append(
+            LayerMasks(
+                attention=None,
+                head=head,
+                qk=(torch.arange(layer.qk) % (index + 2) > 0).float(),
+                vo=(torch.arange(layer.vo) % 3 > 0).float(),
+                feed_forward=None,
+                intermediate=(torch.arange(layer.intermediate) % (index + 3) > 0).float(),
+            )
+        )
+    return EncoderMasks(conv=(None,) * len(anatomy.convolutions), layers=tuple(layers))

@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 
 import models
 import slimvox
-from slimvox.checkpoint import load_model
+from slimvox.checkpoint import load_model, write_slimvox_directory
+from slimvox.checkpoint.empty import empty_encoder
+from slimvox.encoder import SpeechEncoder
 
 
 def states(encoder: Any) -> tuple[torch.Tensor, ...]:
@@ -103,6 +105,31 @@ def test_a_row_of_nothing_but_padding_gives_no_nan(tmp_path: Path) -> None:
     output = encoder(torch.randn(2, 2000), torch.tensor([[True], [False]]).expand(2, 2000))
     assert torch.isfinite(output.last_hidden_state).all()
     assert not output.frame_mask[1].any()
+
+
+@pytest.mark.parametrize("written_by", ["transformers", "slimvox"])
+@pytest.mark.parametrize(("family", "layout"), [("wavlm", "base"), ("hubert", "large")])
+def test_loading_leaves_nothing_uninitialised(
+    written_by: str, family: str, layout: str, tmp_path: Path
+) -> None:
+    directory = models.directory(tmp_path / "original", family, layout)
+    expected = slimvox.load(directory)
+    if written_by == "slimvox":
+        directory = tmp_path / "ours"
+        write_slimvox_directory(expected, directory, kept_indices={}, model_card="")
+    torch.use_deterministic_algorithms(True)  # fresh memory is filled with NaN
+    try:
+        assert empty_encoder(expected.anatomy).layers[0].feed_forward.output_dense.weight.isnan().all()
+        encoder = slimvox.load(directory)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    built = SpeechEncoder(expected.anatomy).eval()  # buffers and flags of a plain one
+    for (name, ours), (_, plain) in zip(encoder.named_parameters(), built.named_parameters(), strict=True):
+        assert torch.equal(ours, expected.get_parameter(name))
+        assert (ours.dtype, ours.requires_grad, ours.device) == (plain.dtype, True, plain.device)
+    for (name, ours), (_, plain) in zip(encoder.named_buffers(), built.named_buffers(), strict=True):
+        assert torch.equal(ours, plain), name
+    assert same(encoder, expected)
 
 
 def break_config(directory: Path, **changes: Any) -> None:

@@ -133,10 +133,10 @@ def _head(arguments: argparse.Namespace) -> str:
     return (
         "# Speed\n\nWritten by `python benchmarks/speed/run.py`; see there for the arguments. One run of the script, on"
         f" {told['processor']}, {told['threads']} threads, torch {told['torch']}, Python {platform.python_version()}.\n"
-        "The shapes have random weights: `paper` keeps 28 % of the parameters and the whole front end, `fast` 20 % of the\n"
-        "MACs, as the recipes do; `fast-28-N` keep 28 % of the parameters and N channels in the front end; `uneven` has the\n"
-        "widths of an encoder really pruned, `uneven-8` the same in multiples of 8. Speed-ups are ratios of medians to the\n"
-        "first row."
+        "The shapes have random weights: `paper` keeps 28 % of the parameters and the whole front end, `fast` 20 % of\n"
+        "the MACs, as the recipes do; `fast-28-N` keep 28 % of the parameters and N channels of the front end;\n"
+        "`uneven` has the widths of an encoder really pruned, `uneven-8` the same in multiples of 8. Speed-ups are\n"
+        "ratios of medians to the first row."
     )
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
+import slimvox
 from slimvox.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
 from slimvox.benchmark import BenchmarkResult, Contender, Measurement, benchmark
 from slimvox.benchmark.blocks import BLOCKS, BlockTimer, block_costs
-from slimvox.benchmark.contenders import load_contender
+from slimvox.benchmark.contenders import load_contender, short_names
 from slimvox.benchmark.result import ContenderReport
 from slimvox.checkpoint.directory import write_slimvox_directory
+from slimvox.checkpoint.resolve import find_anatomies
 from slimvox.checkpoint.transformers_config import transformers_config
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.cli.main import run as command
@@ -113,7 +116,7 @@ def test_the_transformers_contender_is_the_model_itself(tmp_path: Path) -> None:
     waveforms = torch.randn(1, 8000)
     expected = model(waveforms, output_hidden_states=True).hidden_states
     for backend in ("transformers", "torch"):
-        loaded = load_contender(Contender(model=str(tmp_path), backend=backend), threads=1)  # type: ignore[arg-type]
+        loaded = load_contender(Contender(model=str(tmp_path), backend=backend, name="tiny"), threads=1)  # type: ignore[arg-type]
         states = loaded.run(waveforms.numpy()).hidden_states  # type: ignore[attr-defined]
         for ours, theirs in zip(states, expected, strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
@@ -160,6 +163,11 @@ def test_speed_ups_are_ratios_of_medians() -> None:
         (["--backends", "tensorflow"], "must be of torch"),
         (["--against", "no/such/dir/here"], "no directory"),
         (["--threads", "0"], "at least 1"),
+        (["--seconds", "nan"], "at least 0.1 s"),
+        (["--seconds", "inf"], "at least 0.1 s"),
+        (["--batch", "0"], "at least 1"),
+        (["--out", "no/such/directory/speed.json"], "can't be written"),
+        (["--out", "."], "can't be written"),
     ],
 )
 def test_bad_input_is_one_sentence(
@@ -168,6 +176,43 @@ def test_bad_input_is_one_sentence(
     assert command(["benchmark", str(directory), *arguments]) == 2
     errors = capfd.readouterr().err
     assert said in errors and "Traceback" not in errors
+
+
+def test_two_models_of_one_name_are_told_apart() -> None:
+    assert short_names(["a/small", "b/small", "embedded", "runs/large"]) == {
+        "a/small": "a/small",
+        "b/small": "b/small",
+        "embedded": "embedded",
+        "runs/large": "large",
+    }
+
+
+def test_a_benchmark_of_nothing_is_refused() -> None:
+    with pytest.raises(SlimvoxError, match="must be a model"):
+        benchmark([])
+    with pytest.raises(SlimvoxError, match="must be a model and a backend"):
+        benchmark(["embedded"], backends=[])
+
+
+def test_onnx_is_asked_for_before_anything_is_measured(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "onnxruntime" else found(name, *rest)
+    )
+    assert command(["benchmark", str(directory), "--backends", "torch,onnx"]) == 2
+    assert 'pip install "slimvox[onnx]"' in " ".join(capfd.readouterr().err.split())
+
+
+def test_what_a_model_is_made_of_is_known_without_its_weights(directory: Path, tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    encoder = slimvox.load(directory)
+    (directory / "model.safetensors").unlink()
+    assert find_anatomies(directory) == (encoder.anatomy, encoder.dense_anatomy)
+    AutoModel.from_config(transformers_config(anatomy())).save_pretrained(tmp_path / "dense")
+    assert find_anatomies(tmp_path / "dense") == (anatomy(), anatomy())
 
 
 def test_the_command_prints_tables_and_json(directory: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,14 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
 ) -> None:
     (tmp_path / "recordings").mkdir()
     out = ["--out", str(tmp_path / "model.onnx")]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "config.json").write_text('{"model_type": "whisper"}')
+    elsewhere = str(tmp_path / "elsewhere")
     cases: list[tuple[list[str], str]] = [
+        (["export", elsewhere, *out], "must be one of wav2vec2, hubert, wavlm, but is 'whisper'"),
+        (["export", elsewhere, "--heads", *out], "must be one of wav2vec2, hubert, wavlm, but is 'whisper'"),
+        (["export", str(model), "--heads", *out], "there is no task head in it"),
+        (["export", str(model), "--layers", "none", *out], "nothing to export"),
         (["export", "/no/such/model", *out], "there is no directory"),
         (["export", str(tmp_path / "recordings"), *out], "no config.json"),
         (["export", str(model), "--opset", "11", *out], "must be from 18"),
@@ -66,7 +73,20 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
         text = said(capsys)
         assert message in text, (arguments, text)
         assert "Traceback" not in text
-    assert [path.name for path in tmp_path.iterdir()] == ["recordings"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "recordings"]
+
+
+def test_a_head_is_mentioned_and_exported_when_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models.model("hubert", head="ctc", vocab_size=9).save_pretrained(tmp_path)
+    assert run(["export", str(tmp_path), "--layers", "last"]) == 0
+    assert "the model's task head (ForCTC) was left out; --heads exports it" in said(capsys)
+    assert run(["export", str(tmp_path), "--heads", "--int8", "--force"]) == 0
+    text = said(capsys)
+    assert f"written to {tmp_path / 'model-int8.onnx'}" in text
+    assert "returns logits worst difference" in text and "int8 changes the logits by" in text
+    assert "left out" not in text
 
 
 def test_an_unknown_format_is_explained_by_the_parser() -> None:

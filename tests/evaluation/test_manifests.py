@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation_tables import write_table
 from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import Clip, Segment, Turn, VerificationSet
 from slimvox.evaluation.manifests import parse_slots, read_task_manifest
@@ -112,3 +113,15 @@ def test_no_manifest_no_task(tmp_path: Path) -> None:
         read_task_manifest("ks", tmp_path / "none.tsv", tmp_path)
     with pytest.raises(SlimvoxError, match="there is no task xx"):
         read_task_manifest("xx", tmp_path / "none.tsv", tmp_path)
+
+
+def test_a_column_gives_recordings_their_channels(tmp_path: Path) -> None:
+    rows = [
+        {"path": "a.wav", "split": "train", "label": "x", "channel": "17"},
+        {"path": "b.wav", "split": "train", "label": "x", "channel": ""},
+    ]
+    found = read_task_manifest("sid", write_table(tmp_path / "t.tsv", rows), tmp_path)
+    assert [example.recording.channel for example in found.examples] == [17, None]
+    rows[1]["channel"] = "-1"
+    with pytest.raises(SlimvoxError, match=r"line 3 .*`channel` must be a whole number, but is '-1'"):
+        read_task_manifest("sid", write_table(tmp_path / "t.tsv", rows), tmp_path)

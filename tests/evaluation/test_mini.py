@@ -69,10 +69,33 @@ def test_verification_has_trials_of_both_kinds() -> None:
     data = read_task_manifest("asv", mini_manifests("asv")[0], Path("/"))
     assert isinstance(data, VerificationSet)
     test = [trial.same for trial in data.trials if trial.split == "test"]
-    assert sum(test) == 600 and len(test) == 1200
+    assert sum(test) == 180 and len(test) == 360
 
 
 def test_every_task_has_both_protocols_and_a_table() -> None:
     assert set(MINI) == set(OFFICIAL) == set(TASKS)
     for name in TASKS:
         assert mini_manifests(name) and task(name).name == name
+
+
+@pytest.mark.parametrize("name", ["sid", "asv"])
+def test_speakers_cannot_be_told_by_their_recording_channel(name: str) -> None:
+    examples = read_task_manifest(name, mini_manifests(name)[0], Path("/")).examples
+    channels = [example.recording.channel for example in examples]
+    assert None not in channels and len(set(channels)) == len(channels)
+
+
+def test_a_term_is_in_few_of_the_documents() -> None:
+    for search in read_task_manifest("qbe", mini_manifests("qbe")[0], Path("/")).examples:
+        share = len(search.matches) / (len(search.queries) * len(search.documents))
+        assert share == pytest.approx(0.1, abs=0.001)
+
+
+def test_intents_and_slots_are_of_the_same_orders_and_agree() -> None:
+    intents = read_task_manifest("ic", mini_manifests("ic")[0], Path("/"))
+    slots = read_task_manifest("sf", mini_manifests("sf")[0], Path("/"))
+    assert len(intents.examples) == len(slots.examples)
+    for intent, order in zip(intents.examples, slots.examples, strict=True):
+        assert intent.recording == order.recording and intent.split == order.split
+        filled = {segment.slot: segment.text for segment in order.segments}
+        assert intent.labels == tuple(filled.get(name, "") for name in intents.label_names)

@@ -7,6 +7,7 @@ from slimvox.evaluation.published import PublishedModel, Scale, published_models
 from slimvox.evaluation.scores import (
     ERROR_RATES,
     METRICS,
+    FixedRows,
     mean11,
     mini_score,
     scaled_score,
@@ -54,9 +55,9 @@ def test_mini_is_between_its_own_rows() -> None:
     low = dict.fromkeys(METRICS, 10.0) | dict.fromkeys(ERROR_RATES, 90.0)
     high = dict.fromkeys(METRICS, 80.0) | dict.fromkeys(ERROR_RATES, 20.0)
     half = {name: (low[name] + high[name]) / 2 for name in METRICS}
-    assert mini_score(low, fbank=low, teacher=high) == 0
-    assert mini_score(high, fbank=low, teacher=high) == pytest.approx(1000)
-    assert mini_score(half, fbank=low, teacher=high) == pytest.approx(500)
+    assert mini_score(low, FixedRows(fbank=low, teacher=high)) == 0
+    assert mini_score(high, FixedRows(fbank=low, teacher=high)) == pytest.approx(1000)
+    assert mini_score(half, FixedRows(fbank=low, teacher=high)) == pytest.approx(500)
 
 
 def test_missing_unknown_and_useless_metrics() -> None:
@@ -67,4 +68,6 @@ def test_missing_unknown_and_useless_metrics() -> None:
         with pytest.raises(SlimvoxError, match="there is no ks"):
             incomplete({name: value for name, value in scores.items() if name != "ks"})
     with pytest.raises(SlimvoxError, match="`ks` is 40 in both"):
-        mini_score(scores, fbank={**superb_scale().low, "ks": 40.0}, teacher={**scores, "ks": 40.0})
+        mini_score(
+            scores, FixedRows(fbank={**superb_scale().low, "ks": 40.0}, teacher={**scores, "ks": 40.0})
+        )

@@ -14,11 +14,13 @@ import torch
 
 from evaluation_tables import write_table
 from slimvox.errors import SlimvoxError
+from slimvox.evaluation.examples import Segment
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.manifests import read_task_manifest
 from slimvox.evaluation.protocols import MINI, Protocol
 from slimvox.evaluation.tasks import task
 from slimvox.evaluation.tasks.base import Scores
+from slimvox.evaluation.tasks.sf import slot_symbols
 from slimvox.evaluation.upstreams import Upstream
 
 MakeCache = Callable[..., FeatureCache]
@@ -117,7 +119,8 @@ def test_characters(world: World) -> None:
     assert scores.details["test_cer"][0] < 40
 
 
-def test_slots(world: World) -> None:
+@pytest.mark.parametrize("written", ["character", "word"])
+def test_slots(world: World, written: str) -> None:
     rows = []
     for number, split in enumerate(splits(40)):
         slot = "abc"[number % 3]
@@ -125,6 +128,8 @@ def test_slots(world: World) -> None:
         rows.append({"path": path, "split": split, "text": f"[{slot.upper()}: {slot}]"})
     protocol = short(
         "sf",
+        written=written,
+        stack=2,
         steps=200,
         learning_rates=(1e-2,),
         hidden=32,
@@ -250,3 +255,10 @@ def test_a_recording_in_train_and_in_a_trial_is_an_error(world: World) -> None:
     assert isinstance(data, VerificationSet) and data.trials
     with pytest.raises(SlimvoxError, match="is in train and in a trial of dev"):
         task("asv").run(data, world.make_cache(), MINI["asv"], seeds=1)
+
+
+def test_slots_as_characters_and_as_words() -> None:
+    segments = (Segment(text="a"), Segment(text="very small", slot="size"))
+    assert "".join(slot_symbols(segments, "character")) == "a B-size very small E-size"
+    assert slot_symbols(segments, "character")[2:6] == ("B-size", " ", "v", "e")
+    assert slot_symbols(segments, "word") == ("a", "B-size", "very", "small", "E-size")

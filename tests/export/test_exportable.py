@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from drawn import anatomies, masks_for, random_encoder
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.encoder.front_end import PositionalConvolution
-from slimvox.export.exportable import ExportableEncoder
+from slimvox.export.exportable import ExportableModel
 from slimvox.export.position import SpectralPositions
 from slimvox.surgery import slice_encoder
 
@@ -30,8 +30,8 @@ def test_same_function(data: st.DataObject, anatomy: EncoderAnatomy, seed: int, 
         )
     with torch.no_grad():
         expected = encoder(waveforms, mask)
-        exportable = ExportableEncoder(encoder, last_only=False).double()(waveforms, mask)
-        (last,) = ExportableEncoder(encoder, last_only=True, taps_in_file=False).double()(waveforms, mask)[:1]
+        exportable = ExportableModel(encoder, layers="all").double()(waveforms, mask)
+        (last,) = ExportableModel(encoder, layers="last", taps_in_file=False).double()(waveforms, mask)[:1]
     states = [*expected.hidden_states]
     if anatomy.pre_norm:
         states.append(expected.last_hidden_state)

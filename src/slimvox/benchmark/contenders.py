@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,14 +29,22 @@ class Contender:
     backend: Backend
     """`torch`: slimvox in float32. `torch-bf16`: the same under bfloat16 autocast. `onnx`, `onnx-int8`: exported, in
     onnxruntime. `transformers`: the dense model as `AutoModel` runs it, float32, with all hidden states."""
+    name: str
+    """Short name of the model."""
     onnx_file: Path | None = None
     """The exported model, for the ONNX backends."""
 
     @property
     def label(self) -> str:
-        """Short name for tables."""
-        name = self.model if self.model == "embedded" else Path(self.model).name
-        return f"{name} dense, transformers" if self.backend == "transformers" else f"{name}, {self.backend}"
+        """Name for tables; no two contenders of a benchmark have the same."""
+        model = f"{self.name} dense" if self.backend == "transformers" else self.name
+        return f"{model}, {self.backend}"
+
+
+def short_names(models: Iterable[str]) -> dict[str, str]:
+    """The last part of each path or id, or all of it where two would be called the same."""
+    last = {model: Path(model).name or model for model in models}
+    return {model: name if list(last.values()).count(name) == 1 else model for model, name in last.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +97,11 @@ def _transformers_model(model: str) -> nn.Module:
     from transformers import AutoModel
 
     from slimvox.checkpoint.directory import is_slimvox_directory
-    from slimvox.checkpoint.resolve import find_model, load_model
+    from slimvox.checkpoint.resolve import find_anatomies, find_model
     from slimvox.checkpoint.transformers_config import transformers_config
 
     directory = find_model(model)
     if is_slimvox_directory(directory):
-        dense = load_model(model).encoder.dense_anatomy
+        _, dense = find_anatomies(model)
         return AutoModel.from_config(transformers_config(dense)).eval()  # type: ignore[no-any-return]
     return AutoModel.from_pretrained(directory).eval()  # type: ignore[no-any-return]

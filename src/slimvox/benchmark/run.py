@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.benchmark.blocks import block_costs, median_blocks
-from slimvox.benchmark.contenders import BACKENDS, Backend, Contender
+from slimvox.benchmark.contenders import BACKENDS, Backend, Contender, short_names
 from slimvox.benchmark.result import BenchmarkResult, ContenderReport, Measurement, machine
 from slimvox.benchmark.worker import Worker
-from slimvox.checkpoint import load_model
 from slimvox.checkpoint.directory import is_slimvox_directory
-from slimvox.checkpoint.resolve import find_model
+from slimvox.checkpoint.resolve import find_anatomies, find_model
 from slimvox.cost import macs, parameters
 from slimvox.errors import SlimvoxError
+from slimvox.export.onnx_file import require_onnx
 
 WARM_UP_RUNS = 2
 BLOCK_RUNS = 3
@@ -49,14 +50,12 @@ def benchmark(
     Raises:
         SlimvoxError: if a model can't be loaded, or an argument is out of range.
     """
-    _check(seconds, batch, backends, threads, runs)
+    _check(models, seconds, batch, backends, threads, runs)
     with TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
-        contenders = [_reference(models, against)]
-        for model in models:
-            for backend in backends:
-                contender = Contender(model=str(model), backend=backend)
-                if contender not in contenders:
-                    contenders.append(_exported(contender, Path(temporary), on_progress))
+        contenders = [
+            _exported(contender, Path(temporary), on_progress)
+            for contender in _contenders(models, against, backends)
+        ]
         workers = []
         for contender in contenders:
             on_progress(f"loading {contender.label}")
@@ -78,9 +77,16 @@ def benchmark(
 
 
 def _check(
-    seconds: Sequence[float], batch: Sequence[int], backends: Sequence[str], threads: int, runs: int
+    models: Sequence[str | Path],
+    seconds: Sequence[float],
+    batch: Sequence[int],
+    backends: Sequence[str],
+    threads: int,
+    runs: int,
 ) -> None:
-    if not seconds or min(seconds) < 0.1:
+    if not models or not backends:
+        raise SlimvoxError("there must be a model and a backend to measure")
+    if not seconds or not all(0.1 <= length < math.inf for length in seconds):
         raise SlimvoxError("`seconds` must be lengths of at least 0.1 s, such as 2,10,30")
     if not batch or min(batch) < 1:
         raise SlimvoxError("`batch` must be sizes of at least 1, such as 1,8")
@@ -89,13 +95,25 @@ def _check(
     for backend in backends:
         if backend not in BACKENDS:
             raise SlimvoxError(f"`backends` must be of {', '.join(BACKENDS)}, but has {backend!r} in it")
+        if backend.startswith("onnx"):
+            require_onnx()
 
 
-def _reference(models: Sequence[str | Path], against: str | Path | None) -> Contender:
-    if against is None:
-        return Contender(model=str(models[0]), backend="transformers")
-    pruned = is_slimvox_directory(find_model(against))
-    return Contender(model=str(against), backend="torch" if pruned else "transformers")
+def _contenders(
+    models: Sequence[str | Path], against: str | Path | None, backends: Sequence[Backend]
+) -> list[Contender]:
+    """What is to be measured, the reference first, nothing twice."""
+    names = short_names(str(model) for model in [*models, *([] if against is None else [against])])
+    pairs = [(str(models[0] if against is None else against), _reference_backend(against))]
+    pairs += [(str(model), backend) for model in models for backend in backends]
+    return [
+        Contender(model=model, backend=backend, name=names[model]) for model, backend in dict.fromkeys(pairs)
+    ]
+
+
+def _reference_backend(against: str | Path | None) -> Backend:
+    pruned = against is not None and is_slimvox_directory(find_model(against))
+    return "torch" if pruned else "transformers"
 
 
 def _exported(contender: Contender, folder: Path, on_progress: Callable[[str], None]) -> Contender:
@@ -107,7 +125,7 @@ def _exported(contender: Contender, folder: Path, on_progress: Callable[[str], N
     on_progress(f"exporting {contender.label}")
     file = folder / f"{len(list(folder.iterdir()))}.onnx"
     export_encoder(contender.model, out=file, int8=contender.backend == "onnx-int8", force=True)
-    return Contender(model=contender.model, backend=contender.backend, onnx_file=file)
+    return dataclasses.replace(contender, onnx_file=file)
 
 
 def _interleaved(workers: Sequence[Worker], batch: int, seconds: float, runs: int) -> list[Measurement]:
@@ -128,7 +146,8 @@ def _interleaved(workers: Sequence[Worker], batch: int, seconds: float, runs: in
 
 def _report(worker: Worker, seconds: float) -> ContenderReport:
     contender = worker.contender
-    anatomy = _anatomy(contender)
+    pruned, dense = find_anatomies(contender.model)
+    anatomy = dense if contender.backend == "transformers" else pruned
     memory = worker.peak_memory_bytes()
     runs = [worker.blocks(1, seconds) for _ in range(BLOCK_RUNS)]
     blocks = None
@@ -149,8 +168,3 @@ def _report(worker: Worker, seconds: float) -> ContenderReport:
         peak_memory_bytes=memory,
         blocks=blocks,
     )
-
-
-def _anatomy(contender: Contender) -> EncoderAnatomy:
-    encoder = load_model(contender.model).encoder
-    return encoder.dense_anatomy if contender.backend == "transformers" else encoder.anatomy

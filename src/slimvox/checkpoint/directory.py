@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from slimvox.anatomy import EncoderAnatomy
+from slimvox.checkpoint.empty import empty_encoder
 from slimvox.checkpoint.transformers_reader import load_exactly, read_json, read_tensors
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
@@ -29,13 +30,11 @@ def is_slimvox_directory(directory: Path) -> bool:
     return config.is_file() and read_json(config).get("model_type") == MODEL_TYPE
 
 
-def read_slimvox_directory(directory: Path) -> SpeechEncoder:
-    """Read an encoder that `write_slimvox_directory`, or a model of `slimvox.integrations.transformers`, wrote.
-
-    From a model with a head the encoder is taken, and the head is left aside.
+def read_anatomies(directory: Path) -> tuple[EncoderAnatomy, EncoderAnatomy]:
+    """What the encoder in a slimvox directory, and the one that it was pruned from, are made of.
 
     Raises:
-        SlimvoxError: if files are missing, damaged or of a newer format.
+        SlimvoxError: if `config.json` is missing, damaged or of a newer format.
     """
     config = read_json(directory / "config.json")
     version = config.get("format_version")
@@ -49,7 +48,19 @@ def read_slimvox_directory(directory: Path) -> SpeechEncoder:
         dense = EncoderAnatomy.from_dict(config["dense_anatomy"])
     except (KeyError, ValueError) as error:
         raise SlimvoxError(f"{directory}/config.json is damaged: {error}") from error
-    encoder = SpeechEncoder(anatomy, dense)
+    return anatomy, dense
+
+
+def read_slimvox_directory(directory: Path) -> SpeechEncoder:
+    """Read an encoder that `write_slimvox_directory`, or a model of `slimvox.integrations.transformers`, wrote.
+
+    From a model with a head the encoder is taken, and the head is left aside.
+
+    Raises:
+        SlimvoxError: if files are missing, damaged or of a newer format.
+    """
+    anatomy, dense = read_anatomies(directory)
+    encoder = empty_encoder(anatomy, dense)
     tensors = {name: tensor.float() for name, tensor in read_tensors(directory).items()}
     load_exactly(encoder, _without_head(tensors, directory), directory)
     return encoder

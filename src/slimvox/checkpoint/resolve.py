@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from slimvox.checkpoint.directory import is_slimvox_directory, read_slimvox_directory
-from slimvox.checkpoint.transformers_reader import read_transformers_directory
+from slimvox.anatomy import EncoderAnatomy
+from slimvox.checkpoint.directory import is_slimvox_directory, read_anatomies, read_slimvox_directory
+from slimvox.checkpoint.transformers_reader import read_transformers_anatomy, read_transformers_directory
 from slimvox.embedded import teacher_directory
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
@@ -58,6 +59,25 @@ def load_model(model: str | Path, *, revision: str | None = None) -> LoadedModel
         read = read_transformers_directory(directory)
         encoder, left_aside = read.encoder, read.left_aside
     return LoadedModel(name=str(model), directory=directory, encoder=encoder.eval(), left_aside=left_aside)
+
+
+def find_anatomies(
+    model: str | Path, *, revision: str | None = None
+) -> tuple[EncoderAnatomy, EncoderAnatomy]:
+    """What a model, and the dense one it was pruned from (itself if it was not), are made of; reads no weights.
+
+    Args:
+        model: as for `load_model`.
+        revision: branch, tag or commit on the hub.
+
+    Raises:
+        SlimvoxError: if there is no such model, or its configuration is not one that slimvox can read.
+    """
+    directory = find_model(model, revision=revision)
+    if is_slimvox_directory(directory):
+        return read_anatomies(directory)
+    anatomy = read_transformers_anatomy(directory)
+    return anatomy, anatomy
 
 
 def load(model: str | Path, *, revision: str | None = None) -> SpeechEncoder:

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from slimvox.anatomy import FAMILIES, ConvAnatomy, EncoderAnatomy, dense_layer
+from slimvox.checkpoint.empty import empty_encoder
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
 
@@ -53,18 +54,25 @@ def read_transformers_directory(directory: Path) -> ReadEncoder:
     Raises:
         SlimvoxError: for an unsupported architecture, missing files, missing or mismatched tensors.
     """
-    config = read_json(directory / "config.json")
-    preprocessor_file = directory / "preprocessor_config.json"
-    preprocessor = read_json(preprocessor_file) if preprocessor_file.is_file() else {}
-    anatomy = anatomy_from_config(
-        config, directory, normalize_waveform=bool(preprocessor.get("do_normalize", False))
-    )
+    anatomy = read_transformers_anatomy(directory)
     tensors, left_aside = encoder_tensors(read_tensors(directory), anatomy)
-    encoder = SpeechEncoder(anatomy)
+    encoder = empty_encoder(anatomy)
     load_exactly(encoder, tensors, directory)
     if left_aside:
         logger.info("%s: only the encoder is taken; left aside: %s", directory, ", ".join(left_aside))
     return ReadEncoder(encoder=encoder, left_aside=left_aside)
+
+
+def read_transformers_anatomy(directory: Path) -> EncoderAnatomy:
+    """What the encoder is made of, from `config.json` and, if it is there, `preprocessor_config.json`.
+
+    Raises:
+        SlimvoxError: for an unsupported architecture or a damaged file.
+    """
+    preprocessor_file = directory / "preprocessor_config.json"
+    preprocessor = read_json(preprocessor_file) if preprocessor_file.is_file() else {}
+    normalize = bool(preprocessor.get("do_normalize", False))
+    return anatomy_from_config(read_json(directory / "config.json"), directory, normalize_waveform=normalize)
 
 
 def anatomy_from_config(
@@ -187,13 +195,13 @@ def encoder_tensors(
     return renamed, tuple(dict.fromkeys(aside))
 
 
-def load_exactly(encoder: SpeechEncoder, tensors: dict[str, Tensor], source: Path | str) -> None:
-    """Load tensors into an encoder; every one must be there, be known and fit.
+def load_exactly(model: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
+    """Load tensors into a model; every one must be there, be known and fit.
 
     Raises:
         SlimvoxError: naming what is missing, unknown or of another shape.
     """
-    wanted = encoder.state_dict()
+    wanted = model.state_dict()
     problems = [f"missing: {name}" for name in wanted if name not in tensors]
     problems += [f"unknown: {name}" for name in tensors if name not in wanted]
     problems += [
@@ -204,7 +212,7 @@ def load_exactly(encoder: SpeechEncoder, tensors: dict[str, Tensor], source: Pat
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise SlimvoxError(f"{source}: the weights do not fit config.json: {shown}")
-    encoder.load_state_dict(tensors)
+    model.load_state_dict(tensors)
 
 
 def _fold_weight_norm(tensors: dict[str, Tensor]) -> None:

@@ -50,6 +50,10 @@ class BenchmarkCommand:
         """Run the command."""
         from slimvox.benchmark import benchmark
 
+        if self.out is not None and (self.out.is_dir() or not self.out.absolute().parent.is_dir()):
+            raise SlimvoxError(
+                f"{self.out} can't be written: it must name a file in a directory that is there"
+            )
         with Console(stderr=True).status("loading") as status:
             result = benchmark(
                 self.models,

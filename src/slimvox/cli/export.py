@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 from rich.console import Console
 
+if TYPE_CHECKING:
+    from slimvox.export import Int8Errors
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportCommand:
-    """Write an encoder as a file that runs without slimvox: ONNX, float32 or int8, or a torch.export program.
+    """Write an encoder, or a model with its task head, as a file that runs without slimvox: ONNX, float32 or int8, or
+    a torch.export program.
 
-    The file takes any batch size and any length, is compared with the encoder before it is handed over, and
-    refused if it differs.
+    The file takes any batch size and any length, is compared with torch before it is handed over, and refused if it
+    differs.
     """
 
     model: tyro.conf.Positional[str]
@@ -23,13 +27,16 @@ class ExportCommand:
     format: Literal["onnx", "torch-export"] = "onnx"
     """`torch-export` is a .pt2 file for AOTInductor, ExecuTorch or torch itself."""
     out: Path | None = None
-    """The file. By default encoder.onnx, encoder-int8.onnx or encoder.pt2 in the model's directory."""
+    """The file. By default encoder.onnx, encoder-int8.onnx or encoder.pt2 in the model's directory, with its head
+    model.onnx and so on."""
     int8: bool = False
     """Quantise matrix products; the error is measured on the embedded speech."""
-    max_error: float = 0.1
-    """Refuse an int8 file whose mean relative error is larger."""
-    layers: Literal["all", "last"] = "all"
-    """All hidden states, or only the last."""
+    max_error: float = 0.05
+    """Refuse an int8 file whose mean relative error is larger, that of the hidden states or that of the logits."""
+    heads: bool = False
+    """With the model's task head: return its logits (and of an x-vector head embeddings)."""
+    layers: Literal["all", "last", "none"] | None = None
+    """All hidden states, only the last, or none. By default none with --heads and else all."""
     mask: bool = False
     """Also read an attention mask of the samples, and return that of the frames."""
     opset: int = 20
@@ -47,6 +54,7 @@ class ExportCommand:
                 self.out,
                 format=self.format,
                 int8=self.int8,
+                heads=self.heads,
                 layers=self.layers,
                 mask=self.mask,
                 opset=self.opset,
@@ -59,15 +67,28 @@ class ExportCommand:
             f"written to {result.path} ({result.bytes / 1e6:.1f} MB)",
             f"reads {', '.join(result.inputs)}; returns {_span(result.outputs)}",
             f"worst difference from torch{' before quantisation' if self.int8 else ''}: {result.worst_difference:.1e}"
-            f" of a hidden state's largest value (clips x samples: {cases})",
+            f" of an output's largest value (clips x samples: {cases})",
         ]
-        if result.relative_errors is not None:
-            lines.append(
-                f"int8 changes the hidden states by {result.mean_relative_error:.2%} on the embedded speech"
-                f" (mean relative error; worst layer {max(result.relative_errors):.2%})"
-            )
+        if result.int8_errors is not None:
+            lines += _int8_lines(result.int8_errors)
+        if result.head_left_out is not None:
+            lines.append(f"the model's task head ({result.head_left_out}) was left out; --heads exports it")
         for line in lines:
             console.print(line, soft_wrap=True, markup=False)
+
+
+def _int8_lines(errors: Int8Errors) -> list[str]:
+    """How large, of what."""
+    lines = []
+    if errors.mean_of_states is not None:
+        lines.append(
+            f"int8 changes the hidden states by {errors.mean_of_states:.2%} on the embedded speech (mean relative"
+            f" error; worst layer {max(errors.states.values()):.2%})"
+        )
+    if errors.head:
+        changes = ", ".join(f"the {name} by {error:.2%}" for name, error in errors.head.items())
+        lines.append(f"int8 changes {changes} on the embedded speech (relative error)")
+    return lines
 
 
 def _span(names: tuple[str, ...]) -> str:

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from slimvox.anatomy import EncoderAnatomy, LayerAnatomy
 from slimvox.encoder.linear import PackedLinear
+from slimvox.encoder.plain import is_plain
 from slimvox.encoder.position_bias import PositionBiasGate
+from slimvox.encoder.products import linear
 
 WIDTH_MULTIPLE = 8
 """Heads of unequal width are computed at a common width, rounded up to a multiple of this (one SIMD register)."""
@@ -19,8 +21,7 @@ class SelfAttention(nn.Module):
 
     Weights are stored packed: the rows of `q_proj`, `k_proj` and `v_proj` (and the columns of `out_proj`) are the
     kept dimensions of the kept heads, one after the other. Where heads differ, they are spread with zeros to a
-    common width on
-    the way to the attention kernel. The softmax scale stays that of the original head width.
+    common width on the way to the attention kernel. The softmax scale stays that of the original head width.
     """
 
     def __init__(self, anatomy: EncoderAnatomy, layer: LayerAnatomy) -> None:
@@ -55,7 +56,8 @@ class SelfAttention(nn.Module):
             (batch, frames, width).
         """
         if not self.heads:
-            return self.out_proj.bias.expand_as(x)
+            nothing: Tensor = self.out_proj(x[..., :0])
+            return nothing
         batch, frames, _ = x.shape
         q = self._heads(x, self.q_proj, self.qk_slots)
         k = self._heads(x, self.k_proj, self.qk_slots)
@@ -77,14 +79,18 @@ class SelfAttention(nn.Module):
 
     def _heads(self, x: Tensor, projection: nn.Linear, slots: Tensor | None) -> Tensor:
         """Project and split, (batch, heads, frames, common width)."""
-        weight: Tensor = projection.weight
-        bias: Tensor = projection.bias
-        if slots is not None:
+        rows = self.heads * self.head_width
+        if slots is None:
+            y: Tensor = projection(x)
+        elif is_plain(projection, PackedLinear):
             # Spreading the weights rather than the activations: there are far fewer of them.
-            rows = self.heads * self.head_width
-            weight = weight.new_zeros(rows, weight.shape[1]).index_copy(0, slots, weight)
-            bias = bias.new_zeros(rows).index_copy(0, slots, bias)
-        return F.linear(x, weight, bias).view(*x.shape[:2], self.heads, self.head_width).transpose(1, 2)
+            weight = projection.weight.new_zeros(rows, x.shape[-1]).index_copy(0, slots, projection.weight)
+            bias = projection.bias.new_zeros(rows).index_copy(0, slots, projection.bias)
+            y = linear(x, weight, bias)
+        else:
+            packed: Tensor = projection(x)
+            y = packed.new_zeros(*packed.shape[:-1], rows).index_copy(-1, slots, packed)
+        return y.view(*x.shape[:2], self.heads, self.head_width).transpose(1, 2)
 
 
 def _common_width(widths: list[int]) -> int:

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.encoder.inference import inference_on_cpu
-from slimvox.encoder.tiled_front_end import tiled_features
+from slimvox.encoder.linear import PackedLinear
+from slimvox.encoder.plain import is_plain
+from slimvox.encoder.spectral_convolution import spectral_convolution, suits_spectral
+from slimvox.encoder.tiled_front_end import may_be_tiled, tiled_features
 
 KeptChannels = Sequence[Tensor | None] | None
 """Per convolution, 1 where a channel is kept and 0 where it is masked, shape (channels,); None: all are kept."""
@@ -78,7 +81,7 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, waveforms: Tensor, kept: KeptChannels = None) -> Tensor:
         """Waveforms (batch, samples) to features (batch, frames, channels)."""
-        if kept is None and inference_on_cpu(waveforms):
+        if kept is None and inference_on_cpu(waveforms) and may_be_tiled(self.conv_layers):
             return tiled_features(self.conv_layers, waveforms)
         x = waveforms.unsqueeze(1)
         for index, layer in enumerate(self.conv_layers):
@@ -95,7 +98,7 @@ class FeatureProjection(nn.Module):
         self.layer_norm = (
             ChannelNorm(channels, eps=anatomy.layer_norm_eps) if anatomy.projection_norm else None
         )
-        self.projection = nn.Linear(channels, anatomy.width)
+        self.projection = PackedLinear(channels, anatomy.width)
 
     def forward(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
         """(batch, frames, channels) to (batch, frames, width)."""
@@ -121,6 +124,10 @@ class PositionalConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, frames, width) to the same shape: what is to be added."""
         frames = x.shape[1]
+        if inference_on_cpu(x) and is_plain(self.conv, nn.Conv1d) and suits_spectral(self.conv):
+            # In float32 under autocast too: the direct convolution in bf16 takes four times as long.
+            with torch.autocast(x.device.type, enabled=False):
+                return F.gelu(spectral_convolution(self.conv, x.float())).to(x.dtype)
         # An even kernel with this padding gives one frame too many, the last, which the originals drop.
         positions = self.conv(x.transpose(1, 2))[..., :frames]
         return F.gelu(positions).transpose(1, 2)

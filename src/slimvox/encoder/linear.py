@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
+
+from slimvox.encoder.products import linear
 
 
 class PackedLinear(nn.Linear):
@@ -10,6 +12,10 @@ class PackedLinear(nn.Linear):
 
     A map from 0 inputs gives its bias, one to 0 outputs gives nothing; both are what pruning everything means.
     """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) to (..., outputs)."""
+        return linear(x, self.weight, self.bias)
 
     def reset_parameters(self) -> None:
         """Initialise as `nn.Linear` does, without its warning that an empty tensor can't be."""

@@ -11,6 +11,7 @@ from slimvox.anatomy import EncoderAnatomy
 from slimvox.cost import macs, parameters
 from slimvox.encoder.front_end import FeatureExtractor, FeatureProjection, KeptChannels, PositionalConvolution
 from slimvox.encoder.layer import EncoderLayer
+from slimvox.encoder.padding import frame_mask, padding_bias
 from slimvox.encoder.position_bias import PositionBiasTable
 
 
@@ -66,8 +67,7 @@ class SpeechEncoder(nn.Module):
             mask: (batch, samples), true or 1 for audio and false or 0 for padding, with the meaning of `transformers`'
                 `attention_mask`. Models with a group-norm front end (the base models) were trained on zero-padded audio
                 without a mask, and their first norm runs over the padding as well: with or without a mask, a
-                padded clip
-                comes out a little different from the clip alone.
+                padded clip comes out a little different from the clip alone.
             kept_channels: for the masked student only; see `slimvox.masks`.
 
         Raises:
@@ -85,33 +85,23 @@ class SpeechEncoder(nn.Module):
         """Everything after the front end: `features` (batch, frames, channels) is `feature_extractor`'s output."""
         frames = features.shape[1]
         x = self.feature_projection(features, None if kept_channels is None else kept_channels[-1])
-        frame_mask, padding_bias = self._padding(mask, x)
-        if mask is not None:
-            x = x * frame_mask.unsqueeze(-1)
+        bias = None
+        if mask is None:
+            speech = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        else:
+            speech = frame_mask(mask, self.anatomy, frames)
+            bias = padding_bias(speech).to(x.dtype)
+            x = x * speech.unsqueeze(-1)
         x = x + self.pos_conv_embed(x)
         if not self.anatomy.pre_norm:
             x = self.layer_norm(x)
         position_bias = self.rel_attn_embed(frames) if self.rel_attn_embed is not None else None
         states = [x]
         for layer in self.layers:
-            x = layer(x, position_bias, padding_bias)
+            x = layer(x, position_bias, bias)
             states.append(x)
         last = self.layer_norm(x) if self.anatomy.pre_norm else x
-        return EncoderOutput(hidden_states=tuple(states), last_hidden_state=last, frame_mask=frame_mask)
-
-    def _padding(self, mask: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The frame mask (batch, frames), and the same as a bias of the scores (batch, 1, 1, frames)."""
-        batch, frames, _ = x.shape
-        if mask is None:
-            return torch.ones(batch, frames, dtype=torch.bool, device=x.device), None
-        lengths = mask.to(torch.long).sum(-1)
-        for convolution in self.anatomy.convolutions:
-            lengths = torch.div(lengths - convolution.kernel, convolution.stride, rounding_mode="floor") + 1
-        frame_mask = torch.arange(frames, device=x.device) < lengths.unsqueeze(-1)
-        # A row with no frame at all attends everywhere: its output is of no meaning, but it is no NaN either.
-        attended = frame_mask | ~frame_mask.any(-1, keepdim=True)
-        padding_bias = torch.zeros_like(attended, dtype=x.dtype).masked_fill(~attended, float("-inf"))
-        return frame_mask, padding_bias[:, None, None, :]
+        return EncoderOutput(hidden_states=tuple(states), last_hidden_state=last, frame_mask=speech)
 
     def _check(self, waveforms: Tensor, mask: Tensor | None) -> None:
         if waveforms.dim() != 2:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.cost import GATE_OUTPUTS
+from slimvox.encoder.inference import inference_on_cpu
 
 
 class PositionBiasTable(nn.Module):
@@ -77,8 +78,15 @@ class PositionBiasGate(nn.Module):
         slices = x.view(batch, frames, self.original_heads, -1)
         if not self.all_heads:
             slices = slices[:, :, self.head_indices]
-            bias = bias[self.head_indices]
         logits = self.gru_rel_pos_linear(slices).view(batch, frames, -1, 2, GATE_OUTPUTS // 2).sum(-1)
         first, second = torch.sigmoid(logits).transpose(1, 2).chunk(2, dim=-1)
         gate = first * (second * self.gru_rel_pos_const - 1.0) + 2.0
-        return gate * bias
+        if self.all_heads:
+            return gate * bias
+        if not inference_on_cpu(x):
+            return gate * bias[self.head_indices]
+        # Head by head, so that the kept heads' part of the table is not copied out first.
+        gated = torch.empty(*gate.shape[:3], frames, dtype=torch.result_type(gate, bias))
+        for place, head in enumerate(self.head_indices.tolist()):
+            torch.mul(gate[:, place], bias[head], out=gated[:, place])
+        return gated

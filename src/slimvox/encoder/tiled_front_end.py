@@ -9,10 +9,22 @@ patches are views and not copies.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from slimvox.encoder.folded_norm import normalised_weight
+from slimvox.encoder.plain import is_plain
+from slimvox.encoder.products import linear
 
 TILE_BYTES = 4 << 20
 """Size of the largest intermediate result of a tile, roughly; smaller than a cache of the last level."""
+
+
+def may_be_tiled(layers: nn.ModuleList) -> bool:
+    """Whether each convolution may be bypassed, so that its weights say all of what it does."""
+    return all(
+        is_plain(layer, type(layer)) and is_plain(layer.get_submodule("conv"), nn.Conv1d) for layer in layers
+    )
 
 
 def tiled_features(layers: nn.ModuleList, waveforms: Tensor) -> Tensor:
@@ -52,8 +64,8 @@ class _Stage:
         self.bias = convolution.bias
         self.norm: nn.Module | None = layer.layer_norm  # type: ignore[assignment]
         self.over_time = isinstance(self.norm, nn.GroupNorm)
-        # (channels in and taps, channels out), taps slowest: the order of a patch in memory.
-        self.weight = convolution.weight.permute(2, 1, 0).reshape(-1, self.channels)
+        # (channels out, taps and channels in), taps slowest: the order of a patch in memory.
+        self.weight = convolution.weight.permute(0, 2, 1).reshape(self.channels, -1)
 
     def dtype(self, x: Tensor) -> torch.dtype:
         """What comes out for an x, under autocast or not."""
@@ -62,10 +74,7 @@ class _Stage:
         return self.weight.dtype
 
     def normalised(self, waveform: Tensor) -> _Stage:
-        """The stage for one clip, its group norm over time folded into weights and bias.
-
-        The convolution is linear, so the variance of a channel is w' C w with C the covariance of the patches.
-        """
+        """The stage for one clip, its group norm over time folded into weights and bias."""
         norm = self.norm
         assert isinstance(norm, nn.GroupNorm)
         folded = object.__new__(_Stage)
@@ -75,12 +84,10 @@ class _Stage:
             mean = patches.mean(0)
             centred = patches - mean
             covariance = centred.T @ centred / len(centred)
-            weight = self.weight.double()
-            variance = (weight * (covariance @ weight)).sum(0).clamp(min=0)
-            weight = weight * (norm.weight.double() * torch.rsqrt(variance + norm.eps))
+            weight = normalised_weight(self.weight.double().T, covariance, norm).T.contiguous()
             folded.weight = weight.to(self.weight.dtype)
             # The convolution's own bias goes with the mean.
-            folded.bias = (norm.bias.double() - mean @ weight).to(self.weight.dtype)
+            folded.bias = (norm.bias.double() - weight @ mean).to(self.weight.dtype)
         folded.norm = None
         return folded
 
@@ -90,25 +97,8 @@ class _Stage:
         dtype = self.dtype(x)
         x, weight = x.to(dtype), self.weight.to(dtype)
         bias = None if self.bias is None else self.bias.to(dtype)
-        if inputs == 1:
-            y = _product(x[:, 0].unfold(0, self.kernel, self.stride), weight, bias)
-        else:
-            whole = min(self.stride, self.kernel)
-            y = _product(_patches(x, 0, whole, self.stride, rows), weight[: whole * inputs], bias)
-            for tap in range(whole, self.kernel, self.stride):
-                taps = min(self.stride, self.kernel - tap)
-                part = weight[tap * inputs : (tap + taps) * inputs]
-                y.addmm_(_patches(x, tap, taps, self.stride, rows), part)
-        if self.norm is not None:
-            y = self.norm(y).to(dtype)
-        return torch.ops.aten.gelu_(y)  # type: ignore[no-any-return]
-
-
-def _product(patches: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return patches @ weight if bias is None else torch.addmm(bias, patches, weight)
-
-
-def _patches(x: Tensor, tap: int, taps: int, stride: int, rows: int) -> Tensor:
-    """Taps `tap` to `tap + taps` of every position of x (time, channels): a view (rows, taps * channels)."""
-    channels = x.shape[1]
-    return x.as_strided((rows, taps * channels), (stride * channels, 1), x.storage_offset() + tap * channels)
+        # Every patch is a row: overlapping views, not copies.
+        patches = x.as_strided((rows, self.kernel * inputs), (self.stride * inputs, 1))
+        if self.norm is None:
+            return linear(patches, weight, bias, gelu=True)
+        return F.gelu(self.norm(linear(patches, weight, bias)).to(dtype))

@@ -45,6 +45,8 @@ class Recording:
     id: str
     """Unique in a data set."""
     clips: tuple[Clip, ...]
+    channel: int | None = None
+    """Seed of a recording channel that it is sent through, see `slimvox.evaluation.channel`; None for as it is."""
 
     @staticmethod
     def of_file(

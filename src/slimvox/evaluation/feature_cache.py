@@ -43,7 +43,7 @@ DEFAULT_MAX_BYTES = 8 << 30
 CLIPS_READ_AHEAD = 64
 SECONDS_PER_BATCH = 16.0
 """Clips of exactly the same length are encoded together up to this; others alone."""
-FRAMES_FOR_WHITENING = 30_000
+FRAMES_FOR_WHITENING = 10_000
 
 Pooling = Literal["frames", "mean"]
 
@@ -79,6 +79,13 @@ class Features:
         whiten = Whitening.fit((self.get(id) for id in ids), floor=MEAN_FLOOR)
         values = whiten(torch.from_numpy(np.array(self.values, dtype=np.float32))).numpy()
         return dataclasses.replace(self, values=values)
+
+    def standardised(self, ids: Sequence[str]) -> Features:
+        """Averages over time, each dimension scaled in memory by its mean and deviation over some recordings."""
+        some = torch.cat([self.get(id) for id in ids])
+        mean, deviation = some.mean(0), some.std(0, correction=0).clamp_min(1e-6)
+        values = (torch.from_numpy(np.array(self.values, dtype=np.float32)) - mean) / deviation
+        return dataclasses.replace(self, values=values.numpy())
 
     @property
     def layers(self) -> int:
@@ -312,7 +319,7 @@ def _identity(excerpt: Excerpt) -> list[Any]:
         except (OSError, ValueError):
             file = [os.path.abspath(clip.path), None, None]
         clips.append([*file, clip.start_seconds, clip.end_seconds, clip.at_seconds, clip.gain])
-    return [excerpt.id, excerpt.max_seconds, clips]
+    return [excerpt.id, excerpt.max_seconds, excerpt.recording.channel, clips]
 
 
 def _check_ids(excerpts: Sequence[Excerpt], task: str) -> None:

@@ -59,11 +59,17 @@ class Fit:
 
 
 def make_batch(features: Features, items: Sequence[Item[Target]]) -> Batch[Target]:
-    """Collect the items' features."""
-    states = [features.get(item.id) for item in items]
+    """Collect the items' features.
+
+    In memory the layers come first, so that heads mix them in one pass over each (see `heads.WeightedSum`).
+    """
+    lengths = [features.frames(item.id) for item in items]
+    by_layer = torch.zeros(features.layers, len(items), max(lengths), features.width)
+    for row, (item, length) in enumerate(zip(items, lengths, strict=True)):
+        by_layer[:, row, :length] = features.get(item.id).transpose(0, 1)
     return Batch(
-        features=nn.utils.rnn.pad_sequence(states, batch_first=True),
-        lengths=torch.tensor([len(state) for state in states]),
+        features=by_layer.permute(1, 2, 0, 3),
+        lengths=torch.tensor(lengths),
         targets=tuple(item.target for item in items),
     )
 

@@ -8,6 +8,8 @@ Every table is a TSV (or CSV) file with a header. These columns are read for eve
     split           train, dev or test
     start_seconds   where in the file to begin (optional)
     end_seconds     where in the file to stop (optional)
+    channel         a whole number: the seed of a recording channel of its own, see `slimvox.evaluation.channel`
+                    (optional; empty for the recording as it is)
 
 and these by task:
 
@@ -150,7 +152,12 @@ class _Table:
                     gain=_number(found["gain"] or "1", "path", where) or 0.0,
                 )
             )
-        return Recording(id=row.get("id") or row["path"], clips=tuple(clips))
+        channel = row.get("channel", "")
+        if channel and not channel.isdecimal():
+            raise SlimvoxError(f"{where}: `channel` must be a whole number, but is {channel!r} instead")
+        return Recording(
+            id=row.get("id") or row["path"], clips=tuple(clips), channel=int(channel) if channel else None
+        )
 
 
 def _transcribed(table: _Table) -> ExampleSet[TranscribedExample]:

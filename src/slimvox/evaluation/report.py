@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from slimvox.evaluation.scores import METRICS, mean11, mini_score, superb_s
+from slimvox.evaluation.scores import METRICS, FixedRows, mean11, mini_score, superb_s
 from slimvox.evaluation.suite import TaskResult, metric_means
 
 FIXED_ROWS = "fixed_rows.json"
@@ -30,18 +30,19 @@ def overall(results: Sequence[TaskResult], *, own_data: bool) -> dict[str, float
     if suites == {"official"}:
         return {"superb_s": superb_s(means), "mean11": mean11(means)}
     fixed = fixed_rows()
-    if suites == {"mini"} and fixed:
-        return {"mini": mini_score(means, fbank=fixed["fbank"], teacher=fixed["embedded"])}
+    if suites == {"mini"} and fixed is not None:
+        return {"mini": mini_score(means, fixed)}
     return {}
 
 
-def fixed_rows() -> Mapping[str, Mapping[str, float]]:
-    """The scores of `fbank` and of the embedded teacher on mini-SUPERB; empty if they were never measured."""
+def fixed_rows() -> FixedRows | None:
+    """The scores of `fbank` and of the embedded teacher on mini-SUPERB; None if they were never measured."""
     file = resources.files("slimvox.evaluation") / "mini" / FIXED_ROWS
     if not file.is_file():
-        return {}
-    rows: Mapping[str, Mapping[str, float]] = json.loads(file.read_text(encoding="utf-8"))["rows"]
-    return rows
+        return None
+    content = json.loads(file.read_text(encoding="utf-8"))
+    rows = content["rows"]
+    return FixedRows(fbank=rows["fbank"], teacher=rows["embedded"], tasks=tuple(content["tasks"]))
 
 
 def print_table(console: Console, results: Sequence[TaskResult]) -> None:

@@ -8,7 +8,10 @@ data as x: there `fbank` is 0 and the embedded teacher 1000. A `mini` score and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from slimvox.errors import SlimvoxError
 from slimvox.evaluation.published import Scale, superb_scale
@@ -72,17 +75,49 @@ def superb_s(scores: Mapping[str, float]) -> float:
     return scaled_score(scores, superb_scale())
 
 
-def mini_score(
-    scores: Mapping[str, float], *, fbank: Mapping[str, float], teacher: Mapping[str, float]
-) -> float:
-    """The same form on mini-SUPERB: `fbank` is 0 and the embedded teacher is 1000.
+@dataclass(frozen=True, kw_only=True)
+class FixedRows:
+    """What the `mini` score is measured by."""
+
+    fbank: Mapping[str, float]
+    """Metric to value: 0 points."""
+    teacher: Mapping[str, float]
+    """The embedded teacher's: 1000 points."""
+    tasks: tuple[str, ...] = tuple(TASKS)
+    """Those that count, of which the two rows differ by more than their heads' seeds do."""
+
+
+def mini_score(scores: Mapping[str, float], fixed: FixedRows) -> float:
+    """The same form on mini-SUPERB, over the tasks that the fixed rows tell apart.
 
     Raises:
-        SlimvoxError: if a metric is missing or unknown in one of the three, or equal in the two fixed rows.
+        SlimvoxError: if a metric of those tasks is missing in one of the three, unknown, or equal in the fixed rows.
     """
-    _check_complete(fbank)
-    _check_complete(teacher)
-    return scaled_score(scores, Scale(low=fbank, high=teacher))
+    metrics = [metric for task in fixed.tasks for metric in TASKS[task]]
+    for row in (scores, fixed.fbank, fixed.teacher):
+        _check_complete(row, metrics)
+    points = task_points(
+        {metric: scores[metric] for metric in metrics}, Scale(low=fixed.fbank, high=fixed.teacher)
+    )
+    return sum(points.values()) / len(points)
+
+
+def tasks_told_apart(
+    fbank: Mapping[str, Sequence[float]], teacher: Mapping[str, Sequence[float]]
+) -> tuple[str, ...]:
+    """The tasks in which the teacher is ahead by more than twice what seeds change, in each of their metrics.
+
+    Where it is not, the distance between the rows is chance, and to divide by it would let chance decide the score.
+
+    Args:
+        fbank: metric to the values of the seeds.
+        teacher: the same.
+    """
+    told = []
+    for task, metrics in TASKS.items():
+        if all(_ahead(fbank[metric], teacher[metric], metric) for metric in metrics):
+            told.append(task)
+    return tuple(told)
 
 
 def mean11(scores: Mapping[str, float]) -> float:
@@ -110,7 +145,13 @@ def _share(scores: Mapping[str, float], scale: Scale, metric: str) -> float:
     return (scores[metric] - low) / (high - low)
 
 
-def _check_complete(scores: Mapping[str, float]) -> None:
-    missing = [metric for metric in METRICS if metric not in scores]
+def _ahead(low: Sequence[float], high: Sequence[float], metric: str) -> bool:
+    sign = -1 if metric in ERROR_RATES else 1
+    changes = sum(statistics.variance(values) if len(values) > 1 else 0.0 for values in (low, high))
+    return sign * (statistics.fmean(high) - statistics.fmean(low)) > 2 * math.sqrt(changes)
+
+
+def _check_complete(scores: Mapping[str, float], metrics: Sequence[str] = METRICS) -> None:
+    missing = [metric for metric in metrics if metric not in scores]
     if missing:
         raise SlimvoxError(f"a score over all tasks needs all metrics, but there is no {', '.join(missing)}")

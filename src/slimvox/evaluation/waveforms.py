@@ -9,6 +9,7 @@ import numpy as np
 
 from slimvox.anatomy import SAMPLE_RATE_HZ
 from slimvox.audio.decode import FloatArray, read_audio
+from slimvox.evaluation.channel import through_channel
 from slimvox.evaluation.examples import Recording
 
 
@@ -27,7 +28,7 @@ class Excerpt:
 
 
 def read_waveform(excerpt: Excerpt) -> FloatArray:
-    """Decode and sum the clips of a recording.
+    """Decode and sum the clips of a recording, and send them through its channel if it has one.
 
     Returns:
         (samples,) at 16 kHz; as long as its last clip's end, empty if its clips are.
@@ -35,17 +36,24 @@ def read_waveform(excerpt: Excerpt) -> FloatArray:
     Raises:
         UnreadableAudioError: a file of it is missing or damaged.
     """
-    placed = []
-    for clip in excerpt.recording.clips:
+    waveform = _summed(excerpt.recording)
+    if excerpt.recording.channel is not None:
+        waveform = through_channel(waveform, excerpt.recording.channel)
+    return _cut(waveform, excerpt)
+
+
+def _summed(recording: Recording) -> FloatArray:
+    placed: list[tuple[int, FloatArray]] = []
+    for clip in recording.clips:
         seconds = None if clip.end_seconds is None else clip.end_seconds - clip.start_seconds
         samples = read_audio(clip.path, offset_seconds=clip.start_seconds, seconds=seconds)
         placed.append((round(clip.at_seconds * SAMPLE_RATE_HZ), samples * np.float32(clip.gain)))
     if len(placed) == 1 and placed[0][0] == 0:
-        return _cut(placed[0][1], excerpt)
+        return placed[0][1]
     waveform = np.zeros(max((start + len(samples) for start, samples in placed), default=0), dtype=np.float32)
     for start, samples in placed:
         waveform[start : start + len(samples)] += samples
-    return _cut(waveform, excerpt)
+    return waveform
 
 
 def _cut(waveform: FloatArray, excerpt: Excerpt) -> FloatArray:

@@ -3,26 +3,67 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from slimvox.encoder import SpeechEncoder
+from slimvox.encoder import EncoderOutput, SpeechEncoder
 from slimvox.encoder.layer import EncoderLayer
 from slimvox.encoder.model import normalize_waveforms
+from slimvox.encoder.padding import frame_mask, padding_bias
 from slimvox.export.front_end import PatchFrontEnd
 from slimvox.export.layer import ExportedLayer
 from slimvox.export.position import SpectralPositions
+from slimvox.export.signature import Layers
+
+if TYPE_CHECKING:
+    from slimvox.integrations.transformers.heads import SlimvoxWithHead
+
+
+class ExportableModel(nn.Module):
+    """Waveforms (and a mask) in, a flat tuple of tensors out: those that `Signature.outputs` names."""
+
+    def __init__(
+        self,
+        encoder: SpeechEncoder,
+        head: SlimvoxWithHead | None = None,
+        *,
+        layers: Layers,
+        taps_in_file: bool = True,
+    ) -> None:
+        """`head`: a model whose task head is computed on the hidden states of `encoder`."""
+        super().__init__()
+        self.encoder = ExportableEncoder(encoder, taps_in_file=taps_in_file)
+        self.layers = layers
+        self.head: SlimvoxWithHead | None = None
+        if head is not None:
+            self.head = copy.deepcopy(head).eval()
+            del self.head.slimvox
+        self.requires_grad_(False)
+
+    def forward(self, waveforms: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Hidden states, what the head makes of them, and with a mask the frame mask."""
+        output = self.encoder(waveforms, attention_mask)
+        outputs: list[Tensor] = []
+        if self.layers == "all":
+            outputs += output.hidden_states
+        if self.layers == "last" or (self.layers == "all" and self.encoder.anatomy.pre_norm):
+            outputs.append(output.last_hidden_state)
+        mask = None if attention_mask is None else output.frame_mask
+        if self.head is not None:
+            read = self.head.head_input(output.last_hidden_state, output.hidden_states)
+            outputs += self.head.apply_head(read, mask)
+        return tuple(outputs) if mask is None else (*outputs, mask)
 
 
 class ExportableEncoder(nn.Module):
-    """Computes what `encoder` does; waveforms (and a mask) in, a flat tuple of tensors out."""
+    """Computes what `encoder` does."""
 
-    def __init__(self, encoder: SpeechEncoder, *, last_only: bool, taps_in_file: bool = True) -> None:
+    def __init__(self, encoder: SpeechEncoder, *, taps_in_file: bool = True) -> None:
         super().__init__()
         encoder = copy.deepcopy(encoder).eval()
         anatomy = encoder.anatomy
-        self.last_only = last_only
         self.anatomy = anatomy
         self.front_end = PatchFrontEnd(anatomy, encoder.feature_extractor)
         self.feature_projection = encoder.feature_projection
@@ -37,39 +78,30 @@ class ExportableEncoder(nn.Module):
             ExportedLayer(layer_anatomy, layer, anatomy, self.heads)
             for layer_anatomy, layer in zip(anatomy.layers, layers, strict=True)
         )
-        self.requires_grad_(False)
 
-    def forward(self, waveforms: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, ...]:
-        """The hidden states (or the last), and with a mask the frame mask after them."""
+    def forward(self, waveforms: Tensor, attention_mask: Tensor | None = None) -> EncoderOutput:
+        """As `SpeechEncoder.forward`."""
         if self.anatomy.normalize_waveform:
             waveforms = normalize_waveforms(waveforms, attention_mask)
         x = self.feature_projection(self.front_end(waveforms))
         frames = x.shape[1]
-        padding_bias, frame_mask = None, None
-        if attention_mask is not None:
-            frame_mask = self._frame_mask(attention_mask, frames)
-            attended = frame_mask | ~frame_mask.any(-1, keepdim=True)
-            padding_bias = torch.where(attended, 0.0, float("-inf"))[:, None, None, :]
-            x = x * frame_mask.unsqueeze(-1)
+        bias = None
+        if attention_mask is None:
+            speech = torch.ones(x.shape[:2], dtype=torch.bool)
+        else:
+            speech = frame_mask(attention_mask, self.anatomy, frames)
+            bias = padding_bias(speech)
+            x = x * speech.unsqueeze(-1)
         x = x + self.positions(x)
         if not self.anatomy.pre_norm:
             x = self.layer_norm(x)
         position_bias = None if self.table is None else self._position_bias(frames)
         states = [x]
         for layer in self.layers:
-            x = layer(x, position_bias, padding_bias)
+            x = layer(x, position_bias, bias)
             states.append(x)
         last = self.layer_norm(x) if self.anatomy.pre_norm else x
-        outputs = [last]
-        if not self.last_only:
-            outputs = [*states, last] if self.anatomy.pre_norm else states
-        return tuple(outputs) if frame_mask is None else (*outputs, frame_mask)
-
-    def _frame_mask(self, mask: Tensor, frames: int) -> Tensor:
-        lengths = mask.to(torch.long).sum(-1, keepdim=True)
-        for convolution in self.anatomy.convolutions:
-            lengths = torch.div(lengths - convolution.kernel, convolution.stride, rounding_mode="floor") + 1
-        return torch.arange(frames) < lengths
+        return EncoderOutput(hidden_states=tuple(states), last_hidden_state=last, frame_mask=speech)
 
     def _position_bias(self, frames: int) -> Tensor:
         """(heads of any layer, frames, frames), each row the one above moved on by one."""

@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimvox.anatomy import EncoderAnatomy
+from slimvox.encoder.folded_norm import normalised_weight
 from slimvox.encoder.front_end import ChannelNorm, ConvLayer, FeatureExtractor
 
 
 class PatchConvolution(nn.Module):
     """A convolution of the front end with its norm and GELU, channels last.
 
-    Where a group norm of one channel per group follows, its statistics are computed from those of the patches: the
-    convolution is linear, so the variance of channel c is `w_c' C w_c` with C the covariance of the patches. The norm
-    then is a scale of the weights, and nothing passes over the (long) output a second time.
+    Where a group norm of one channel per group follows, it is folded into the weights, and nothing passes over the
+    (long) output a second time.
     """
 
     def __init__(self, layer: ConvLayer, multiple: int) -> None:
@@ -52,8 +52,7 @@ class PatchConvolution(nn.Module):
         # The convolution's own bias goes with the mean.
         centred = patches - patches.mean(1, keepdim=True)
         covariance = centred.transpose(1, 2) @ centred / patches.shape[1]
-        variance = ((self.weight.T @ covariance) * self.weight.T).sum(-1).unsqueeze(1)
-        weight = self.weight * (norm.weight * torch.rsqrt(F.relu(variance) + norm.eps))
+        weight = normalised_weight(self.weight, covariance, norm)
         # The norm's bias as one more input that is always 1, again to spare a pass over the output.
         bias = norm.bias.expand(weight.shape[0], 1, -1)
         ones = torch.ones_like(centred[..., :1])
@@ -77,10 +76,11 @@ class PatchFrontEnd(nn.Module):
         )
 
     def forward(self, waveforms: Tensor) -> Tensor:
-        """Waveforms (batch, samples) to features (batch, frames, channels)."""
+        """Waveforms (batch, samples) to features (batch, frames, channels), no frames of what is too short for one."""
         frames = waveforms.shape[1]
         for convolution in self.anatomy.convolutions:
-            frames = (frames - convolution.kernel) // convolution.stride + 1
+            # Not (frames - kernel) // stride + 1: where that is negative, runtimes round towards zero.
+            frames = (frames - convolution.kernel + convolution.stride) // convolution.stride
         x = waveforms.unsqueeze(-1)
         for layer in self.layers:
             x = layer(x)

@@ -9,12 +9,13 @@ from slimvox.anatomy import SAMPLE_RATE_HZ
 from slimvox.checkpoint.directory import is_slimvox_directory
 from slimvox.checkpoint.resolve import LoadedModel
 from slimvox.checkpoint.transformers_reader import read_json
+from slimvox.export.reference import Reference
 
 
-def metadata(model: LoadedModel, *, layers: str, int8: bool) -> dict[str, str]:
-    """Plain strings, as ONNX wants them: what to feed the model, and where it is from."""
+def metadata(model: LoadedModel, reference: Reference, *, int8: bool) -> dict[str, str]:
+    """Plain strings, as ONNX wants them: what to feed the model, what comes out, and where it is from."""
     anatomy = model.encoder.anatomy
-    return {
+    about = {
         "slimvox_version": slimvox.__version__,
         "model": model.public_name,
         "teacher": _teacher(model),
@@ -22,13 +23,24 @@ def metadata(model: LoadedModel, *, layers: str, int8: bool) -> dict[str, str]:
         "parameters": str(model.encoder.parameter_count),
         "sample_rate_hz": str(SAMPLE_RATE_HZ),
         "downsample_rate": str(anatomy.hop),
-        "shortest_samples": str(anatomy.receptive_field),
+        "shortest_samples": str(reference.shortest_samples),
         "width": str(anatomy.width),
-        "layers": layers,
+        "layers": reference.signature.layers,
         # Done inside the graph where true: waveforms are given as they are.
         "normalize_waveform": json.dumps(anatomy.normalize_waveform),
         "precision": "int8" if int8 else "float32",
     }
+    head = reference.head
+    if head is not None:
+        name = type(head).__name__.removeprefix("Slimvox")
+        about["head"] = name
+        if name == "ForCTC":
+            about["blank"] = str(head.config.pad_token_id)
+        else:
+            about["labels"] = json.dumps(
+                [head.config.id2label[index] for index in range(head.config.num_labels)]
+            )
+    return about
 
 
 def _teacher(model: LoadedModel) -> str:

@@ -85,7 +85,8 @@ def write_onnx(
         for value in values:
             value.metadata_props.clear()
             for axis, name in enumerate(names):
-                value.shape[axis] = name
+                if not isinstance(value.shape[axis], int):
+                    value.shape[axis] = name
     model.graph.doc_string = None
     model.producer_name = "slimvox"
     model.producer_version = metadata["slimvox_version"]
@@ -109,7 +110,9 @@ class OnnxSession:
             )
         except Exception as error:  # a class of its own for each status
             first = str(error).strip().splitlines()[0]
-            raise SlimvoxError(f"onnxruntime can't run the model with this opset: {first}") from error
+            raise SlimvoxError(
+                f"onnxruntime can't run the exported model, another --opset may help: {first}"
+            ) from error
         self._inputs = [given.name for given in self._session.get_inputs()]
 
     def __call__(self, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
@@ -121,13 +124,15 @@ class OnnxSession:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's warnings, which are about things that are not asked for here (torchvision)."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without the exporter's warnings: about what is not asked for here (torchvision), or is told in an error."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-FRONT_END = "front_end."
+FRONT_END = "encoder.front_end."
 """How the names of its weights begin."""
 
 
@@ -24,7 +24,10 @@ def quantise(source: Path, target: Path) -> None:
     - products of two activations (attention),
     - the front end: one scale for loud and quiet frames leaves the quiet ones too few steps, and the norm that follows
       makes of that an error of a quarter of the hidden states (embedded teacher),
-    - the arithmetic of the positional convolution; its weights are stored as int8.
+    - the arithmetic of the positional convolution; its weights are stored as int8,
+    - products with a constant vector (a head's weighted sum of layers).
+
+    The clips of a batch share the scales of their activations: what comes out for one depends, a little, on the others.
 
     Args:
         source: float32 model, as the exporter wrote it.
@@ -38,12 +41,13 @@ def quantise(source: Path, target: Path) -> None:
     products = [node for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in sizes]
     at_load = [node.name for node in products if node.input[0] in sizes]
     front_end = [node.name for node in products if node.input[1].startswith(FRONT_END)]
+    no_matrix = [node.name for node in products if len(sizes[node.input[1]]) != 2]
     with _without_advice():
         quantize_dynamic(
             model,
             target,
             op_types_to_quantize=["MatMul", "Gemm"],
-            nodes_to_exclude=at_load + front_end,
+            nodes_to_exclude=at_load + front_end + no_matrix,
             per_channel=True,
             reduce_range=True,
             weight_type=QuantType.QInt8,

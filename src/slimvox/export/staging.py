@@ -39,11 +39,14 @@ def staging_directory(target: Path) -> Iterator[Path]:
 
 
 def move_into_place(staged: Path, target: Path) -> None:
-    """Move a file to its place, one of external data that it needs before it."""
+    """Move a file to its place, one of external data that it needs before it; one that it does not need goes."""
     companion = companion_file(staged)
     if companion.exists():
         companion.replace(companion_file(target))
-    staged.replace(target)
+        staged.replace(target)
+    else:
+        staged.replace(target)
+        companion_file(target).unlink(missing_ok=True)
 
 
 def companion_file(path: Path) -> Path:

@@ -7,22 +7,25 @@ from typing import Any
 
 import torch
 
-from slimvox.encoder import SpeechEncoder
-from slimvox.export.exportable import ExportableEncoder
-from slimvox.export.signature import Signature
+from slimvox.export.exportable import ExportableModel
 
 
-def trace(encoder: SpeechEncoder, signature: Signature, *, taps_in_file: bool) -> Any:
-    """An `ExportedProgram` of any batch size and any length from one frame on."""
+def trace(model: ExportableModel, *, mask: bool, shortest_samples: int) -> Any:
+    """An `ExportedProgram` of any batch size and any length from the shortest on.
+
+    Args:
+        model: what to trace.
+        mask: whether it is given a mask.
+        shortest_samples: of a clip that it can be run on.
+    """
     symbolic: Any = importlib.import_module("torch.fx.experimental._config")
-    model = ExportableEncoder(encoder, last_only=signature.last_only, taps_in_file=taps_in_file).eval()
-    sample = torch.zeros(2, 40 * encoder.anatomy.hop)
-    arguments = (sample, sample > -1) if signature.mask else (sample,)
+    sample = torch.zeros(2, shortest_samples + 39 * model.encoder.anatomy.hop)
+    arguments = (sample, sample > -1) if mask else (sample,)
     dynamic = torch.export.Dim.DYNAMIC
     # Else one clip and one frame would be cases of their own, and refused.
     with symbolic.patch(backed_size_oblivious=True), torch.no_grad():
         program = torch.export.export(
-            model, arguments, dynamic_shapes=tuple({0: dynamic, 1: dynamic} for _ in arguments)
+            model.eval(), arguments, dynamic_shapes=tuple({0: dynamic, 1: dynamic} for _ in arguments)
         )
     # What tracing took for granted of the sample, such as more than one clip; none of it is needed.
     program._guards_code = []

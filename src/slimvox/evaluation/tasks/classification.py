@@ -50,10 +50,11 @@ class ClassificationTask(Task[ExampleSet[LabelledExample], ClassificationProtoco
         usable = [example for example in data.examples if example.recording.id in features]
         counts = check_splits(self.name, [example.split for example in usable])
         labels = self._labels(usable)
+        training = [example.recording.id for example in usable if example.split == "train"]
         if protocol.whiten:
-            features = features.whitened(
-                [example.recording.id for example in usable if example.split == "train"]
-            )
+            features = features.whitened(training)
+        elif protocol.standardise:
+            features = features.standardised(training)
         items = {
             split: [
                 Item(id=example.recording.id, target=_classes(example, labels))

@@ -1,8 +1,9 @@
-"""SF: characters with a token before and after each slot, by a BLSTM and CTC; slot-type F1 and slot-value CER."""
+"""SF: characters (or words) with a token before and after each slot, by a BLSTM and CTC; slot-type F1, value CER."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from slimvox.evaluation.examples import ExampleSet, Segment, SlotExample
 from slimvox.evaluation.feature_cache import FeatureCache
@@ -30,11 +31,21 @@ class SlotFilling(Task[ExampleSet[SlotExample], RecognitionProtocol]):
         self, data: ExampleSet[SlotExample], cache: FeatureCache, protocol: RecognitionProtocol, *, seeds: int
     ) -> Scores:
         """Train heads and score them."""
+        parted = " " if protocol.written == "word" else ""
+
+        def slots(sequences: Sequence[Symbols]) -> list[Slots]:
+            return [parse_slots(parted.join(symbols)) for symbols in sequences]
+
+        def dev_score(references: Sequence[Symbols], guesses: Sequence[Symbols]) -> float:
+            """F1 - CER: both count, as in SUPERB's overall score."""
+            wanted, got = slots(references), slots(guesses)
+            return slot_type_f1(wanted, got) - slot_value_cer(wanted, got)
+
         examples = [
             Sequenced(
                 excerpt=Excerpt(recording=each.recording),
                 split=each.split,
-                symbols=slot_symbols(each.segments),
+                symbols=slot_symbols(each.segments, protocol.written),
             )
             for each in data.examples
         ]
@@ -45,22 +56,22 @@ class SlotFilling(Task[ExampleSet[SlotExample], RecognitionProtocol]):
             lambda: RecurrentCTCHead(
                 ready.features.layers, ready.features.width, ready.alphabet.classes, protocol
             ),
-            _dev_score,
+            dev_score,
             protocol,
             seeds=seeds,
         )
         read_off = [read(each.head, ready, "test", protocol.batch) for each in swept.fits]
-        pairs = [(_slots(references), _slots(guesses)) for references, guesses in read_off]
+        pairs = [(slots(references), slots(guesses)) for references, guesses in read_off]
         references = read_off[0][0]
-        guessed = _slots(shuffled(references))
+        guessed = slots(shuffled(references))
         return Scores(
             test={
                 "sf_f1": tuple(100 * slot_type_f1(*pair) for pair in pairs),
                 "sf_cer": tuple(100 * slot_value_cer(*pair) for pair in pairs),
             },
             chance={
-                "sf_f1": 100 * slot_type_f1(_slots(references), guessed),
-                "sf_cer": 100 * slot_value_cer(_slots(references), guessed),
+                "sf_f1": 100 * slot_type_f1(slots(references), guessed),
+                "sf_cer": 100 * slot_value_cer(slots(references), guessed),
             },
             chance_is="the transcripts of test, shuffled",
             counts=ready.counts,
@@ -78,24 +89,20 @@ class SlotFilling(Task[ExampleSet[SlotExample], RecognitionProtocol]):
         )
 
 
-def slot_symbols(segments: Sequence[Segment]) -> Symbols:
-    """Characters of all words, with B-SLOT before and E-SLOT after each slot's; all parted by blanks."""
-    symbols: list[str] = []
+def slot_symbols(segments: Sequence[Segment], written: Literal["character", "word"]) -> Symbols:
+    """Characters or words of the segments, with B-SLOT before and E-SLOT after each slot's.
+
+    Between characters the blank is a symbol of its own; words are parted by nothing.
+    """
+    words: list[str] = []
     for segment in segments:
-        if symbols:
-            symbols.append(" ")
-        if segment.slot is None:
-            symbols += segment.text
-        else:
-            symbols += [f"B-{segment.slot}", " ", *segment.text, " ", f"E-{segment.slot}"]
+        own = segment.text.split()
+        words += own if segment.slot is None else [f"B-{segment.slot}", *own, f"E-{segment.slot}"]
+    if written == "word":
+        return tuple(words)
+    tokens = {f"{side}-{segment.slot}" for segment in segments for side in "BE" if segment.slot}
+    symbols: list[str] = []
+    for word in words:
+        symbols += [" "] if symbols else []
+        symbols += [word] if word in tokens else word
     return tuple(symbols)
-
-
-def _slots(sequences: Sequence[Symbols]) -> list[Slots]:
-    return [parse_slots("".join(symbols)) for symbols in sequences]
-
-
-def _dev_score(references: Sequence[Symbols], guesses: Sequence[Symbols]) -> float:
-    """F1 - CER: both count, as in SUPERB's overall score."""
-    wanted, got = _slots(references), _slots(guesses)
-    return slot_type_f1(wanted, got) - slot_value_cer(wanted, got)

@@ -1,19 +1,22 @@
-"""Carries the head of a fine-tuned dense model over onto the pruned encoder."""
+"""Heads: carried over from a fine-tuned dense model onto the pruned encoder, and loaded with their own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
+from transformers import initialization as init
 
 from slimvox.anatomy import FAMILIES
 from slimvox.checkpoint import find_model, load_model
 from slimvox.checkpoint.directory import is_slimvox_directory
-from slimvox.checkpoint.transformers_reader import read_json, read_tensors
+from slimvox.checkpoint.transformers_reader import load_exactly, read_json, read_tensors
+from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
 from slimvox.integrations.transformers.configuration import SlimvoxConfig
+from slimvox.integrations.transformers.head_names import HEAD_NAMES, head_name
 from slimvox.integrations.transformers.heads import (
     SlimvoxForAudioFrameClassification,
     SlimvoxForCTC,
@@ -28,7 +31,7 @@ HEADS: dict[str, type[SlimvoxWithHead]] = {
     "ForAudioFrameClassification": SlimvoxForAudioFrameClassification,
     "ForXVector": SlimvoxForXVector,
 }
-"""How the name of a fine-tuned model's class ends, and our class with the same head."""
+"""Our class for each of `HEAD_NAMES`."""
 HEAD_FIELDS = (
     "vocab_size",
     "pad_token_id",
@@ -71,24 +74,52 @@ def carry_head(finetuned: str | Path, pruned: str | Path, *, revision: str | Non
     source, target = find_model(finetuned, revision=revision), find_model(pruned)
     if not is_slimvox_directory(target):
         raise SlimvoxError(f"{target} must be a directory that slimvox wrote: give the pruned encoder second")
-    head_class, theirs = _head_of(source)
+    name, theirs = _head_of(source)
     encoder = load_model(target).encoder
-    fields = {name: getattr(theirs, name) for name in HEAD_FIELDS if hasattr(theirs, name)}
-    config = SlimvoxConfig.from_pretrained(target, **fields)
+    config = SlimvoxConfig.from_pretrained(target, **_head_fields(theirs))
     if theirs.hidden_size != config.hidden_size:
         raise SlimvoxError(
             f"{source}: the head reads hidden states of width {theirs.hidden_size}, but those of {target} are"
             f" {config.hidden_size} wide; the encoder must have been pruned from a model of the same width"
         )
-    model = head_class(config)
-    model.slimvox.load_state_dict(encoder.state_dict())
-    _load_head(model, _head_tensors(source, theirs.model_type), source)
-    model.eval()
-    return model
+    return _put_together(name, config, encoder, _head_tensors(source, theirs.model_type), source)
 
 
-def _head_of(source: Path) -> tuple[type[SlimvoxWithHead], Any]:
-    """Our class for the head of a fine-tuned checkpoint, and its configuration with all defaults filled in."""
+def load_with_head(model: str | Path, *, revision: str | None = None) -> SlimvoxWithHead:
+    """Load a model with its own task head.
+
+    Args:
+        model: a directory or hub id of a pruned encoder with a head (saved from one of our Auto classes), or of a
+            fine-tuned dense model of `transformers`.
+        revision: on the hub.
+
+    Returns:
+        The model, in evaluation mode, float32, on the CPU.
+
+    Raises:
+        SlimvoxError: if there is no head that slimvox knows, or the weights do not fit the configuration.
+    """
+    source = find_model(model, revision=revision)
+    if is_slimvox_directory(source):
+        name = head_name(read_json(source / "config.json"))
+        if name is None:
+            raise SlimvoxError(
+                f"{source} holds an encoder without a task head: leave the head out, or put one on it first"
+                " (AutoModelForCTC and so on, or slimvox.carry_head, then save_pretrained)"
+            )
+        encoder = load_model(source).encoder
+        tensors = {key: tensor.float() for key, tensor in read_tensors(source).items()}
+        prefix = f"{SlimvoxWithHead.base_model_prefix}."
+        head = {key: tensor for key, tensor in tensors.items() if not key.startswith(prefix)}
+        return _put_together(name, SlimvoxConfig.from_pretrained(source), encoder, head, source)
+    name, theirs = _head_of(source)
+    encoder = load_model(source).encoder
+    config = SlimvoxConfig(anatomy=encoder.anatomy.to_dict(), **_head_fields(theirs))
+    return _put_together(name, config, encoder, _head_tensors(source, theirs.model_type), source)
+
+
+def _head_of(source: Path) -> tuple[str, Any]:
+    """Which head a fine-tuned checkpoint has, and its configuration with all defaults filled in."""
     from transformers import AutoConfig
 
     data = read_json(source / "config.json")
@@ -96,14 +127,18 @@ def _head_of(source: Path) -> tuple[type[SlimvoxWithHead], Any]:
         raise SlimvoxError(
             f"{source}: `model_type` must be one of {', '.join(FAMILIES)}, but is {data.get('model_type')!r} instead"
         )
-    name = str((data.get("architectures") or ["nothing"])[0])
-    for ending, head_class in HEADS.items():
-        if name.endswith(ending):
-            return head_class, AutoConfig.from_pretrained(source)
-    raise SlimvoxError(
-        f"{source}: the architecture must end in one of {', '.join(HEADS)}, but is {name} instead; there is no head"
-        " to carry over"
-    )
+    name = head_name(data)
+    if name is None:
+        architecture = (data.get("architectures") or ["nothing"])[0]
+        raise SlimvoxError(
+            f"{source}: the architecture must end in one of {', '.join(HEAD_NAMES)}, but is {architecture} instead;"
+            " there is no task head in it"
+        )
+    return name, AutoConfig.from_pretrained(source)
+
+
+def _head_fields(theirs: Any) -> dict[str, Any]:
+    return {name: getattr(theirs, name) for name in HEAD_FIELDS if hasattr(theirs, name)}
 
 
 def _head_tensors(source: Path, family: str) -> dict[str, Tensor]:
@@ -111,18 +146,14 @@ def _head_tensors(source: Path, family: str) -> dict[str, Tensor]:
     return {name: tensor.float() for name, tensor in tensors.items() if not name.startswith(f"{family}.")}
 
 
-@torch.no_grad()
-def _load_head(model: SlimvoxWithHead, tensors: dict[str, Tensor], source: Path) -> None:
+def _put_together(
+    name: str, config: SlimvoxConfig, encoder: SpeechEncoder, head: Mapping[str, Tensor], source: Path
+) -> SlimvoxWithHead:
+    """A model of an encoder and the tensors of a head, which must be all of it."""
+    with init.no_init_weights():
+        model = HEADS[name](config)
     prefix = f"{model.base_model_prefix}."
-    wanted = {name: value for name, value in model.state_dict().items() if not name.startswith(prefix)}
-    problems = [f"missing: {name}" for name in wanted if name not in tensors]
-    problems += [f"unknown: {name}" for name in tensors if name not in wanted]
-    problems += [
-        f"{name} must be {tuple(wanted[name].shape)}, but is {tuple(tensor.shape)} instead"
-        for name, tensor in tensors.items()
-        if name in wanted and wanted[name].shape != tensor.shape
-    ]
-    if problems:
-        raise SlimvoxError(f"{source}: the head does not fit the pruned encoder: {'; '.join(problems[:5])}")
-    for name, value in wanted.items():
-        value.copy_(tensors[name])
+    weights = {prefix + key: tensor for key, tensor in encoder.state_dict().items()}
+    load_exactly(model, {**weights, **head}, f"{source}, with its head")
+    model.eval()
+    return model

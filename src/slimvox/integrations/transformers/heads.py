@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,7 +22,14 @@ from slimvox.integrations.transformers.modeling import SlimvoxModel, SlimvoxOutp
 
 
 class SlimvoxWithHead(SlimvoxPreTrainedModel):
-    """What all models with a head share."""
+    """What all models with a head share.
+
+    A head is in two parts, so that it can be computed without this encoder: what it reads of hidden states, and what it
+    makes of that.
+    """
+
+    head_outputs: ClassVar[tuple[str, ...]] = ("logits",)
+    """Names of what `apply_head` returns."""
 
     def __init__(self, config: SlimvoxConfig) -> None:
         super().__init__(config)
@@ -33,6 +43,57 @@ class SlimvoxWithHead(SlimvoxPreTrainedModel):
         """Leave the encoder out of training; only the head learns."""
         self.slimvox.requires_grad_(False)
 
+    @property
+    def fewest_frames(self) -> int:
+        """The shortest batch that the head can read."""
+        return 1
+
+    @property
+    def reads_all_states(self) -> bool:
+        """Whether `head_input` needs all hidden states."""
+        return False
+
+    def head_input(self, last_hidden_state: Tensor, hidden_states: Sequence[Tensor] | None) -> Tensor:
+        """What the head reads, (batch, frames, width)."""
+        return last_hidden_state
+
+    def apply_head(self, states: Tensor, frame_mask: Tensor | None) -> tuple[Tensor, ...]:
+        """What `head_outputs` names.
+
+        Args:
+            states: from `head_input`.
+            frame_mask: (batch, frames) bool; None where all is speech.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is no head by itself")
+
+    def _compute(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+    ) -> tuple[tuple[Tensor, ...], SlimvoxOutput]:
+        """What `head_outputs` names, and the encoder's output as the caller wants to see it."""
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        output: SlimvoxOutput = self.slimvox(
+            input_values,
+            attention_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states or self.reads_all_states,
+            return_dict=True,
+        )
+        frames = output.frame_mask.shape[1]
+        if frames < self.fewest_frames:
+            raise ValueError(
+                f"`input_values` must hold at least {self.fewest_frames} frames for this head, but holds {frames}"
+                " instead"
+            )
+        states = self.head_input(output.last_hidden_state, output.hidden_states)
+        if not output_hidden_states:
+            output.hidden_states = None
+        return self.apply_head(states, None if attention_mask is None else output.frame_mask), output
+
 
 class SlimvoxWithLayerWeights(SlimvoxWithHead):
     """Heads that read the last hidden state or, with `use_weighted_layer_sum`, a learned mean of all of them."""
@@ -43,30 +104,17 @@ class SlimvoxWithLayerWeights(SlimvoxWithHead):
             states = config.num_hidden_layers + 1
             self.layer_weights = nn.Parameter(torch.full((states,), 1 / states))
 
-    def _encode(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | None,
-        output_attentions: bool | None,
-        output_hidden_states: bool | None,
-    ) -> tuple[Tensor, SlimvoxOutput]:
-        """What the head reads, (batch, frames, width), and the encoder's output as the caller wants to see it."""
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        weighted = self.config.use_weighted_layer_sum
-        output: SlimvoxOutput = self.slimvox(
-            input_values,
-            attention_mask,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states or weighted,
-            return_dict=True,
-        )
-        if not weighted:
-            return output.last_hidden_state, output
-        states = torch.stack(output.hidden_states, dim=-1)
-        if not output_hidden_states:
-            output.hidden_states = None
-        return states @ self.layer_weights.softmax(-1), output
+    @property
+    def reads_all_states(self) -> bool:
+        """Whether the layers are weighted."""
+        return bool(self.config.use_weighted_layer_sum)
+
+    def head_input(self, last_hidden_state: Tensor, hidden_states: Sequence[Tensor] | None) -> Tensor:
+        """The last hidden state, or the mean of all."""
+        if not self.reads_all_states:
+            return last_hidden_state
+        assert hidden_states is not None
+        return torch.stack(list(hidden_states), dim=-1) @ self.layer_weights.softmax(-1)
 
 
 class SlimvoxForCTC(SlimvoxWithHead):
@@ -103,16 +151,15 @@ class SlimvoxForCTC(SlimvoxWithHead):
             raise ValueError(
                 f"labels must be below `vocab_size`, {self.config.vocab_size}, but one is {int(labels.max())} instead"
             )
-        output: SlimvoxOutput = self.slimvox(
-            input_values,
-            attention_mask,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
+        (logits,), output = self._compute(
+            input_values, attention_mask, output_attentions, output_hidden_states
         )
-        logits = self.lm_head(self.dropout(output.last_hidden_state))
         loss = None if labels is None else self._loss(logits, labels, output.frame_mask)
         return CausalLMOutput(loss=loss, logits=logits, hidden_states=output.hidden_states)
+
+    def apply_head(self, states: Tensor, frame_mask: Tensor | None) -> tuple[Tensor, ...]:
+        """Logits (batch, frames, vocab_size)."""
+        return (self.lm_head(self.dropout(states)),)
 
     def _loss(self, logits: Tensor, labels: Tensor, frame_mask: Tensor) -> Tensor:
         blank = self.config.pad_token_id
@@ -158,12 +205,16 @@ class SlimvoxForSequenceClassification(SlimvoxWithLayerWeights):
             output_hidden_states: as in `SlimvoxModel.forward`.
             labels: (batch,).
         """
-        states, output = self._encode(input_values, attention_mask, output_attentions, output_hidden_states)
-        speech = output.frame_mask.unsqueeze(-1).to(states.dtype)
-        pooled = (self.projector(states) * speech).sum(1) / speech.sum(1).clamp(min=1)
-        logits = self.classifier(pooled)
+        (logits,), output = self._compute(
+            input_values, attention_mask, output_attentions, output_hidden_states
+        )
         loss = None if labels is None else F.cross_entropy(logits, labels.view(-1))
         return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=output.hidden_states)
+
+    def apply_head(self, states: Tensor, frame_mask: Tensor | None) -> tuple[Tensor, ...]:
+        """Logits (batch, num_labels); of a clip that is nothing but padding, those of zeros."""
+        mean, _ = _statistics(self.projector(states), frame_mask)
+        return (self.classifier(mean),)
 
 
 class SlimvoxForAudioFrameClassification(SlimvoxWithLayerWeights):
@@ -192,16 +243,23 @@ class SlimvoxForAudioFrameClassification(SlimvoxWithLayerWeights):
             output_attentions: as in `SlimvoxModel.forward`.
             output_hidden_states: as in `SlimvoxModel.forward`.
         """
-        states, output = self._encode(input_values, attention_mask, output_attentions, output_hidden_states)
-        logits = self.classifier(states)
+        (logits,), output = self._compute(
+            input_values, attention_mask, output_attentions, output_hidden_states
+        )
         loss = None
         if labels is not None:
             loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1).argmax(-1))
         return TokenClassifierOutput(loss=loss, logits=logits, hidden_states=output.hidden_states)
 
+    def apply_head(self, states: Tensor, frame_mask: Tensor | None) -> tuple[Tensor, ...]:
+        """Logits (batch, frames, num_labels)."""
+        return (self.classifier(states),)
+
 
 class SlimvoxForXVector(SlimvoxWithLayerWeights):
     """Speaker embeddings, trained with an additive margin."""
+
+    head_outputs: ClassVar[tuple[str, ...]] = ("logits", "embeddings")
 
     def __init__(self, config: SlimvoxConfig) -> None:
         from transformers.models.wav2vec2.modeling_wav2vec2 import AMSoftmaxLoss, TDNNLayer
@@ -232,18 +290,35 @@ class SlimvoxForXVector(SlimvoxWithLayerWeights):
             output_hidden_states: as in `SlimvoxModel.forward`.
             labels: (batch,), speakers.
         """
-        states, output = self._encode(input_values, attention_mask, output_attentions, output_hidden_states)
-        x = self.projector(states)
-        for layer in self.tdnn:
-            x = layer(x)
-        embeddings = self.feature_extractor(
-            self._statistics(x, output.frame_mask, attention_mask is not None)
+        (logits, embeddings), output = self._compute(
+            input_values, attention_mask, output_attentions, output_hidden_states
         )
-        logits = self.classifier(embeddings)
         loss = None if labels is None else self.objective(logits, labels)
         return XVectorOutput(
             loss=loss, logits=logits, embeddings=embeddings, hidden_states=output.hidden_states
         )
+
+    @property
+    def fewest_frames(self) -> int:
+        """As many as the layers over time need for one output."""
+        config = self.config
+        return 1 + sum(
+            (kernel - 1) * dilation
+            for kernel, dilation in zip(config.tdnn_kernel, config.tdnn_dilation, strict=True)
+        )
+
+    def apply_head(self, states: Tensor, frame_mask: Tensor | None) -> tuple[Tensor, ...]:
+        """Logits and embeddings, (batch, xvector_output_dim) both."""
+        x = self.projector(states)
+        for layer in self.tdnn:
+            x = layer(x)
+        mask = None
+        if frame_mask is not None:
+            # Frames that a clip has left, dilations not counted: so `transformers` does it.
+            left = frame_mask.sum(-1, keepdim=True) - sum(kernel - 1 for kernel in self.config.tdnn_kernel)
+            mask = torch.arange(x.shape[1], device=x.device) < left.clamp(min=1)
+        embeddings = self.feature_extractor(torch.cat(_statistics(x, mask), dim=-1))
+        return self.classifier(embeddings), embeddings
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -251,10 +326,18 @@ class SlimvoxForXVector(SlimvoxWithLayerWeights):
         if module is self.objective:
             init.normal_(self.objective.weight)
 
-    def _statistics(self, x: Tensor, frame_mask: Tensor, padded: bool) -> Tensor:
-        """Mean and standard deviation over time, (batch, 2 * channels)."""
-        if not padded:
-            return torch.cat([x.mean(1), x.std(1)], dim=-1)
-        lengths = frame_mask.sum(-1) - sum(kernel - 1 for kernel in self.config.tdnn_kernel)
-        clips = [clip[:length] for clip, length in zip(x, lengths.clamp(min=1).tolist(), strict=True)]
-        return torch.stack([torch.cat([clip.mean(0), clip.std(0)]) for clip in clips])
+
+def _statistics(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over time, (batch, channels) both, of x (batch, time, channels).
+
+    Only where `mask` (batch, time) is true, if there is one; zeros where there is nothing, or too little.
+    """
+    if mask is None:
+        mask = torch.ones_like(x[..., 0], dtype=torch.bool)
+    counted = mask.unsqueeze(-1).to(x.dtype)
+    count = mask.sum(1, keepdim=True)
+    mean = (x * counted).sum(1) / count.clamp(min=1)
+    variance = ((x - mean.unsqueeze(1)).square() * counted).sum(1) / (count - 1).clamp(min=1)
+    # The root of a variance of nothing has no gradient.
+    deviation = variance.clamp(min=torch.finfo(x.dtype).tiny).sqrt()
+    return mean, deviation

@@ -17,6 +17,7 @@ from transformers.utils.generic import can_return_tuple
 
 from slimvox.encoder.layer import EncoderLayer
 from slimvox.encoder.model import EncoderOutput, SpeechEncoder, normalize_waveforms
+from slimvox.encoder.padding import frame_counts, frame_mask
 from slimvox.encoder.position_bias import PositionBiasGate, PositionBiasTable
 from slimvox.integrations.transformers.augmentation import spec_augment
 from slimvox.integrations.transformers.companions import write_companions
@@ -102,11 +103,9 @@ class SlimvoxPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         if isinstance(layer_weights, nn.Parameter):
             init.constant_(layer_weights, 1 / len(layer_weights))
 
-    def _get_feat_extract_output_lengths(self, input_lengths: Tensor) -> Tensor:
+    def _get_feat_extract_output_lengths(self, input_lengths: Tensor | int) -> Tensor:
         """Frames of clips of so many samples, of any shape; 0 where a clip is too short for one."""
-        for kernel, stride in zip(self.config.conv_kernel, self.config.conv_stride, strict=True):
-            input_lengths = torch.div(input_lengths - kernel, stride, rounding_mode="floor") + 1
-        return input_lengths.clamp(min=0)
+        return frame_counts(torch.as_tensor(input_lengths), self.base_model.anatomy)
 
     def _get_feature_vector_attention_mask(
         self, feature_vector_length: int, attention_mask: Tensor, add_adapter: bool | None = None
@@ -124,10 +123,9 @@ class SlimvoxPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         Returns:
             (batch, frames) bool.
         """
-        if frames is None:
-            frames = int(self._get_feat_extract_output_lengths(torch.tensor(attention_mask.shape[-1])))
-        lengths = self._get_feat_extract_output_lengths(attention_mask.long().sum(-1))
-        return torch.arange(frames, device=attention_mask.device) < lengths.unsqueeze(-1)
+        anatomy = self.base_model.anatomy
+        frames = anatomy.frames(attention_mask.shape[-1]) if frames is None else frames
+        return frame_mask(attention_mask, anatomy, frames)
 
 
 class SlimvoxModel(SlimvoxPreTrainedModel, DeferredEncoder):

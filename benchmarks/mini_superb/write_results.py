@@ -1,0 +1,106 @@
+"""Write the table of mini-SUPERB results, or the rows that fix the `mini` score, from finished evaluations.
+
+    slimvox evaluate fbank --data DIR --out scores/fbank --seeds 3
+    slimvox evaluate embedded --data DIR --out scores/embedded --seeds 3
+    python benchmarks/mini_superb/write_results.py fixed-rows scores/fbank scores/embedded
+    python benchmarks/mini_superb/write_results.py table fbank=scores/fbank teacher=scores/embedded --out FILE.md
+
+The text of the page around the tables is kept: only what stands between the two marks is replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from slimvox.checkpoint.directory import write_atomically
+from slimvox.errors import SlimvoxError
+from slimvox.evaluation.comparison import (
+    check_comparable,
+    fixed_row,
+    read_model,
+    score_table,
+    seeds_of,
+    time_table,
+)
+from slimvox.evaluation.report import FIXED_ROWS, fixed_rows
+from slimvox.evaluation.scores import tasks_told_apart
+
+MINI = Path(__file__).parents[2] / "src" / "slimvox" / "evaluation" / "mini"
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+TITLE = "# mini-SUPERB: results\n"
+
+
+def main() -> None:
+    """Run one of the two commands."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    rows = commands.add_parser("fixed-rows", help=f"write {FIXED_ROWS}")
+    rows.add_argument("fbank", type=Path)
+    rows.add_argument("embedded", type=Path)
+    table = commands.add_parser("table", help="write the page with the tables")
+    table.add_argument("models", nargs="+", metavar="NAME=DIR")
+    table.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    try:
+        if arguments.command == "fixed-rows":
+            write_fixed_rows(arguments.fbank, arguments.embedded)
+        else:
+            write_tables(arguments.models, arguments.out)
+    except SlimvoxError as error:
+        parser.exit(2, f"{error}\n")
+
+
+def write_fixed_rows(fbank: Path, embedded: Path) -> None:
+    """Keep the means of the two models in the package."""
+    models = {"fbank": read_model("fbank", fbank), "embedded": read_model("embedded", embedded)}
+    check_comparable(tuple(models.values()))
+    for name, model in models.items():
+        given = model.results[0].configuration["model"]
+        if given != name:
+            raise SlimvoxError(
+                f"the row of {name} must come from the model {name}, but is of {given} instead"
+            )
+    rows = {name: fixed_row(model) for name, model in models.items()}
+    content = {
+        "made_by": "benchmarks/mini_superb/write_results.py fixed-rows",
+        "seeds": models["fbank"].results[0].configuration["seeds"],
+        "data_fingerprints": {
+            result.task: result.configuration["data_fingerprint"] for result in models["fbank"].results
+        },
+        "model_fingerprints": {
+            name: model.results[0].configuration["model_fingerprint"] for name, model in models.items()
+        },
+        "tasks": tasks_told_apart(seeds_of(models["fbank"]), seeds_of(models["embedded"])),
+        "rows": rows,
+    }
+    write_atomically(MINI / FIXED_ROWS, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def write_tables(named: list[str], out: Path) -> None:
+    """Put the tables of some models into a Markdown page."""
+    models = []
+    for text in named:
+        name, equals, folder = text.partition("=")
+        if not equals:
+            raise SlimvoxError(f"a model must be NAME=DIR, but is {text!r} instead")
+        models.append(read_model(name, Path(folder)))
+    check_comparable(models)
+    seeds = models[0].results[0].configuration["seeds"]
+    tables = (
+        f"Mean ± standard deviation over {seeds} seeds of the heads; in percent, except QbE.\n\n"
+        f"{score_table(models, fixed_rows())}\n\nSeconds per stage:\n\n{time_table(models)}"
+    )
+    page = out.read_text(encoding="utf-8") if out.is_file() else f"{TITLE}\n{BEGIN}\n{END}\n"
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SlimvoxError(f"{out} has no lines {BEGIN} and {END} to put the tables between")
+    write_atomically(out, f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}".encode())
+
+
+if __name__ == "__main__":
+    main()

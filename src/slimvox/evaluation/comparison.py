@@ -1,0 +1,165 @@
+"""Several models' results side by side, as Markdown, and the rows that fix the `mini` score."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimvox.errors import SlimvoxError
+from slimvox.evaluation.scores import METRICS, FixedRows, mini_score
+from slimvox.evaluation.suite import TaskResult, metric_means, read_result
+from slimvox.evaluation.tasks import TASKS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredModel:
+    """All results of one model."""
+
+    name: str
+    """For the table's head."""
+    results: tuple[TaskResult, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Of the encoder."""
+        return int(self.results[0].configuration["parameters"])
+
+    def of(self, task: str) -> TaskResult | None:
+        """The result of a task, if there is one."""
+        return next((result for result in self.results if result.task == task), None)
+
+
+def read_model(name: str, folder: Path) -> ScoredModel:
+    """Read the `--out` folder of an evaluation.
+
+    Raises:
+        SlimvoxError: if there is no result in it, or one of them is damaged.
+    """
+    found = [read_result(folder / f"{task}.json") for task in TASKS]
+    results = tuple(result for result in found if result is not None)
+    if not results:
+        raise SlimvoxError(f"there is no result of slimvox evaluate in {folder}; give its --out folder")
+    return ScoredModel(name=name, results=results)
+
+
+def check_comparable(models: Sequence[ScoredModel]) -> None:
+    """Raise if two models' results of a task are of different data, protocols or numbers of seeds.
+
+    Raises:
+        SlimvoxError: with what differs.
+    """
+    for task in TASKS:
+        found = [(model.name, result) for model in models if (result := model.of(task)) is not None]
+        for name, result in found[1:]:
+            for key in ("suite", "data_fingerprint", "protocol", "seeds"):
+                if result.configuration.get(key) != found[0][1].configuration.get(key):
+                    raise SlimvoxError(
+                        f"{task}: {found[0][0]} and {name} were scored with different {key}, so their scores do not"
+                        " compare; run slimvox evaluate again with the same options"
+                    )
+
+
+def score_table(models: Sequence[ScoredModel], fixed: FixedRows | None) -> str:
+    """Markdown: a line per metric, a column per model with mean and spread, chance last.
+
+    Args:
+        models: what to compare.
+        fixed: what the `mini` score is measured by; without it there is no such line.
+    """
+    lines = [_line(["task", "metric", *(model.name for model in models), "chance"]), _rule(len(models) + 3)]
+    for task in TASKS:
+        results = [model.of(task) for model in models]
+        known = next((result for result in results if result is not None), None)
+        if known is None:
+            continue
+        for index, (metric, described) in enumerate(known.scores.items()):
+            arrow = "↑" if described["higher_is_better"] else "↓"
+            cells = [task.upper() if not index else "", f"{described['title']} {arrow}"]
+            cells += ["-" if result is None else _score(result.scores[metric]) for result in results]
+            lines.append(_line([*cells, _figure(described["chance"], described["percent"])]))
+    if fixed is not None:
+        cells = [_spread(mini_by_seed(model, fixed), "{:.0f}") for model in models]
+        lines.append(_line(["**mini**", f"points, {len(fixed.tasks)} tasks ↑", *cells, ""]))
+    parameters = [f"{model.parameters / 1e6:.2f} M" for model in models]
+    return "\n".join([*lines, _line(["parameters", "", *parameters, ""])])
+
+
+def time_table(models: Sequence[ScoredModel]) -> str:
+    """Markdown: seconds of encoding and of fitting heads, per task and model, and their sum."""
+    lines = [_line(["task", *(f"{model.name}: encode + fit" for model in models)]), _rule(len(models) + 1)]
+    for task in TASKS:
+        cells = []
+        for model in models:
+            result = model.of(task)
+            cells.append(
+                "-" if result is None else f"{result.seconds['encode']:.0f} + {result.seconds['fit']:.0f}"
+            )
+        lines.append(_line([task.upper(), *cells]))
+    minutes, processor = (
+        [sum(result.seconds.get(key, 0.0) for result in model.results) / 60 for model in models]
+        for key in ("total", "processor")
+    )
+    lines.append(_line(["all, minutes", *(f"{value:.1f}" for value in minutes)]))
+    return "\n".join([*lines, _line(["of a processor, minutes", *(f"{value:.1f}" for value in processor)])])
+
+
+def mini_by_seed(model: ScoredModel, fixed: FixedRows) -> list[float]:
+    """The `mini` score of each seed; empty unless all ten tasks were scored."""
+    values = seeds_of(model)
+    if any(metric not in values for metric in METRICS):
+        return []
+    seeds = max(len(each) for each in values.values())
+    return [
+        mini_score(
+            # Query by example trains nothing: it has one value, whatever the seed.
+            {metric: each[seed] if len(each) > 1 else each[0] for metric, each in values.items()},
+            fixed,
+        )
+        for seed in range(seeds)
+    ]
+
+
+def seeds_of(model: ScoredModel) -> dict[str, list[float]]:
+    """Metric to the values of the seeds."""
+    return {metric: each["seeds"] for result in model.results for metric, each in result.scores.items()}
+
+
+def fixed_row(model: ScoredModel) -> dict[str, float]:
+    """The means of all metrics.
+
+    Raises:
+        SlimvoxError: if a task is missing, or was not mini-SUPERB's.
+    """
+    means = metric_means(model.results)
+    missing = [metric for metric in METRICS if metric not in means]
+    if missing:
+        raise SlimvoxError(f"{model.name} has no result for {missing[0]}; a fixed row needs all ten tasks")
+    if any(result.configuration["suite"] != "mini" for result in model.results):
+        raise SlimvoxError(f"{model.name} was not scored on mini-SUPERB")
+    return {metric: round(means[metric], 4) for metric in METRICS}
+
+
+def _score(described: Mapping[str, Any]) -> str:
+    return _spread(described["seeds"], "{:.1f}" if described["percent"] else "{:.3f}")
+
+
+def _figure(value: float, percent: bool) -> str:
+    return f"{value:.1f}" if percent else f"{value:.3f}"
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    if not values:
+        return "-"
+    text = form.format(statistics.fmean(values))
+    return f"{text} ± {form.format(statistics.stdev(values))}" if len(values) > 1 else text
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _rule(columns: int) -> str:
+    return "|" + "---|" * columns

@@ -1,0 +1,172 @@
+"""Several models side by side, and the rows that fix the `mini` score."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from slimvox.errors import SlimvoxError
+from slimvox.evaluation import comparison
+from slimvox.evaluation.comparison import check_comparable, fixed_row, mini_by_seed, read_model, score_table
+from slimvox.evaluation.scores import ERROR_RATES, METRICS, FixedRows, mini_score, tasks_told_apart
+from slimvox.evaluation.scores import TASKS as METRICS_OF
+from slimvox.evaluation.suite import TaskResult
+
+ROOT = Path(__file__).parents[2]
+LOW = {metric: 80.0 if metric in ERROR_RATES else 0.1 if metric == "qbe" else 20.0 for metric in METRICS}
+HIGH = {metric: 40.0 if metric in ERROR_RATES else 0.3 if metric == "qbe" else 60.0 for metric in METRICS}
+
+FIXED = FixedRows(fbank=LOW, teacher=HIGH)
+
+
+def write(folder: Path, by_seed: Mapping[str, list[float]], **configuration: Any) -> Path:
+    folder.mkdir()
+    for task, metrics in METRICS_OF.items():
+        own = [metric for metric in metrics if metric in by_seed]
+        if not own:
+            continue
+        result = TaskResult(
+            task=task,
+            configuration={
+                "model": folder.name,
+                "model_fingerprint": f"hash of {folder.name}",
+                "parameters": 1_500_000,
+                "suite": "mini",
+                "data_fingerprint": "one",
+                "protocol": {"steps": 1},
+                "seeds": 2,
+                **configuration,
+            },
+            scores={
+                metric: {
+                    "title": metric,
+                    "percent": metric != "qbe",
+                    "higher_is_better": metric not in ERROR_RATES,
+                    "mean": statistics.fmean(by_seed[metric]),
+                    "spread": None,
+                    "seeds": by_seed[metric],
+                    "chance": 12.5,
+                }
+                for metric in own
+            },
+            chance_is="a guess",
+            counts={"test": 3},
+            skipped={},
+            chosen=[],
+            details=[],
+            seconds={"encode": 30.0, "fit": 90.0, "total": 120.0, "processor": 60.0},
+        )
+        content = dataclasses.asdict(result)
+        del content["reused"]
+        (folder / f"{task}.json").write_text(json.dumps(content))
+    return folder
+
+
+def around(row: Mapping[str, float], change: float) -> dict[str, list[float]]:
+    """Two seeds, the same distance below and above; query by example has one value."""
+    return {
+        metric: [value] if metric == "qbe" else [value - change, value + change]
+        for metric, value in row.items()
+    }
+
+
+@pytest.fixture
+def script() -> ModuleType:
+    path = ROOT / "benchmarks" / "mini_superb" / "write_results.py"
+    spec = importlib.util.spec_from_file_location("write_results", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_two_fixed_rows_are_0_and_1000(tmp_path: Path) -> None:
+    for row, points in ((LOW, 0), (HIGH, 1000)):
+        model = read_model("m", write(tmp_path / str(points), around(row, 0.0)))
+        assert mini_by_seed(model, FIXED) == pytest.approx([points, points])
+        assert fixed_row(model) == row
+
+
+def test_a_score_is_counted_by_seed(tmp_path: Path) -> None:
+    values = {**around(HIGH, 0.0), "ks": [56.0, 64.0], "asr": [40.0, 42.0]}
+    model = read_model("m", write(tmp_path / "m", values))
+    # 4 of 40 in one of ten tasks are 10 points; 2 more errors of 40 are 5 fewer.
+    assert mini_by_seed(model, FIXED) == pytest.approx([990, 1005])
+
+
+def test_the_table_has_mean_and_spread_and_chance(tmp_path: Path) -> None:
+    models = [
+        read_model("first", write(tmp_path / "a", around(HIGH, 1.0))),
+        read_model("second", write(tmp_path / "b", {"ks": [50.0, 54.0]})),
+    ]
+    lines = score_table(models, None).splitlines()
+    assert lines[0] == "| task | metric | first | second | chance |"
+    assert "| KS | ks ↑ | 60.0 ± 1.4 | 52.0 ± 2.8 | 12.5 |" in lines
+    assert "| QBE | qbe ↑ | 0.300 | - | 12.500 |" in lines
+    assert "| SD | sd ↓ | 40.0 ± 1.4 | - | 12.5 |" in lines
+    assert lines[-1] == "| parameters |  | 1.50 M | 1.50 M |  |"
+    scored = score_table(models, FIXED).splitlines()
+    assert "| **mini** | points, 10 tasks ↑ | 1000 ± 0 | - |  |" in scored
+    assert len({line.count("|") for line in scored}) == 1
+    times = comparison.time_table(models).splitlines()
+    assert "| KS | 30 + 90 | 30 + 90 |" in times
+    assert times[-2:] == ["| all, minutes | 20.0 | 2.0 |", "| of a processor, minutes | 10.0 | 1.0 |"]
+
+
+def test_results_that_do_not_compare(tmp_path: Path) -> None:
+    models = [
+        read_model("a", write(tmp_path / "a", {"ks": [1.0]})),
+        read_model("b", write(tmp_path / "b", {"ks": [1.0]}, protocol={"steps": 2})),
+    ]
+    with pytest.raises(SlimvoxError, match="ks: a and b were scored with different protocol"):
+        check_comparable(models)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SlimvoxError, match="there is no result"):
+        read_model("c", tmp_path / "empty")
+    with pytest.raises(SlimvoxError, match="a has no result for pr"):
+        fixed_row(models[0])
+
+
+def test_the_page_keeps_its_text(tmp_path: Path, script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "MINI", tmp_path)
+    fbank, embedded = (
+        write(tmp_path / name, around(row, 1.0)) for name, row in (("fbank", LOW), ("embedded", HIGH))
+    )
+    script.write_fixed_rows(fbank, embedded)
+    content = json.loads((tmp_path / "fixed_rows.json").read_text())
+    assert content["rows"] == {"fbank": LOW, "embedded": HIGH}
+    assert content["tasks"] == list(METRICS_OF)
+    with pytest.raises(
+        SlimvoxError, match="the row of fbank must come from the model fbank, but is of embedded"
+    ):
+        script.write_fixed_rows(embedded, fbank)
+
+    page = tmp_path / "page.md"
+    script.write_tables([f"log-mel={fbank}"], page)
+    page.write_text("Before.\n" + page.read_text() + "After.\n")
+    script.write_tables([f"teacher={embedded}"], page)
+    text = page.read_text()
+    assert text.startswith("Before.\n") and text.endswith("After.\n")
+    assert "| teacher |" in text and "log-mel" not in text
+
+
+def test_tasks_that_the_fixed_rows_do_not_tell_apart_do_not_count() -> None:
+    low, high = around(LOW, 0.5), around(HIGH, 0.5)
+    # One sample deviation of seeds at 40 and 42 is 1.41, of both rows together 2: 3.9 apart is chance, 4.1 is not.
+    low["asv"], high["asv"] = [44.9, 46.9], [41.0, 43.0]
+    low["sid"], high["sid"] = [40.0, 42.0], [44.1, 46.1]
+    high["sf_cer"] = low["sf_cer"]
+    told = tasks_told_apart(low, high)
+    assert set(METRICS_OF) - set(told) == {"asv", "sf"}
+    fixed = FixedRows(fbank=LOW, teacher=HIGH, tasks=("ks", "qbe"))
+    assert mini_score({"ks": 30.0, "qbe": 0.3}, fixed) == pytest.approx((250 + 1000) / 2)
+    with pytest.raises(SlimvoxError, match="there is no qbe"):
+        mini_score({"ks": 30.0, "asv": 1.0}, fixed)
