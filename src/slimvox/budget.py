@@ -37,7 +37,7 @@ class CostMeasure:
 
     def cost(self, anatomy: EncoderAnatomy) -> int:
         """Of an encoder as it is, rounded."""
-        return int(round(self.costs(anatomy).total))
+        return round(float(self.costs(anatomy).total))
 
     def describe(self, cost: float) -> str:
         """Such as '26.5M parameters'."""
