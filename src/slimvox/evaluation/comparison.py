@@ -98,12 +98,12 @@ def time_table(models: Sequence[ScoredModel]) -> str:
                 "-" if result is None else f"{result.seconds['encode']:.0f} + {result.seconds['fit']:.0f}"
             )
         lines.append(_line([task.upper(), *cells]))
-    minutes, processor = (
-        [sum(result.seconds.get(key, 0.0) for result in model.results) / 60 for model in models]
-        for key in ("total", "processor")
-    )
-    lines.append(_line(["all, minutes", *(f"{value:.1f}" for value in minutes)]))
-    return "\n".join([*lines, _line(["of a processor, minutes", *(f"{value:.1f}" for value in processor)])])
+    for title, key in (("all, minutes", "total"), ("of a processor, minutes", "processor")):
+        # Results of earlier versions have no time of the processor.
+        known = [[result.seconds.get(key) for result in model.results] for model in models]
+        sums = ["-" if None in each else f"{sum(filter(None, each)) / 60:.1f}" for each in known]
+        lines.append(_line([title, *sums]))
+    return "\n".join(lines)
 
 
 def mini_by_seed(model: ScoredModel, fixed: FixedRows) -> list[float]:
