@@ -51,7 +51,7 @@ def section(part: str, pruned: Path | None, folder: Path, threads: int, runs: in
     """One part as Markdown; empty where it needs a pruned encoder and there is none."""
     if part == "step":
         return (
-            f"## A step of stage 1, {prune_step.BATCH} x {prune_step.SECONDS:g} s\n\n{prune_step.table(runs)}"
+            f"## A step of stage 1, {prune_step.BATCH} x {prune_step.SECONDS:g} s\n\n{prune_step.table(max(3, runs // 2))}"
         )
     if part == "attention":
         if pruned is None:
