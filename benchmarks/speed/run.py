@@ -50,9 +50,8 @@ def main() -> None:
 def section(part: str, pruned: Path | None, folder: Path, threads: int, runs: int) -> str:
     """One part as Markdown; empty where it needs a pruned encoder and there is none."""
     if part == "step":
-        return (
-            f"## A step of stage 1, {prune_step.BATCH} x {prune_step.SECONDS:g} s\n\n{prune_step.table(max(3, runs // 2))}"
-        )
+        table = prune_step.table(max(3, runs // 2))
+        return f"## A step of stage 1, {prune_step.BATCH} x {prune_step.SECONDS:g} s\n\n{table}"
     if part == "attention":
         if pruned is None:
             return ""
