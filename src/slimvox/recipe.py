@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from slimvox.cost import CostKind
 from slimvox.errors import SlimvoxError
-from slimvox.gates import Structures
+from slimvox.gates import Structure, Structures
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -48,6 +48,8 @@ class GateSettings:
     """Give clipped gates the gradient of unclipped ones (the paper's STE)."""
     initial_drop: float = 0.01
     """Gates start at log_alpha = log((1 - drop) / drop)."""
+    intermediate_initial_drop: float | None = None
+    """The same for feed-forward dimensions; as `initial_drop` where it is not given."""
     learning_rate: float = 0.02
     """Adam, constant, for log_alpha."""
     multiplier_learning_rate: float = 0.02
@@ -56,6 +58,11 @@ class GateSettings:
     """Steps in which the target sparsity grows from 0 to its final value."""
     final_values: Literal["soft", "one"] = "soft"
     """What a surviving gate is worth: its typical value, folded into the weights, or 1."""
+
+    def initial_drops(self) -> dict[Structure, float]:
+        """Where single structures start, if elsewhere than at `initial_drop`."""
+        drop = self.intermediate_initial_drop
+        return {} if drop is None else {"intermediate": drop}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +75,15 @@ class DistillationSettings:
     """Weight of the mean absolute difference."""
     cosine_weight: float = 1.0
     """Weight of 1 - cosine similarity."""
+    relation_weight: float = 0.0
+    """Weight of the squared difference between Gram matrices over time, of states and between a layer's input and
+    output."""
+    maps: bool = True
+    """Whether the student's states go through linear maps, which start as the identity, before they are compared."""
+    targets: Literal["layers", "groups"] = "layers"
+    """Whether single hidden states are compared, or means over the neighbouring states up to each."""
+    masked_share: float = 0.0
+    """Share of the frames that the teacher sees and the student does not, in spans of 0.2 s."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +197,8 @@ def to_toml(recipe: Recipe) -> str:
         if not isinstance(value, dict):
             lines.append(f"{section} = {json.dumps(value)}")
             continue
-        lines += ["", f"[{section}]", *(f"{name} = {json.dumps(item)}" for name, item in value.items())]
+        given = {name: item for name, item in value.items() if item is not None}
+        lines += ["", f"[{section}]", *(f"{name} = {json.dumps(item)}" for name, item in given.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -237,6 +254,9 @@ def _build(cls: Any, data: Any, recipe: str, prefix: str) -> Any:
 
 
 def _convert(hint: Any, value: Any, recipe: str, name: str) -> Any:
+    if type(None) in typing.get_args(hint):
+        # TOML has no null: what is not given is None.
+        (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, recipe, name + ".")
     if typing.get_origin(hint) is Literal:
@@ -269,11 +289,17 @@ def _problems(recipe: Recipe) -> list[str]:
     check(recipe.target.seconds > 0, "target.seconds", "above 0", recipe.target.seconds)
     check(recipe.target.round_to >= 1, "target.round_to", "at least 1", recipe.target.round_to)
     check(bool(recipe.structures.enabled()), "structures", "such that at least one is on", "all off")
-    check(
-        0 < recipe.gates.initial_drop < 1, "gates.initial_drop", "between 0 and 1", recipe.gates.initial_drop
-    )
+    for name in ("initial_drop", "intermediate_initial_drop"):
+        drop = getattr(recipe.gates, name)
+        check(drop is None or 0 < drop < 1, f"gates.{name}", "between 0 and 1", drop)
     check(recipe.gates.ramp_steps >= 0, "gates.ramp_steps", "at least 0", recipe.gates.ramp_steps)
-    check(recipe.distillation.layers >= 1, "distillation.layers", "at least 1", recipe.distillation.layers)
+    distillation = recipe.distillation
+    check(distillation.layers >= 1, "distillation.layers", "at least 1", distillation.layers)
+    for name in ("l1_weight", "cosine_weight", "relation_weight"):
+        weight = getattr(distillation, name)
+        check(weight >= 0, f"distillation.{name}", "at least 0", weight)
+    share = distillation.masked_share
+    check(0 <= share < 1, "distillation.masked_share", "at least 0 and below 1", share)
     data = recipe.data
     check(data.min_seconds >= 0.025, "data.min_seconds", "at least 0.025 (one frame)", data.min_seconds)
     check(

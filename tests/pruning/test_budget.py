@@ -1,4 +1,4 @@
-"""The Lagrangian, the schedule, the distillation loss."""
+"""The Lagrangian, its schedule, the distance between encoders."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from slimvox.budget import Budget, CostMeasure, Lagrangian, scheduled_target
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.cost import cost, sizes_of
 from slimvox.distance import hidden_state_distance
-from slimvox.distillation import Distillation, distilled_layers
-from slimvox.encoder import EncoderOutput, SpeechEncoder
+from slimvox.encoder import SpeechEncoder
 from slimvox.gates import STRUCTURES, Gates
 
 
@@ -55,30 +54,6 @@ def test_the_target_ramps_linearly() -> None:
         [0, 0.2, 0.4, 0.6, 0.8, 0.8]
     )
     assert scheduled_target(0, 0, 0.8) == 0.8
-
-
-@pytest.mark.parametrize(
-    ("layers", "chosen"), [(12, (0, 4, 8, 12)), (24, (0, 8, 16, 24)), (3, (0, 1, 2, 3)), (1, (0, 1))]
-)
-def test_distilled_layers_are_evenly_spaced(layers: int, chosen: tuple[int, ...]) -> None:
-    assert distilled_layers(layers) == chosen
-
-
-def test_distillation_of_a_copy_is_zero_and_by_hand_otherwise() -> None:
-    def output(*states: torch.Tensor, mask: torch.Tensor) -> EncoderOutput:
-        return EncoderOutput(hidden_states=states, last_hidden_state=states[-1], frame_mask=mask)
-
-    mask = torch.tensor([[True, True, False]])
-    states = [torch.randn(1, 3, 4) for _ in range(3)]
-    loss = Distillation(4, (0, 2))
-    same = loss(output(*states, mask=mask), output(*states, mask=mask))
-    assert float(same.total) == pytest.approx(0, abs=1e-6)
-    other = [-state for state in states]
-    opposite = loss(output(*other, mask=mask), output(*states, mask=mask))
-    expected = torch.stack([(2 * states[i][:, :2]).abs().mean() for i in (0, 2)]).mean()
-    assert float(opposite.l1) == pytest.approx(float(expected), rel=1e-5)
-    assert float(opposite.cosine) == pytest.approx(2.0, rel=1e-5)
-    assert float(opposite.total) == pytest.approx(float(expected) + 2, rel=1e-5)
 
 
 def test_distance_is_zero_for_a_copy_and_one_for_the_mean(anatomy: EncoderAnatomy) -> None:

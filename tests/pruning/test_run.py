@@ -16,7 +16,7 @@ import torch
 
 import slimvox
 from slimvox.kept_indices import KeptIndices
-from slimvox.pruning import run_directory, stage
+from slimvox.pruning import CONTROLS, run_directory, stage
 from slimvox.pruning.interrupts import RunInterrupted
 from slimvox.recipe import shipped_recipes
 
@@ -31,6 +31,19 @@ def weights_hash(directory: Path) -> str:
 def run(teacher: Path, speech: Path, out: Path, **arguments: Any) -> slimvox.PruneResult:
     fields: dict[str, Any] = {"recipe": "quick", "overrides": SETTINGS, "device": "cpu", **arguments}
     return slimvox.prune(teacher, speech, out, **fields)
+
+
+def interrupt_after(patch: pytest.MonkeyPatch, stage_name: str, step: int) -> None:
+    """Ctrl-C after a given step."""
+    train_step = stage.Stage._train_step
+
+    def interrupting(self: stage.Stage, waveforms: torch.Tensor) -> dict[str, float]:
+        values = train_step(self, waveforms)
+        if (self.name, self.step + 1) == (stage_name, step):
+            signal.raise_signal(signal.SIGINT)
+        return values
+
+    patch.setattr(stage.Stage, "_train_step", interrupting)
 
 
 @pytest.fixture(scope="module")
@@ -78,16 +91,8 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Ctrl-C after a given step; the same call goes on and ends bit-identically."""
-    train_step = stage.Stage._train_step
-
-    def interrupting(self: stage.Stage, waveforms: torch.Tensor) -> dict[str, float]:
-        values = train_step(self, waveforms)
-        if (self.name, self.step + 1) == (stage_name, step):
-            signal.raise_signal(signal.SIGINT)
-        return values
-
     with monkeypatch.context() as patch:
-        patch.setattr(stage.Stage, "_train_step", interrupting)
+        interrupt_after(patch, stage_name, step)
         with pytest.raises(RunInterrupted):
             run(teacher, speech, tmp_path / "out")
     assert not (tmp_path / "out" / "config.json").exists()
@@ -178,13 +183,43 @@ def test_the_checkpoint_of_another_run_is_refused(
         run(teacher, speech, out, seed=1)
 
 
-@pytest.mark.parametrize("control", ["random", "top-layers"])
+@pytest.mark.parametrize("control", CONTROLS)
 def test_controls_have_the_same_size(control: Any, teacher: Path, speech: Path, tmp_path: Path) -> None:
     result = run(teacher, speech, tmp_path / "out", control=control)
     assert 0.995 * 0.28 <= result.parameters / result.parameters_dense <= 0.28
     if control == "top-layers":
         layers = [bool(layer.heads) or bool(layer.intermediate) for layer in result.encoder.anatomy.layers]
         assert layers == sorted(layers, reverse=True) and not layers[-1]
+    if control == "thin":
+        widths = [layer.intermediate for layer in result.encoder.anatomy.layers]
+        assert max(widths) - min(widths) <= 1 and max(widths) < 96
+
+
+def test_every_option_of_the_loss_survives_an_interruption(
+    finished: Path, teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {
+        "distillation.layers": 13,
+        "distillation.relation_weight": 1.0,
+        "distillation.maps": False,
+        "distillation.targets": "groups",
+        "distillation.masked_share": 0.3,
+        "gates.intermediate_initial_drop": 0.3,
+    }
+    overrides = [*SETTINGS, *(f"{name}={json.dumps(value)}" for name, value in options.items())]
+    run(teacher, speech, tmp_path / "whole", overrides=overrides)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, "finish", 2)
+        with pytest.raises(RunInterrupted):
+            run(teacher, speech, tmp_path / "stopped", overrides=overrides)
+    run(teacher, speech, tmp_path / "stopped", overrides=overrides)
+    assert weights_hash(tmp_path / "stopped") == weights_hash(tmp_path / "whole")
+    log, plain = (
+        [json.loads(line) for line in (out / "run" / "log.jsonl").read_text().splitlines()]
+        for out in (tmp_path / "whole", finished)
+    )
+    assert all(record["relation"] > 0 for record in log)
+    assert log[0]["sparsity"] > plain[0]["sparsity"]
 
 
 def test_a_pruned_encoder_can_be_pruned_again(finished: Path, speech: Path, tmp_path: Path) -> None:

@@ -46,8 +46,9 @@ class PruneCommand:
     """Squeeze both stages into this many steps; the target is met all the same."""
     seed: int = 0
     """Of everything random."""
-    control: Literal["random", "top-layers"] | None = None
-    """Do not learn what to prune: random gates, or layers dropped from the top; to compare with."""
+    control: Literal["random", "magnitude", "top-layers", "thin"] | None = None
+    """Do not learn what to prune, to compare with: random gates, the smallest weights, layers from the top, or an
+    evenly thin encoder trained from scratch."""
     checkpoint_seconds: float = 300.0
     """Time from checkpoint to checkpoint."""
 

@@ -15,6 +15,7 @@ from slimvox.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.checkpoint import load
 from slimvox.devices import check_device
 from slimvox.encoder import SpeechEncoder
+from slimvox.encoder.untrained import untrained_encoder
 from slimvox.errors import SlimvoxError
 from slimvox.evaluation import filter_bank
 
@@ -116,30 +117,8 @@ def load_upstream(model: str | Path, *, device: str = "cpu", seed: int = 0) -> U
         raise SlimvoxError("`random` needs the model whose shape to take: random:embedded, for example")
     if name.startswith(RANDOM_PREFIX):
         anatomy = load(name.removeprefix(RANDOM_PREFIX)).anatomy
-        return EncoderUpstream(random_encoder(anatomy, seed=seed), name, device=device)
+        return EncoderUpstream(untrained_encoder(anatomy, seed=seed), name, device=device)
     return EncoderUpstream(load(model), name, device=device)
-
-
-def random_encoder(anatomy: EncoderAnatomy, *, seed: int) -> SpeechEncoder:
-    """An encoder as it would be before any training.
-
-    Linear and convolution weights are drawn as these models' own initialisation draws them in outline: normal with a
-    deviation of 0.02 in linear maps, Kaiming normal in convolutions, biases zero, norms one and zero.
-    """
-    state = torch.random.get_rng_state()
-    torch.manual_seed(seed)
-    try:
-        encoder = SpeechEncoder(anatomy)
-        for name, parameter in encoder.named_parameters():
-            if parameter.dim() == 3:
-                torch.nn.init.kaiming_normal_(parameter)
-            elif parameter.dim() == 2:
-                torch.nn.init.normal_(parameter, std=0.02)
-            elif name.endswith("bias"):
-                torch.nn.init.zeros_(parameter)
-    finally:
-        torch.random.set_rng_state(state)
-    return encoder.eval()
 
 
 def weights_hash(encoder: SpeechEncoder) -> str:

@@ -11,7 +11,12 @@ from slimvox.figures.quality import Quality
 from slimvox.report.runs import RunRecord
 from slimvox.report.tables import completed, flat_recipe
 
-CONTROL_TITLES = {"random": "random gates", "top-layers": "top layers dropped"}
+CONTROL_TITLES = {
+    "random": "random gates",
+    "magnitude": "smallest weights dropped",
+    "top-layers": "top layers dropped",
+    "thin": "thin, from scratch",
+}
 TOTAL = "total steps"
 STE = "gates.straight_through"
 MOST_DIFFERENCES = 3

@@ -1,7 +1,7 @@
 """L0 gates: the hard concrete distribution, sampling, expected sizes, final masks."""
 
 from slimvox.gates.final import FinalMasks, check_reachable, final_masks, smallest_cost
-from slimvox.gates.gates import GateGroup, Gates, gate_groups, masks_from_vector
+from slimvox.gates.gates import GateGroup, Gates, gate_groups, gate_spans, masks_from_vector
 from slimvox.gates.structures import STRUCTURES, Structure, Structures
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "check_reachable",
     "final_masks",
     "gate_groups",
+    "gate_spans",
     "masks_from_vector",
     "smallest_cost",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.budget import Budget
 from slimvox.errors import SlimvoxError
-from slimvox.gates.gates import GateGroup, masks_from_vector
+from slimvox.gates.gates import GateGroup, gate_spans, masks_from_vector
 from slimvox.masks import EncoderMasks
 from slimvox.surgery import survivors
 
@@ -114,7 +114,7 @@ class _Widths:
         """Per width with several gates: whether it must not vanish, and its gates, best first."""
         number = 0
         for group in groups:
-            for start, size in _spans(anatomy, group):
+            for start, size in gate_spans(anatomy, group):
                 self.unit_of[start : start + size] = [number] * size
                 number += 1
                 if group.structure not in ("head", "attention", "feed_forward"):
@@ -143,21 +143,6 @@ class _Widths:
             result[best_first] = False
             result[best_first[: max(nearest, self.round_to if must_stay else 0)]] = True
         return result
-
-
-def _spans(anatomy: EncoderAnatomy, group: GateGroup) -> Iterator[tuple[int, int]]:
-    """Start and number of the gates of each width in a group."""
-    if group.structure in ("qk", "vo"):
-        start = group.start
-        for head in anatomy.layers[group.index].heads:
-            size = head.qk if group.structure == "qk" else head.vo
-            yield start, size
-            start += size
-    elif group.structure == "head":
-        for gate in range(group.start, group.stop):
-            yield gate, 1
-    else:
-        yield group.start, group.stop - group.start
 
 
 def _cost(anatomy: EncoderAnatomy, groups: Sequence[GateGroup], opened: Tensor, budget: Budget) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,21 @@ def gate_groups(anatomy: EncoderAnatomy, structures: Collection[Structure]) -> t
     return tuple(groups)
 
 
+def gate_spans(anatomy: EncoderAnatomy, group: GateGroup) -> Iterator[tuple[int, int]]:
+    """Start and number of the gates of each width in a group."""
+    if group.structure in ("qk", "vo"):
+        start = group.start
+        for head in anatomy.layers[group.index].heads:
+            size = head.qk if group.structure == "qk" else head.vo
+            yield start, size
+            start += size
+    elif group.structure == "head":
+        for gate in range(group.start, group.stop):
+            yield gate, 1
+    else:
+        yield group.start, group.stop - group.start
+
+
 def masks_from_vector(anatomy: EncoderAnatomy, groups: Collection[GateGroup], values: Tensor) -> EncoderMasks:
     """Masks whose values are those of a vector laid out like `groups`; what has no gate is not masked."""
     conv: list[Tensor | None] = [None] * len(anatomy.convolutions)
@@ -78,6 +94,7 @@ class Gates(nn.Module):
         structures: Collection[Structure],
         *,
         initial_drop: float = 0.01,
+        initial_drops: Mapping[Structure, float] = MappingProxyType({}),
         straight_through: bool = True,
     ) -> None:
         """Gates that start open.
@@ -86,6 +103,7 @@ class Gates(nn.Module):
             anatomy: the encoder's.
             structures: which kinds to gate.
             initial_drop: sets the first log_alpha to log((1 - drop) / drop).
+            initial_drops: the same for single structures, in its place.
             straight_through: see `hard_concrete.sample`.
 
         Raises:
@@ -99,7 +117,11 @@ class Gates(nn.Module):
                 f"the encoder has no {', '.join(sorted(structures)) or 'structure chosen'} to gate"
             )
         self.straight_through = straight_through
-        self.log_alpha = nn.Parameter(torch.full((self.groups[-1].stop,), location(initial_drop)))
+        log_alpha = torch.full((self.groups[-1].stop,), location(initial_drop))
+        for group in self.groups:
+            if group.structure in initial_drops:
+                log_alpha[group.slice] = location(initial_drops[group.structure])
+        self.log_alpha = nn.Parameter(log_alpha)
 
     def sample(self, generator: torch.Generator | None = None) -> EncoderMasks:
         """Random masks, differentiable in log_alpha. `generator` is a CPU generator."""

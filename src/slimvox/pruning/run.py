@@ -21,12 +21,13 @@ from slimvox.cost import macs, parameters
 from slimvox.distance import Distance, hidden_state_distance
 from slimvox.distillation import Distillation, distilled_layers
 from slimvox.encoder import SpeechEncoder
+from slimvox.encoder.untrained import untrained_encoder
 from slimvox.errors import SlimvoxError
 from slimvox.gates import Gates, final_masks
 from slimvox.gates.hard_concrete import typical_open_value
 from slimvox.kept_indices import KeptIndices
 from slimvox.pruning.accelerator import build_accelerator
-from slimvox.pruning.controls import Control, control_scores
+from slimvox.pruning.controls import Control, control_scores, forgets_weights
 from slimvox.pruning.data import gather_audio
 from slimvox.pruning.machine_speed import latency_table, speed_up
 from slimvox.pruning.outcome import write_outcome
@@ -173,7 +174,7 @@ class _Run:
         else:
             anatomy = EncoderAnatomy.from_dict(checkpoint["anatomy"])
             encoder = SpeechEncoder(anatomy, self.teacher.dense_anatomy)
-            small = Student(encoder.to(self.accelerator.device), self._distillation())
+            small = self._student(encoder, self._distillation())
             self.kept = KeptIndices.from_dict(checkpoint["kept"])
             distance = checkpoint["distance_after_prune"]
             self.distance_after_prune = Distance(**distance) if distance else None
@@ -191,17 +192,30 @@ class _Run:
             encoder.anatomy,
             recipe.structures.enabled(),
             initial_drop=recipe.gates.initial_drop,
+            initial_drops=recipe.gates.initial_drops(),
             straight_through=recipe.gates.straight_through,
         )
-        student = Student(encoder, self._distillation(), gates=gates, budget=self.settings.budget)
+        return self._student(encoder, self._distillation(), gates)
+
+    def _student(
+        self, encoder: SpeechEncoder, distillation: Distillation, gates: Gates | None = None
+    ) -> Student:
+        budget = None if gates is None else self.settings.budget
+        share = self.settings.recipe.distillation.masked_share
+        student = Student(encoder, distillation, gates=gates, budget=budget, masked_share=share)
         return student.to(self.accelerator.device)
 
     def _distillation(self) -> Distillation:
         anatomy, settings = self.teacher.anatomy, self.settings.recipe.distillation
-        layers = distilled_layers(len(anatomy.layers), settings.layers)
         return Distillation(
-            anatomy.width, layers, l1_weight=settings.l1_weight, cosine_weight=settings.cosine_weight
-        ).to(self.accelerator.device)
+            anatomy.width,
+            distilled_layers(len(anatomy.layers), settings.layers),
+            l1_weight=settings.l1_weight,
+            cosine_weight=settings.cosine_weight,
+            relation_weight=settings.relation_weight,
+            maps=settings.maps,
+            group_means=settings.targets == "groups",
+        )
 
     def _stage(self, name: str, student: Student) -> Stage:
         recipe = self.settings.recipe
@@ -262,7 +276,7 @@ class _Run:
                 )
             scores = log_alpha
         else:
-            scores = control_scores(settings.control, groups, settings.seed)
+            scores = control_scores(settings.control, encoder, groups, settings.seed)
         soft = settings.recipe.gates.final_values == "soft" and settings.control is None
         chosen = final_masks(
             encoder.anatomy,
@@ -273,7 +287,10 @@ class _Run:
         )
         sliced = slice_encoder(encoder.cpu(), chosen.masks)
         self.kept = sliced.kept
-        small = Student(sliced.encoder, student.distillation).to(self.accelerator.device)
+        remaining = sliced.encoder
+        if forgets_weights(settings.control):
+            remaining = untrained_encoder(remaining.anatomy, remaining.dense_anatomy, seed=settings.seed)
+        small = self._student(remaining, student.distillation)
         if self.main:
             self.distance_after_prune = hidden_state_distance(self.teacher, small.encoder, self.held_out)
         return small

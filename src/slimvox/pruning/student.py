@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from slimvox.budget import Budget, Lagrangian
-from slimvox.distillation import Distillation
+from slimvox.distillation import Distillation, hide_frames
 from slimvox.encoder import EncoderOutput, SpeechEncoder
 from slimvox.gates import Gates
 from slimvox.masks import masked_forward
@@ -26,12 +26,14 @@ class Student(nn.Module):
         *,
         gates: Gates | None = None,
         budget: Budget | None = None,
+        masked_share: float = 0.0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.distillation = distillation
         self.gates = gates
         self.budget = budget
+        self.masked_share = masked_share
         self.lagrangian = Lagrangian() if gates is not None else None
 
     def weights(self) -> list[nn.Parameter]:
@@ -52,22 +54,27 @@ class Student(nn.Module):
             waveforms: (batch, samples).
             teacher: the teacher's output for them.
             target_sparsity: t, in stage 1.
-            generator: noise of the gates, a CPU generator, in stage 1.
+            generator: a CPU generator, for the gates (stage 1) and the frames that are hidden.
 
         Returns:
-            `loss` to be minimised; `distillation`, `l1`, `cosine`; in stage 1 also `sparsity` (expected) and `penalty`.
+            `loss` to be minimised; `distillation`, `l1`, `cosine`, and `relation` where it has a weight; in stage 1
+            also `sparsity` (expected) and `penalty`.
         """
-        if self.gates is None:
-            output = self.encoder(waveforms)
-        else:
-            output = masked_forward(self.encoder, self.gates.sample(generator), waveforms)
-        compared = self.distillation(output, teacher)
+        masks = None if self.gates is None else self.gates.sample(generator)
+        with hide_frames(self.encoder, self.masked_share, generator) as hidden:
+            if masks is None:
+                output = self.encoder(waveforms)
+            else:
+                output = masked_forward(self.encoder, masks, waveforms)
+        compared = self.distillation(output, teacher, hidden[0] if hidden else None)
         losses = {
             "loss": compared.total,
             "distillation": compared.total,
             "l1": compared.l1,
             "cosine": compared.cosine,
         }
+        if compared.relation is not None:
+            losses["relation"] = compared.relation
         if self.gates is not None and self.budget is not None and self.lagrangian is not None:
             sparsity = self.budget.expected_sparsity(self.encoder.anatomy, self.gates.expected_sizes())
             penalty = self.lagrangian(sparsity, target_sparsity)

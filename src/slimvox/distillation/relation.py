@@ -1,0 +1,50 @@
+"""Temporal relations: which frames of a clip are like which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def temporal_relation_loss(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], layers: Sequence[int], valid: Tensor
+) -> Tensor:
+    """Squared difference of the Gram matrices over time of two encoders, a scalar.
+
+    Frames are centred per clip and scaled to length one, so that a Gram matrix holds correlations between frames. It is
+    compared for each layer's output with itself, and for each layer's input with its output (Jang et al., "STaR:
+    Distilling Speech Temporal Relation for Lightweight Speech Self-Supervised Learning Models", ICASSP 2024, which has
+    unscaled states). No map is needed in between: Gram matrices do not change when the states are rotated.
+
+    Args:
+        student: hidden states, each (batch, frames, width).
+        teacher: the same of the teacher; the width may be another.
+        layers: which to compare.
+        valid: (batch, frames) float, 1 for frames that count and 0 for padding.
+    """
+    pairs = valid.unsqueeze(1) * valid.unsqueeze(2)
+    count = pairs.sum()
+    outputs = [(index, index) for index in layers]
+    passages = [(index - 1, index) for index in layers if index]
+    with torch.autocast(valid.device.type, enabled=False):
+        needed = {index for pair in (*outputs, *passages) for index in pair}
+        own = {index: _directions(student[index], valid) for index in needed}
+        wanted = {index: _directions(teacher[index], valid) for index in needed}
+
+        def difference(first: int, second: int) -> Tensor:
+            ours = own[first] @ own[second].transpose(1, 2)
+            theirs = wanted[first] @ wanted[second].transpose(1, 2)
+            return ((ours - theirs).square() * pairs).sum() / count
+
+        kinds = [[difference(*pair) for pair in kind] for kind in (outputs, passages) if kind]
+        return torch.stack([torch.stack(kind).mean() for kind in kinds]).sum()
+
+
+def _directions(states: Tensor, valid: Tensor) -> Tensor:
+    """States (batch, frames, width) centred over each clip's frames, of length one."""
+    states, weights = states.float(), valid.unsqueeze(-1)
+    mean = (states * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1)
+    return F.normalize(states - mean, dim=-1)

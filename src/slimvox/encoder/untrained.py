@@ -1,0 +1,30 @@
+"""Encoders as they are before any training."""
+
+from __future__ import annotations
+
+import torch
+
+from slimvox.anatomy import EncoderAnatomy
+from slimvox.encoder.model import SpeechEncoder
+
+
+def untrained_encoder(
+    anatomy: EncoderAnatomy, dense_anatomy: EncoderAnatomy | None = None, *, seed: int
+) -> SpeechEncoder:
+    """An encoder as it would be before any training, in evaluation mode.
+
+    Weights are drawn as these models' own initialisation draws them in outline: normal with a deviation of 0.02 in
+    linear maps, Kaiming normal in convolutions, biases zero, norms one and zero. The global random state is left as it
+    was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = SpeechEncoder(anatomy, dense_anatomy)
+        for name, parameter in encoder.named_parameters():
+            if parameter.dim() == 3:
+                torch.nn.init.kaiming_normal_(parameter)
+            elif parameter.dim() == 2:
+                torch.nn.init.normal_(parameter, std=0.02)
+            elif name.endswith("bias"):
+                torch.nn.init.zeros_(parameter)
+    return encoder.eval()
