@@ -82,13 +82,14 @@ class Lagrangian(nn.Module):
     """lambda1 (s - t) + lambda2 (s - t)^2, with multipliers that ascend while everything else descends.
 
     Wang, Wohlwend and Lei, "Structured Pruning of Large Language Models" (EMNLP 2020), section 4. The multipliers start
-    at 0 and belong in an optimiser of their own with `maximize=True`.
+    at 0 there and belong in an optimiser of their own with `maximize=True`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, initial_quadratic: float = 0.0) -> None:
+        """Multipliers at 0, or that of the squared gap above 0, so that the gap counts from the first step."""
         super().__init__()
         self.linear = nn.Parameter(torch.zeros(()))
-        self.quadratic = nn.Parameter(torch.zeros(()))
+        self.quadratic = nn.Parameter(torch.tensor(float(initial_quadratic)))
 
     def forward(self, sparsity: Tensor, target: float) -> Tensor:
         """The penalty, a scalar; below the target it pushes the sparsity up, above it pulls it down."""

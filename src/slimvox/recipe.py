@@ -53,7 +53,12 @@ class GateSettings:
     learning_rate: float = 0.02
     """Adam, constant, for log_alpha."""
     multiplier_learning_rate: float = 0.02
-    """Adam, constant, ascending, for the Lagrange multipliers."""
+    """Constant, ascending, for the Lagrange multipliers."""
+    multiplier_optimiser: Literal["adam", "sgd"] = "adam"
+    """`adam` moves the multipliers at its own speed however small the gap to the target is, `sgd` in proportion to it
+    (the method of multipliers)."""
+    initial_quadratic_multiplier: float = 0.0
+    """Where the multiplier of the squared gap starts."""
     ramp_steps: int = 5000
     """Steps in which the target sparsity grows from 0 to its final value."""
     final_values: Literal["soft", "one"] = "soft"
@@ -292,6 +297,8 @@ def _problems(recipe: Recipe) -> list[str]:
     for name in ("initial_drop", "intermediate_initial_drop"):
         drop = getattr(recipe.gates, name)
         check(drop is None or 0 < drop < 1, f"gates.{name}", "between 0 and 1", drop)
+    quadratic = recipe.gates.initial_quadratic_multiplier
+    check(quadratic >= 0, "gates.initial_quadratic_multiplier", "at least 0", quadratic)
     check(recipe.gates.ramp_steps >= 0, "gates.ramp_steps", "at least 0", recipe.gates.ramp_steps)
     distillation = recipe.distillation
     check(distillation.layers >= 1, "distillation.layers", "at least 1", distillation.layers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from slimvox.budget import Lagrangian
 from slimvox.pruning.student import Student
 from slimvox.recipe import GateSettings, StageSettings
 
@@ -22,10 +23,14 @@ def build_optimisers(
     }
     if student.gates is not None and student.lagrangian is not None:
         optimisers["gates"] = torch.optim.Adam(student.gates.parameters(), lr=gates.learning_rate)
-        optimisers["multipliers"] = torch.optim.Adam(
-            student.lagrangian.parameters(), lr=gates.multiplier_learning_rate, maximize=True
-        )
+        optimisers["multipliers"] = multiplier_optimiser(student.lagrangian, gates)
     return optimisers
+
+
+def multiplier_optimiser(lagrangian: Lagrangian, gates: GateSettings) -> torch.optim.Optimizer:
+    """Gradient ascent for the multipliers, at a constant rate."""
+    kind = torch.optim.SGD if gates.multiplier_optimiser == "sgd" else torch.optim.Adam
+    return kind(lagrangian.parameters(), lr=gates.multiplier_learning_rate, maximize=True)
 
 
 def learning_rate(step: int, stage: StageSettings) -> float:

@@ -200,9 +200,15 @@ class _Run:
     def _student(
         self, encoder: SpeechEncoder, distillation: Distillation, gates: Gates | None = None
     ) -> Student:
-        budget = None if gates is None else self.settings.budget
-        share = self.settings.recipe.distillation.masked_share
-        student = Student(encoder, distillation, gates=gates, budget=budget, masked_share=share)
+        recipe = self.settings.recipe
+        student = Student(
+            encoder,
+            distillation,
+            gates=gates,
+            budget=None if gates is None else self.settings.budget,
+            initial_quadratic_multiplier=recipe.gates.initial_quadratic_multiplier,
+            masked_share=recipe.distillation.masked_share,
+        )
         return student.to(self.accelerator.device)
 
     def _distillation(self) -> Distillation:

@@ -26,6 +26,7 @@ class Student(nn.Module):
         *,
         gates: Gates | None = None,
         budget: Budget | None = None,
+        initial_quadratic_multiplier: float = 0.0,
         masked_share: float = 0.0,
     ) -> None:
         super().__init__()
@@ -34,7 +35,7 @@ class Student(nn.Module):
         self.gates = gates
         self.budget = budget
         self.masked_share = masked_share
-        self.lagrangian = Lagrangian() if gates is not None else None
+        self.lagrangian = Lagrangian(initial_quadratic_multiplier) if gates is not None else None
 
     def weights(self) -> list[nn.Parameter]:
         """What descends at the stage's learning rate: the encoder and the maps."""
