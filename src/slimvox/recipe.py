@@ -75,7 +75,7 @@ class DistillationSettings:
     """What the student imitates."""
 
     layers: int = 4
-    """How many hidden states are compared, evenly spaced."""
+    """How many hidden states are compared, evenly spaced; all of them where there are no more."""
     l1_weight: float = 1.0
     """Weight of the mean absolute difference."""
     cosine_weight: float = 1.0
