@@ -26,10 +26,10 @@ from slimvox.evaluation.comparison import (
 )
 from slimvox.evaluation.report import FIXED_ROWS, fixed_rows
 from slimvox.evaluation.scores import tasks_told_apart
+from slimvox.report.markdown_page import write_tables
 
 MINI = Path(__file__).parents[2] / "src" / "slimvox" / "evaluation" / "mini"
-BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
-TITLE = "# mini-SUPERB: results\n"
+TITLE = "# mini-SUPERB: results"
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
         if arguments.command == "fixed-rows":
             write_fixed_rows(arguments.fbank, arguments.embedded)
         else:
-            write_tables(arguments.models, arguments.out)
+            write_page(arguments.models, arguments.out)
     except SlimvoxError as error:
         parser.exit(2, f"{error}\n")
 
@@ -80,7 +80,7 @@ def write_fixed_rows(fbank: Path, embedded: Path) -> None:
     write_atomically(MINI / FIXED_ROWS, (json.dumps(content, indent=1) + "\n").encode())
 
 
-def write_tables(named: list[str], out: Path) -> None:
+def write_page(named: list[str], out: Path) -> None:
     """Put the tables of some models into a Markdown page."""
     models = []
     for text in named:
@@ -94,12 +94,7 @@ def write_tables(named: list[str], out: Path) -> None:
         f"Mean ± standard deviation over {seeds} seeds of the heads; in percent, except QbE.\n\n"
         f"{score_table(models, fixed_rows())}\n\nSeconds per stage:\n\n{time_table(models)}"
     )
-    page = out.read_text(encoding="utf-8") if out.is_file() else f"{TITLE}\n{BEGIN}\n{END}\n"
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SlimvoxError(f"{out} has no lines {BEGIN} and {END} to put the tables between")
-    write_atomically(out, f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}".encode())
+    write_tables(out, TITLE, tables)
 
 
 if __name__ == "__main__":

@@ -150,9 +150,9 @@ def test_the_page_keeps_its_text(tmp_path: Path, script: ModuleType, monkeypatch
         script.write_fixed_rows(embedded, fbank)
 
     page = tmp_path / "page.md"
-    script.write_tables([f"log-mel={fbank}"], page)
+    script.write_page([f"log-mel={fbank}"], page)
     page.write_text("Before.\n" + page.read_text() + "After.\n")
-    script.write_tables([f"teacher={embedded}"], page)
+    script.write_page([f"teacher={embedded}"], page)
     text = page.read_text()
     assert text.startswith("Before.\n") and text.endswith("After.\n")
     assert "| teacher |" in text and "log-mel" not in text

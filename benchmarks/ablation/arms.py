@@ -1,0 +1,156 @@
+"""The arms of the ablation: what each changes, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from slimvox.pruning import Control
+
+Kind = Literal["paper", "slimvox", "control", "idea", "size"]
+
+PAPER: Mapping[str, Any] = MappingProxyType(
+    {
+        "structures.attention": True,
+        "structures.feed_forward": True,
+        "distillation.layers": 4,
+        "distillation.maps": True,
+        "gates.multiplier_optimiser": "adam",
+        "gates.multiplier_learning_rate": 0.03,
+        "gates.initial_quadratic_multiplier": 0.0,
+    }
+)
+"""`paper`'s structures and objective, at the pace of `quick`."""
+DPHUBERT: Mapping[str, Any] = MappingProxyType(
+    {
+        **PAPER,
+        "structures.conv": True,
+        "structures.attention": False,
+        "structures.feed_forward": False,
+        "structures.qk": False,
+        "structures.vo": False,
+        "gates.straight_through": False,
+        "gates.initial_drop": 0.01,
+        "gates.intermediate_initial_drop": 0.5,
+    }
+)
+"""Peng et al., "DPHuBERT: Joint Distillation and Pruning of Self-Supervised Speech Models" (Interspeech 2023)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to prune; every arm starts from the recipe `quick`."""
+
+    name: str
+    """Of its folder."""
+    title: str
+    kind: Kind
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the recipe."""
+    control: Control | None = None
+    keep: float = 0.28
+    """The share of the dense encoder's parameters."""
+
+
+ARMS: tuple[Arm, ...] = (
+    Arm(name="quick", title="`quick` as shipped", kind="slimvox"),
+    Arm(name="paper", title="`paper`'s structures and objective", kind="paper", overrides=PAPER),
+    Arm(
+        name="paper-no-ste",
+        title="... without STE",
+        kind="paper",
+        overrides={**PAPER, "gates.straight_through": False},
+    ),
+    Arm(
+        name="paper-whole-heads",
+        title="... whole heads only",
+        kind="paper",
+        overrides={**PAPER, "structures.qk": False, "structures.vo": False},
+    ),
+    Arm(
+        name="paper-fine-only",
+        title="... `qk`, `vo` and `intermediate` only",
+        kind="paper",
+        overrides={
+            **PAPER,
+            "structures.attention": False,
+            "structures.feed_forward": False,
+            "structures.head": False,
+        },
+    ),
+    Arm(
+        name="paper-conv", title="... and `conv`", kind="paper", overrides={**PAPER, "structures.conv": True}
+    ),
+    Arm(name="dphubert", title="DPHuBERT's recipe", kind="paper", overrides=DPHUBERT),
+    Arm(name="random", title="random gates", kind="control", control="random"),
+    Arm(name="magnitude", title="smallest weights", kind="control", control="magnitude"),
+    Arm(name="top-layers", title="top layers dropped", kind="control", control="top-layers"),
+    Arm(name="thin", title="thin, from scratch", kind="control", control="thin"),
+    Arm(
+        name="no-ste",
+        title="`quick` without STE",
+        kind="idea",
+        overrides={"gates.straight_through": False},
+    ),
+    Arm(
+        name="blocks",
+        title="... with gates on whole blocks",
+        kind="idea",
+        overrides={"structures.attention": True, "structures.feed_forward": True},
+    ),
+    Arm(name="conv", title="... and `conv`", kind="idea", overrides={"structures.conv": True}),
+    Arm(name="four-layers", title="... 4 states", kind="idea", overrides={"distillation.layers": 4}),
+    Arm(
+        name="groups",
+        title="... 4 means over groups of states",
+        kind="idea",
+        overrides={"distillation.layers": 4, "distillation.targets": "groups"},
+    ),
+    Arm(name="maps", title="... with maps", kind="idea", overrides={"distillation.maps": True}),
+    Arm(
+        name="relation",
+        title="... and temporal relations",
+        kind="idea",
+        overrides={"distillation.relation_weight": 3.0},
+    ),
+    Arm(
+        name="masked-input",
+        title="... 10 % of the input hidden",
+        kind="idea",
+        overrides={"distillation.masked_share": 0.1},
+    ),
+    Arm(
+        name="adam-multipliers",
+        title="... multipliers by Adam from 0",
+        kind="idea",
+        overrides={
+            "gates.multiplier_optimiser": "adam",
+            "gates.multiplier_learning_rate": 0.03,
+            "gates.initial_quadratic_multiplier": 0.0,
+        },
+    ),
+    Arm(
+        name="hard-values",
+        title="... gates that stay count 1",
+        kind="idea",
+        overrides={"gates.final_values": "one"},
+    ),
+    *(
+        Arm(
+            name=f"{name}-{round(100 * (1 - keep))}",
+            title=f"{title}, {round(100 * (1 - keep))} % fewer",
+            kind="size",
+            overrides=overrides,
+            control=control,
+            keep=keep,
+        )
+        for keep in (0.5, 0.4, 0.2, 0.1)
+        for name, title, overrides, control in (
+            ("quick", "`quick`", {}, None),
+            ("dphubert", "DPHuBERT's recipe", DPHUBERT, None),
+            ("top-layers", "top layers dropped", {}, "top-layers"),
+        )
+    ),
+)

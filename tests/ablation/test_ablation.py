@@ -1,0 +1,116 @@
+"""benchmarks/ablation: the arms, the grid, the table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slimvox.recipe import load_recipe
+from tiny_runs import SETTINGS, make_speech, make_teacher
+
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "ablation"
+sys.path.insert(0, str(FOLDER))
+
+import arms  # noqa: E402
+import run  # noqa: E402
+import table  # noqa: E402
+
+
+@pytest.mark.parametrize("arm", arms.ARMS, ids=lambda arm: arm.name)
+def test_every_arm_is_a_recipe(arm: arms.Arm) -> None:
+    recipe = load_recipe("quick", list(run.settings(arm, 300)))
+    assert (recipe.prune.steps, recipe.finish.steps, recipe.gates.ramp_steps) == (150, 150, 130)
+    for name, value in arm.overrides.items():
+        section, field = name.split(".")
+        assert getattr(getattr(recipe, section), field) == value
+
+
+def test_names_are_unique_and_sizes_complete() -> None:
+    names = [arm.name for arm in arms.ARMS]
+    assert len(set(names)) == len(names)
+    assert sum(arm.kind == "size" for arm in arms.ARMS) == 12
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "larger"),
+    [
+        ((1.0, 1.2), (2.0, 2.2), True),  # difference 1, standard error sqrt(.02 / 2 + .02 / 2) = .14
+        ((1.0, 2.0), (1.5, 2.6), False),  # difference .55, standard error sqrt(.5 / 2 + .605 / 2) = .74
+        ((1.0,), (5.0, 5.1), False),
+    ],
+)
+def test_spread_by_hand(first: tuple[float, ...], second: tuple[float, ...], larger: bool) -> None:
+    assert table.larger_than_spread(first, second) is larger
+
+
+def grid(teacher: Path, speech: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    settings = [f"{name}={value}" for name, value in SETTINGS.items() if "steps" not in name]
+    command = [sys.executable, str(FOLDER / "run.py"), str(speech), "--held-out", str(speech)]
+    return subprocess.run(
+        [
+            *command,
+            *("--out", str(out), "--model", str(teacher), "--steps", "4", "--seeds", "2"),
+            *("--set", *settings),
+            *more,
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_grid_runs_once_and_becomes_a_table(tmp_path: Path) -> None:
+    teacher, speech = make_teacher(tmp_path / "teacher"), make_speech(tmp_path / "speech")
+    out, page = tmp_path / "runs", tmp_path / "page.md"
+    first = grid(teacher, speech, out, "--arms", "random", "--jobs", "2")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert first.stdout.count("done") == 2
+    again = grid(teacher, speech, out, "--arms", "random", "--jobs", "2")
+    assert (again.returncode, again.stdout) == (0, "")
+
+    page.write_text("# Ablation\n\nBy hand.\n\n<!-- tables: begin -->\nold\n<!-- tables: end -->\n\nBelow.\n")
+    arguments = [str(out), "--out", str(page), "--csv", str(tmp_path / "table.csv")]
+    subprocess.run([sys.executable, str(FOLDER / "table.py"), *arguments], check=True)
+    text = page.read_text()
+    assert "By hand." in text and "Below." in text and "old" not in text
+    with (tmp_path / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["arm"] for row in rows] == ["random", "random"]
+    outcomes = [
+        json.loads((out / "random" / str(seed) / "run" / "outcome.json").read_text()) for seed in (0, 1)
+    ]
+    errors = [outcome["distance_after_finish"]["relative_error"] for outcome in outcomes]
+    assert [float(row["error"]) for row in rows] == pytest.approx(errors)
+    mean = sum(errors) / 2
+    spread = abs(errors[0] - errors[1]) / 2**0.5
+    assert (
+        f"| random gates | 2 | {table._spread([o['distance_after_prune']['relative_error'] for o in outcomes], 3)}"
+        in text
+    )
+    assert f"**{mean:.3f} ± {spread:.3f}**" in text
+
+
+def test_an_arm_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+    teacher, speech = make_teacher(tmp_path / "teacher"), make_speech(tmp_path / "speech")
+    (tmp_path / "runs" / "random" / "0").mkdir(parents=True)
+    (tmp_path / "runs" / "random" / "0" / "config.json").write_text("{}")
+    done = grid(teacher, speech, tmp_path / "runs", "--arms", "random", "magnitude", "--seeds", "1")
+    assert done.returncode == 1 and "random/0" in done.stderr
+    assert "magnitude/0: done" in done.stdout
+
+
+def test_a_table_of_nothing_is_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / "table.py"), str(tmp_path), "--out", str(tmp_path / "page.md")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and "no run in" in done.stderr and not (tmp_path / "page.md").exists()
