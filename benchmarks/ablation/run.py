@@ -19,6 +19,7 @@ from pathlib import Path
 
 from arms import ARMS, Arm
 
+from slimvox.errors import SlimvoxError
 from slimvox.report.runs import read_runs
 
 RAMP = 0.87
@@ -83,7 +84,10 @@ def run(arm: Arm, seed: int, arguments: argparse.Namespace, threads: int) -> str
 
 def finished(out: Path) -> bool:
     """Whether a run came to its end."""
-    return out.is_dir() and any(out.iterdir()) and read_runs([out])[0].finished
+    try:
+        return out.is_dir() and any(out.iterdir()) and read_runs([out])[0].finished
+    except SlimvoxError:
+        return False  # slimvox prune will say what is wrong
 
 
 def command(arm: Arm, seed: int, out: Path, arguments: argparse.Namespace) -> Sequence[str]:
