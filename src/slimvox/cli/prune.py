@@ -27,7 +27,7 @@ class PruneCommand:
     out: Path
     """Directory for the pruned encoder; new or empty."""
     recipe: str | None = None
-    """paper, fast, quick, or a TOML file; by default quick for the embedded teacher, else paper."""
+    """default, paper, fast, quick, or a TOML file; if not given, quick for the embedded teacher, else default."""
     target_parameters: str | None = None
     """Parameters to keep: a share of the dense encoder (28%) or a number (26.5M)."""
     target_macs: str | None = None

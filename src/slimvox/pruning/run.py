@@ -74,7 +74,8 @@ def prune(
         model: `embedded`, a directory or a model id on the hub; a directory that slimvox wrote can be pruned further.
         audio: files, folders, lists or manifests of audio.
         out: directory to write, new or empty.
-        recipe: `paper`, `fast`, `quick` or the path of a TOML file; `quick` for the embedded teacher, else `paper`.
+        recipe: `default`, `paper`, `fast`, `quick` or the path of a TOML file; if none is given, `quick` for the
+            embedded teacher, else `default`.
         overrides: fields of the recipe to change, such as `["prune.steps=1000"]`.
         target_parameters: what is kept, as a share of the dense encoder ("28%", 0.28) or a number ("26.5M").
         target_macs: the same for multiply-accumulates (of a clip of `target.seconds`).
@@ -85,7 +86,8 @@ def prune(
         precision: `auto`, `float32` or `bf16` (autocast; weights and gates stay float32).
         max_steps: squeeze both stages into this many steps; the target is met all the same.
         seed: of everything random.
-        control: skip learning what to prune: `random` or `top-layers` (see `slimvox.pruning.controls`).
+        control: skip learning what to prune: `random`, `magnitude`, `top-layers` or `thin` (see
+            `slimvox.pruning.controls`).
         checkpoint_seconds: time from checkpoint to checkpoint.
         console: where progress is shown; None shows nothing.
 
@@ -97,7 +99,7 @@ def prune(
     directory = RunDirectory(path=Path(out).expanduser())
     directory.refuse_if_taken()
     loaded = load_model(model)
-    name = recipe or ("quick" if str(model) == "embedded" else "paper")
+    name = recipe or ("quick" if str(model) == "embedded" else "default")
     chosen = load_recipe(name, overrides)
     if max_steps is not None:
         if max_steps < 1:
