@@ -13,6 +13,7 @@ Kind = Literal["paper", "slimvox", "control", "idea", "size"]
 
 PAPER: Mapping[str, Any] = MappingProxyType(
     {
+        "structures.conv": False,
         "structures.attention": True,
         "structures.feed_forward": True,
         "distillation.layers": 4,
@@ -100,7 +101,7 @@ ARMS: tuple[Arm, ...] = (
         kind="idea",
         overrides={"structures.attention": True, "structures.feed_forward": True},
     ),
-    Arm(name="conv", title="... and `conv`", kind="idea", overrides={"structures.conv": True}),
+    Arm(name="no-conv", title="... without `conv`", kind="idea", overrides={"structures.conv": False}),
     Arm(name="four-layers", title="... 4 states", kind="idea", overrides={"distillation.layers": 4}),
     Arm(
         name="groups",
