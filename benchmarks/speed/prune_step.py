@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from shapes import base_plus
 from torch import Tensor, nn
 
-from slimvox.budget import Budget, CostMeasure
+from slimvox.budget import Budget, CostMeasure, SparsitySchedule
 from slimvox.distillation import Distillation, distilled_layers
 from slimvox.encoder import SpeechEncoder
 from slimvox.encoder.attention import SelfAttention
@@ -58,7 +58,9 @@ def slimvox_step(structures: str) -> Callable[[Tensor], object]:
         teacher=teacher,
         settings=recipe.prune,
         gate_settings=recipe.gates,
-        target_sparsity=0.72,
+        schedule=SparsitySchedule(
+            sparsities=(0.72,), ramp_steps=recipe.gates.ramp_steps, steps=recipe.prune.steps
+        ),
         seed=0,
         accelerator=accelerator,
     )

@@ -71,11 +71,47 @@ class Budget:
         return sparsity
 
 
-def scheduled_target(step: int, ramp_steps: int, final: float, start: float = 0.0) -> float:
+def scheduled_target(step: int, ramp_steps: float, final: float, start: float = 0.0) -> float:
     """t: grows linearly from `start` to `final` over `ramp_steps` steps."""
     if step >= ramp_steps:
         return final
     return start + (final - start) * step / ramp_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparsitySchedule:
+    """t over a stage that passes one size or several: it climbs to each in turn, then waits for the gates to arrive.
+
+    The climbs take `ramp_steps` in all, each its share by height; what is left of the stage is divided evenly among the
+    waits.
+    """
+
+    sparsities: tuple[float, ...]
+    """What each size lacks, as a share of the dense cost, ascending."""
+    ramp_steps: int
+    """Steps of all climbs together; a stage that is shorter climbs throughout."""
+    steps: int
+    """Of the whole stage."""
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """After which step each size has had its wait; the last one's is the end of the stage."""
+        ramp, last = min(self.ramp_steps, self.steps), len(self.sparsities)
+        ends = (
+            ramp * sparsity / self.sparsities[-1] + (self.steps - ramp) * number / last
+            for number, sparsity in enumerate(self.sparsities, start=1)
+        )
+        return tuple(max(1, round(end)) for end in ends)
+
+    def target(self, step: int) -> float:
+        """t at a step, counted from 1."""
+        start, before = 0, 0.0
+        for sparsity, end in zip(self.sparsities, self.ends, strict=True):
+            if step <= end:
+                break
+            start, before = end, sparsity
+        climb = min(self.ramp_steps, self.steps) * (sparsity - before) / self.sparsities[-1]
+        return scheduled_target(step - start, climb, sparsity, before)
 
 
 class Lagrangian(nn.Module):

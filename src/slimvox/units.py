@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slimvox.errors import SlimvoxError
@@ -42,6 +43,34 @@ def parse_amount(text: str, name: str) -> Amount:
     if not suffix and number < 1:
         return Amount(value=number, is_share=True)
     return Amount(value=number * _SUFFIXES[suffix], is_share=False)
+
+
+def parse_shares(texts: Sequence[str], name: str) -> tuple[float, ...]:
+    """`50%` and `0.5` as numbers between 0 and 1, largest first.
+
+    Raises:
+        SlimvoxError: if there are none, one is no share, or one is there twice; `name` is what the message calls them.
+    """
+    shares = []
+    for text in texts:
+        match = _AMOUNT.match(text)
+        share = float(match[1]) / (100 if match[2] == "%" else 1) if match and match[2] in ("", "%") else 0.0
+        if not 0 < share < 1:
+            raise SlimvoxError(
+                f"`{name}` must be shares between 0 and 100%, such as 50%,28%, but has {text!r} in it"
+            )
+        shares.append(share)
+    if not shares:
+        raise SlimvoxError(f"`{name}` must be shares such as 50%,28%, but is empty instead")
+    for share in shares:
+        if [share_name(each) for each in shares].count(share_name(share)) > 1:
+            raise SlimvoxError(f"`{name}` has {share_name(share)}% in it more than once")
+    return tuple(sorted(shares, reverse=True))
+
+
+def share_name(share: float) -> str:
+    """0.125 as '12.5': percent, without its sign."""
+    return f"{100 * share:g}"
 
 
 def parse_speed(text: str, name: str) -> float:

@@ -230,6 +230,39 @@ def test_a_pruned_encoder_can_be_pruned_again(finished: Path, speech: Path, tmp_
     assert kept.anatomy(dense) == result.encoder.anatomy
 
 
+def test_pruned_twice_the_original_indices_and_both_runs_are_told(
+    finished: Path, teacher: Path, speech: Path, tmp_path: Path
+) -> None:
+    """A share is one of the dense encoder, whatever was pruned before."""
+    result = run(finished, speech, tmp_path / "smaller", target_parameters="20%")
+    dense = slimvox.load(teacher)
+    assert result.parameters_dense == dense.parameter_count
+    assert 0.995 * 0.2 <= result.parameters / dense.parameter_count <= 0.2
+    first, both = (
+        KeptIndices.from_dict(json.loads((directory / "kept_indices.json").read_text()))
+        for directory in (finished, tmp_path / "smaller")
+    )
+    assert both.anatomy(dense.anatomy) == slimvox.load(tmp_path / "smaller").anatomy
+    for before, after in zip(first.conv, both.conv, strict=True):
+        assert set(after) <= set(before)
+    for old, new in zip(first.layers, both.layers, strict=True):
+        assert set(new.intermediate) <= set(old.intermediate)
+        heads = {head.index: head for head in old.heads}
+        for head in new.heads:
+            assert set(head.qk) <= set(heads[head.index].qk) and set(head.vo) <= set(heads[head.index].vo)
+    kept_channels = [len(kept) for kept in first.conv]
+    assert any(after and max(after) >= size for after, size in zip(both.conv, kept_channels, strict=True))
+    card = (tmp_path / "smaller" / "README.md").read_text()
+    share = slimvox.load(finished).parameter_count / dense.parameter_count
+    assert f"Pruned in 2 runs: `finished` came from `{teacher.name}` with {share:.1%}" in card
+    assert f"this encoder from `finished` with {result.parameters / dense.parameter_count:.1%}" in card
+    assert "Pruned in" not in (finished / "README.md").read_text()
+    again = run(tmp_path / "smaller", speech, tmp_path / "smallest", target_macs="8%", max_steps=2)
+    card = (tmp_path / "smallest" / "README.md").read_text()
+    assert f"Pruned in 3 runs: `smaller` came from `finished`, in turn from `{teacher.name}`" in card
+    assert again.macs_10s <= 0.08 * again.macs_10s_dense
+
+
 @pytest.mark.parametrize("recipe", shipped_recipes())
 def test_every_shipped_recipe_runs(recipe: str, teacher: Path, speech: Path, tmp_path: Path) -> None:
     overrides = ["data.min_seconds=0.5", "data.max_seconds=1.0", "data.seconds_per_batch=3.0"]

@@ -19,6 +19,10 @@ class Provenance:
     """What the user called the teacher."""
     teacher_licence: str | None
     """Its licence, as its own model card has it."""
+    teacher_parameters: int
+    """What it has of them, which is less than the dense encoder has if it was pruned before."""
+    earlier: tuple[str, ...]
+    """Its teacher, the teacher of that one and so on, if it was pruned before."""
     audio: tuple[str, ...]
     """Names of the audio sources."""
     audio_hours: float
@@ -104,8 +108,9 @@ def model_card(
             "",
             f"- Teacher: `{provenance.teacher}`; licence: {licence or 'not stated in its model card'}."
             " The pruned weights derive from it and fall under the same terms.",
+            *_steps(anatomy, dense, provenance),
             f"- Data: {provenance.audio_hours:.2f} h of unlabelled audio from {_names(provenance.audio)}.",
-            "- Input: 16 kHz mono waveforms. `kept_indices.json` lists which of the teacher's structures survived.",
+            "- Input: 16 kHz mono waveforms. `kept_indices.json` lists which structures of the dense encoder survived.",
             "",
             "## The run",
             "",
@@ -119,6 +124,20 @@ def model_card(
             "",
         ]
     )
+
+
+def _steps(anatomy: EncoderAnatomy, dense: EncoderAnatomy, provenance: Provenance) -> list[str]:
+    """The line on an encoder that was pruned in more than one run."""
+    if not provenance.earlier:
+        return []
+    whole, teacher = parameters(dense), provenance.teacher
+    before, after = provenance.teacher_parameters / whole, parameters(anatomy) / whole
+    origin = ", in turn from ".join(f"`{name}`" for name in provenance.earlier)
+    return [
+        f"- Pruned in {len(provenance.earlier) + 1} runs: `{teacher}` came from {origin} with {before:.1%} of the dense"
+        f" encoder's parameters, this encoder from `{teacher}` with {after:.1%}. `dense` above is what it all began"
+        f" with; the run below is the last one, and its distances are to `{teacher}`."
+    ]
 
 
 def _names(names: tuple[str, ...], shown: int = 5) -> str:

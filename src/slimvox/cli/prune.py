@@ -34,6 +34,9 @@ class PruneCommand:
     """Multiply-accumulates to keep: a share (20%) or a number (15G, for 10 s of audio)."""
     target_speed: str | None = None
     """How many times faster than the dense encoder (4x), float32 on this machine; measured first, in about a minute."""
+    sizes: Annotated[str | None, tyro.conf.arg(metavar="SHARE,SHARE,...")] = None
+    """Several encoders from one run, in place of a target: the shares of the dense encoder to keep (50%,28%,15%), of
+    its parameters or whatever the recipe counts. Each gets a directory in OUT, such as OUT/keep-28."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
     """Override fields of the recipe, such as `--set prune.steps=1000 structures.conv=false`."""
     held_out: tuple[str, ...] = ()
@@ -43,7 +46,8 @@ class PruneCommand:
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Of the networks' activations; weights and gates stay float32."""
     max_steps: int | None = None
-    """Squeeze both stages into this many steps; the target is met all the same."""
+    """Squeeze both stages (with `--sizes`, stage 1 and each stage 2) into this many steps; targets are met all the
+    same."""
     seed: int = 0
     """Of everything random."""
     control: Literal["random", "magnitude", "top-layers", "thin"] | None = None
@@ -68,6 +72,7 @@ class PruneCommand:
                 target_parameters=self.target_parameters,
                 target_macs=self.target_macs,
                 target_speed=self.target_speed,
+                sizes=self.sizes,
                 held_out=self.held_out,
                 device=self.device,
                 precision=self.precision,
@@ -80,6 +85,9 @@ class PruneCommand:
         except RunInterrupted as interruption:
             console.print(f"\nstopped and saved; the same command goes on from there ({self.out})")
             raise SystemExit(130) from interruption
-        from slimvox.cli.tables import prune_summary
+        from slimvox.cli.tables import prune_summary, sizes_summary
 
-        prune_summary(console, result)
+        if result.sizes:
+            sizes_summary(console, result.sizes)
+        else:
+            prune_summary(console, result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -76,10 +77,53 @@ def prune_summary(console: Console, result: PruneResult) -> None:
             )
     if result.speed_up is not None:
         console.print(f"speed: {result.speed_up:.2f}x the dense encoder's, measured side by side")
+    _skipped(console, result)
+    console.print(f"written to {result.directory}; try: slimvox inspect {result.directory}", soft_wrap=True)
+
+
+def sizes_summary(console: Console, results: Sequence[PruneResult]) -> None:
+    """What a run for several sizes gave."""
+    first, last = results[0], results[-1]
+    whole = f"{short_number(first.parameters_dense)} parameters, {short_number(first.macs_10s_dense)} MACs for 10 s"
+    table = Table(title=f"dense: {whole}", title_justify="left")
+    with_speed = last.speed_up is not None
+    columns = (
+        "",
+        "parameters",
+        "MACs/10 s",
+        "after surgery",
+        "at the end",
+        *(["speed"] if with_speed else []),
+    )
+    for column in columns:
+        table.add_column(column, justify="left" if not column else "right")
+    for result in results:
+        distances = (result.distance_after_prune, result.distance_after_finish)
+        table.add_row(
+            result.directory.name,
+            f"{short_number(result.parameters)} ({result.parameters / result.parameters_dense:.1%})",
+            f"{short_number(result.macs_10s)} ({result.macs_10s / result.macs_10s_dense:.1%})",
+            *("-" if distance is None else f"{distance.relative_error:.3f}" for distance in distances),
+            *([f"{result.speed_up:.2f}x"] if result.speed_up is not None else []),
+        )
+    console.print(table)
+    if last.distance_after_finish is not None:
+        console.print(
+            "after surgery, at the end: relative error of the hidden states against the teacher's"
+            f" ({last.distance_after_finish.seconds:.0f} s held out)",
+            soft_wrap=True,
+        )
+    _skipped(console, last)
+    console.print(
+        f"written to {last.directory.parent}; try: slimvox inspect {last.directory}",
+        soft_wrap=True,
+    )
+
+
+def _skipped(console: Console, result: PruneResult) -> None:
     if result.skipped_files:
         counts = ", ".join(f"{count} {reason}" for reason, count in result.skipped_files.items())
         console.print(f"audio files skipped: {counts}")
-    console.print(f"written to {result.directory}; try: slimvox inspect {result.directory}", soft_wrap=True)
 
 
 def _kept(now: int, before: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,8 +39,9 @@ def final_masks(
 
     The cost is that of the encoder which surgery would leave, so a dimension in a closed head costs nothing. Where the
     next structure in line is too large for what is left of the budget (a whole block, say), it is passed over and the
-    line goes on, until the cost is within 0.5 % of the target. With `budget.round_to`, every width is rounded to the
-    nearest multiple while the budget is met, by its own best gates.
+    line goes on, until the cost is within 0.5 % of the target; where that does not get there, a structure that was
+    passed over is let in after all, and the lowest scores close in exchange. With `budget.round_to`, every width is
+    rounded to the nearest multiple while the budget is met, by its own best gates.
 
     Args:
         anatomy: the encoder's.
@@ -64,6 +65,7 @@ def final_masks(
     current = cost_of(opened)
     if current > budget.target:
         raise SlimvoxError(_unreachable(budget, current))
+    passed_over: list[int] = []
     for _ in range(ATTEMPTS):
         # The cost grows with every gate opened: bisect for how many more of the line fit.
         fits, fits_not = 0, len(order) + 1
@@ -79,12 +81,39 @@ def final_masks(
         opened[order[:fits]] = True
         if fits == len(order) or current >= budget.target * (1 - TOLERANCE / 5):
             break
+        passed_over.append(order[fits])
         # The others of the same width would cost as much.
         too_large = widths.unit_of[order[fits]]
         order = [gate for gate in order[fits + 1 :] if widths.unit_of[gate] != too_large]
+    for gate in passed_over:
+        if current >= budget.target * (1 - TOLERANCE):
+            break
+        exchanged = _exchanged(opened, gate, scores, always, lambda each: cost_of(each) <= budget.target)
+        if current < cost_of(exchanged) <= budget.target:
+            opened, current = exchanged, cost_of(exchanged)
     opened = widths.rounded(opened)
     masks = masks_from_vector(anatomy, groups, torch.where(opened, values, torch.zeros_like(values)))
     return FinalMasks(masks=masks, cost=_cost(anatomy, groups, opened, budget), open=opened)
+
+
+def _exchanged(
+    opened: Tensor, gate: int, scores: Tensor, always: Tensor, fits: Callable[[Tensor], bool]
+) -> Tensor:
+    """One gate opened, and of the others as many of the lowest scores closed as it takes."""
+    closable = [i for i in torch.argsort(scores).tolist() if opened[i] and not always[i]]
+    opened = opened.clone()
+    opened[gate] = True
+    fewest, enough = -1, len(closable)
+    while enough - fewest > 1:
+        middle = (fewest + enough) // 2
+        trial = opened.clone()
+        trial[closable[:middle]] = False
+        if fits(trial):
+            enough = middle
+        else:
+            fewest = middle
+    opened[closable[:enough]] = False
+    return opened
 
 
 def smallest_cost(anatomy: EncoderAnatomy, groups: Sequence[GateGroup], budget: Budget) -> int:

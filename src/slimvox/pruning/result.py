@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from slimvox.budget import Budget
-from slimvox.checkpoint import LoadedModel, write_slimvox_directory
+from slimvox.budget import Budget, SparsitySchedule
+from slimvox.checkpoint import LoadedModel, load_model, write_slimvox_directory
+from slimvox.checkpoint.directory import is_slimvox_directory
 from slimvox.checkpoint.model_card import Provenance, licence_of, model_card
 from slimvox.checkpoint.transformers_reader import read_json
+from slimvox.cost import macs, parameters
 from slimvox.distance import Distance
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
 from slimvox.kept_indices import KeptIndices
 from slimvox.pruning.controls import Control
 from slimvox.pruning.data import RunAudio
+from slimvox.pruning.outcome import read_outcome
 from slimvox.pruning.run_directory import RunDirectory
 from slimvox.recipe import Recipe, to_toml
+from slimvox.units import share_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +45,8 @@ class PruneResult:
     """How many times faster than the dense encoder, measured; None where the target was no speed."""
     skipped_files: dict[str, int]
     """Audio files left out, by reason."""
+    sizes: tuple[PruneResult, ...] = ()
+    """All that a run for several sizes gave, largest first; this one is the last of them. Empty for other runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,32 +61,42 @@ class RunSettings:
     out: RunDirectory
     seed: int
     control: Control | None
+    sizes: tuple[float, ...]
+    """The shares that the encoders of a run for several sizes keep, largest first; empty for other runs."""
+    schedule: SparsitySchedule
+    """Of stage 1."""
+    cut_step: int
+    """The step of stage 1 after which this size is cut."""
 
 
 def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices) -> None:
     """Write the slimvox directory of a run.
 
     Args:
-    result: what the run gave.
-    settings: what it was asked for.
-    kept: what is left of the encoder that the run started from.
+        result: what the run gave.
+        settings: what it was asked for.
+        kept: what is left of the encoder that the run started from.
 
     Raises:
-    SlimvoxError: if it can't be written.
+        SlimvoxError: if it can't be written.
     """
     recipe = settings.recipe
     earlier = settings.model.directory / "kept_indices.json"
     if earlier.is_file():
         kept = kept.within(KeptIndices.from_dict(read_json(earlier)))
+    teacher = _teacher(settings.model)
     provenance = Provenance(
-        teacher=settings.model.public_name,
-        teacher_licence=licence_of(settings.model.directory),
+        teacher=teacher["name"],
+        teacher_licence=teacher["licence"],
+        teacher_parameters=parameters(settings.model.encoder.anatomy),
+        earlier=_ancestors(teacher),
         audio=settings.audio_names,
         audio_hours=settings.audio.training_seconds / 3600,
     )
     figures = {
         "recipe": recipe.name + (f", control: {settings.control}" if settings.control else ""),
-        "steps": f"{recipe.prune.steps} + {recipe.finish.steps}",
+        "steps": f"{settings.cut_step} + {recipe.finish.steps}",
+        **_sizes_text(settings),
         "seed": str(settings.seed),
         "distance to the teacher after stage 1": _distance_text(result.distance_after_prune),
         "distance to the teacher after stage 2": _distance_text(result.distance_after_finish),
@@ -97,8 +115,13 @@ def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices) 
         figures=figures,
     )
     details = {
-        "teacher": {"name": provenance.teacher, "licence": provenance.teacher_licence},
-        "run": {"recipe": recipe.to_dict(), "seed": settings.seed, "control": settings.control},
+        "teacher": teacher,
+        "run": {
+            "recipe": recipe.to_dict(),
+            "seed": settings.seed,
+            "control": settings.control,
+            **({"sizes": settings.sizes, "cut_step": settings.cut_step} if settings.sizes else {}),
+        },
     }
     try:
         write_slimvox_directory(
@@ -113,6 +136,57 @@ def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices) 
             f"{settings.out.path} can't be written: {error.strerror}; the last checkpoint is kept: make room, then"
             " repeat the same command"
         ) from error
+
+
+def read_result(settings: RunSettings) -> PruneResult:
+    """What a finished run gave, from its directory.
+
+    Raises:
+        SlimvoxError: if something is missing or damaged.
+    """
+    out = settings.out
+    encoder, outcome = load_model(out.path).encoder, read_outcome(out.run)
+    first, last = (outcome.get(f"distance_after_{stage}") for stage in ("prune", "finish"))
+    return PruneResult(
+        directory=out.path,
+        encoder=encoder,
+        parameters=parameters(encoder.anatomy),
+        parameters_dense=parameters(encoder.dense_anatomy),
+        macs_10s=macs(encoder.anatomy),
+        macs_10s_dense=macs(encoder.dense_anatomy),
+        distance_after_prune=Distance(**first) if first else None,
+        distance_after_finish=Distance(**last) if last else None,
+        speed_up=outcome.get("speed_up"),
+        skipped_files=outcome.get("audio", {}).get("skipped", {}),
+    )
+
+
+def _teacher(model: LoadedModel) -> dict[str, Any]:
+    """Name and licence of the teacher and, if slimvox pruned it, of its teacher in turn."""
+    teacher: dict[str, Any] = {"name": model.public_name, "licence": licence_of(model.directory)}
+    if is_slimvox_directory(model.directory):
+        earlier = read_json(model.directory / "config.json").get("teacher")
+        teacher["teacher"] = earlier if isinstance(earlier, dict) else {"name": None}
+    return teacher
+
+
+def _ancestors(teacher: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the teacher's teacher, its teacher and so on."""
+    names = []
+    while isinstance(teacher := teacher.get("teacher", ()), Mapping):
+        names.append(str(teacher.get("name") or "an encoder unknown by name"))
+    return tuple(names)
+
+
+def _sizes_text(settings: RunSettings) -> dict[str, str]:
+    """The row of the card that says which run for several sizes this encoder is from."""
+    if not settings.sizes:
+        return {}
+    sizes = ", ".join(f"{share_name(share)} %" for share in settings.sizes)
+    return {
+        "sizes of the run": f"{sizes}; this one was cut out of the student after step {settings.cut_step} of"
+        f" {settings.recipe.prune.steps}"
+    }
 
 
 def _distance_text(distance: Distance | None) -> str:

@@ -15,8 +15,9 @@ import torch
 from slimvox.checkpoint.directory import write_atomically
 from slimvox.errors import SlimvoxError
 from slimvox.latency import LatencyTable
+from slimvox.units import share_name
 
-SETTINGS, CHECKPOINT, LOG, LOCK = "settings.json", "checkpoint.pt", "log.jsonl", "lock"
+SETTINGS, CHECKPOINT, CUT, LOG, LOCK = "settings.json", "checkpoint.pt", "cut.pt", "log.jsonl", "lock"
 LATENCY = "latency.json"
 
 
@@ -35,6 +36,21 @@ class RunDirectory:
     def log(self) -> Path:
         """One JSON object per logged step."""
         return self.run / LOG
+
+    @property
+    def finished(self) -> bool:
+        """Whether it holds a finished run."""
+        settings = self._settings()
+        return settings is not None and settings["status"] == "finished"
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether surgery is done."""
+        return (self.run / CUT).is_file() or self.finished
+
+    def of_size(self, share: float) -> RunDirectory:
+        """Where the encoder goes that keeps this share of the dense one, in a run for several sizes."""
+        return RunDirectory(path=self.path / f"keep-{share_name(share)}")
 
     def refuse_if_taken(self) -> None:
         """Raise `SlimvoxError` unless the directory is new, empty, or that of an unfinished run."""
@@ -80,9 +96,10 @@ class RunDirectory:
             raise SlimvoxError(f"`--out` {self.path} can't be written: {error.strerror}") from error
 
     def finish(self, fingerprint: Mapping[str, Any]) -> None:
-        """Mark the run as finished; its checkpoint is of no more use."""
+        """Mark the run as finished; its checkpoints are of no more use."""
         self._write_settings(fingerprint, "finished")
-        (self.run / CHECKPOINT).unlink(missing_ok=True)
+        self.forget_checkpoint()
+        (self.run / CUT).unlink(missing_ok=True)
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Write a checkpoint so that the last one stays until this one is whole.
@@ -90,12 +107,39 @@ class RunDirectory:
         Raises:
             SlimvoxError: if it can't be written (the disk is full, say); the last one is still there.
         """
-        temporary = self.run / f"{CHECKPOINT}.tmp"
+        self._save(CHECKPOINT, state)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The last checkpoint; None if there is none yet.
+
+        Raises:
+            SlimvoxError: if it is damaged.
+        """
+        return self._load(CHECKPOINT)
+
+    def forget_checkpoint(self) -> None:
+        """The stage is over and what came of it is kept elsewhere."""
+        (self.run / CHECKPOINT).unlink(missing_ok=True)
+
+    def save_cut(self, state: Mapping[str, Any]) -> None:
+        """Write what surgery left, as `save_checkpoint` does."""
+        self._save(CUT, state)
+
+    def load_cut(self) -> dict[str, Any] | None:
+        """What surgery left; None if there was none yet.
+
+        Raises:
+            SlimvoxError: if it is damaged.
+        """
+        return self._load(CUT)
+
+    def _save(self, name: str, state: Mapping[str, Any]) -> None:
+        temporary = self.run / f"{name}.tmp"
         try:
             torch.save(dict(state), temporary)
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-            temporary.replace(self.run / CHECKPOINT)
+            temporary.replace(self.run / name)
         except (OSError, RuntimeError) as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -104,13 +148,8 @@ class RunDirectory:
                 " the last one is kept: make room, then repeat the same command to go on"
             ) from error
 
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint; None if there is none yet.
-
-        Raises:
-            SlimvoxError: if it is damaged.
-        """
-        path = self.run / CHECKPOINT
+    def _load(self, name: str) -> dict[str, Any] | None:
+        path = self.run / name
         if not path.is_file():
             return None
         try:

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from slimvox.audio import AudioBatches
-from slimvox.budget import scheduled_target
+from slimvox.budget import SparsitySchedule
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
 from slimvox.gates.histogram import gate_histograms
@@ -44,14 +44,17 @@ class Stage:
     teacher: SpeechEncoder
     settings: StageSettings
     gate_settings: GateSettings
-    target_sparsity: float
-    """Final t of the schedule (stage 1)."""
+    schedule: SparsitySchedule | None
+    """t, in stage 1."""
     seed: int
     accelerator: Accelerator
+    title: str = ""
+    """What trackers call it; the name, if it is not given."""
     step: int = 0
     """Steps done."""
 
     def __post_init__(self) -> None:
+        self.title = self.title or self.name
         self.optimisers = build_optimisers(self.student, self.settings, self.gate_settings)
         self._wrapped: nn.Module = self.accelerator.prepare(self.student)
         for name, optimiser in self.optimisers.items():
@@ -82,6 +85,7 @@ class Stage:
         save: Callable[[dict[str, Any]], None],
         save_every_seconds: float,
         log_every: int,
+        after_step: Callable[[int], None] | None = None,
     ) -> None:
         """Train from where it stands to the end.
 
@@ -92,6 +96,7 @@ class Stage:
             save: writes a checkpoint.
             save_every_seconds: time from checkpoint to checkpoint.
             log_every: steps from log line to log line.
+            after_step: called with the number of steps done, before a checkpoint of them is written.
 
         Raises:
             RunInterrupted: on Ctrl-C, after a checkpoint.
@@ -113,8 +118,10 @@ class Stage:
                     log.write({**record, "audio_seconds_per_second": round(progress.audio_rate, 2)})
                     if self.accelerator.trackers:
                         self.accelerator.log(
-                            {f"{self.name}/{k}": v for k, v in values.items()}, step=self.step
+                            {f"{self.title}/{k}": v for k, v in values.items()}, step=self.step
                         )
+                if after_step is not None:
+                    after_step(self.step)
                 if stop.requested:
                     save(self.state_dict())
                     raise RunInterrupted
@@ -125,7 +132,7 @@ class Stage:
     def _train_step(self, waveforms: torch.Tensor) -> dict[str, float]:
         """One optimiser step; returns what is logged."""
         waveforms = waveforms.to(self.accelerator.device, non_blocking=True)
-        target = scheduled_target(self.step + 1, self.gate_settings.ramp_steps, self.target_sparsity)
+        target = 0.0 if self.schedule is None else self.schedule.target(self.step + 1)
         stream = (NOISE_STREAM, self.seed, self.step, self.accelerator.process_index)
         noise = torch.Generator().manual_seed(
             int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0] >> 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from slimvox.budget import Budget, CostMeasure
@@ -11,7 +11,7 @@ from slimvox.errors import SlimvoxError
 from slimvox.gates import check_reachable, gate_groups
 from slimvox.latency import LatencyTable
 from slimvox.recipe import Recipe, TargetSettings
-from slimvox.units import parse_amount, parse_speed
+from slimvox.units import parse_amount, parse_shares, parse_speed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +24,16 @@ class WantedTarget:
     """The same for multiply-accumulates."""
     speed: str | float | None = None
     """How many times faster than the dense encoder ("4x", 4)."""
+    sizes: str | Sequence[str | float] | None = None
+    """Several shares of the dense encoder, of the recipe's kind ("50%,28%", [0.5, 0.28])."""
 
     def __post_init__(self) -> None:
-        if sum(each is not None for each in (self.parameters, self.macs, self.speed)) > 1:
-            raise SlimvoxError("give only one of `target_parameters`, `target_macs` and `target_speed`")
+        asked = [each is not None for each in (self.parameters, self.macs, self.speed, self.sizes)]
+        if sum(asked) > 1:
+            raise SlimvoxError(
+                "give only one of `target_parameters`, `target_macs`, `target_speed` and `sizes`; the sizes are of the"
+                " kind that the recipe counts (such as `--set target.kind=macs`)"
+            )
 
     def settings(self, recipe: TargetSettings) -> TargetSettings:
         """The recipe's settings with the kind as asked for, and for a speed the share too."""
@@ -39,11 +45,14 @@ class WantedTarget:
             return replace(recipe, kind="latency", keep=1 / parse_speed(str(self.speed), "target_speed"))
         return recipe
 
-    def share_of(self, whole: int, measure: CostMeasure, otherwise: float) -> float:
-        """What is kept of the dense encoder's cost `whole`."""
+    def shares_of(self, whole: int, measure: CostMeasure, otherwise: float) -> tuple[float, ...]:
+        """What is kept of the dense encoder's cost `whole`, in each size, largest first."""
+        if self.sizes is not None:
+            texts = self.sizes.split(",") if isinstance(self.sizes, str) else map(str, self.sizes)
+            return parse_shares([text for text in texts if text.strip()], "sizes")
         asked = self.macs if self.parameters is None else self.parameters
         if asked is None:
-            return otherwise
+            return (otherwise,)
         name = "target_macs" if self.parameters is None else "target_parameters"
         amount = parse_amount(str(asked), name).of(whole)
         if not 0 < amount < whole:
@@ -51,7 +60,7 @@ class WantedTarget:
                 f"`{name}` must be below what the dense encoder has, {measure.describe(whole)}, but is"
                 f" {measure.describe(amount)} instead"
             )
-        return amount / whole
+        return (amount / whole,)
 
 
 def aim(
@@ -59,8 +68,8 @@ def aim(
     encoder: SpeechEncoder,
     wanted: WantedTarget,
     measure_latency: Callable[[float], LatencyTable],
-) -> tuple[Recipe, Budget]:
-    """The recipe with its target as asked for, and the budget that this means for an encoder.
+) -> tuple[tuple[Recipe, Budget], ...]:
+    """For each size, largest first, the recipe with its target as asked for and the budget that this means.
 
     Args:
         recipe: the recipe.
@@ -81,17 +90,19 @@ def aim(
         latency=measure_latency(settings.seconds) if settings.kind == "latency" else None,
     )
     whole = measure.cost(encoder.dense_anatomy)
-    settings = replace(settings, keep=wanted.share_of(whole, measure, settings.keep))
-    budget = Budget(
-        measure=measure,
-        target=settings.keep * whole,
-        dense_cost=measure.cost(encoder.anatomy),
-        round_to=settings.round_to,
-    )
-    if budget.target >= budget.dense_cost:
-        raise SlimvoxError(
-            f"the target of {measure.describe(budget.target)} is not below what this encoder costs already,"
-            f" {measure.describe(budget.dense_cost)}; give a smaller target"
+    aims = []
+    for share in wanted.shares_of(whole, measure, settings.keep):
+        budget = Budget(
+            measure=measure,
+            target=share * whole,
+            dense_cost=measure.cost(encoder.anatomy),
+            round_to=settings.round_to,
         )
-    check_reachable(encoder.anatomy, groups, budget)
-    return replace(recipe, target=settings), budget
+        if budget.target >= budget.dense_cost:
+            raise SlimvoxError(
+                f"the target of {measure.describe(budget.target)} is not below what this encoder costs already,"
+                f" {measure.describe(budget.dense_cost)}; give a smaller target"
+            )
+        check_reachable(encoder.anatomy, groups, budget)
+        aims.append((replace(recipe, target=replace(settings, keep=share)), budget))
+    return tuple(aims)

@@ -114,12 +114,13 @@ def _runs_in(path: Path) -> list[Path]:
 
 
 def _search(path: Path, depth: int) -> list[Path]:
-    if is_slimvox_directory(path) or any((path / "run" / name).is_file() for name in (LOG, SETTINGS)):
+    if is_slimvox_directory(path):
         return [path]
-    if not depth:
-        return []
-    children = sorted(child for child in path.iterdir() if child.is_dir())
-    return [run for child in children for run in _search(child, depth - 1)]
+    children = sorted(child for child in path.iterdir() if child.is_dir()) if depth else []
+    # The directory of a run for several sizes has a log, and each size below it one of its own.
+    below = [run for child in children for run in _search(child, depth - 1)]
+    is_run = any((path / "run" / name).is_file() for name in (LOG, SETTINGS))
+    return below or ([path] if is_run else [])
 
 
 def _labels(directories: Sequence[Path]) -> list[str]:

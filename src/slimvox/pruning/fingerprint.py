@@ -1,0 +1,36 @@
+"""What two commands must agree on to be the same run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from slimvox.pruning.result import RunSettings
+
+
+def fingerprint(settings: RunSettings, accelerator: Accelerator) -> dict[str, Any]:
+    """Of a run, as JSON types."""
+    encoder = settings.model.encoder
+    digest = hashlib.sha256(json.dumps(encoder.anatomy.to_dict()).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy())
+    return {
+        "model": digest.hexdigest(),
+        "audio": settings.audio.fingerprint,
+        **of_size(settings),
+        "sizes": list(settings.sizes),
+        "seed": settings.seed,
+        "control": settings.control,
+        "precision": accelerator.mixed_precision,
+        "processes": accelerator.num_processes,
+    }
+
+
+def of_size(settings: RunSettings) -> dict[str, Any]:
+    """The part in which the sizes of one run differ."""
+    return {"recipe": settings.recipe.to_dict(), "target": settings.budget.target}

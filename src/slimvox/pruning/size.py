@@ -1,0 +1,188 @@
+"""One encoder that a run gives: cut out of the student of stage 1, finished by a stage 2 of its own, and written."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from slimvox.anatomy import EncoderAnatomy
+from slimvox.cost import macs, parameters
+from slimvox.distance import Distance
+from slimvox.distillation import Distillation
+from slimvox.encoder import SpeechEncoder
+from slimvox.encoder.untrained import untrained_encoder
+from slimvox.gates import final_masks
+from slimvox.gates.hard_concrete import typical_open_value
+from slimvox.kept_indices import KeptIndices
+from slimvox.pruning.controls import control_scores, forgets_weights
+from slimvox.pruning.machine_speed import speed_up
+from slimvox.pruning.outcome import write_outcome
+from slimvox.pruning.result import PruneResult, RunSettings, read_result, write_result
+from slimvox.pruning.run_directory import RunDirectory
+from slimvox.pruning.student import Student
+from slimvox.pruning.trainer import Trainer
+from slimvox.surgery import SlicedEncoder, slice_encoder
+
+logger = logging.getLogger("slimvox.pruning")
+
+FAR_FROM_TARGET = 0.05
+"""Gates whose expected sparsity misses the target by more than this get a warning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """What surgery left of the student: where stage 2 begins."""
+
+    encoder: SpeechEncoder
+    distillation: Distillation
+    """With the maps as stage 1 left them."""
+    kept: KeptIndices
+    """Of the encoder that the run started from."""
+    distance: Distance | None
+    """To the teacher."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs."""
+        return {
+            "encoder": self.encoder.state_dict(),
+            "distillation": self.distillation.state_dict(),
+            "anatomy": self.encoder.anatomy.to_dict(),
+            "kept": self.kept.to_dict(),
+            "distance": asdict(self.distance) if self.distance else None,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], trainer: Trainer) -> Cut:
+        """The reverse of `state_dict`."""
+        encoder = SpeechEncoder(
+            EncoderAnatomy.from_dict(state["anatomy"]), trainer.teacher.dense_anatomy
+        ).eval()
+        encoder.load_state_dict(state["encoder"])
+        distillation = trainer.distillation()
+        distillation.load_state_dict(state["distillation"])
+        return cls(
+            encoder=encoder,
+            distillation=distillation,
+            kept=KeptIndices.from_dict(state["kept"]),
+            distance=Distance(**state["distance"]) if state["distance"] else None,
+        )
+
+
+class Size:
+    """One of a run's encoders; the only one of most runs."""
+
+    def __init__(self, settings: RunSettings, trainer: Trainer, fingerprint: Mapping[str, Any]) -> None:
+        """An encoder to be cut and finished.
+
+        Args:
+            settings: with the recipe, the budget and the directory of this size.
+            trainer: the run's.
+            fingerprint: of this size, for its directory.
+        """
+        self.settings, self._trainer, self._fingerprint = settings, trainer, fingerprint
+        self._cut: Cut | None = None
+
+    @property
+    def out(self) -> RunDirectory:
+        """Where it is kept while it is made, and written."""
+        return self.settings.out
+
+    def cut(self, student: Student, log: RunDirectory) -> None:
+        """Choose the final masks, do the surgery on a copy of the student, and keep what is left.
+
+        Args:
+            student: as it is at this step of stage 1; left as it is.
+            log: the run's directory; its log up to here becomes the first part of this size's.
+
+        Raises:
+            SlimvoxError: if it can't be written.
+        """
+        trainer = self._trainer
+        sliced = _slice(student, self.settings, warn=trainer.main)
+        encoder = sliced.encoder
+        if forgets_weights(self.settings.control):
+            encoder = untrained_encoder(encoder.anatomy, encoder.dense_anatomy, seed=self.settings.seed)
+        encoder = encoder.to(trainer.accelerator.device)
+        self._cut = Cut(
+            encoder=encoder,
+            distillation=copy.deepcopy(student.distillation),
+            kept=sliced.kept,
+            distance=trainer.distance(encoder),
+        )
+        if trainer.main:
+            self.out.claim(self._fingerprint)
+            if log.log != self.out.log and log.log.is_file():
+                shutil.copyfile(log.log, self.out.log)
+            self.out.save_cut(self._cut.state_dict())
+
+    def finish(self) -> PruneResult:
+        """Run stage 2 on what was cut, and write the slimvox directory; read it again where that is done."""
+        if self.out.finished:
+            return read_result(self.settings)
+        cut, trainer, settings = self._cut, self._trainer, self.settings
+        self._cut = None
+        if cut is None:
+            state = self.out.load_cut()
+            assert state is not None
+            cut = Cut.from_state(state, trainer)
+        student = trainer.student(cut.encoder, cut.distillation)
+        if settings.recipe.finish.steps or settings.control is not None:
+            trainer.train("finish", student, settings)
+        result = self._measure(student.encoder, cut)
+        if trainer.main:
+            write_outcome(result, settings, trainer.accelerator.device)
+            write_result(result, settings, cut.kept)
+        trainer.accelerator.wait_for_everyone()
+        if trainer.main:
+            self.out.finish(self._fingerprint)
+        return result
+
+    def _measure(self, encoder: SpeechEncoder, cut: Cut) -> PruneResult:
+        settings, trainer = self.settings, self._trainer
+        encoder = encoder.eval().requires_grad_(False)
+        distance = trainer.distance(encoder)
+        by_speed = trainer.main and settings.budget.measure.latency is not None
+        faster = speed_up(encoder, settings.budget.measure.seconds) if by_speed else None
+        encoder, dense = encoder.cpu(), encoder.dense_anatomy
+        return PruneResult(
+            directory=settings.out.path,
+            encoder=encoder,
+            parameters=parameters(encoder.anatomy),
+            parameters_dense=parameters(dense),
+            macs_10s=macs(encoder.anatomy),
+            macs_10s_dense=macs(dense),
+            distance_after_prune=cut.distance,
+            distance_after_finish=distance,
+            speed_up=faster,
+            skipped_files=settings.audio.skips.counts,
+        )
+
+
+def _slice(student: Student, settings: RunSettings, *, warn: bool) -> SlicedEncoder:
+    """The student cut down to the budget, by its gates or the scores of a control."""
+    encoder, gates, budget = copy.deepcopy(student.encoder).cpu(), student.gates, settings.budget
+    assert gates is not None
+    groups, log_alpha = gates.groups, gates.log_alpha.detach().cpu()
+    if settings.control is None:
+        sparsity = float(budget.expected_sparsity(encoder.anatomy, gates.expected_sizes()).detach())
+        if abs(sparsity - budget.target_sparsity) > FAR_FROM_TARGET and warn:
+            logger.warning(
+                "the gates were still far from the target: expected sparsity %.0f %%, target %.0f %%."
+                " The target is met all the same, but a longer stage 1 (`prune.steps`) or a higher"
+                " `gates.learning_rate` would prune better.",
+                100 * sparsity,
+                100 * budget.target_sparsity,
+            )
+        scores = log_alpha
+    else:
+        scores = control_scores(settings.control, encoder, groups, settings.seed)
+    soft = settings.recipe.gates.final_values == "soft" and settings.control is None
+    values = typical_open_value(log_alpha) if soft else torch.ones_like(log_alpha)
+    chosen = final_masks(encoder.anatomy, groups, scores, values, budget)
+    return slice_encoder(encoder, chosen.masks)

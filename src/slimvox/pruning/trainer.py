@@ -1,0 +1,131 @@
+"""What all stages of a run share: the teacher, the audio, the device, and how a stage is trained and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from accelerate import Accelerator
+from rich.console import Console
+
+from slimvox.distance import Distance, hidden_state_distance
+from slimvox.distillation import Distillation, distilled_layers
+from slimvox.encoder import SpeechEncoder
+from slimvox.gates import Gates
+from slimvox.pruning.progress import JsonLog, StageProgress
+from slimvox.pruning.result import RunSettings
+from slimvox.pruning.stage import Stage
+from slimvox.pruning.student import Student
+
+
+class Trainer:
+    """Builds students and trains them."""
+
+    def __init__(
+        self, settings: RunSettings, accelerator: Accelerator, console: Console, checkpoint_seconds: float
+    ) -> None:
+        self.accelerator, self.console = accelerator, console
+        self.main = accelerator.is_main_process
+        self.teacher = settings.model.encoder.to(accelerator.device).requires_grad_(False)
+        self._settings, self._checkpoint_seconds = settings, checkpoint_seconds
+        self._held_out = settings.audio.held_out_waveforms() if self.main else []
+
+    def student(
+        self, encoder: SpeechEncoder, distillation: Distillation, gates: Gates | None = None
+    ) -> Student:
+        """An encoder to be trained, on the device of the run."""
+        recipe = self._settings.recipe
+        student = Student(
+            encoder,
+            distillation,
+            gates=gates,
+            budget=None if gates is None else self._settings.budget,
+            initial_quadratic_multiplier=recipe.gates.initial_quadratic_multiplier,
+            masked_share=recipe.distillation.masked_share,
+        )
+        return student.to(self.accelerator.device)
+
+    def distillation(self) -> Distillation:
+        """The loss of the recipe, with maps that were not trained yet."""
+        anatomy, settings = self.teacher.anatomy, self._settings.recipe.distillation
+        return Distillation(
+            anatomy.width,
+            distilled_layers(len(anatomy.layers), settings.layers),
+            l1_weight=settings.l1_weight,
+            cosine_weight=settings.cosine_weight,
+            relation_weight=settings.relation_weight,
+            maps=settings.maps,
+            group_means=settings.targets == "groups",
+        )
+
+    def distance(self, encoder: SpeechEncoder) -> Distance | None:
+        """How far an encoder is from the teacher; None where no audio is held out, or in processes beside the main."""
+        return hidden_state_distance(self.teacher, encoder, self._held_out) if self.main else None
+
+    def train(
+        self,
+        name: str,
+        student: Student,
+        settings: RunSettings,
+        *,
+        after_step: Callable[[int], None] | None = None,
+    ) -> None:
+        """Train a student for a whole stage, from the last checkpoint of that stage if there is one.
+
+        Args:
+            name: `prune` or `finish`.
+            student: changed in place.
+            settings: what is trained for; log and checkpoints go to its directory.
+            after_step: called with the number of steps done, before a checkpoint of them is written.
+
+        Raises:
+            RunInterrupted: on Ctrl-C, after a checkpoint.
+            SlimvoxError: if the loss is no longer finite, or the disk full.
+        """
+        recipe, out = settings.recipe, settings.out
+        stage_settings = recipe.prune if name == "prune" else recipe.finish
+        if settings.control is not None:
+            # A control is distilled for as many steps as both stages have.
+            stage_settings = replace(stage_settings, steps=recipe.prune.steps + recipe.finish.steps)
+        stage = Stage(
+            name=name,
+            student=student,
+            teacher=self.teacher,
+            settings=stage_settings,
+            gate_settings=recipe.gates,
+            schedule=settings.schedule if name == "prune" else None,
+            seed=settings.seed,
+            accelerator=self.accelerator,
+            title=name if name == "prune" or not settings.sizes else f"{name} {out.path.name}",
+        )
+        checkpoint = out.load_checkpoint()
+        if checkpoint is not None and checkpoint["stage"] == name:
+            stage.load_state_dict(checkpoint)
+            if self.main:
+                self.console.print(f"going on from step {stage.step} of stage {stage.title}", highlight=False)
+        log = JsonLog(out.log, enabled=self.main)
+        log.forget_after(name, stage.step)
+        batches = settings.audio.batches(
+            stage=name,
+            start=stage.step,
+            process=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+        )
+        progress = StageProgress(
+            self.console,
+            f"{1 if name == 'prune' else 2}/2 {stage.title:6}",
+            steps=stage_settings.steps,
+            start=stage.step,
+            enabled=self.main,
+        )
+        with batches, progress:
+            stage.run(
+                batches,
+                progress=progress,
+                log=log,
+                save=out.save_checkpoint if self.main else lambda state: None,
+                save_every_seconds=self._checkpoint_seconds,
+                log_every=max(1, stage_settings.steps // 1000),
+                after_step=after_step,
+            )
+        self.accelerator.free_memory()
