@@ -1,8 +1,10 @@
-"""Write the table of mini-SUPERB results, or the rows that fix the `mini` score, from finished evaluations.
+"""Write the table of mini-SUPERB results, or the rows that fix the `mini` score, from finished evaluations;
+or recompute the published scores.
 
     slimvox evaluate fbank --data DIR --out scores/fbank --seeds 3
     slimvox evaluate embedded --data DIR --out scores/embedded --seeds 3
     python benchmarks/mini_superb/write_results.py fixed-rows scores/fbank scores/embedded
+    python benchmarks/mini_superb/write_results.py published --out docs/published-superb.md
     python benchmarks/mini_superb/write_results.py table fbank=scores/fbank teacher=scores/embedded --out FILE.md
 
 The text of the page around the tables is kept: only what stands between the two marks is replaced.
@@ -24,8 +26,9 @@ from slimvox.evaluation.comparison import (
     seeds_of,
     time_table,
 )
+from slimvox.evaluation.published import published_models
 from slimvox.evaluation.report import FIXED_ROWS, fixed_rows
-from slimvox.evaluation.scores import tasks_told_apart
+from slimvox.evaluation.scores import mean11, superb_s, tasks_told_apart
 from slimvox.report.markdown_page import write_tables
 
 MINI = Path(__file__).parents[2] / "src" / "slimvox" / "evaluation" / "mini"
@@ -33,7 +36,7 @@ TITLE = "# mini-SUPERB: results"
 
 
 def main() -> None:
-    """Run one of the two commands."""
+    """Run one of the commands."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -44,10 +47,14 @@ def main() -> None:
     table = commands.add_parser("table", help="write the page with the tables")
     table.add_argument("models", nargs="+", metavar="NAME=DIR")
     table.add_argument("--out", type=Path, required=True)
+    published = commands.add_parser("published", help="recompute the published SUPERB scores")
+    published.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     try:
         if arguments.command == "fixed-rows":
             write_fixed_rows(arguments.fbank, arguments.embedded)
+        elif arguments.command == "published":
+            write_tables(arguments.out, "# Published SUPERB scores", published_table())
         else:
             write_page(arguments.models, arguments.out)
     except SlimvoxError as error:
@@ -78,6 +85,19 @@ def write_fixed_rows(fbank: Path, embedded: Path) -> None:
         "rows": rows,
     }
     write_atomically(MINI / FIXED_ROWS, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def published_table() -> str:
+    """Markdown: each published row with its scores as published and as slimvox computes them from its metrics."""
+    lines = [
+        "| model | parameters, M | superb_s, published | superb_s, computed | mean11, published | mean11, computed |",
+        "|---|---|---|---|---|---|",
+    ]
+    for model in published_models():
+        figures = (f"{superb_s(model.scores):.1f}", f"{model.mean11:.1f}", f"{mean11(model.scores):.2f}")
+        cells = [model.name, f"{model.parameters:g}", str(model.superb_s), *figures]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def write_page(named: list[str], out: Path) -> None:
