@@ -37,3 +37,39 @@ def test_the_frame_rate_is_that_of_the_encoder(tmp_path: Path) -> None:
 def test_random_alone_asks_for_a_shape() -> None:
     with pytest.raises(SlimvoxError, match="random:embedded"):
         load_upstream("random")
+
+
+def test_an_exported_file_is_an_upstream_too(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    from slimvox import export_encoder
+
+    directory = models.directory(tmp_path / "model", "wavlm")
+    file = export_encoder(directory, mask=True, int8=True, force=True).path
+    torch_upstream, exported = load_upstream(directory), load_upstream(file)
+    for name in ("frame_rate_hz", "layers", "width", "shortest", "parameters"):
+        assert getattr(exported, name) == getattr(torch_upstream, name)
+    assert exported.fingerprint != torch_upstream.fingerprint
+    waveforms = torch.randn(3, 4000)
+    states, expected = exported(waveforms), torch_upstream(waveforms)
+    assert states.shape == expected.shape
+    error = (states - expected).square().mean() / expected.var()
+    assert 0 < float(error) < 0.05
+    # The scales of int8 are those of the clip alone.
+    torch.testing.assert_close(exported(waveforms[1:2]), states[1:2])
+
+
+def test_a_file_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(SlimvoxError, match="there is no file"):
+        load_upstream(tmp_path / "none.onnx")
+    (tmp_path / "broken.onnx").write_bytes(b"not a model")
+    with pytest.raises(SlimvoxError, match="onnxruntime can't read"):
+        load_upstream(tmp_path / "broken.onnx")
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", [value], [result])
+    model = onnx.helper.make_model(graph, ir_version=10, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(SlimvoxError, match="returns no hidden states"):
+        load_upstream(tmp_path / "other.onnx")

@@ -23,7 +23,8 @@ class EvaluateCommand:
     """
 
     model: tyro.conf.Positional[str]
-    """`embedded`, a directory, a model id on the Hugging Face hub, `fbank` (log-mel baseline), or random:MODEL."""
+    """`embedded`, a directory, a model id on the Hugging Face hub, a .onnx file of slimvox export, `fbank` (log-mel
+    baseline), or random:MODEL."""
     data: Path
     """Folder of the data; see docs/evaluation.md for how it must look."""
     suite: Literal["mini", "official"] = "mini"

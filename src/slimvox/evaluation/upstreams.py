@@ -18,9 +18,11 @@ from slimvox.encoder import SpeechEncoder
 from slimvox.encoder.untrained import untrained_encoder
 from slimvox.errors import SlimvoxError
 from slimvox.evaluation import filter_bank
+from slimvox.evaluation.onnx_upstream import OnnxUpstream
 
 FILTER_BANK = "fbank"
 RANDOM_PREFIX = "random:"
+ONNX_SUFFIX = ".onnx"
 
 
 class Upstream(Protocol):
@@ -103,7 +105,8 @@ def load_upstream(model: str | Path, *, device: str = "cpu", seed: int = 0) -> U
     """Load what is to be evaluated.
 
     Args:
-        model: `fbank`; `random:MODEL` for random weights in the shape of MODEL; or whatever `slimvox.load` takes.
+        model: `fbank`; `random:MODEL` for random weights in the shape of MODEL; a `.onnx` file that `slimvox export`
+            wrote; or whatever `slimvox.load` takes.
         device: where the encoder runs.
         seed: of the random weights.
 
@@ -118,6 +121,8 @@ def load_upstream(model: str | Path, *, device: str = "cpu", seed: int = 0) -> U
     if name.startswith(RANDOM_PREFIX):
         anatomy = load(name.removeprefix(RANDOM_PREFIX)).anatomy
         return EncoderUpstream(untrained_encoder(anatomy, seed=seed), name, device=device)
+    if name.endswith(ONNX_SUFFIX):
+        return OnnxUpstream(Path(name).expanduser())
     return EncoderUpstream(load(model), name, device=device)
 
 
