@@ -8,22 +8,13 @@ import numpy as np
 import pytest
 import soundfile
 
-import models
-
-TINY_RUN = {
-    "hidden_size": 48,
-    "num_attention_heads": 4,
-    "intermediate_size": 96,
-    "conv_dim": (12, 16, 16, 16, 16),
-    "conv_kernel": (10, 5, 4, 4, 4),
-    "conv_stride": (5, 4, 4, 2, 2),
-}
+from tiny_runs import make_teacher
 
 
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random WavLM of 50 frames a second, small enough for a step in milliseconds."""
-    return models.directory(tmp_path_factory.mktemp("teacher"), "wavlm", **TINY_RUN)
+    return make_teacher(tmp_path_factory.mktemp("teacher"))
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +11,7 @@ import pytest
 import torch
 
 import slimvox
+from interruptions import interrupt_after, kill_when
 from slimvox.kept_indices import KeptIndices
 from slimvox.pruning import CONTROLS, run_directory, stage
 from slimvox.pruning.interrupts import RunInterrupted
@@ -31,19 +28,6 @@ def weights_hash(directory: Path) -> str:
 def run(teacher: Path, speech: Path, out: Path, **arguments: Any) -> slimvox.PruneResult:
     fields: dict[str, Any] = {"recipe": "quick", "overrides": SETTINGS, "device": "cpu", **arguments}
     return slimvox.prune(teacher, speech, out, **fields)
-
-
-def interrupt_after(patch: pytest.MonkeyPatch, stage_name: str, step: int) -> None:
-    """Ctrl-C after a given step."""
-    train_step = stage.Stage._train_step
-
-    def interrupting(self: stage.Stage, waveforms: torch.Tensor) -> dict[str, float]:
-        values = train_step(self, waveforms)
-        if (self.name, self.step + 1) == (stage_name, step):
-            signal.raise_signal(signal.SIGINT)
-        return values
-
-    patch.setattr(stage.Stage, "_train_step", interrupting)
 
 
 @pytest.fixture(scope="module")
@@ -117,14 +101,7 @@ def test_a_killed_run_ends_with_the_same_weights(
         f"slimvox.prune({str(teacher)!r}, {str(speech)!r}, {str(out)!r}, recipe='quick', device='cpu',"
         f" overrides={SETTINGS!r}, checkpoint_seconds=0)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code])
-    log = out / "run" / "log.jsonl"
-    deadline = time.monotonic() + 120
-    while not (log.is_file() and len(log.read_text().splitlines()) >= 3):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
+    kill_when(code, out / "run" / "log.jsonl", 3)
     assert (out / "run" / "checkpoint.pt").is_file() and not (out / "model.safetensors").exists()
     run(teacher, speech, out)
     assert weights_hash(out) == weights_hash(finished)

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +10,7 @@ import pytest
 import torch
 
 import slimvox
+from interruptions import interrupt_after, kill_when
 from slimvox.budget import SparsitySchedule
 from slimvox.cli.main import run
 from slimvox.kept_indices import KeptIndices
@@ -122,16 +118,8 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Ctrl-C before, at and after a cut, and in each stage 2; the same call goes on and ends bit-identically."""
-    train_step = stage.Stage._train_step
-
-    def interrupting(self: stage.Stage, waveforms: torch.Tensor) -> dict[str, float]:
-        values = train_step(self, waveforms)
-        if (self.title, self.step + 1) == (title, step):
-            signal.raise_signal(signal.SIGINT)
-        return values
-
     with monkeypatch.context() as patch:
-        patch.setattr(stage.Stage, "_train_step", interrupting)
+        interrupt_after(patch, title, step)
         with pytest.raises(RunInterrupted):
             make_sizes(teacher, speech, tmp_path / "out")
     assert not (tmp_path / "out" / "keep-20" / "config.json").exists()
@@ -162,23 +150,11 @@ def test_a_killed_run_ends_with_the_same_weights(
         f"make_run(Path({str(out)!r}), Path({str(teacher)!r}), Path({str(speech)!r}), settings={STEPS!r},"
         " sizes='50%,28%,20%', checkpoint_seconds=0)\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent.parent, env=_with_tests_on_path()
-    )
-    deadline = time.monotonic() + 120
-    while not ((out / written).is_file() and (out / written).read_bytes().count(b"\n") >= lines):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    kill_when(code, out / written, lines)
     assert (out / "keep-50" / "model.safetensors").exists() == bool(lines)
     assert not (out / "keep-28" / "model.safetensors").exists()
     make_sizes(teacher, speech, out)
     assert weights(out) == weights(finished)
-
-
-def _with_tests_on_path() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def test_a_full_disk_at_a_cut_is_made_good(

@@ -1,0 +1,40 @@
+"""Runs that are stopped at a certain point."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from slimvox.pruning import stage
+
+
+def interrupt_after(patch: pytest.MonkeyPatch, title: str, step: int) -> None:
+    """Ctrl-C after a step of the stage of that title (`prune`, `finish`, or `finish` and the name of a size)."""
+    train_step = stage.Stage._train_step
+
+    def interrupting(self: stage.Stage, waveforms: torch.Tensor) -> dict[str, float]:
+        values = train_step(self, waveforms)
+        if (self.title, self.step + 1) == (title, step):
+            signal.raise_signal(signal.SIGINT)
+        return values
+
+    patch.setattr(stage.Stage, "_train_step", interrupting)
+
+
+def kill_when(code: str, file: Path, lines: int) -> None:
+    """Run Python code in a process of its own, and SIGKILL it once a file has so many lines."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    deadline = time.monotonic() + 120
+    while not (file.is_file() and file.read_bytes().count(b"\n") >= lines):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
