@@ -265,7 +265,7 @@ def test_every_shipped_recipe_runs(recipe: str, teacher: Path, speech: Path, tmp
         ({"max_steps": 0}, "max_steps"),
         ({"device": "abacus"}, "`device` must be one of"),
         ({"precision": "int3"}, "`precision` must be one of"),
-        ({"recipe": "soup"}, "choose one of fast, paper, quick"),
+        ({"recipe": "soup"}, "choose one of default, fast, paper, quick"),
         ({"overrides": ["prune.stepz=3"]}, "there is no field `prune.stepz`"),
     ],
 )
