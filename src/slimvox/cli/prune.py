@@ -35,8 +35,8 @@ class PruneCommand:
     target_speed: str | None = None
     """How many times faster than the dense encoder (4x), float32 on this machine; measured first, in about a minute."""
     sizes: Annotated[str | None, tyro.conf.arg(metavar="SHARE,SHARE,...")] = None
-    """Several encoders from one run, in place of a target: the shares of the dense encoder to keep (50%,28%,15%), of
-    its parameters or whatever the recipe counts. Each gets a directory in OUT, such as OUT/keep-28."""
+    """Several encoders from one run, in place of a target: the shares to keep (50%,28%,15%) of the dense encoder's
+    parameters, or of what the recipe counts. Each gets a directory in OUT, such as OUT/keep-28."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
     """Override fields of the recipe, such as `--set prune.steps=1000 structures.conv=false`."""
     held_out: tuple[str, ...] = ()
