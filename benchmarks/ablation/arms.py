@@ -56,23 +56,23 @@ class Arm:
 
 
 ARMS: tuple[Arm, ...] = (
-    Arm(name="quick", title="`quick` as shipped", kind="slimvox"),
-    Arm(name="paper", title="`paper`'s structures and objective", kind="paper", overrides=PAPER),
+    Arm(name="quick", title="`quick`: as shipped", kind="slimvox"),
+    Arm(name="paper", title="`paper`: its structures and objective", kind="paper", overrides=PAPER),
     Arm(
         name="paper-no-ste",
-        title="... without STE",
+        title="`paper`, without STE",
         kind="paper",
         overrides={**PAPER, "gates.straight_through": False},
     ),
     Arm(
         name="paper-whole-heads",
-        title="... whole heads only",
+        title="`paper`, whole heads only",
         kind="paper",
         overrides={**PAPER, "structures.qk": False, "structures.vo": False},
     ),
     Arm(
         name="paper-fine-only",
-        title="... `qk`, `vo` and `intermediate` only",
+        title="`paper`, `qk`, `vo` and `intermediate` only",
         kind="paper",
         overrides={
             **PAPER,
@@ -82,7 +82,10 @@ ARMS: tuple[Arm, ...] = (
         },
     ),
     Arm(
-        name="paper-conv", title="... and `conv`", kind="paper", overrides={**PAPER, "structures.conv": True}
+        name="paper-conv",
+        title="`paper`, `conv` too",
+        kind="paper",
+        overrides={**PAPER, "structures.conv": True},
     ),
     Arm(name="dphubert", title="DPHuBERT's recipe", kind="paper", overrides=DPHUBERT),
     Arm(name="random", title="random gates", kind="control", control="random"),
@@ -91,40 +94,40 @@ ARMS: tuple[Arm, ...] = (
     Arm(name="thin", title="thin, from scratch", kind="control", control="thin"),
     Arm(
         name="no-ste",
-        title="`quick` without STE",
+        title="`quick`, without STE",
         kind="idea",
         overrides={"gates.straight_through": False},
     ),
     Arm(
         name="blocks",
-        title="... with gates on whole blocks",
+        title="`quick`, with gates on whole blocks",
         kind="idea",
         overrides={"structures.attention": True, "structures.feed_forward": True},
     ),
-    Arm(name="no-conv", title="... without `conv`", kind="idea", overrides={"structures.conv": False}),
-    Arm(name="four-layers", title="... 4 states", kind="idea", overrides={"distillation.layers": 4}),
+    Arm(name="no-conv", title="`quick`, without `conv`", kind="idea", overrides={"structures.conv": False}),
+    Arm(name="four-layers", title="`quick`, 4 states", kind="idea", overrides={"distillation.layers": 4}),
     Arm(
         name="groups",
-        title="... 4 means over groups of states",
+        title="`quick`, 4 means over groups of states",
         kind="idea",
         overrides={"distillation.layers": 4, "distillation.targets": "groups"},
     ),
-    Arm(name="maps", title="... with maps", kind="idea", overrides={"distillation.maps": True}),
+    Arm(name="maps", title="`quick`, with maps", kind="idea", overrides={"distillation.maps": True}),
     Arm(
         name="relation",
-        title="... and temporal relations",
+        title="`quick`, temporal relations too",
         kind="idea",
         overrides={"distillation.relation_weight": 3.0},
     ),
     Arm(
         name="masked-input",
-        title="... 10 % of the input hidden",
+        title="`quick`, 10 % of the input hidden",
         kind="idea",
         overrides={"distillation.masked_share": 0.1},
     ),
     Arm(
         name="adam-multipliers",
-        title="... multipliers by Adam from 0",
+        title="`quick`, multipliers by Adam from 0",
         kind="idea",
         overrides={
             "gates.multiplier_optimiser": "adam",
@@ -134,7 +137,7 @@ ARMS: tuple[Arm, ...] = (
     ),
     Arm(
         name="hard-values",
-        title="... gates that stay count 1",
+        title="`quick`, gates that stay count 1",
         kind="idea",
         overrides={"gates.final_values": "one"},
     ),

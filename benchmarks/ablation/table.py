@@ -202,8 +202,12 @@ def _differences(base: Row, rows: Sequence[Row]) -> str:
         if row is base or (base.arm.name == "paper" and row.arm.kind != "paper"):
             continue
         ratio = statistics.fmean(row.error) / statistics.fmean(base.error)
-        clear = larger_than_spread(row.error, base.error)
-        verdict = "more than the spread" if clear else "within the spread, or too few runs"
+        if min(len(row.error), len(base.error)) < 2:
+            verdict = "one run, so its spread is not known"
+        else:
+            verdict = (
+                "more than the spread" if larger_than_spread(row.error, base.error) else "within the spread"
+            )
         lines.append(f"- {row.arm.title}: {ratio - 1:+.0%}, {verdict}")
     return "\n".join(lines)
 
