@@ -99,6 +99,15 @@ ARMS: tuple[Arm, ...] = (
         overrides={"gates.straight_through": False},
     ),
     Arm(
+        name="drop-1", title="`quick`, initial drop .01", kind="idea", overrides={"gates.initial_drop": 0.01}
+    ),
+    Arm(
+        name="drop-1-no-ste",
+        title="`quick`, initial drop .01, without STE",
+        kind="idea",
+        overrides={"gates.initial_drop": 0.01, "gates.straight_through": False},
+    ),
+    Arm(
         name="blocks",
         title="`quick`, with gates on whole blocks",
         kind="idea",
