@@ -54,6 +54,22 @@ def test_controls_and_lengths_are_named(found: dict[str, RunRecord]) -> None:
     assert labels == ["learned gates", "random gates"]
 
 
+def test_arms_with_a_folder_each_are_called_by_it(found: dict[str, RunRecord]) -> None:
+    base, control = found["a"], replace(found["b"], control="random")
+    larger = found["large"]
+    at = Path("/runs")
+    runs = [
+        replace(base, directory=at / "learned" / "0"),
+        replace(larger, directory=at / "learned-50" / "0"),
+        replace(control, directory=at / "random" / "0"),
+    ]
+    quality = choose_quality("distance", runs, ())
+    assert [arm.label for arm in arms_of(runs, quality)] == ["learned", "random"]
+    # One folder for all says nothing.
+    alike = [replace(run, directory=at / run.label) for run in (base, control)]
+    assert "learned gates" in [arm.label for arm in arms_of(alike, quality)]
+
+
 def test_a_field_that_an_older_run_does_not_know_counts_as_its_default(found: dict[str, RunRecord]) -> None:
     recipe = dict(found["a"].recipe)
     old = replace(

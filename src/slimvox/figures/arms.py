@@ -58,10 +58,21 @@ def arms_of(runs: Sequence[RunRecord], quality: Quality) -> tuple[Arm, ...]:
     # Stable: otherwise in the order of the runs.
     groups = dict(sorted(groups.items(), key=lambda group: _place(json.loads(group[0]))))
     fields = [json.loads(key) for key in groups]
+    labels = _folder_names(list(groups.values())) or _labels(fields)
     return tuple(
         Arm(label=label, fields=own, points=_points(members, quality))
-        for label, own, members in zip(_labels(fields), fields, groups.values(), strict=True)
+        for label, own, members in zip(labels, fields, groups.values(), strict=True)
     )
+
+
+def _folder_names(arms: Sequence[Sequence[RunRecord]]) -> list[str]:
+    """What the folders of the arms are called, where each has its own (ARM/0, ARM/1, ARM-50/0); else nothing."""
+    names = []
+    for runs in arms:
+        folders = {run.directory.resolve().parent.name for run in runs}
+        shortest = min(folders, key=len)
+        names.append(shortest if all(folder.startswith(shortest) for folder in folders) else "")
+    return names if len(names) > 1 and len(set(names)) == len(names) and all(names) else []
 
 
 def _place(fields: Mapping[str, str]) -> tuple[bool, bool]:
