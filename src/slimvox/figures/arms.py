@@ -20,6 +20,7 @@ CONTROL_TITLES = {
 TOTAL = "total steps"
 STE = "gates.straight_through"
 MOST_DIFFERENCES = 3
+CUT_SHORT = "…"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +59,13 @@ def arms_of(runs: Sequence[RunRecord], quality: Quality) -> tuple[Arm, ...]:
     # Stable: otherwise in the order of the runs.
     groups = dict(sorted(groups.items(), key=lambda group: _place(json.loads(group[0]))))
     fields = [json.loads(key) for key in groups]
-    labels = _folder_names(list(groups.values())) or _labels(fields)
+    members_of = list(groups.values())
+    labels = _folder_names(members_of) or _labels(fields)
+    if all(len(members) == 1 for members in members_of) and any(CUT_SHORT in label for label in labels):
+        labels = [members[0].label for members in members_of]
     return tuple(
         Arm(label=label, fields=own, points=_points(members, quality))
-        for label, own, members in zip(labels, fields, groups.values(), strict=True)
+        for label, own, members in zip(labels, fields, members_of, strict=True)
     )
 
 
@@ -128,7 +132,7 @@ def _labels(arms: Sequence[Mapping[str, str]]) -> list[str]:
         elif len(alike) == 1 and not several_names:
             parts.append("learned gates")
         parts += [_named(name, arm[name]) for name in differing[:MOST_DIFFERENCES]]
-        parts += ["…"] if len(differing) > MOST_DIFFERENCES else []
+        parts += [CUT_SHORT] if len(differing) > MOST_DIFFERENCES else []
         labels.append(", ".join(parts))
     return [
         label if labels.count(label) == 1 else f"{label} #{labels[: place + 1].count(label)}"

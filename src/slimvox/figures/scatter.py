@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MILLION, GIGA = 1e6, 1e9
+LEGEND_CHARACTERS_PER_INCH = 14
+MARKER_CHARACTERS = 8
+"""What the sign before a name in the legend takes."""
 
 
 def quality_figure(arms: Sequence[Arm], quality: Quality) -> Figure:
@@ -88,10 +92,15 @@ def pareto_figure(arms: Sequence[Arm], quality: Quality, speedups: Mapping[str, 
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int = 2) -> None:
-    """The legend of one panel under all of them; the figure grows by as much."""
+    """The legend of one panel under all of them, in fewer columns where the names are long; the figure grows by it."""
     handles, labels = axes.get_legend_handles_labels()
     width, height = figure.get_size_inches()
-    figure.set_size_inches(width, height + 0.2 * math.ceil(len(labels) / columns))
+    characters = int(LEGEND_CHARACTERS_PER_INCH * width)
+    longest = max(map(len, labels), default=0) + MARKER_CHARACTERS
+    columns = max(1, min(columns, characters // longest))
+    labels = [textwrap.fill(label, characters // columns - MARKER_CHARACTERS) for label in labels]
+    lines = math.ceil(sum(label.count("\n") + 1 for label in labels) / columns)
+    figure.set_size_inches(width, height + 0.2 * lines)
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
