@@ -84,6 +84,8 @@ def _onnx(file: Path, threads: int) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Its threads would wait for more work at full speed, and take the processor from whoever comes next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda waveforms: session.run(None, {name: waveforms})
