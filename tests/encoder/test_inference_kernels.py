@@ -95,3 +95,15 @@ def test_gradients_take_the_usual_way() -> None:
     layer = PackedLinear(8, 4)
     layer(torch.randn(3, 8)).sum().backward()
     assert layer.weight.grad is not None
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 5), (2, 63, 5), (1, 64, 5), (3, 65, 5), (130, 5)])
+@pytest.mark.parametrize("gelu", [False, True])
+def test_padded_rows_leave_no_trace(shape: tuple[int, ...], gelu: bool) -> None:
+    x, weight, bias = torch.randn(shape), torch.randn(7, 5), torch.randn(7)
+    with torch.inference_mode():
+        product = linear(x, weight, bias, gelu=gelu)
+    expected = F.linear(x, weight, bias)
+    expected = F.gelu(expected) if gelu else expected
+    assert product.shape == (*shape[:-1], 7)
+    torch.testing.assert_close(product, expected, rtol=1e-5, atol=1e-5)

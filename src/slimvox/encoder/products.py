@@ -11,16 +11,23 @@ from torch import Tensor
 from slimvox.encoder.inference import inference_on_cpu
 
 
+ROWS = 64
+"""Rows are padded to a multiple of this, so that clips of nearly the same length share their kernels."""
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
     """`F.linear`, and `F.gelu` of it where asked for; in float32 inference on an x86 CPU through oneDNN, not MKL.
 
     oneDNN makes its kernels for the processor at hand; MKL keeps its best ones for one maker's. The sums are taken in
-    another order: results differ in the last bits.
+    another order: results differ in the last bits. A kernel is made for each shape when it is first seen, which takes
+    longer than a short clip does where every layer has widths of its own.
     """
     if _suits_onednn(x, weight):
         after, algorithm = ("gelu", "none") if gelu else ("none", "")
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], algorithm)
-        return product
+        rows = x.numel() // x.shape[-1]
+        padded = F.pad(x.reshape(rows, x.shape[-1]), (0, 0, 0, -rows % ROWS))
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(padded, weight, bias, after, [], algorithm)
+        return product[:rows].view(*x.shape[:-1], -1)
     product = F.linear(x, weight, bias)
     return F.gelu(product) if gelu else product
 
