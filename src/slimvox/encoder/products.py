@@ -10,7 +10,6 @@ from torch import Tensor
 
 from slimvox.encoder.inference import inference_on_cpu
 
-
 ROWS = 64
 """Rows are padded to a multiple of this, so that clips of nearly the same length share their kernels."""
 
