@@ -29,7 +29,11 @@ def interrupt_after(patch: pytest.MonkeyPatch, title: str, step: int) -> None:
 
 
 def kill_when(code: str, file: Path, lines: int) -> None:
-    """Run Python code in a process of its own, and SIGKILL it once a file has so many lines."""
+    """Run Python code in a process of its own, and SIGKILL it once a file has so many lines.
+
+    One thread, as in the tests' own process: another number adds floats in another order.
+    """
+    code = f"import torch\ntorch.set_num_threads({torch.get_num_threads()})\n{code}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment)
     deadline = time.monotonic() + 120
