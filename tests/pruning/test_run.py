@@ -94,7 +94,7 @@ def test_a_killed_run_ends_with_the_same_weights(
     """SIGKILL in the middle, of a process of its own."""
     out = tmp_path / "out"
     code = (
-        "import sys, time, torch, slimvox; torch.set_num_threads(1)\n"
+        "import time, slimvox\n"
         "from slimvox.pruning import stage\n"
         "step = stage.Stage._train_step\n"
         "stage.Stage._train_step = lambda self, waves: (time.sleep(0.3), step(self, waves))[1]\n"

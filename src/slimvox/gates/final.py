@@ -89,8 +89,9 @@ def final_masks(
         if current >= budget.target * (1 - TOLERANCE):
             break
         exchanged = _exchanged(opened, gate, scores, always, lambda each: cost_of(each) <= budget.target)
-        if current < cost_of(exchanged) <= budget.target:
-            opened, current = exchanged, cost_of(exchanged)
+        cost = cost_of(exchanged)
+        if current < cost <= budget.target:
+            opened, current = exchanged, cost
     opened = widths.rounded(opened)
     masks = masks_from_vector(anatomy, groups, torch.where(opened, values, torch.zeros_like(values)))
     return FinalMasks(masks=masks, cost=_cost(anatomy, groups, opened, budget), open=opened)
