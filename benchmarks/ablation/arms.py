@@ -54,6 +54,11 @@ class Arm:
     keep: float = 0.28
     """The share of the dense encoder's parameters."""
 
+    @property
+    def main(self) -> bool:
+        """Whether it is scored on all tasks that count, not on some."""
+        return self.kind in ("paper", "slimvox", "control")
+
 
 ARMS: tuple[Arm, ...] = (
     Arm(name="quick", title="`quick`: as shipped", kind="slimvox"),

@@ -1,10 +1,13 @@
-"""Prune the embedded teacher in many ways, for the table that `table.py` makes of it.
+"""Prune the embedded teacher in many ways, score the results, and write one table (RUNS/ablation.md and ablation.csv).
 
-    python benchmarks/ablation/run.py AUDIO... --held-out TEST --out RUNS [--arms paper dphubert] [--seeds 3] [--jobs 2]
+    python benchmarks/ablation/run.py AUDIO... --held-out TEST --out RUNS [--score DATA] [--arms paper dphubert]
+        [--seeds 3] [--jobs 2]
 
 Every arm has the same teacher, audio, steps and final number of parameters (but for those that compare sizes). Runs lie
 in RUNS/ARM/SEED; finished ones are not repeated and unfinished ones go on, so the command can be stopped and repeated.
-First all arms with one seed, then all with the next.
+First all arms with one seed, then all with the next. With `--score`, each run goes through mini-SUPERB (for DATA see
+docs/evaluation.md): the main arms through all tasks that the mini score counts, the others through PR, KS, SID and ER,
+with one seed of the heads, so that the spread over runs is that of pruning and heads together.
 """
 
 from __future__ import annotations
@@ -18,12 +21,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from arms import ARMS, Arm
+from results import read_rows
+from table import TITLE, speed_ups, tables, write_csv
 
 from slimvox.errors import SlimvoxError
+from slimvox.evaluation.report import fixed_rows
+from slimvox.report.markdown_page import write_tables
 from slimvox.report.runs import read_runs
+from slimvox.report.scores import SCORES
 
 RAMP = 0.87
 """Share of stage 1 in which the target grows."""
+QUICK_TASKS = ("pr", "ks", "sid", "er")
+"""What arms that are not among the main ones are scored on."""
 
 
 def main() -> None:
@@ -36,6 +46,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of all runs")
     parser.add_argument(
         "--arms", nargs="+", choices=[arm.name for arm in ARMS], help="by default all", metavar="ARM"
+    )
+    parser.add_argument(
+        "--score", type=Path, metavar="DATA", help="data of mini-SUPERB to score every run on"
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -59,27 +72,42 @@ def main() -> None:
         # The runs got the signal as well, and save.
         pool.shutdown(cancel_futures=True)
         parser.exit(130, "stopped; the same command goes on from here\n")
+    try:
+        rows = read_rows(arguments.out)
+        write_tables(
+            arguments.out / "ablation.md",
+            TITLE,
+            tables(rows, speed_ups(arguments.out, rows, measure=False)),
+        )
+        write_csv(arguments.out / "ablation.csv", rows)
+    except SlimvoxError as error:
+        print(error, file=sys.stderr)
     if failed:
         parser.exit(1, f"these failed: {', '.join(failed)}\n")
 
 
 def run(arm: Arm, seed: int, arguments: argparse.Namespace, threads: int) -> str | None:
-    """Finish one run in a process of its own; returns its name if it failed."""
+    """Finish one run, and its scores, in processes of their own; returns its name if one failed."""
     out = arguments.out / arm.name / str(seed)
     name = f"{arm.name}/{seed}"
-    if finished(out):
-        return None
+    todo = [] if finished(out) else [("pruned", command(arm, seed, out, arguments))]
+    tasks = missing_tasks(arm, out) if arguments.score is not None else ()
+    if tasks:
+        todo.append(("scored", scoring(out, tasks, arguments.score)))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with (out.parent / f"{seed}.log").open("w") as log:
-        code = subprocess.run(
-            [sys.executable, "-m", "slimvox", *command(arm, seed, out, arguments)],
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-            stdout=log,
-            stderr=log,
-        ).returncode
-    print(f"{name}: {'done' if not code else f'failed, see {log.name}'}", flush=True)
-    return name if code else None
+    for what, call in todo:
+        with (out.parent / f"{seed}.log").open("w" if what == "pruned" else "a") as log:
+            code = subprocess.run(
+                [sys.executable, "-m", "slimvox", *call],
+                check=False,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+                stdout=log,
+                stderr=log,
+            ).returncode
+        print(f"{name}: {what if not code else f'failed, see {log.name}'}", flush=True)
+        if code:
+            return name
+    return None
 
 
 def finished(out: Path) -> bool:
@@ -88,6 +116,19 @@ def finished(out: Path) -> bool:
         return out.is_dir() and any(out.iterdir()) and read_runs([out])[0].finished
     except SlimvoxError:
         return False  # slimvox prune will say what is wrong
+
+
+def missing_tasks(arm: Arm, out: Path) -> tuple[str, ...]:
+    """The tasks of mini-SUPERB that a run was not scored on yet."""
+    fixed = fixed_rows()
+    assert fixed is not None
+    tasks = fixed.tasks if arm.main else QUICK_TASKS
+    return tuple(task for task in tasks if not (out / SCORES / f"{task}.json").is_file())
+
+
+def scoring(out: Path, tasks: Sequence[str], data: Path) -> Sequence[str]:
+    """Arguments of slimvox that score one run."""
+    return ["evaluate", str(out), "--data", str(data), "--out", str(out / SCORES), "--tasks", *tasks]
 
 
 def command(arm: Arm, seed: int, out: Path, arguments: argparse.Namespace) -> Sequence[str]:

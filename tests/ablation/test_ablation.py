@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from score_files import write_scores
+from slimvox.evaluation.report import fixed_rows
+from slimvox.evaluation.scores import FixedRows, mini_score
 from slimvox.recipe import load_recipe
 from tiny_runs import SETTINGS, make_speech, make_teacher
 
@@ -18,6 +21,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks" / "ablation"
 sys.path.insert(0, str(FOLDER))
 
 import arms  # noqa: E402
+import results  # noqa: E402
 import run  # noqa: E402
 import table  # noqa: E402
 
@@ -51,7 +55,46 @@ def test_names_are_unique_and_sizes_complete() -> None:
     ],
 )
 def test_spread_by_hand(first: tuple[float, ...], second: tuple[float, ...], larger: bool) -> None:
-    assert table.larger_than_spread(first, second) is larger
+    assert results.larger_than_spread(first, second) is larger
+
+
+SCORES = {
+    "pr": 80.0,
+    "asr": 80.0,
+    "ks": 70.0,
+    "qbe": 0.2,
+    "sid": 35.0,
+    "ic": 20.0,
+    "sf_f1": 60.0,
+    "sf_cer": 50.0,
+    "er": 55.0,
+}
+
+
+def fixed() -> FixedRows:
+    rows = fixed_rows()
+    assert rows is not None
+    return rows
+
+
+def test_main_arms_are_scored_on_all_tasks_that_count_and_others_on_four(tmp_path: Path) -> None:
+    by_name = {arm.name: arm for arm in arms.ARMS}
+    assert run.missing_tasks(by_name["dphubert"], tmp_path) == fixed().tasks
+    assert run.missing_tasks(by_name["quick-80"], tmp_path) == run.QUICK_TASKS
+    write_scores(tmp_path / "scores", "m", {"ks": 70.0}, parameters=1)
+    assert run.missing_tasks(by_name["quick-80"], tmp_path) == ("pr", "sid", "er")
+    call = run.scoring(tmp_path, ("pr", "er"), Path("sets"))
+    assert call[:2] == ["evaluate", str(tmp_path)] and call[-3:] == ["--tasks", "pr", "er"]
+
+
+def test_data_that_is_not_there_fails_the_run_and_keeps_the_pruned_encoder(tmp_path: Path) -> None:
+    teacher, speech = make_teacher(tmp_path / "teacher"), make_speech(tmp_path / "speech")
+    out = tmp_path / "runs"
+    done = grid(
+        teacher, speech, out, "--arms", "random", "--seeds", "1", "--score", str(tmp_path / "nowhere")
+    )
+    assert done.returncode == 1 and "random/0: pruned" in done.stdout and "random/0: failed" in done.stdout
+    assert "there is no data folder" in (out / "random" / "0.log").read_text()
 
 
 def grid(teacher: Path, speech: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -76,9 +119,13 @@ def test_a_grid_runs_once_and_becomes_a_table(tmp_path: Path) -> None:
     out, page = tmp_path / "runs", tmp_path / "page.md"
     first = grid(teacher, speech, out, "--arms", "random", "--jobs", "2")
     assert first.returncode == 0, first.stdout + first.stderr
-    assert first.stdout.count("done") == 2
+    assert first.stdout.count("pruned") == 2
+    assert "| random gates | 2 |" in (out / "ablation.md").read_text()
     again = grid(teacher, speech, out, "--arms", "random", "--jobs", "2")
     assert (again.returncode, again.stdout) == (0, "")
+
+    # One of the two was scored: its points must stand in its own line, not in the first.
+    write_scores(out / "random" / "1" / "scores", "random/1", SCORES, parameters=1)
 
     page.write_text("# Ablation\n\nBy hand.\n\n<!-- tables: begin -->\nold\n<!-- tables: end -->\n\nBelow.\n")
     arguments = [str(out), "--out", str(page), "--csv", str(tmp_path / "table.csv")]
@@ -87,7 +134,12 @@ def test_a_grid_runs_once_and_becomes_a_table(tmp_path: Path) -> None:
     assert "By hand." in text and "Below." in text and "old" not in text
     with (tmp_path / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["arm"] for row in rows] == ["random", "random"]
+    assert [(row["arm"], row["seed"], row["pr"]) for row in rows] == [
+        ("random", "0", ""),
+        ("random", "1", "80.0"),
+    ]
+    assert rows[0]["mini"] == "" and float(rows[1]["mini"]) == pytest.approx(mini_score(SCORES, fixed()))
+    assert f"| {mini_score(SCORES, fixed()):.0f} |" in text and "| dense teacher |" in text
     outcomes = [
         json.loads((out / "random" / str(seed) / "run" / "outcome.json").read_text()) for seed in (0, 1)
     ]
@@ -108,7 +160,7 @@ def test_an_arm_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None
     (tmp_path / "runs" / "random" / "0" / "config.json").write_text("{}")
     done = grid(teacher, speech, tmp_path / "runs", "--arms", "random", "magnitude", "--seeds", "1")
     assert done.returncode == 1 and "random/0" in done.stderr
-    assert "magnitude/0: done" in done.stdout
+    assert "magnitude/0: pruned" in done.stdout
 
 
 def test_a_table_of_nothing_is_refused(tmp_path: Path) -> None:

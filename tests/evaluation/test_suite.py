@@ -14,8 +14,8 @@ from evaluation_tables import write_table
 from slimvox.cli.main import run
 from slimvox.errors import SlimvoxError
 from slimvox.evaluation.protocols import MINI, protocol
-from slimvox.evaluation.report import overall
-from slimvox.evaluation.scores import METRICS
+from slimvox.evaluation.report import fixed_rows, overall
+from slimvox.evaluation.scores import METRICS, counted_metrics
 from slimvox.evaluation.suite import EvaluationPlan, TaskResult, evaluate, read_result
 from slimvox.evaluation.upstreams import Upstream
 
@@ -171,3 +171,12 @@ def test_numbers_over_all_tasks_need_all_of_them() -> None:
     assert overall([_result("official", scores)], own_data=True) == {}
     del scores["er"]
     assert overall([_result("official", scores)], own_data=False) == {}
+
+
+def test_mini_needs_the_tasks_that_count_and_no_others() -> None:
+    fixed = fixed_rows()
+    assert fixed is not None and "asv" not in fixed.tasks
+    scores = {metric: fixed.teacher[metric] for metric in counted_metrics(fixed.tasks)}
+    assert overall([_result("mini", scores)], own_data=False) == {"mini": pytest.approx(1000)}
+    del scores["er"]
+    assert overall([_result("mini", scores)], own_data=False) == {}

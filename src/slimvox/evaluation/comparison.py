@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slimvox.errors import SlimvoxError
-from slimvox.evaluation.scores import METRICS, FixedRows, mini_score
+from slimvox.evaluation.scores import METRICS, FixedRows, counted_metrics, mini_score
 from slimvox.evaluation.suite import TaskResult, metric_means, read_result
 from slimvox.evaluation.tasks import TASKS
 
@@ -107,15 +107,15 @@ def time_table(models: Sequence[ScoredModel]) -> str:
 
 
 def mini_by_seed(model: ScoredModel, fixed: FixedRows) -> list[float]:
-    """The `mini` score of each seed; empty unless all ten tasks were scored."""
-    values = seeds_of(model)
-    if any(metric not in values for metric in METRICS):
+    """The `mini` score of each seed; empty unless all tasks that count were scored."""
+    values, counted = seeds_of(model), counted_metrics(fixed.tasks)
+    if any(metric not in values for metric in counted):
         return []
-    seeds = max(len(each) for each in values.values())
+    seeds = max(len(values[metric]) for metric in counted)
     return [
         mini_score(
             # Query by example trains nothing: it has one value, whatever the seed.
-            {metric: each[seed] if len(each) > 1 else each[0] for metric, each in values.items()},
+            {metric: values[metric][seed if len(values[metric]) > 1 else 0] for metric in counted},
             fixed,
         )
         for seed in range(seeds)

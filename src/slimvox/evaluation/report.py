@@ -10,27 +10,28 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from slimvox.evaluation.scores import METRICS, FixedRows, mean11, mini_score, superb_s
+from slimvox.evaluation.scores import METRICS, FixedRows, counted_metrics, mean11, mini_score, superb_s
 from slimvox.evaluation.suite import TaskResult, metric_means
 
 FIXED_ROWS = "fixed_rows.json"
 
 
 def overall(results: Sequence[TaskResult], *, own_data: bool) -> dict[str, float]:
-    """`superb_s` and `mean11` of the official suite, or `mini` of mini-SUPERB; empty unless all tasks are there.
+    """`superb_s` and `mean11` of the official suite, or `mini` of mini-SUPERB; empty unless all tasks that count are
+    there: all ten, and in `mini` those of the fixed rows.
 
     Args:
         results: of one model.
         own_data: whether some tasks ran on the user's own tables; then there is no number over all.
     """
     means = metric_means(results)
-    if own_data or any(metric not in means for metric in METRICS):
-        return {}
     suites = {result.configuration["suite"] for result in results}
-    if suites == {"official"}:
+    if own_data:
+        return {}
+    if suites == {"official"} and means.keys() >= set(METRICS):
         return {"superb_s": superb_s(means), "mean11": mean11(means)}
     fixed = fixed_rows()
-    if suites == {"mini"} and fixed is not None:
+    if suites == {"mini"} and fixed is not None and means.keys() >= set(counted_metrics(fixed.tasks)):
         return {"mini": mini_score(means, fixed)}
     return {}
 

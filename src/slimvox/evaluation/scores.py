@@ -93,13 +93,18 @@ def mini_score(scores: Mapping[str, float], fixed: FixedRows) -> float:
     Raises:
         SlimvoxError: if a metric of those tasks is missing in one of the three, unknown, or equal in the fixed rows.
     """
-    metrics = [metric for task in fixed.tasks for metric in TASKS[task]]
+    metrics = counted_metrics(fixed.tasks)
     for row in (scores, fixed.fbank, fixed.teacher):
         _check_complete(row, metrics)
     points = task_points(
         {metric: scores[metric] for metric in metrics}, Scale(low=fixed.fbank, high=fixed.teacher)
     )
     return sum(points.values()) / len(points)
+
+
+def counted_metrics(tasks: Sequence[str]) -> tuple[str, ...]:
+    """The metrics of some tasks."""
+    return tuple(metric for task in tasks for metric in TASKS[task])
 
 
 def tasks_told_apart(

@@ -1,0 +1,108 @@
+"""What the runs of `run.py` came to, read from their directories."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from arms import ARMS, Arm
+
+from slimvox.cost import macs, parameters
+from slimvox.errors import SlimvoxError
+from slimvox.evaluation.suite import metric_means
+from slimvox.report.runs import RunRecord, read_runs
+from slimvox.report.scores import ScoreSet, read_scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One run of an arm."""
+
+    directory: Path
+    seed: str
+    """The name of its folder."""
+    after_prune: float
+    """Relative error right after surgery."""
+    error: float
+    """Relative error at the end."""
+    cosine: float
+    """1 - cosine at the end."""
+    parameters: float
+    """Share of dense."""
+    macs: float
+    """Share of dense, for 10 s."""
+    scores: dict[str, float]
+    """Metric of mini-SUPERB to value, of those that were scored."""
+    mini: float | None
+    """mini-SUPERB points; None unless every task that counts was scored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """An arm and its runs."""
+
+    arm: Arm
+    runs: tuple[Result, ...]
+
+    def values(self, of: Callable[[Result], float | None]) -> list[float]:
+        """A measure of all runs that have it."""
+        return [value for run in self.runs if (value := of(run)) is not None]
+
+    @property
+    def errors(self) -> list[float]:
+        """Relative error at the end."""
+        return self.values(lambda run: run.error)
+
+    @property
+    def mini(self) -> list[float]:
+        """mini-SUPERB points of the runs that were scored."""
+        return self.values(lambda run: run.mini)
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """All arms of which at least one run is finished.
+
+    Raises:
+        SlimvoxError: if there is none.
+    """
+    rows = []
+    for arm in ARMS:
+        seeds = sorted(path for path in (folder / arm.name).glob("*") if path.is_dir())
+        finished = [run for seed in seeds for run in read_runs([seed]) if run.finished]
+        if finished:
+            scores = {each.run.label: each for each in read_scores([], finished) if each.run is not None}
+            runs = tuple(_result(run, scores.get(run.label)) for run in finished)
+            rows.append(Row(arm=arm, runs=runs))
+    if not rows:
+        raise SlimvoxError(
+            f"no run in {folder} is finished; start benchmarks/ablation/run.py with --out {folder}"
+        )
+    return rows
+
+
+def larger_than_spread(first: Sequence[float], second: Sequence[float]) -> bool:
+    """Whether two means differ by more than twice the standard error of their difference (2 runs each at least)."""
+    if min(len(first), len(second)) < 2:
+        return False
+    error = math.sqrt(sum(statistics.variance(each) / len(each) for each in (first, second)))
+    return abs(statistics.fmean(first) - statistics.fmean(second)) > 2 * error
+
+
+def _result(run: RunRecord, scores: ScoreSet | None) -> Result:
+    if run.after_prune is None or run.after_finish is None:
+        raise SlimvoxError(f"{run.directory} measured no distance; give run.py audio that is held out")
+    assert run.anatomy is not None and run.dense is not None  # it is finished
+    return Result(
+        directory=run.directory,
+        seed=run.directory.name,
+        after_prune=run.after_prune.relative_error,
+        error=run.after_finish.relative_error,
+        cosine=run.after_finish.cosine,
+        parameters=parameters(run.anatomy) / parameters(run.dense),
+        macs=macs(run.anatomy) / macs(run.dense),
+        scores={} if scores is None else metric_means(scores.results),
+        mini=None if scores is None else scores.overall.get("mini"),
+    )
