@@ -14,6 +14,7 @@ import models
 import slimvox
 from slimvox.checkpoint import load_model, write_slimvox_directory
 from slimvox.checkpoint.empty import empty_encoder
+from slimvox.checkpoint.transformers_reader import _fold_weight_norm
 from slimvox.encoder import SpeechEncoder
 
 
@@ -53,6 +54,26 @@ def test_weights_only_pickles_and_shards_load_too(tmp_path: Path) -> None:
     (sharded / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     assert same(slimvox.load(whole), slimvox.load(pickled))
     assert same(slimvox.load(whole), slimvox.load(sharded))
+
+
+def test_the_folded_weight_norm_is_torchs_whatever_the_number_of_threads() -> None:
+    magnitude, direction = torch.rand(1, 1, 128), torch.randn(192, 12, 128)
+    folded = []
+    known = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            tensors = {
+                "encoder.pos_conv_embed.conv.weight_g": magnitude,
+                "encoder.pos_conv_embed.conv.weight_v": direction,
+            }
+            _fold_weight_norm(tensors)
+            folded.append(tensors.pop("encoder.pos_conv_embed.conv.weight"))
+            assert not tensors
+    finally:
+        torch.set_num_threads(known)
+    torch.testing.assert_close(folded[0], torch._weight_norm(direction, magnitude, 2))
+    assert torch.equal(folded[0], folded[1]) and torch.equal(folded[0], folded[2])
 
 
 def test_old_names_of_the_weight_norm_load(tmp_path: Path) -> None:

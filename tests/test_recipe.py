@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slimvox.errors import SlimvoxError
-from slimvox.recipe import load_recipe, shipped_recipes, to_toml
+from slimvox.recipe import StageSettings, load_recipe, shipped_recipes, to_toml
 from slimvox.units import parse_amount, short_number
 
 
@@ -68,6 +68,8 @@ def test_fields_are_overridden_by_text_or_mapping() -> None:
         ("structures.conv=1", "`structures.conv` must be true or false"),
         ("data.max_seconds=0.1", "`data.max_seconds` must be at least data.min_seconds"),
         ("gates.final_values=hard", "must be one of soft, one"),
+        ("finish.teacher_forcing=1.5", "`finish.teacher_forcing` must be between 0 and 1"),
+        ("prune.matrix_learning_rate=0", "`prune.matrix_learning_rate` must be above 0"),
         ("nonsense", "section.field=value"),
     ],
 )
@@ -80,6 +82,14 @@ def test_bad_overrides_are_explained(override: str, message: str) -> None:
 def test_several_problems_are_named_at_once() -> None:
     with pytest.raises(SlimvoxError, match=r"target\.keep.*prune\.learning_rate"):
         load_recipe("quick", ["target.keep=2.0", "prune.learning_rate=-1"])
+
+
+def test_the_teachers_share_falls_to_nothing_halfway() -> None:
+    stage = StageSettings(steps=100, learning_rate=1e-3, teacher_forcing=0.8, teacher_forcing_until=0.5)
+    assert [stage.forced(step) for step in (0, 25, 49, 50, 99)] == pytest.approx([0.8, 0.4, 0.016, 0, 0])
+    assert StageSettings(steps=100, learning_rate=1e-3).forced(0) == 0
+    whole = StageSettings(steps=100, learning_rate=1e-3, teacher_forcing=1.0, teacher_forcing_until=0.0)
+    assert whole.forced(0) == 0
 
 
 @given(steps=st.integers(1, 400))

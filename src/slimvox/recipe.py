@@ -112,13 +112,25 @@ class StageSettings:
     steps: int
     """Optimiser steps."""
     learning_rate: float
-    """Peak, for the encoder's weights and the distillation maps (AdamW)."""
+    """Peak, for the encoder's weights and the distillation maps (AdamW); see `matrix_learning_rate`."""
     warmup_steps: int = 0
     """Steps of linear warm-up; then the rate decays linearly to 0."""
     gradient_clip: float = 10.0
     """Largest gradient norm of the weights."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
+    matrix_learning_rate: float | None = None
+    """Peak, for the weight matrices of linear maps, which Muon then trains (Jordan et al. 2024) and AdamW no longer.
+    Updates are scaled to the size that AdamW's have. Where it is not given, AdamW trains them like all weights."""
+    teacher_forcing: float = 0.0
+    """The teacher's share in what each layer of the student starts from, at the first step; falls linearly to 0."""
+    teacher_forcing_until: float = 0.5
+    """The part of the stage after which layers start from the student's own states alone."""
+
+    def forced(self, step: int) -> float:
+        """The teacher's share in what each layer starts from, at a step counted from 0."""
+        end = self.teacher_forcing_until * self.steps
+        return self.teacher_forcing * (1 - step / end) if step < end else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,6 +335,11 @@ def _problems(recipe: Recipe) -> list[str]:
         check(stage.warmup_steps >= 0, f"{name}.warmup_steps", "at least 0", stage.warmup_steps)
         check(stage.gradient_clip > 0, f"{name}.gradient_clip", "above 0", stage.gradient_clip)
         check(stage.weight_decay >= 0, f"{name}.weight_decay", "at least 0", stage.weight_decay)
+        matrix_rate = stage.matrix_learning_rate
+        check(matrix_rate is None or matrix_rate > 0, f"{name}.matrix_learning_rate", "above 0", matrix_rate)
+        for field_name in ("teacher_forcing", "teacher_forcing_until"):
+            value = getattr(stage, field_name)
+            check(0 <= value <= 1, f"{name}.{field_name}", "between 0 and 1", value)
     return problems
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -218,7 +219,8 @@ def load_exactly(model: nn.Module, tensors: dict[str, Tensor], source: Path | st
 def _fold_weight_norm(tensors: dict[str, Tensor]) -> None:
     """Replace magnitude and direction of the positional convolution by its weight, in place.
 
-    The norm has one magnitude per tap (dim 2). Both of torch's spellings occur.
+    The norm has one magnitude per tap (dim 2). Both of torch's spellings occur. numpy adds up in an order that does not
+    depend on the number of threads, unlike torch's own function, so that a model is always the same to the last bit.
     """
     base = "encoder.pos_conv_embed.conv."
     for magnitude_name, direction_name in (
@@ -227,7 +229,9 @@ def _fold_weight_norm(tensors: dict[str, Tensor]) -> None:
     ):
         if base + magnitude_name in tensors and base + direction_name in tensors:
             magnitude, direction = tensors.pop(base + magnitude_name), tensors.pop(base + direction_name)
-            tensors[base + "weight"] = torch._weight_norm(direction, magnitude, 2)
+            v = direction.double().numpy()
+            scale = magnitude.double().numpy() / np.sqrt(np.square(v).sum(axis=(0, 1), keepdims=True))
+            tensors[base + "weight"] = torch.from_numpy(v * scale).to(direction.dtype)
 
 
 def _defaults(family: str) -> dict[str, Any]:

@@ -2,29 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+from torch import nn
 
 from slimvox.budget import Lagrangian
 from slimvox.pruning.student import Student
 from slimvox.recipe import GateSettings, StageSettings
 
+MATRICES, WEIGHTS = "matrices", "weights"
+"""Names of the optimisers whose rates follow the stage's schedule."""
+
 
 def build_optimisers(
     student: Student, stage: StageSettings, gates: GateSettings
 ) -> dict[str, torch.optim.Optimizer]:
-    """One optimiser for the weights and, in stage 1, one each for the gates and the multipliers.
+    """One optimiser for the weights, one for the matrices among them where they have a rate of their own, and, in stage
+    1, one each for the gates and the multipliers.
 
     The gates do not share the weights' warm-up and decay: their rate is constant. The multipliers ascend.
     """
-    optimisers: dict[str, torch.optim.Optimizer] = {
-        "weights": torch.optim.AdamW(
-            student.weights(), lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
+    optimisers: dict[str, torch.optim.Optimizer] = {}
+    weights = student.weights()
+    if stage.matrix_learning_rate is not None:
+        # Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
+        matrices = matrices_of(student)
+        weights = [weight for weight in weights if not any(weight is each for each in matrices)]
+        optimisers[MATRICES] = torch.optim.Muon(
+            matrices,
+            lr=stage.matrix_learning_rate,
+            weight_decay=stage.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
         )
-    }
+    optimisers[WEIGHTS] = torch.optim.AdamW(
+        weights, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
+    )
     if student.gates is not None and student.lagrangian is not None:
         optimisers["gates"] = torch.optim.Adam(student.gates.parameters(), lr=gates.learning_rate)
         optimisers["multipliers"] = multiplier_optimiser(student.lagrangian, gates)
     return optimisers
+
+
+def matrices_of(student: Student) -> list[nn.Parameter]:
+    """The weights of all linear maps that have anything left."""
+    maps = (
+        module
+        for part in (student.encoder, student.distillation)
+        for module in part.modules()
+        if isinstance(module, nn.Linear)
+    )
+    weights = (each.weight for each in maps)
+    return [weight for weight in weights if isinstance(weight, nn.Parameter) and weight.numel()]
+
+
+def schedule_rates(optimisers: Mapping[str, torch.optim.Optimizer], step: int, stage: StageSettings) -> float:
+    """Set the rates of the weights' optimisers for a step, counted from 0; returns the step's share of the peak."""
+    share = rate_share(step, stage)
+    peaks = {WEIGHTS: stage.learning_rate, MATRICES: stage.matrix_learning_rate}
+    for name, peak in peaks.items():
+        if name in optimisers and peak is not None:
+            for group in optimisers[name].param_groups:
+                group["lr"] = share * peak
+    return share
 
 
 def multiplier_optimiser(lagrangian: Lagrangian, gates: GateSettings) -> torch.optim.Optimizer:
@@ -33,8 +73,8 @@ def multiplier_optimiser(lagrangian: Lagrangian, gates: GateSettings) -> torch.o
     return kind(lagrangian.parameters(), lr=gates.multiplier_learning_rate, maximize=True)
 
 
-def learning_rate(step: int, stage: StageSettings) -> float:
-    """Linear warm-up to the peak, then linear decay to 0 at the end of the stage; `step` counts from 0."""
+def rate_share(step: int, stage: StageSettings) -> float:
+    """Linear warm-up to 1, then linear decay to 0 at the end of the stage; `step` counts from 0."""
     if step < stage.warmup_steps:
-        return stage.learning_rate * (step + 1) / stage.warmup_steps
-    return stage.learning_rate * (stage.steps - step) / max(1, stage.steps - stage.warmup_steps)
+        return (step + 1) / stage.warmup_steps
+    return (stage.steps - step) / max(1, stage.steps - stage.warmup_steps)

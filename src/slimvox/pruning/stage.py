@@ -19,7 +19,7 @@ from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
 from slimvox.gates.histogram import gate_histograms
 from slimvox.pruning.interrupts import RunInterrupted, StopRequests
-from slimvox.pruning.optimisers import build_optimisers, learning_rate
+from slimvox.pruning.optimisers import build_optimisers, schedule_rates
 from slimvox.pruning.progress import JsonLog, StageProgress
 from slimvox.pruning.student import Student
 from slimvox.recipe import GateSettings, StageSettings
@@ -139,11 +139,10 @@ class Stage:
         )
         with torch.no_grad(), self.accelerator.autocast():
             wanted = self.teacher(waveforms)
-        rate = learning_rate(self.step, self.settings)
-        for group in self.optimisers["weights"].param_groups:
-            group["lr"] = rate
+        rate = self.settings.learning_rate * schedule_rates(self.optimisers, self.step, self.settings)
+        forced = self.settings.forced(self.step)
         with self.accelerator.autocast():
-            losses = self._wrapped(waveforms, wanted, target_sparsity=target, generator=noise)
+            losses = self._wrapped(waveforms, wanted, target_sparsity=target, forced=forced, generator=noise)
         self.accelerator.backward(losses["loss"])
         norm = self.accelerator.clip_grad_norm_(self.student.weights(), self.settings.gradient_clip)
         for optimiser in self.optimisers.values():

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from slimvox.budget import Budget, Lagrangian
-from slimvox.distillation import Distillation, hide_frames
+from slimvox.distillation import Distillation, hide_frames, teacher_forcing
 from slimvox.encoder import EncoderOutput, SpeechEncoder
 from slimvox.gates import Gates
 from slimvox.masks import masked_forward
@@ -47,6 +47,7 @@ class Student(nn.Module):
         teacher: EncoderOutput,
         *,
         target_sparsity: float = 0.0,
+        forced: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """The loss and its parts, scalars by name.
@@ -55,6 +56,7 @@ class Student(nn.Module):
             waveforms: (batch, samples).
             teacher: the teacher's output for them.
             target_sparsity: t, in stage 1.
+            forced: share of the teacher in what each layer starts from, see `teacher_forcing`.
             generator: a CPU generator, for the gates (stage 1) and the frames that are hidden.
 
         Returns:
@@ -62,7 +64,10 @@ class Student(nn.Module):
             also `sparsity` (expected) and `penalty`.
         """
         masks = None if self.gates is None else self.gates.sample(generator)
-        with hide_frames(self.encoder, self.masked_share, generator) as hidden:
+        with (
+            teacher_forcing(self.encoder, teacher.hidden_states, forced),
+            hide_frames(self.encoder, self.masked_share, generator) as hidden,
+        ):
             if masks is None:
                 output = self.encoder(waveforms)
             else:

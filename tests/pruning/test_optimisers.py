@@ -1,0 +1,67 @@
+"""Which optimiser trains what, at which rate."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from slimvox.checkpoint import load_model
+from slimvox.distillation import Distillation
+from slimvox.gates import Gates
+from slimvox.pruning.optimisers import MATRICES, WEIGHTS, build_optimisers, rate_share, schedule_rates
+from slimvox.pruning.student import Student
+from slimvox.recipe import GateSettings, StageSettings
+from tiny_runs import make_teacher
+
+STAGE = StageSettings(steps=10, learning_rate=1e-3, warmup_steps=4)
+WITH_MUON = dataclasses.replace(STAGE, matrix_learning_rate=3e-3)
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Student:
+    encoder = load_model(make_teacher(tmp_path_factory.mktemp("t"))).encoder.requires_grad_(True)
+    gates = Gates(encoder.anatomy, ["intermediate"])
+    return Student(encoder, Distillation(encoder.anatomy.width, (0, 2)), gates=gates)
+
+
+def held(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimiser.param_groups for parameter in group["params"]]
+
+
+@pytest.mark.parametrize("stage", [STAGE, WITH_MUON], ids=["adamw", "muon"])
+def test_every_parameter_has_one_optimiser(student: Student, stage: StageSettings) -> None:
+    optimisers = build_optimisers(student, stage, GateSettings())
+    trained = [id(parameter) for optimiser in optimisers.values() for parameter in held(optimiser)]
+    assert sorted(trained) == sorted(id(parameter) for parameter in student.parameters())
+
+
+def test_muon_has_the_linear_maps_and_nothing_else(student: Student) -> None:
+    optimisers = build_optimisers(student, WITH_MUON, GateSettings())
+    names = {id(parameter): name for name, parameter in student.named_parameters()}
+    matrices = {names[id(parameter)] for parameter in held(optimisers[MATRICES])}
+    assert "encoder.layers.0.attention.q_proj.weight" in matrices
+    assert "distillation.shared_map.weight" in matrices
+    # Two dimensions as well, but a table.
+    assert "encoder.rel_attn_embed.weight" in {names[id(p)] for p in held(optimisers[WEIGHTS])}
+    assert not any("conv" in name or name.endswith("bias") for name in matrices)
+
+
+def test_maps_with_nothing_left_are_left_aside(student: Student) -> None:
+    empty = nn.Linear(0, 4)
+    student.distillation.add_module("empty", empty)
+    optimisers = build_optimisers(student, WITH_MUON, GateSettings())
+    assert not any(parameter is empty.weight for parameter in held(optimisers[MATRICES]))
+    del student.distillation.empty
+
+
+def test_both_rates_follow_the_schedule(student: Student) -> None:
+    optimisers = build_optimisers(student, WITH_MUON, GateSettings(learning_rate=0.5))
+    for step, share in ((0, 0.25), (3, 1.0), (4, 1.0), (7, 0.5), (9, 1 / 6)):
+        assert rate_share(step, WITH_MUON) == pytest.approx(share)
+        assert schedule_rates(optimisers, step, WITH_MUON) == pytest.approx(share)
+        assert optimisers[WEIGHTS].param_groups[0]["lr"] == pytest.approx(share * 1e-3)
+        assert optimisers[MATRICES].param_groups[0]["lr"] == pytest.approx(share * 3e-3)
+        assert optimisers["gates"].param_groups[0]["lr"] == 0.5
