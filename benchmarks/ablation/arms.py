@@ -11,6 +11,14 @@ from slimvox.pruning import Control
 
 Kind = Literal["paper", "slimvox", "control", "idea", "size"]
 
+PLAIN: Mapping[str, Any] = MappingProxyType(
+    {
+        "prune.matrix_optimiser": "adamw",
+        "finish.matrix_optimiser": "adamw",
+        "finish.teacher_forcing": 0.0,
+    }
+)
+"""AdamW for everything, and the student on its own from the first step."""
 PAPER: Mapping[str, Any] = MappingProxyType(
     {
         "structures.conv": False,
@@ -21,6 +29,7 @@ PAPER: Mapping[str, Any] = MappingProxyType(
         "gates.multiplier_optimiser": "adam",
         "gates.multiplier_learning_rate": 0.03,
         "gates.initial_quadratic_multiplier": 0.0,
+        **PLAIN,
     }
 )
 """`paper`'s structures and objective, at the pace of `quick`."""
@@ -97,6 +106,25 @@ ARMS: tuple[Arm, ...] = (
     Arm(name="magnitude", title="smallest weights", kind="control", control="magnitude"),
     Arm(name="top-layers", title="top layers dropped", kind="control", control="top-layers"),
     Arm(name="thin", title="thin, from scratch", kind="control", control="thin"),
+    Arm(name="plain", title="`quick`, AdamW and no teacher forcing", kind="idea", overrides=PLAIN),
+    Arm(
+        name="adamw",
+        title="`quick`, AdamW instead of Muon",
+        kind="idea",
+        overrides={"prune.matrix_optimiser": "adamw", "finish.matrix_optimiser": "adamw"},
+    ),
+    Arm(
+        name="no-forcing",
+        title="`quick`, without teacher forcing",
+        kind="idea",
+        overrides={"finish.teacher_forcing": 0.0},
+    ),
+    Arm(
+        name="forcing-first",
+        title="`quick`, teacher forcing in stage 1 too",
+        kind="idea",
+        overrides={"prune.teacher_forcing": 0.5, "prune.teacher_forcing_until": 1.0},
+    ),
     Arm(
         name="no-ste",
         title="`quick`, without STE",
@@ -154,6 +182,12 @@ ARMS: tuple[Arm, ...] = (
         title="`quick`, gates that stay count 1",
         kind="idea",
         overrides={"gates.final_values": "one"},
+    ),
+    Arm(
+        name="together",
+        title="`quick`, relations and gates that count 1 together",
+        kind="idea",
+        overrides={"distillation.relation_weight": 3.0, "gates.final_values": "one"},
     ),
     *(
         Arm(

@@ -112,16 +112,18 @@ class StageSettings:
     steps: int
     """Optimiser steps."""
     learning_rate: float
-    """Peak, for the encoder's weights and the distillation maps (AdamW); see `matrix_learning_rate`."""
+    """Peak, for the encoder's weights and the distillation maps (AdamW); see also `matrix_optimiser`."""
     warmup_steps: int = 0
     """Steps of linear warm-up; then the rate decays linearly to 0."""
     gradient_clip: float = 10.0
     """Largest gradient norm of the weights."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
-    matrix_learning_rate: float | None = None
-    """Peak, for the weight matrices of linear maps, which Muon then trains (Jordan et al. 2024) and AdamW no longer.
-    Updates are scaled to the size that AdamW's have. Where it is not given, AdamW trains them like all weights."""
+    matrix_optimiser: Literal["adamw", "muon"] = "adamw"
+    """What trains the weight matrices of linear maps: AdamW, as everything else, or Muon (Jordan et al. 2024), with
+    updates scaled to the size that AdamW's have."""
+    matrix_rate_factor: float = 2.0
+    """Muon's rate, in multiples of `learning_rate`."""
     teacher_forcing: float = 0.0
     """The teacher's share in what each layer of the student starts from, at the first step; falls linearly to 0."""
     teacher_forcing_until: float = 0.5
@@ -335,8 +337,7 @@ def _problems(recipe: Recipe) -> list[str]:
         check(stage.warmup_steps >= 0, f"{name}.warmup_steps", "at least 0", stage.warmup_steps)
         check(stage.gradient_clip > 0, f"{name}.gradient_clip", "above 0", stage.gradient_clip)
         check(stage.weight_decay >= 0, f"{name}.weight_decay", "at least 0", stage.weight_decay)
-        matrix_rate = stage.matrix_learning_rate
-        check(matrix_rate is None or matrix_rate > 0, f"{name}.matrix_learning_rate", "above 0", matrix_rate)
+        check(stage.matrix_rate_factor > 0, f"{name}.matrix_rate_factor", "above 0", stage.matrix_rate_factor)
         for field_name in ("teacher_forcing", "teacher_forcing_until"):
             value = getattr(stage, field_name)
             check(0 <= value <= 1, f"{name}.{field_name}", "between 0 and 1", value)

@@ -10,6 +10,7 @@ from torch import nn
 
 from slimvox.checkpoint import load_model
 from slimvox.distillation import Distillation
+from slimvox.encoder.linear import PackedLinear
 from slimvox.gates import Gates
 from slimvox.pruning.optimisers import MATRICES, WEIGHTS, build_optimisers, rate_share, schedule_rates
 from slimvox.pruning.student import Student
@@ -17,7 +18,7 @@ from slimvox.recipe import GateSettings, StageSettings
 from tiny_runs import make_teacher
 
 STAGE = StageSettings(steps=10, learning_rate=1e-3, warmup_steps=4)
-WITH_MUON = dataclasses.replace(STAGE, matrix_learning_rate=3e-3)
+WITH_MUON = dataclasses.replace(STAGE, matrix_optimiser="muon", matrix_rate_factor=3.0)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_muon_has_the_linear_maps_and_nothing_else(student: Student) -> None:
 
 
 def test_maps_with_nothing_left_are_left_aside(student: Student) -> None:
-    empty = nn.Linear(0, 4)
+    empty = PackedLinear(0, 4)
     student.distillation.add_module("empty", empty)
     optimisers = build_optimisers(student, WITH_MUON, GateSettings())
     assert not any(parameter is empty.weight for parameter in held(optimisers[MATRICES]))

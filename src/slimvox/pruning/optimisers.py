@@ -18,20 +18,20 @@ MATRICES, WEIGHTS = "matrices", "weights"
 def build_optimisers(
     student: Student, stage: StageSettings, gates: GateSettings
 ) -> dict[str, torch.optim.Optimizer]:
-    """One optimiser for the weights, one for the matrices among them where they have a rate of their own, and, in stage
-    1, one each for the gates and the multipliers.
+    """One optimiser for the weights, one for the matrices among them where Muon trains them, and, in stage 1, one each
+    for the gates and the multipliers.
 
     The gates do not share the weights' warm-up and decay: their rate is constant. The multipliers ascend.
     """
     optimisers: dict[str, torch.optim.Optimizer] = {}
     weights = student.weights()
-    if stage.matrix_learning_rate is not None:
+    if stage.matrix_optimiser == "muon":
         # Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
         matrices = matrices_of(student)
         weights = [weight for weight in weights if not any(weight is each for each in matrices)]
         optimisers[MATRICES] = torch.optim.Muon(
             matrices,
-            lr=stage.matrix_learning_rate,
+            lr=stage.learning_rate * stage.matrix_rate_factor,
             weight_decay=stage.weight_decay,
             adjust_lr_fn="match_rms_adamw",
         )
@@ -59,11 +59,10 @@ def matrices_of(student: Student) -> list[nn.Parameter]:
 def schedule_rates(optimisers: Mapping[str, torch.optim.Optimizer], step: int, stage: StageSettings) -> float:
     """Set the rates of the weights' optimisers for a step, counted from 0; returns the step's share of the peak."""
     share = rate_share(step, stage)
-    peaks = {WEIGHTS: stage.learning_rate, MATRICES: stage.matrix_learning_rate}
+    peaks = {WEIGHTS: stage.learning_rate, MATRICES: stage.learning_rate * stage.matrix_rate_factor}
     for name, peak in peaks.items():
-        if name in optimisers and peak is not None:
-            for group in optimisers[name].param_groups:
-                group["lr"] = share * peak
+        for group in optimisers[name].param_groups if name in optimisers else ():
+            group["lr"] = share * peak
     return share
 
 
