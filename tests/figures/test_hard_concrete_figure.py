@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from slimvox.figures.hard_concrete import (
     _density,
     gradients,
     hard_concrete_figure,
+    share_of_gradient,
     share_with_gradient,
 )
 from slimvox.gates.hard_concrete import BETA, LEFT, RIGHT, stretched
@@ -35,6 +37,20 @@ def test_the_density_is_that_of_samples() -> None:
 def test_the_share_with_a_gradient_is_that_of_samples(log_alpha: float) -> None:
     slopes = gradients(torch.full((200_000,), log_alpha), uniform(200_000), straight_through=False)
     assert float((slopes != 0).float().mean()) == pytest.approx(share_with_gradient(log_alpha), abs=3e-3)
+
+
+@pytest.mark.parametrize("log_alpha", [-2.2, 0.0, 4.6])
+def test_the_share_of_the_mean_gradient_is_that_of_the_means_slopes(log_alpha: float) -> None:
+    u = (torch.arange(400_000, dtype=torch.float64) + 0.5) / 400_000
+    step = 1e-3
+
+    def slope(values: Callable[[torch.Tensor], torch.Tensor]) -> float:
+        above, below = (values(torch.full_like(u, log_alpha + way * step)).mean() for way in (1, -1))
+        return float(above - below) / (2 * step)
+
+    expected = slope(lambda at: stretched(at, u).clamp(0, 1)) / slope(lambda at: stretched(at, u))
+    assert share_of_gradient(log_alpha) == pytest.approx(expected, rel=1e-3)
+    assert share_of_gradient(log_alpha) > share_with_gradient(log_alpha)
 
 
 def test_the_estimator_gives_clipped_samples_the_gradient_of_unclipped_ones() -> None:
