@@ -66,7 +66,7 @@ class Arm:
     @property
     def main(self) -> bool:
         """Whether it is scored on all tasks that count, not on some."""
-        return self.kind in ("paper", "slimvox", "control")
+        return self.kind != "idea"
 
 
 ARMS: tuple[Arm, ...] = (

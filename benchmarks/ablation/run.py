@@ -6,7 +6,7 @@
 Every arm has the same teacher, audio, steps and final number of parameters (but for those that compare sizes). Runs lie
 in RUNS/ARM/SEED; finished ones are not repeated and unfinished ones go on, so the command can be stopped and repeated.
 First all arms with one seed, then all with the next. With `--score`, each run goes through mini-SUPERB (for DATA see
-docs/evaluation.md): the main arms through all tasks that the mini score counts, the others through PR, KS, SID and ER,
+docs/evaluation.md): all arms but ideas through the tasks that the mini score counts, ideas through PR, KS, SID and ER,
 with one seed of the heads, so that the spread over runs is that of pruning and heads together.
 """
 
@@ -33,7 +33,7 @@ from slimvox.report.scores import SCORES
 RAMP = 0.87
 """Share of stage 1 in which the target grows."""
 QUICK_TASKS = ("pr", "ks", "sid", "er")
-"""What arms that are not among the main ones are scored on."""
+"""What ideas are scored on."""
 
 
 def main() -> None:

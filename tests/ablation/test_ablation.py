@@ -79,10 +79,11 @@ def fixed() -> FixedRows:
 
 def test_main_arms_are_scored_on_all_tasks_that_count_and_others_on_four(tmp_path: Path) -> None:
     by_name = {arm.name: arm for arm in arms.ARMS}
-    assert run.missing_tasks(by_name["dphubert"], tmp_path) == fixed().tasks
-    assert run.missing_tasks(by_name["quick-80"], tmp_path) == run.QUICK_TASKS
+    for main in ("dphubert", "top-layers", "quick-80"):
+        assert run.missing_tasks(by_name[main], tmp_path) == fixed().tasks
+    assert run.missing_tasks(by_name["maps"], tmp_path) == run.QUICK_TASKS
     write_scores(tmp_path / "scores", "m", {"ks": 70.0}, parameters=1)
-    assert run.missing_tasks(by_name["quick-80"], tmp_path) == ("pr", "sid", "er")
+    assert run.missing_tasks(by_name["maps"], tmp_path) == ("pr", "sid", "er")
     call = run.scoring(tmp_path, ("pr", "er"), Path("sets"))
     assert call[:2] == ["evaluate", str(tmp_path)] and call[-3:] == ["--tasks", "pr", "er"]
 
