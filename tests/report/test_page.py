@@ -119,6 +119,11 @@ def test_several_runs_stand_side_by_side(runs: Path) -> None:
     assert [run.label for run in read_runs([runs / "random", runs])] == ["random", "learned"]
 
 
+def test_a_directory_named_by_a_number_is_called_by_its_parent_too(learned: Path, tmp_path: Path) -> None:
+    shutil.copytree(learned, tmp_path / "quick" / "0")
+    assert [run.label for run in read_runs([tmp_path / "quick" / "0"])] == ["quick/0"]
+
+
 def test_a_run_of_an_older_slimvox_still_has_a_page(learned: Path, tmp_path: Path) -> None:
     old = tmp_path / "old"
     shutil.copytree(learned, old)

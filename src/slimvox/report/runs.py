@@ -124,9 +124,11 @@ def _search(path: Path, depth: int) -> list[Path]:
 
 
 def _labels(directories: Sequence[Path]) -> list[str]:
-    """Each directory's name, with as many of its parents as it takes to tell it from the others."""
+    """Each directory's name, with as many of its parents as it takes to tell it from the others, or to say more than a
+    number.
+    """
     parts = [directory.resolve().parts for directory in directories]
-    length = 1
+    length = 2 if any(each[-1].isdigit() for each in parts) else 1
     while True:
         labels = ["/".join(each[-length:]) for each in parts]
         if len(set(labels)) == len(labels) or length > max(map(len, parts)):
