@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from drawn import anatomies
 from measures import MEASURES
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.budget import Budget, CostMeasure
+from slimvox.checkpoint import load_model
 from slimvox.cost import cost, mac_costs, parameter_costs
 from slimvox.errors import SlimvoxError
 from slimvox.gates import STRUCTURES, Gates, check_reachable, final_masks, gate_groups, smallest_cost
@@ -157,6 +159,24 @@ def test_final_masks_come_within_half_a_percent(kind: str, seed: int, round_to: 
     measure = MEASURES[kind]
     whole = measure.cost(anatomy)
     budget = Budget(measure=measure, target=0.28 * whole, dense_cost=whole, round_to=round_to)
+    chosen = final_masks(anatomy, groups, scores, torch.ones_like(scores), budget)
+    assert 0.995 * budget.target <= chosen.cost <= budget.target
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_final_masks_come_within_half_a_percent_where_whole_blocks_are_last_in_line(
+    seed: int, teacher: Path
+) -> None:
+    # Each block comes with all its dimensions open, 5 % of this encoder at once.
+    anatomy = load_model(teacher).encoder.anatomy
+    groups = gate_groups(anatomy, STRUCTURES)
+    scores = torch.rand(groups[-1].stop, generator=torch.Generator().manual_seed(seed))
+    for group in groups:
+        if group.structure in ("attention", "feed_forward", "head"):
+            scores[group.slice] -= 1
+    measure = MEASURES["params"]
+    whole = measure.cost(anatomy)
+    budget = Budget(measure=measure, target=0.45 * whole, dense_cost=whole)
     chosen = final_masks(anatomy, groups, scores, torch.ones_like(scores), budget)
     assert 0.995 * budget.target <= chosen.cost <= budget.target
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ TOLERANCE = 0.005
 """A final cost lies at most this share below the target, wherever the encoder is large enough for that."""
 ATTEMPTS = 500
 """How many structures too large for what is left of the budget are passed over before the search ends."""
+EXCHANGES, ATTEMPTS_AFTER_EXCHANGE = 50, 20
+"""How many of them are let in after all, in exchange for others, and how many are then passed over in what is left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +42,9 @@ def final_masks(
     The cost is that of the encoder which surgery would leave, so a dimension in a closed head costs nothing. Where the
     next structure in line is too large for what is left of the budget (a whole block, say), it is passed over and the
     line goes on, until the cost is within 0.5 % of the target; where that does not get there, a structure that was
-    passed over is let in after all, and the lowest scores close in exchange. With `budget.round_to`, every width is
-    rounded to the nearest multiple while the budget is met, by its own best gates.
+    passed over is let in after all, the lowest scores close in exchange, and what is then left of the budget is filled
+    again. With `budget.round_to`, every width is rounded to the nearest multiple while the budget is met, by its own
+    best gates.
 
     Args:
         anatomy: the encoder's.
@@ -61,47 +64,91 @@ def final_masks(
     def cost_of(opened: Tensor) -> int:
         return _cost(anatomy, groups, widths.rounded(opened), budget)
 
-    opened = always.clone()
-    current = cost_of(opened)
-    if current > budget.target:
-        raise SlimvoxError(_unreachable(budget, current))
-    passed_over: list[int] = []
-    for _ in range(ATTEMPTS):
-        # The cost grows with every gate opened: bisect for how many more of the line fit.
-        fits, fits_not = 0, len(order) + 1
-        while fits_not - fits > 1:
-            middle = (fits + fits_not) // 2
-            trial = opened.clone()
-            trial[order[:middle]] = True
-            trial_cost = cost_of(trial)
-            if trial_cost <= budget.target:
-                fits, current = middle, trial_cost
-            else:
-                fits_not = middle
-        opened[order[:fits]] = True
-        if fits == len(order) or current >= budget.target * (1 - TOLERANCE / 5):
+    smallest = cost_of(always)
+    if smallest > budget.target:
+        raise SlimvoxError(_unreachable(budget, smallest))
+    filled = _fill(always, order, widths, cost_of, budget.target, ATTEMPTS)
+    for gate in filled.passed_over[:EXCHANGES]:
+        if filled.cost >= budget.target * (1 - TOLERANCE):
             break
-        passed_over.append(order[fits])
-        # The others of the same width would cost as much.
-        too_large = widths.unit_of[order[fits]]
-        order = [gate for gate in order[fits + 1 :] if widths.unit_of[gate] != too_large]
-    for gate in passed_over:
-        if current >= budget.target * (1 - TOLERANCE):
-            break
-        exchanged = _exchanged(opened, gate, scores, always, lambda each: cost_of(each) <= budget.target)
-        cost = cost_of(exchanged)
-        if current < cost <= budget.target:
-            opened, current = exchanged, cost
-    opened = widths.rounded(opened)
+        exchanged = _exchanged(
+            filled.open, gate, scores, always, widths, lambda each: cost_of(each) <= budget.target
+        )
+        closed = [i for i in order if not exchanged[i]]
+        again = _fill(exchanged, closed, widths, cost_of, budget.target, ATTEMPTS_AFTER_EXCHANGE)
+        if filled.cost < again.cost <= budget.target:
+            filled = replace(again, passed_over=filled.passed_over)
+    opened = widths.rounded(filled.open)
     masks = masks_from_vector(anatomy, groups, torch.where(opened, values, torch.zeros_like(values)))
     return FinalMasks(masks=masks, cost=_cost(anatomy, groups, opened, budget), open=opened)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Filled:
+    """What a line of gates came to."""
+
+    open: Tensor
+    cost: int
+    passed_over: Sequence[int]
+    """Gates that were too large for what was left of the budget, best first."""
+
+
+def _fill(
+    opened: Tensor,
+    order: Sequence[int],
+    widths: _Widths,
+    cost_of: Callable[[Tensor], int],
+    target: float,
+    attempts: int,
+) -> _Filled:
+    """Open gates in the order of a line until the next one is too large; pass it over, and so on.
+
+    Args:
+        opened: (gates,) bool, open already, at a cost of at most `target`.
+        order: the line of the others.
+        widths: which gates make up one width.
+        cost_of: cost of a choice of gates.
+        target: the highest cost allowed.
+        attempts: how many are passed over at most.
+    """
+    opened, current, line = opened.clone(), cost_of(opened), list(order)
+    passed_over: list[int] = []
+    for _ in range(attempts):
+        # The cost grows with every gate opened: bisect for how many more of the line fit.
+        fits, fits_not = 0, len(line) + 1
+        while fits_not - fits > 1:
+            middle = (fits + fits_not) // 2
+            trial = opened.clone()
+            trial[line[:middle]] = True
+            trial_cost = cost_of(trial)
+            if trial_cost <= target:
+                fits, current = middle, trial_cost
+            else:
+                fits_not = middle
+        opened[line[:fits]] = True
+        if fits == len(line) or current >= target * (1 - TOLERANCE / 5):
+            break
+        passed_over.append(line[fits])
+        # The others of the same width would cost as much.
+        too_large = widths.unit_of[line[fits]]
+        line = [gate for gate in line[fits + 1 :] if widths.unit_of[gate] != too_large]
+    return _Filled(open=opened, cost=current, passed_over=passed_over)
+
+
 def _exchanged(
-    opened: Tensor, gate: int, scores: Tensor, always: Tensor, fits: Callable[[Tensor], bool]
+    opened: Tensor,
+    gate: int,
+    scores: Tensor,
+    always: Tensor,
+    widths: _Widths,
+    fits: Callable[[Tensor], bool],
 ) -> Tensor:
-    """One gate opened, and of the others as many of the lowest scores closed as it takes."""
+    """One gate opened, and of the others as many of the lowest scores closed as it takes.
+
+    Single dimensions and channels close before heads and blocks do: these would leave as large a gap as they fill.
+    """
     closable = [i for i in torch.argsort(scores).tolist() if opened[i] and not always[i]]
+    closable.sort(key=lambda each: widths.stands_alone[each])
     opened = opened.clone()
     opened[gate] = True
     fewest, enough = -1, len(closable)
@@ -140,6 +187,8 @@ class _Widths:
         self.size = groups[-1].stop
         self.unit_of: list[int] = [0] * self.size
         """Which width a gate belongs to; gates that stand alone have one of their own."""
+        self.stands_alone: list[bool] = [False] * self.size
+        """Heads and blocks: gates that are no part of a width."""
         self._units: list[tuple[bool, Tensor]] = []
         """Per width with several gates: whether it must not vanish, and its gates, best first."""
         number = 0
@@ -147,7 +196,9 @@ class _Widths:
             for start, size in gate_spans(anatomy, group):
                 self.unit_of[start : start + size] = [number] * size
                 number += 1
-                if group.structure not in ("head", "attention", "feed_forward"):
+                if group.structure in ("head", "attention", "feed_forward"):
+                    self.stands_alone[start : start + size] = [True] * size
+                else:
                     best_first = start + torch.argsort(
                         scores[start : start + size], descending=True, stable=True
                     )
