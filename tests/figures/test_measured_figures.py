@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from score_files import write_scores
+from slimvox.cost import parameters as dense_parameters
 from slimvox.errors import SlimvoxError
 from slimvox.figures import choose_quality
 from slimvox.figures.arms import arms_of
@@ -171,6 +172,13 @@ def test_quality_is_the_score_where_every_run_has_one(found: dict[str, RunRecord
     assert choose_quality("auto", runs, scores).name == "distance"
     total = [replace(each, overall={"mini": 700.0}) for each in scores]
     assert choose_quality("auto", runs, total).name == "mini"
+    # The embedded teacher has 1000 points by definition; of another teacher nothing is known.
+    of_runs = [each for each in total if each.run is not None]
+    assert choose_quality("mini", runs, of_runs).others == ()
+    embedded = [replace(run, teacher="embedded") for run in runs]
+    assert runs[0].dense is not None
+    size = dense_parameters(runs[0].dense)
+    assert choose_quality("mini", embedded, of_runs).others == (("dense", size, 1000.0),)
     assert choose_quality("auto", list(found.values()), total).name == "distance"
     with pytest.raises(SlimvoxError, match="`quality` must be one of auto, distance"):
         choose_quality("beauty", runs, scores)

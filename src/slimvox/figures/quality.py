@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from slimvox.checkpoint.resolve import EMBEDDED
 from slimvox.cost import parameters
 from slimvox.errors import SlimvoxError
 from slimvox.evaluation.scores import METRICS
@@ -58,7 +59,8 @@ def choose_quality(name: str, runs: Sequence[RunRecord], scores: Sequence[ScoreS
             others=others,
         )
     if name in totals or name in ("mini", "superb_s", "mean11"):
-        return _from_scores(name, f"{name} score", True, scores, lambda each: each.overall.get(name))
+        quality = _from_scores(name, f"{name} score", True, scores, lambda each: each.overall.get(name))
+        return replace(quality, others=quality.others or _teacher_of(runs)) if name == "mini" else quality
     if name in METRICS:
         found = [each.metrics[name] for each in scores if name in each.metrics]
         title = f"{name.partition('_')[0].upper()} {found[0]['title']}" if found else name
@@ -70,6 +72,12 @@ def choose_quality(name: str, runs: Sequence[RunRecord], scores: Sequence[ScoreS
         return _from_scores(name, title, better, scores, value)
     known = ", ".join((AUTO, DISTANCE, "mini", "superb_s", "mean11", *METRICS))
     raise SlimvoxError(f"`quality` must be one of {known}, but is {name!r} instead")
+
+
+def _teacher_of(runs: Sequence[RunRecord]) -> tuple[tuple[str, int, float], ...]:
+    """The embedded teacher, which has 1000 `mini` points by definition, if it is what the runs started from."""
+    dense = {run.dense for run in runs if run.dense is not None and run.teacher == EMBEDDED}
+    return tuple(("dense", parameters(anatomy), 1000.0) for anatomy in dense)
 
 
 def _overall(scored: Mapping[str, ScoreSet], run: RunRecord) -> Mapping[str, float]:
