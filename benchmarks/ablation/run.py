@@ -7,7 +7,9 @@ Every arm has the same teacher, audio, steps and final number of parameters (but
 in RUNS/ARM/SEED; finished ones are not repeated and unfinished ones go on, so the command can be stopped and repeated.
 First all arms with one seed, then all with the next. With `--score`, each run goes through mini-SUPERB (for DATA see
 docs/evaluation.md): all arms but ideas through the tasks that the mini score counts, ideas through PR, KS, SID and ER,
-with one seed of the heads, so that the spread over runs is that of pruning and heads together.
+with one seed of the heads, so that the spread over runs is that of pruning and heads together. All but ideas also go
+through QbE on a larger table of queries: which hidden state QbE takes is chosen on dev, and 60 queries leave that to
+chance.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from arms import ARMS, Arm
-from results import read_rows
+from results import QBE_LARGE, large_rows, read_rows
 from table import TITLE, speed_ups, tables, write_csv
 
 from slimvox.errors import SlimvoxError
@@ -68,17 +70,17 @@ def main() -> None:
     try:
         results = pool.map(lambda each: run(*each, arguments, threads), waiting)
         failed = [name for name in results if name is not None]
+        if arguments.score is not None:
+            failed += fixed_searches(arguments)
     except KeyboardInterrupt:
         # The runs got the signal as well, and save.
         pool.shutdown(cancel_futures=True)
         parser.exit(130, "stopped; the same command goes on from here\n")
     try:
         rows = read_rows(arguments.out)
-        write_tables(
-            arguments.out / "ablation.md",
-            TITLE,
-            tables(rows, speed_ups(arguments.out, rows, measure=False)),
-        )
+        speeds = speed_ups(arguments.out, rows, measure=False)
+        page = tables(rows, speeds, large_rows(arguments.out))
+        write_tables(arguments.out / "ablation.md", TITLE, page)
         write_csv(arguments.out / "ablation.csv", rows)
     except SlimvoxError as error:
         print(error, file=sys.stderr)
@@ -94,20 +96,38 @@ def run(arm: Arm, seed: int, arguments: argparse.Namespace, threads: int) -> str
     tasks = missing_tasks(arm, out) if arguments.score is not None else ()
     if tasks:
         todo.append(("scored", scoring(out, tasks, arguments.score)))
-    out.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.score is not None and arm.main and not (out / QBE_LARGE / "qbe.json").is_file():
+        todo.append(("searched", searching(str(out), out / QBE_LARGE, arguments.score)))
     for what, call in todo:
-        with (out.parent / f"{seed}.log").open("w" if what == "pruned" else "a") as log:
-            code = subprocess.run(
-                [sys.executable, "-m", "slimvox", *call],
-                check=False,
-                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-                stdout=log,
-                stderr=log,
-            ).returncode
-        print(f"{name}: {what if not code else f'failed, see {log.name}'}", flush=True)
-        if code:
+        if not slimvox(call, out.parent / f"{seed}.log", threads, anew=what == "pruned"):
+            print(f"{name}: failed, see {out.parent / f'{seed}.log'}", flush=True)
             return name
+        print(f"{name}: {what}", flush=True)
     return None
+
+
+def slimvox(arguments: Sequence[str], log: Path, threads: int, *, anew: bool) -> bool:
+    """Run the command line in a process of its own, with what it prints in a file; returns whether it went well."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w" if anew else "a") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "slimvox", *arguments],
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            stdout=file,
+            stderr=file,
+        )
+    return done.returncode == 0
+
+
+def fixed_searches(arguments: argparse.Namespace) -> Iterator[str]:
+    """QbE on the larger table for the two rows that points are counted by; gives the names of what failed."""
+    for name in ("fbank", "embedded"):
+        out = arguments.out / QBE_LARGE / name
+        if not (out / "qbe.json").is_file() and not slimvox(
+            searching(name, out, arguments.score), out.with_suffix(".log"), os.cpu_count() or 1, anew=True
+        ):
+            yield f"{QBE_LARGE}/{name}"
 
 
 def finished(out: Path) -> bool:
@@ -129,6 +149,12 @@ def missing_tasks(arm: Arm, out: Path) -> tuple[str, ...]:
 def scoring(out: Path, tasks: Sequence[str], data: Path) -> Sequence[str]:
     """Arguments of slimvox that score one run."""
     return ["evaluate", str(out), "--data", str(data), "--out", str(out / SCORES), "--tasks", *tasks]
+
+
+def searching(model: str, out: Path, data: Path) -> Sequence[str]:
+    """Arguments of slimvox that score QbE on the larger table of queries."""
+    table = Path(__file__).parents[1] / "mini_superb" / "qbe_large.tsv"
+    return ["evaluate", model, "--data", str(data), "--out", str(out), "--manifest", f"qbe={table}"]
 
 
 def command(arm: Arm, seed: int, out: Path, arguments: argparse.Namespace) -> Sequence[str]:

@@ -128,6 +128,13 @@ def test_a_grid_runs_once_and_becomes_a_table(tmp_path: Path) -> None:
     # One of the two was scored: its points must stand in its own line, not in the first.
     write_scores(out / "random" / "1" / "scores", "random/1", SCORES, parameters=1)
 
+    for folder, value in (
+        ("qbe-large/fbank", 0.1),
+        ("qbe-large/embedded", 0.3),
+        ("random/1/qbe-large", 0.25),
+    ):
+        write_scores(out / folder, folder, {"qbe": value}, parameters=1)
+
     page.write_text("# Ablation\n\nBy hand.\n\n<!-- tables: begin -->\nold\n<!-- tables: end -->\n\nBelow.\n")
     arguments = [str(out), "--out", str(page), "--csv", str(tmp_path / "table.csv")]
     subprocess.run([sys.executable, str(FOLDER / "table.py"), *arguments], check=True)
@@ -140,6 +147,10 @@ def test_a_grid_runs_once_and_becomes_a_table(tmp_path: Path) -> None:
         ("random", "1", "80.0"),
     ]
     assert rows[0]["mini"] == "" and float(rows[1]["mini"]) == pytest.approx(mini_score(SCORES, fixed()))
+    # 750 points in QbE on the larger table instead of those on the small one, in one of eight tasks.
+    small = 1000 * (SCORES["qbe"] - fixed().fbank["qbe"]) / (fixed().teacher["qbe"] - fixed().fbank["qbe"])
+    expected = float(rows[1]["mini"]) + (750 - small) / len(fixed().tasks)
+    assert float(rows[1]["mini_large"]) == pytest.approx(expected) and rows[0]["mini_large"] == ""
     assert f"| {mini_score(SCORES, fixed()):.0f} |" in text and "| dense teacher |" in text
     outcomes = [
         json.loads((out / "random" / str(seed) / "run" / "outcome.json").read_text()) for seed in (0, 1)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import Tensor
 import models
 from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import Recording
-from slimvox.evaluation.feature_cache import FeatureCache
+from slimvox.evaluation.feature_cache import FeatureCache, Features
 from slimvox.evaluation.upstreams import FilterBankUpstream, load_upstream
 from slimvox.evaluation.waveforms import Excerpt
 
@@ -148,6 +149,37 @@ def test_the_oldest_features_make_room(
     assert held == {"0", "third"}
     with pytest.raises(SlimvoxError, match="--cache-gib"):
         cache.features(excerpts, task="ks")
+
+
+def test_folders_that_another_process_is_removing_do_no_harm(
+    make_cache: MakeCache, excerpts: list[Excerpt], tmp_path: Path
+) -> None:
+    half_removed = tmp_path / "cache" / "a_key"
+    half_removed.mkdir(parents=True)
+    (half_removed / "index.json").write_text("{}")
+    cache = make_cache(max_bytes=48 * 240 * 2)
+    assert cache.features([excerpts[0]], task="ks").encode_seconds > 0
+    assert cache.features([excerpts[1]], task="ks").encode_seconds > 0  # the first had to go
+    assert cache.features([excerpts[0]], task="ks").encode_seconds > 0
+    assert not list((tmp_path / "cache").glob("*removed*"))
+
+
+def test_features_that_go_while_they_are_opened_are_computed_again(
+    make_cache: MakeCache, excerpts: list[Excerpt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = make_cache()
+    wanted = cache.features([excerpts[0]], task="ks").get("0")
+    opened, taken = FeatureCache._open, []
+
+    def too_late(self: FeatureCache, folder: Path, seconds: float) -> Features:
+        if not taken:
+            taken.append(folder)
+            shutil.rmtree(folder)
+        return opened(self, folder, seconds)
+
+    monkeypatch.setattr(FeatureCache, "_open", too_late)
+    again = cache.features([excerpts[0]], task="ks")
+    assert taken and again.encode_seconds > 0 and torch.equal(again.get("0"), wanted)
 
 
 def test_a_cache_of_another_model_is_refused(

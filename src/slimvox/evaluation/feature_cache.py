@@ -10,6 +10,7 @@ features. The folders that were used longest ago make room for new ones.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -135,9 +136,9 @@ class FeatureCache:
         described = self._description(excerpts, pooling, whiten_on)
         key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:24]
         folder = self.directory / key
-        if (folder / "index.json").is_file():
-            os.utime(folder / "index.json")
-            return self._open(folder, 0.0)
+        known = self._known(folder)
+        if known is not None:
+            return known
         started = time.perf_counter()
         self.directory.mkdir(parents=True, exist_ok=True)
         self._remove_stale()
@@ -261,6 +262,18 @@ class FeatureCache:
             if self.report is not None:
                 self.report(min(first + CLIPS_READ_AHEAD, len(excerpts)), len(excerpts))
 
+    def _known(self, folder: Path) -> Features | None:
+        """Features that are there; None if they are not, or went while they were opened."""
+        if not (folder / "index.json").is_file():
+            return None
+        try:
+            os.utime(folder / "index.json")
+            return self._open(folder, 0.0)
+        except (FileNotFoundError, SlimvoxError):
+            if folder.is_dir():
+                raise
+            return None  # another process made room
+
     def _open(self, folder: Path, encode_seconds: float) -> Features:
         try:
             index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
@@ -280,24 +293,35 @@ class FeatureCache:
         )
 
     def _make_room(self, needed: int) -> None:
-        """Remove the folders that were used longest ago until `needed` bytes fit beside the others."""
-        folders = [
-            path for path in self.directory.iterdir() if path.is_dir() and not path.name.startswith(PARTIAL)
-        ]
-        folders = [folder for folder in folders if (folder / "index.json").is_file()]
-        folders.sort(key=lambda folder: (folder / "index.json").stat().st_mtime)
-        sizes = [(folder / "features.bin").stat().st_size for folder in folders]
-        total = sum(sizes) + needed
-        for folder, size in zip(folders, sizes, strict=True):
+        """Remove the folders that were used longest ago until `needed` bytes fit beside the others.
+
+        Other processes may do the same at the same time.
+        """
+        folders = []
+        for folder in self.directory.iterdir():
+            try:
+                used = (folder / "index.json").stat().st_mtime
+                size = (folder / "features.bin").stat().st_size
+            except OSError:
+                continue  # not complete, or removed in between
+            if not folder.name.startswith(PARTIAL):
+                folders.append((used, folder, size))
+        total = sum(size for _, _, size in folders) + needed
+        for _, folder, size in sorted(folders):
             if total <= self.max_bytes:
                 return
-            shutil.rmtree(folder, ignore_errors=True)
+            # Under another name first: nobody opens half of it.
+            removed = folder.with_name(f"{PARTIAL}{folder.name}-removed-{os.getpid()}")
+            with contextlib.suppress(OSError):
+                folder.rename(removed)
+            shutil.rmtree(removed, ignore_errors=True)
             total -= size
 
     def _remove_stale(self) -> None:
         for path in self.directory.glob(f"{PARTIAL}*"):
-            if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def _of_equal_length(waveforms: Mapping[str, FloatArray]) -> Iterator[list[str]]:
