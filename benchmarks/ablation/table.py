@@ -166,13 +166,13 @@ def _differences(base: Row, rows: Sequence[Row]) -> str:
         if row is base or (base.arm.name == "paper" and row.arm.kind != "paper"):
             continue
         ratio = statistics.fmean(row.errors) / statistics.fmean(base.errors)
-        points = "-"
-        if row.mini and base.mini:
-            change = statistics.fmean(row.mini) - statistics.fmean(base.mini)
-            points = f"{change:+.0f}, {_verdict(row.mini, base.mini)}"
-        lines.append(
-            f"| {row.arm.title} | {ratio - 1:+.0%}, {_verdict(row.errors, base.errors)} | {points} |"
-        )
+        cells = [
+            row.arm.title,
+            f"{ratio - 1:+.0%}, {_verdict(row.errors, base.errors)}",
+            _points(row.mini, base.mini),
+            _points(row.mini_large, base.mini_large),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -166,6 +166,39 @@ def test_a_grid_runs_once_and_becomes_a_table(tmp_path: Path) -> None:
     assert f"**{mean:.3f} ± {spread:.3f}**" in text
 
 
+def test_every_table_is_rectangular(tmp_path: Path) -> None:
+    def result(seed: str, error: float, mini: float) -> results.Result:
+        return results.Result(
+            directory=tmp_path,
+            seed=seed,
+            after_prune=0.5,
+            error=error,
+            cosine=0.1,
+            parameters=0.28,
+            macs=0.3,
+            scores=SCORES,
+            mini=mini,
+            qbe_large=0.2,
+            mini_large=mini + 10,
+        )
+
+    by_name = {arm.name: arm for arm in arms.ARMS}
+    rows = [
+        results.Row(
+            arm=by_name[name],
+            runs=(result("0", error, 900 + points), result("1", 1.1 * error, 905 + points)),
+        )
+        for name, error, points in (("quick", 0.1, 50), ("paper", 0.2, 0), ("dphubert", 0.3, -40))
+    ]
+    text = table.tables(rows, {"quick": 2.0}, None)
+    lines = text.splitlines()
+    for first, second in zip(lines, lines[1:], strict=False):
+        if first.startswith("|") and second.startswith("|"):
+            assert first.count("|") == second.count("|")
+    assert "| DPHuBERT's recipe | +200%, more than the spread | -90, more than the spread | -90," in text
+    assert "| +50%, more than the spread | -40, more than the spread | -40," in text  # beside `paper`
+
+
 def test_an_arm_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     teacher, speech = make_teacher(tmp_path / "teacher"), make_speech(tmp_path / "speech")
     (tmp_path / "runs" / "random" / "0").mkdir(parents=True)
