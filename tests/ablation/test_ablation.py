@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import subprocess
@@ -192,7 +193,7 @@ def test_every_table_is_rectangular(tmp_path: Path) -> None:
     ]
     text = table.tables(rows, {"quick": 2.0}, None)
     lines = text.splitlines()
-    for first, second in zip(lines, lines[1:], strict=False):
+    for first, second in itertools.pairwise(lines):
         if first.startswith("|") and second.startswith("|"):
             assert first.count("|") == second.count("|")
     assert "| DPHuBERT's recipe | +200%, more than the spread | -90, more than the spread | -90," in text
