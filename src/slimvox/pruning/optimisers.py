@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from slimvox.budget import Lagrangian
+from slimvox.pruning.muon import Muon
 from slimvox.pruning.student import Student
 from slimvox.recipe import GateSettings, StageSettings
 
@@ -16,24 +17,28 @@ MATRICES, WEIGHTS = "matrices", "weights"
 
 
 def build_optimisers(
-    student: Student, stage: StageSettings, gates: GateSettings
+    student: Student,
+    stage: StageSettings,
+    gates: GateSettings,
+    *,
+    matrix_dtype: torch.dtype = torch.float32,
 ) -> dict[str, torch.optim.Optimizer]:
     """One optimiser for the weights, one for the matrices among them where Muon trains them, and, in stage 1, one each
     for the gates and the multipliers.
 
-    The gates do not share the weights' warm-up and decay: their rate is constant. The multipliers ascend.
+    The gates do not share the weights' warm-up and decay: their rate is constant. The multipliers ascend. Muon
+    computes in `matrix_dtype`.
     """
     optimisers: dict[str, torch.optim.Optimizer] = {}
     weights = student.weights()
     if stage.matrix_optimiser == "muon":
-        # Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
         matrices = matrices_of(student)
         weights = [weight for weight in weights if not any(weight is each for each in matrices)]
-        optimisers[MATRICES] = torch.optim.Muon(
+        optimisers[MATRICES] = Muon(
             matrices,
             lr=stage.learning_rate * stage.matrix_rate_factor,
             weight_decay=stage.weight_decay,
-            adjust_lr_fn="match_rms_adamw",
+            dtype=matrix_dtype,
         )
     optimisers[WEIGHTS] = torch.optim.AdamW(
         weights, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True

@@ -55,7 +55,13 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.title = self.title or self.name
-        self.optimisers = build_optimisers(self.student, self.settings, self.gate_settings)
+        self.optimisers = build_optimisers(
+            self.student,
+            self.settings,
+            self.gate_settings,
+            # bfloat16 where the run trusts it: where it is not fast, the run has float32.
+            matrix_dtype=torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32,
+        )
         self._wrapped: nn.Module = self.accelerator.prepare(self.student)
         for name, optimiser in self.optimisers.items():
             self.optimisers[name] = self.accelerator.prepare(optimiser)
