@@ -104,15 +104,12 @@ def read_rows(folder: Path) -> list[Row]:
 def large_rows(folder: Path) -> FixedRows | None:
     """The fixed rows with QbE on the larger table; None if it was not measured."""
     fixed = fixed_rows()
-    values = [_qbe_large(folder / QBE_LARGE / name) for name in ("fbank", "embedded")]
-    if fixed is None or None in values:
+    low, high = (_qbe_large(folder / QBE_LARGE / name) for name in ("fbank", "embedded"))
+    if fixed is None or low is None or high is None:
         return None
-    low, high = (
-        {**row, "qbe": value}
-        for row, value in zip((fixed.fbank, fixed.teacher), values, strict=True)
-        if value
+    return FixedRows(
+        fbank={**fixed.fbank, "qbe": low}, teacher={**fixed.teacher, "qbe": high}, tasks=fixed.tasks
     )
-    return FixedRows(fbank=low, teacher=high, tasks=fixed.tasks)
 
 
 def _qbe_large(folder: Path) -> float | None:
