@@ -10,8 +10,6 @@ features. The folders that were used longest ago make room for new ones.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
@@ -30,16 +28,15 @@ from torch import Tensor
 
 from slimvox.audio.decode import FloatArray, UnreadableAudioError
 from slimvox.errors import SlimvoxError
+from slimvox.evaluation.cache_room import PARTIAL, make_room, remove_stale
+from slimvox.evaluation.features import Features
 from slimvox.evaluation.upstreams import Upstream
 from slimvox.evaluation.waveforms import Excerpt, read_waveform
-from slimvox.evaluation.whitening import MEAN_FLOOR, Whitening
+from slimvox.evaluation.whitening import Whitening
 
 logger = logging.getLogger("slimvox.evaluation")
 
 FORMAT_VERSION = 1
-PARTIAL = ".partial-"
-STALE_SECONDS = 24 * 3600
-"""A partial folder that has not changed for so long is left over from a crash."""
 DEFAULT_MAX_BYTES = 8 << 30
 CLIPS_READ_AHEAD = 64
 SECONDS_PER_BATCH = 16.0
@@ -47,56 +44,6 @@ SECONDS_PER_BATCH = 16.0
 FRAMES_FOR_WHITENING = 10_000
 
 Pooling = Literal["frames", "mean"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Features:
-    """All hidden states of some recordings."""
-
-    values: np.ndarray[Any, Any]
-    """(frames, layers, width)."""
-    positions: Mapping[str, tuple[int, int]]
-    """First frame and number of frames, by the recording's id."""
-    skipped: Mapping[str, int]
-    """Recordings without features, counted by reason."""
-    frame_rate_hz: float
-    encode_seconds: float
-    """Time it took; 0 where the cache had them."""
-
-    def __contains__(self, id: object) -> bool:
-        return id in self.positions
-
-    def frames(self, id: str) -> int:
-        """Number of frames of a recording."""
-        return self.positions[id][1]
-
-    def get(self, id: str) -> Tensor:
-        """(frames, layers, width) float32."""
-        start, count = self.positions[id]
-        return torch.from_numpy(np.array(self.values[start : start + count])).float()
-
-    def whitened(self, ids: Sequence[str]) -> Features:
-        """Averages over time, whitened in memory by what those of some recordings are like."""
-        whiten = Whitening.fit((self.get(id) for id in ids), floor=MEAN_FLOOR)
-        values = whiten(torch.from_numpy(np.array(self.values, dtype=np.float32))).numpy()
-        return dataclasses.replace(self, values=values)
-
-    def standardised(self, ids: Sequence[str]) -> Features:
-        """Averages over time, each dimension scaled in memory by its mean and deviation over some recordings."""
-        some = torch.cat([self.get(id) for id in ids])
-        mean, deviation = some.mean(0), some.std(0, correction=0).clamp_min(1e-6)
-        values = (torch.from_numpy(np.array(self.values, dtype=np.float32)) - mean) / deviation
-        return dataclasses.replace(self, values=values.numpy())
-
-    @property
-    def layers(self) -> int:
-        """Hidden states per frame."""
-        return int(self.values.shape[1])
-
-    @property
-    def width(self) -> int:
-        """Dimensions of each."""
-        return int(self.values.shape[2])
 
 
 @dataclass(kw_only=True)
@@ -141,12 +88,12 @@ class FeatureCache:
             return known
         started = time.perf_counter()
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._remove_stale()
+        remove_stale(self.directory)
         partial = Path(tempfile.mkdtemp(prefix=f"{PARTIAL}{key}-", dir=self.directory))
         try:
             whitening = self._whitening(whiten_on, task) if whiten_on else None
             self._write(partial, excerpts, task, pooling, whitening)
-            self._make_room(0)
+            make_room(self.directory, 0, max_bytes=self.max_bytes)
             try:
                 partial.rename(folder)
             except OSError:
@@ -214,7 +161,7 @@ class FeatureCache:
                         f"{task}: the features do not fit into the cache of {self.max_bytes / 2**30:.1f} GiB;"
                         " raise --cache-gib"
                     )
-                self._make_room(size)
+                make_room(self.directory, size, max_bytes=self.max_bytes)
                 file.write(values.tobytes())
                 positions[id] = (frames, len(values))
                 frames += len(values)
@@ -291,37 +238,6 @@ class FeatureCache:
             frame_rate_hz=index["frame_rate_hz"],
             encode_seconds=encode_seconds,
         )
-
-    def _make_room(self, needed: int) -> None:
-        """Remove the folders that were used longest ago until `needed` bytes fit beside the others.
-
-        Other processes may do the same at the same time.
-        """
-        folders = []
-        for folder in self.directory.iterdir():
-            try:
-                used = (folder / "index.json").stat().st_mtime
-                size = (folder / "features.bin").stat().st_size
-            except OSError:
-                continue  # not complete, or removed in between
-            if not folder.name.startswith(PARTIAL):
-                folders.append((used, folder, size))
-        total = sum(size for _, _, size in folders) + needed
-        for _, folder, size in sorted(folders):
-            if total <= self.max_bytes:
-                return
-            # Under another name first: nobody opens half of it.
-            removed = folder.with_name(f"{PARTIAL}{folder.name}-removed-{os.getpid()}")
-            with contextlib.suppress(OSError):
-                folder.rename(removed)
-            shutil.rmtree(removed, ignore_errors=True)
-            total -= size
-
-    def _remove_stale(self) -> None:
-        for path in self.directory.glob(f"{PARTIAL}*"):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                    shutil.rmtree(path, ignore_errors=True)
 
 
 def _of_equal_length(waveforms: Mapping[str, FloatArray]) -> Iterator[list[str]]:

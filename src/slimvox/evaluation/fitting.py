@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from slimvox.errors import SlimvoxError
-from slimvox.evaluation.feature_cache import Features
+from slimvox.evaluation.features import Features
 from slimvox.evaluation.protocols import Protocol
 
 logger = logging.getLogger("slimvox.evaluation")

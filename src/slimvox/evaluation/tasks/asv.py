@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import Recording, Trial, VerificationSet
-from slimvox.evaluation.feature_cache import FeatureCache, Features
+from slimvox.evaluation.feature_cache import FeatureCache
+from slimvox.evaluation.features import Features
 from slimvox.evaluation.fitting import Batch, Item, endless, fit, in_order, sweep
 from slimvox.evaluation.heads import AdditiveMarginSoftmax, SpeakerHead, layer_weights
 from slimvox.evaluation.metrics.equal_error_rate import equal_error_rate

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import ExampleSet, QuerySearch
-from slimvox.evaluation.feature_cache import FeatureCache, Features
+from slimvox.evaluation.feature_cache import FeatureCache
+from slimvox.evaluation.features import Features
 from slimvox.evaluation.metrics.term_weighted_value import maximum_term_weighted_value
 from slimvox.evaluation.protocols import SearchProtocol
 from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts

@@ -1,0 +1,53 @@
+"""Room in the folder of cached features, which several processes may use at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from pathlib import Path
+
+PARTIAL = ".partial-"
+"""What the names of folders start with that are being written or removed."""
+STALE_SECONDS = 24 * 3600
+"""A partial folder that has not changed for so long is left over from a crash."""
+
+
+def make_room(directory: Path, needed: int, *, max_bytes: int) -> None:
+    """Remove the folders that were used longest ago until `needed` bytes fit beside the others.
+
+    Other processes may do the same at the same time.
+
+    Args:
+        directory: folder of `KEY/features.bin` and `KEY/index.json`; the index's time of change is that of last use.
+        needed: bytes.
+        max_bytes: of all features together, `needed` among them.
+    """
+    folders = []
+    for folder in directory.iterdir():
+        try:
+            used = (folder / "index.json").stat().st_mtime
+            size = (folder / "features.bin").stat().st_size
+        except OSError:
+            continue  # not complete, or removed in between
+        if not folder.name.startswith(PARTIAL):
+            folders.append((used, folder, size))
+    total = sum(size for _, _, size in folders) + needed
+    for _, folder, size in sorted(folders):
+        if total <= max_bytes:
+            return
+        # Under another name first: nobody opens half of it.
+        removed = folder.with_name(f"{PARTIAL}{folder.name}-removed-{os.getpid()}")
+        with contextlib.suppress(OSError):
+            folder.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
+        total -= size
+
+
+def remove_stale(directory: Path) -> None:
+    """Remove what crashes left over."""
+    for path in directory.glob(f"{PARTIAL}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
