@@ -12,14 +12,9 @@ from arms import ARMS, Arm
 
 from slimvox.cost import macs, parameters
 from slimvox.errors import SlimvoxError
-from slimvox.evaluation.report import fixed_rows
-from slimvox.evaluation.scores import FixedRows, mini_score
-from slimvox.evaluation.suite import metric_means, read_result
+from slimvox.evaluation.suite import metric_means
 from slimvox.report.runs import RunRecord, read_runs
 from slimvox.report.scores import ScoreSet, read_scores
-
-QBE_LARGE = "qbe-large"
-"""Folder of a result of QbE on `benchmarks/mini_superb/qbe_large.tsv`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +38,6 @@ class Result:
     """Metric of mini-SUPERB to value, of those that were scored."""
     mini: float | None
     """mini-SUPERB points; None unless every task that counts was scored."""
-    qbe_large: float | None
-    """MTWV on the larger table of queries."""
-    mini_large: float | None
-    """mini-SUPERB points with QbE from the larger table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,51 +61,26 @@ class Row:
         """mini-SUPERB points of the runs that were scored."""
         return self.values(lambda run: run.mini)
 
-    @property
-    def mini_large(self) -> list[float]:
-        """The same with QbE on the larger table."""
-        return self.values(lambda run: run.mini_large)
-
 
 def read_rows(folder: Path) -> list[Row]:
     """All arms of which at least one run is finished.
-
-    QbE on a larger table of queries is read from RUN/qbe-large and, for the two rows that points are counted by, from
-    `folder`/qbe-large/fbank and embedded.
 
     Raises:
         SlimvoxError: if there is none.
     """
     rows = []
-    large = large_rows(folder)
     for arm in ARMS:
         seeds = sorted(path for path in (folder / arm.name).glob("*") if path.is_dir())
         finished = [run for seed in seeds for run in read_runs([seed]) if run.finished]
         if finished:
             scores = {each.run.label: each for each in read_scores([], finished) if each.run is not None}
-            runs = tuple(_result(run, scores.get(run.label), large) for run in finished)
+            runs = tuple(_result(run, scores.get(run.label)) for run in finished)
             rows.append(Row(arm=arm, runs=runs))
     if not rows:
         raise SlimvoxError(
             f"no run in {folder} is finished; start benchmarks/ablation/run.py with --out {folder}"
         )
     return rows
-
-
-def large_rows(folder: Path) -> FixedRows | None:
-    """The fixed rows with QbE on the larger table; None if it was not measured."""
-    fixed = fixed_rows()
-    low, high = (_qbe_large(folder / QBE_LARGE / name) for name in ("fbank", "embedded"))
-    if fixed is None or low is None or high is None:
-        return None
-    return FixedRows(
-        fbank={**fixed.fbank, "qbe": low}, teacher={**fixed.teacher, "qbe": high}, tasks=fixed.tasks
-    )
-
-
-def _qbe_large(folder: Path) -> float | None:
-    found = read_result(folder / "qbe.json")
-    return None if found is None else metric_means([found])["qbe"]
 
 
 def larger_than_spread(first: Sequence[float], second: Sequence[float]) -> bool:
@@ -125,14 +91,12 @@ def larger_than_spread(first: Sequence[float], second: Sequence[float]) -> bool:
     return abs(statistics.fmean(first) - statistics.fmean(second)) > 2 * error
 
 
-def _result(run: RunRecord, scores: ScoreSet | None, large: FixedRows | None) -> Result:
+def _result(run: RunRecord, scores: ScoreSet | None) -> Result:
     if run.after_prune is None or run.after_finish is None:
         raise SlimvoxError(f"{run.directory} measured no distance; give run.py audio that is held out")
     assert run.anatomy is not None and run.dense is not None  # it is finished
     metrics = {} if scores is None else metric_means(scores.results)
     mini = None if scores is None else scores.overall.get("mini")
-    qbe_large = _qbe_large(run.directory / QBE_LARGE)
-    complete = mini is not None and qbe_large is not None and large is not None
     return Result(
         directory=run.directory,
         seed=run.directory.name,
@@ -143,6 +107,4 @@ def _result(run: RunRecord, scores: ScoreSet | None, large: FixedRows | None) ->
         macs=macs(run.anatomy) / macs(run.dense),
         scores=metrics,
         mini=mini,
-        qbe_large=qbe_large,
-        mini_large=mini_score({**metrics, "qbe": qbe_large}, large) if complete else None,
     )

@@ -7,9 +7,7 @@ Every arm has the same teacher, audio, steps and final number of parameters (but
 in RUNS/ARM/SEED; finished ones are not repeated and unfinished ones go on, so the command can be stopped and repeated.
 First all arms with one seed, then all with the next. With `--score`, each run goes through mini-SUPERB (for DATA see
 docs/evaluation.md): all arms but ideas through the tasks that the mini score counts, ideas through PR, KS, SID and ER,
-with one seed of the heads, so that the spread over runs is that of pruning and heads together. All but ideas also go
-through QbE on a larger table of queries: which hidden state QbE takes is chosen on dev, and 60 queries leave that to
-chance.
+with one seed of the heads, so that the spread over runs is that of pruning and heads together.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from arms import ARMS, Arm
-from results import QBE_LARGE, large_rows, read_rows
+from results import read_rows
 from table import TITLE, speed_ups, tables, write_csv
 
 from slimvox.errors import SlimvoxError
@@ -70,8 +68,6 @@ def main() -> None:
     try:
         results = pool.map(lambda each: run(*each, arguments, threads), waiting)
         failed = [name for name in results if name is not None]
-        if arguments.score is not None:
-            failed += fixed_searches(arguments)
     except KeyboardInterrupt:
         # The runs got the signal as well, and save.
         pool.shutdown(cancel_futures=True)
@@ -79,8 +75,7 @@ def main() -> None:
     try:
         rows = read_rows(arguments.out)
         speeds = speed_ups(arguments.out, rows, measure=False)
-        page = tables(rows, speeds, large_rows(arguments.out))
-        write_tables(arguments.out / "ablation.md", TITLE, page)
+        write_tables(arguments.out / "ablation.md", TITLE, tables(rows, speeds))
         write_csv(arguments.out / "ablation.csv", rows)
     except SlimvoxError as error:
         print(error, file=sys.stderr)
@@ -96,8 +91,6 @@ def run(arm: Arm, seed: int, arguments: argparse.Namespace, threads: int) -> str
     tasks = missing_tasks(arm, out) if arguments.score is not None else ()
     if tasks:
         todo.append(("scored", scoring(out, tasks, arguments.score)))
-    if arguments.score is not None and arm.main and not (out / QBE_LARGE / "qbe.json").is_file():
-        todo.append(("searched", searching(str(out), out / QBE_LARGE, arguments.score)))
     for what, call in todo:
         if not slimvox(call, out.parent / f"{seed}.log", threads, anew=what == "pruned"):
             print(f"{name}: failed, see {out.parent / f'{seed}.log'}", flush=True)
@@ -120,16 +113,6 @@ def slimvox(arguments: Sequence[str], log: Path, threads: int, *, anew: bool) ->
     return done.returncode == 0
 
 
-def fixed_searches(arguments: argparse.Namespace) -> Iterator[str]:
-    """QbE on the larger table for the two rows that points are counted by; gives the names of what failed."""
-    for name in ("fbank", "embedded"):
-        out = arguments.out / QBE_LARGE / name
-        if not (out / "qbe.json").is_file() and not slimvox(
-            searching(name, out, arguments.score), out.with_suffix(".log"), os.cpu_count() or 1, anew=True
-        ):
-            yield f"{QBE_LARGE}/{name}"
-
-
 def finished(out: Path) -> bool:
     """Whether a run came to its end."""
     try:
@@ -149,12 +132,6 @@ def missing_tasks(arm: Arm, out: Path) -> tuple[str, ...]:
 def scoring(out: Path, tasks: Sequence[str], data: Path) -> Sequence[str]:
     """Arguments of slimvox that score one run."""
     return ["evaluate", str(out), "--data", str(data), "--out", str(out / SCORES), "--tasks", *tasks]
-
-
-def searching(model: str, out: Path, data: Path) -> Sequence[str]:
-    """Arguments of slimvox that score QbE on the larger table of queries."""
-    table = Path(__file__).parents[1] / "mini_superb" / "qbe_large.tsv"
-    return ["evaluate", model, "--data", str(data), "--out", str(out), "--manifest", f"qbe={table}"]
 
 
 def command(arm: Arm, seed: int, out: Path, arguments: argparse.Namespace) -> Sequence[str]:

@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from results import Row, large_rows, larger_than_spread, read_rows
+from results import Row, larger_than_spread, read_rows
 
 from slimvox.checkpoint.resolve import load
 from slimvox.errors import SlimvoxError
 from slimvox.evaluation.report import fixed_rows
-from slimvox.evaluation.scores import ERROR_RATES, METRICS, FixedRows
+from slimvox.evaluation.scores import ERROR_RATES, METRICS
 from slimvox.latency.real_time import real_time_factors
 from slimvox.report.markdown_page import write_tables
 
@@ -43,20 +43,19 @@ def main() -> None:
     try:
         rows = read_rows(arguments.runs)
         speeds = speed_ups(arguments.runs, rows, measure=arguments.speed)
-        write_tables(arguments.out, TITLE, tables(rows, speeds, large_rows(arguments.runs)))
+        write_tables(arguments.out, TITLE, tables(rows, speeds))
         if arguments.csv is not None:
             write_csv(arguments.csv, rows)
     except SlimvoxError as error:
         parser.exit(2, f"{error}\n")
 
 
-def tables(rows: Sequence[Row], speeds: Mapping[str, float], large: FixedRows | None) -> str:
+def tables(rows: Sequence[Row], speeds: Mapping[str, float]) -> str:
     """Markdown: the arms at 72 %, what differs by more than the spread, their scores, and the sizes.
 
     Args:
         rows: what was measured.
         speeds: arm's name to how many times faster than dense it is.
-        large: the rows that points are counted by, with QbE on the larger table.
     """
     main_rows = [row for row in rows if row.arm.kind != "size"]
     parts = [_table(main_rows, speeds)]
@@ -65,7 +64,7 @@ def tables(rows: Sequence[Row], speeds: Mapping[str, float], large: FixedRows | 
         if base is not None:
             parts.append(_differences(base, main_rows))
     if any(run.scores for row in main_rows for run in row.runs):
-        parts.append(_score_table(main_rows, large))
+        parts.append(_score_table(main_rows))
     if len(main_rows) < len(rows):
         parts.append(_table([row for row in rows if row.arm.kind == "size"], speeds))
     return "\n\n".join(parts)
@@ -73,7 +72,7 @@ def tables(rows: Sequence[Row], speeds: Mapping[str, float], large: FixedRows | 
 
 def write_csv(out: Path, rows: Sequence[Row]) -> None:
     """A line per run; scores that were not measured are empty."""
-    fields = ("after_prune", "error", "cosine", "parameters", "macs", "mini", "mini_large", "qbe_large")
+    fields = ("after_prune", "error", "cosine", "parameters", "macs", "mini")
     with out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["arm", "seed", *fields, *METRICS])
@@ -106,9 +105,8 @@ def speed_ups(folder: Path, rows: Sequence[Row], *, measure: bool) -> dict[str, 
 
 def _table(rows: Sequence[Row], speeds: Mapping[str, float]) -> str:
     lines = [
-        "| arm | runs | error after surgery | error at the end | 1 - cosine | parameters | MACs | speed-up | mini"
-        " | mini, more queries |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| arm | runs | error after surgery | error at the end | 1 - cosine | parameters | MACs | speed-up | mini |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         speed_up = speeds.get(row.arm.name)
@@ -122,13 +120,12 @@ def _table(rows: Sequence[Row], speeds: Mapping[str, float]) -> str:
             f"{statistics.fmean(run.macs for run in row.runs):.0%}",
             "-" if speed_up is None else f"{speed_up:.1f}x",
             _spread(row.mini, 0),
-            _spread(row.mini_large, 0),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _score_table(rows: Sequence[Row], large: FixedRows | None) -> str:
+def _score_table(rows: Sequence[Row]) -> str:
     """A line per arm, a column per metric of mini-SUPERB, and the two rows that the points are counted by."""
     fixed = fixed_rows()
     assert fixed is not None
@@ -138,18 +135,14 @@ def _score_table(rows: Sequence[Row], large: FixedRows | None) -> str:
         f"{METRIC_TITLES.get(metric, metric.upper())} {'↓' if metric in ERROR_RATES else '↑'}"
         for metric in metrics
     ]
-    titles.append("QbE, more queries ↑")
-    lines = [f"| arm | {' | '.join(titles)} |", "|---" * (len(metrics) + 2) + "|"]
-    ends = [("log-mel (`fbank`)", fixed.fbank), ("dense teacher", fixed.teacher)]
-    for (name, scores), more in zip(ends, (large.fbank, large.teacher) if large else ({}, {}), strict=True):
+    lines = [f"| arm | {' | '.join(titles)} |", "|---" * (len(metrics) + 1) + "|"]
+    for name, scores in (("log-mel (`fbank`)", fixed.fbank), ("dense teacher", fixed.teacher)):
         cells = [_spread([scores[metric]], _digits(metric)) for metric in metrics]
-        cells.append(_spread([more["qbe"]] if more else [], 3))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     for row in rows:
         values = [[run.scores[metric] for run in row.runs if metric in run.scores] for metric in metrics]
         if any(values):
             cells = [_spread(each, _digits(metric)) for metric, each in zip(metrics, values, strict=True)]
-            cells.append(_spread(row.values(lambda run: run.qbe_large), 3))
             lines.append(f"| {row.arm.title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -159,8 +152,8 @@ def _differences(base: Row, rows: Sequence[Row]) -> str:
     lines = [
         f"Compared with {base.arm.title}:",
         "",
-        "| arm | error at the end | mini | mini, more queries |",
-        "|---|---|---|---|",
+        "| arm | error at the end | mini |",
+        "|---|---|---|",
     ]
     for row in rows:
         if row is base or (base.arm.name == "paper" and row.arm.kind != "paper"):
@@ -170,7 +163,6 @@ def _differences(base: Row, rows: Sequence[Row]) -> str:
             row.arm.title,
             f"{ratio - 1:+.0%}, {_verdict(row.errors, base.errors)}",
             _points(row.mini, base.mini),
-            _points(row.mini_large, base.mini_large),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
