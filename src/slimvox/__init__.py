@@ -15,6 +15,7 @@ from slimvox.integrations.auto_classes import register_with_transformers
 if TYPE_CHECKING:
     from slimvox.anatomy import EncoderAnatomy
     from slimvox.checkpoint import load
+    from slimvox.comparison import Comparison, compare
     from slimvox.encode import encode_files
     from slimvox.encoder import EncoderOutput, SpeechEncoder
     from slimvox.errors import SlimvoxError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Comparison",
     "EncoderAnatomy",
     "EncoderOutput",
     "ExportResult",
@@ -33,6 +35,7 @@ __all__ = [
     "SpeechEncoder",
     "__version__",
     "carry_head",
+    "compare",
     "encode_files",
     "export_encoder",
     "load",
@@ -40,6 +43,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Comparison": "slimvox.comparison",
     "EncoderAnatomy": "slimvox.anatomy",
     "EncoderOutput": "slimvox.encoder",
     "ExportResult": "slimvox.export",
@@ -47,6 +51,7 @@ _HOMES = {
     "SlimvoxError": "slimvox.errors",
     "SpeechEncoder": "slimvox.encoder",
     "carry_head": "slimvox.integrations.transformers.carry",
+    "compare": "slimvox.comparison",
     "encode_files": "slimvox.encode",
     "export_encoder": "slimvox.export",
     "load": "slimvox.checkpoint",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,14 +19,32 @@ class Distance:
     """Distance between two encoders, over all hidden states of some audio; no learned map in between."""
 
     relative_error: float
-    """Squared error over the teacher's variance, mean over layers: 0 is a perfect copy, 1 no better than the mean."""
+    """Squared error over the teacher's variance within clips, mean over layers: 0 is a perfect copy, 1 no better than
+    each clip's mean."""
     cosine: float
     """1 - cosine similarity per frame, mean over layers."""
     seconds: float
     """Audio it was measured on."""
 
 
-@torch.no_grad()
+@dataclass(frozen=True, kw_only=True)
+class StateDistances:
+    """The same, hidden state by hidden state: what enters the first layer, what leaves it, and so on."""
+
+    relative_errors: tuple[float, ...]
+    cosines: tuple[float, ...]
+    seconds: float
+
+    @property
+    def mean(self) -> Distance:
+        """Over the hidden states."""
+        return Distance(
+            relative_error=statistics.fmean(self.relative_errors),
+            cosine=statistics.fmean(self.cosines),
+            seconds=self.seconds,
+        )
+
+
 def hidden_state_distance(
     teacher: SpeechEncoder, student: SpeechEncoder, waveforms: Iterable[Tensor]
 ) -> Distance | None:
@@ -36,6 +55,15 @@ def hidden_state_distance(
         student: gives as many hidden states of the same width.
         waveforms: tensors (batch, samples), 16 kHz, without padding.
     """
+    distances = hidden_state_distances(teacher, student, waveforms)
+    return None if distances is None else distances.mean
+
+
+@torch.no_grad()
+def hidden_state_distances(
+    teacher: SpeechEncoder, student: SpeechEncoder, waveforms: Iterable[Tensor]
+) -> StateDistances | None:
+    """`hidden_state_distance` for each hidden state."""
     device = next(student.parameters()).device
     errors: Tensor | float = 0.0
     variances: Tensor | float = 0.0
@@ -52,8 +80,8 @@ def hidden_state_distance(
     if not frames:
         return None
     assert isinstance(errors, Tensor) and isinstance(cosines, Tensor)
-    return Distance(
-        relative_error=float((errors / variances).mean()),
-        cosine=float((cosines / frames).mean()),
+    return StateDistances(
+        relative_errors=tuple((errors / variances).tolist()),
+        cosines=tuple((cosines / frames).tolist()),
         seconds=seconds,
     )

@@ -38,7 +38,6 @@ class EncodeCommand:
     """What neighbouring chunks share; half of it is taken from either."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to run."""
-    # A counter, because flags of type bool take a value here (FlagConversionOff).
     overwrite: bool = False
     """Replace outputs that are already there, which are otherwise left alone."""
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from slimvox.cli.benchmark import BenchmarkCommand
+from slimvox.cli.compare import CompareCommand
 from slimvox.cli.demo import DemoCommand
 from slimvox.cli.encode import EncodeCommand
 from slimvox.cli.evaluate import EvaluateCommand
@@ -27,6 +28,7 @@ Command = (
     Annotated[PruneCommand, tyro.conf.subcommand("prune")]
     | Annotated[InspectCommand, tyro.conf.subcommand("inspect")]
     | Annotated[EncodeCommand, tyro.conf.subcommand("encode")]
+    | Annotated[CompareCommand, tyro.conf.subcommand("compare")]
     | Annotated[EvaluateCommand, tyro.conf.subcommand("evaluate")]
     | Annotated[BenchmarkCommand, tyro.conf.subcommand("benchmark")]
     | Annotated[ExportCommand, tyro.conf.subcommand("export")]

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from slimvox.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
+from slimvox.anatomy import SAMPLE_RATE_HZ
 from slimvox.checkpoint import load
 from slimvox.devices import check_device
 from slimvox.encoder import SpeechEncoder
@@ -91,7 +91,7 @@ class EncoderUpstream:
         self.layers = len(encoder.layers) + 1
         self.width = encoder.anatomy.width
         self.shortest = encoder.anatomy.receptive_field
-        self.frame_rate_hz = SAMPLE_RATE_HZ / _stride(encoder.anatomy)
+        self.frame_rate_hz = SAMPLE_RATE_HZ / encoder.anatomy.hop
         self.parameters = encoder.parameter_count
 
     @torch.inference_mode()
@@ -133,10 +133,3 @@ def weights_hash(encoder: SpeechEncoder) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _stride(anatomy: EncoderAnatomy) -> int:
-    stride = 1
-    for convolution in anatomy.convolutions:
-        stride *= convolution.stride
-    return stride

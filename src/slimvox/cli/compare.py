@@ -1,0 +1,122 @@
+"""`slimvox compare`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from slimvox.comparison import Comparison
+
+WORTH_SAYING = 2.0
+"""How many times as far as on the nearest source an encoder must be for a word about it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareCommand:
+    """Measure how far an encoder's hidden states are from its teacher's on your audio, source by source.
+
+    A pruned encoder imitates its teacher on the kind of audio it was pruned on, and less well on other languages and
+    domains. Each AUDIO is measured by itself.
+    """
+
+    model: tyro.conf.Positional[str]
+    """A directory that `slimvox prune` wrote, or any other model; see --teacher."""
+    audio: tyro.conf.Positional[tuple[str, ...]]
+    """Files, folders, lists (.txt) or manifests (.tsv, .csv, .jsonl) of audio."""
+    teacher: str | None = None
+    """What to compare with; by default what MODEL names as its teacher."""
+    seconds: float = 300.0
+    """Audio of each AUDIO to measure on, clips drawn at random; 0 for all of it."""
+    seed: int = 0
+    """Of the draw."""
+    states: bool = False
+    """Print a line for each hidden state too."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to run."""
+    json: bool = False
+    """Print JSON, with the distances of each hidden state."""
+
+    def run(self, console: Console) -> None:
+        """Run the command."""
+        from slimvox.comparison import compare
+
+        with Console(stderr=True).status("loading") as status:
+            result = compare(
+                self.model,
+                self.audio,
+                teacher=self.teacher,
+                seconds=self.seconds or None,
+                seed=self.seed,
+                device=self.device,
+                on_progress=status.update,
+            )
+        if self.json:
+            print(json.dumps(result.to_dict(), indent=1))
+            return
+        print_comparison(console, result, states=self.states)
+
+
+def print_comparison(console: Console, result: Comparison, *, states: bool) -> None:
+    """A line per source, a line per hidden state where wanted, and a word on what is far off."""
+    names = _short([source.source for source in result.sources])
+    table = Table(title=escape(f"{result.model} beside {result.teacher}"), title_justify="left")
+    table.add_column("audio", overflow="fold")
+    for column in ("clips", "seconds", "relative error", "1 - cosine", "worst state"):
+        table.add_column(column, justify="right")
+    for name, source in zip(names, result.sources, strict=True):
+        by_state, mean = source.distances.relative_errors, source.distances.mean
+        worst = max(range(len(by_state)), key=by_state.__getitem__)
+        table.add_row(
+            escape(name),
+            str(source.clips),
+            f"{mean.seconds:.0f}",
+            f"{mean.relative_error:.3f}",
+            f"{mean.cosine:.3f}",
+            f"{worst} ({by_state[worst]:.3f})",
+        )
+    console.print(table)
+    if states:
+        console.print("Relative error of each hidden state")
+        of_states = Table()
+        of_states.add_column("state", justify="right")
+        for name in names:
+            of_states.add_column(escape(name), justify="right", overflow="fold")
+        columns = (source.distances.relative_errors for source in result.sources)
+        for state, row in enumerate(zip(*columns, strict=True)):
+            of_states.add_row(str(state), *(f"{error:.3f}" for error in row))
+        console.print(of_states)
+    console.print(
+        "Relative error: 0 is a perfect copy, 1 no better than the teacher's mean; state 0 enters the first layer."
+    )
+    for name, source in zip(names, result.sources, strict=True):
+        if source.skipped:
+            counts = ", ".join(f"{count} {reason}" for reason, count in source.skipped.items())
+            console.print(f"{name}: skipped {counts}", soft_wrap=True, markup=False)
+    errors = {
+        name: source.distances.mean.relative_error for name, source in zip(names, result.sources, strict=True)
+    }
+    nearest = min(errors, key=errors.__getitem__)
+    for name, error in errors.items():
+        if error > WORTH_SAYING * errors[nearest] > 0:
+            console.print(
+                f"{name} is {error / errors[nearest]:.1f} times as far as {nearest}: if the encoder is to be used on"
+                " such audio, prune on some of it",
+                soft_wrap=True,
+                markup=False,
+            )
+
+
+def _short(sources: Sequence[str]) -> list[str]:
+    """Without the folder, where all are in one and have names of their own."""
+    names = [Path(source).name for source in sources]
+    alike = len({Path(source).parent for source in sources}) == 1 and len(set(names)) == len(names)
+    return names if alike and all(names) else list(sources)

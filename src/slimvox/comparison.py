@@ -1,0 +1,183 @@
+"""How far an encoder is from its teacher on audio of several kinds: languages, microphones, domains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slimvox.anatomy import SAMPLE_RATE_HZ
+from slimvox.audio import AudioClip, SkipCounter, UnreadableAudioError, find_audio, read_audio, scan_audio
+from slimvox.checkpoint import LoadedModel, load_model
+from slimvox.checkpoint.directory import is_slimvox_directory
+from slimvox.checkpoint.resolve import EMBEDDED
+from slimvox.checkpoint.transformers_reader import read_json
+from slimvox.devices import Device, check_device
+from slimvox.distance import StateDistances, hidden_state_distances
+from slimvox.errors import SlimvoxError
+
+LONGEST_SECONDS = 30.0
+"""Of a longer clip, the beginning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceComparison:
+    """What was measured on one source of audio."""
+
+    source: str
+    """As it was given."""
+    clips: int
+    distances: StateDistances
+    skipped: Mapping[str, int]
+    """Files left out, by reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """How far an encoder is from its teacher."""
+
+    model: str
+    teacher: str
+    sources: tuple[SourceComparison, ...]
+    """In the order in which they were given."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self)
+
+
+def compare(
+    model: str | Path,
+    audio: str | Path | Sequence[str | Path],
+    *,
+    teacher: str | Path | None = None,
+    seconds: float | None = 300.0,
+    seed: int = 0,
+    device: Device = "auto",
+    on_progress: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Compare the hidden states of an encoder with its teacher's, source by source.
+
+    A pruned encoder imitates its teacher on what it was pruned on, and less well elsewhere. This tells where, before
+    any task does.
+
+    Args:
+        model: what `slimvox.load` takes; such as the directory of a run.
+        audio: files, folders, lists or manifests, as `slimvox.audio.find_audio` takes them. Each is a source.
+        teacher: what to compare with; by default what the directory of `model` names as its teacher.
+        seconds: audio of each source to measure on, clips drawn at random; None for all of it. Of clips longer than
+            30 s the beginning is taken.
+        seed: of the draw.
+        device: `auto` is a GPU where there is one.
+        on_progress: told what is being measured.
+
+    Raises:
+        SlimvoxError: for a model, teacher or audio that is not there or of no use, and two encoders whose hidden
+            states differ in number, width or rate.
+    """
+    sources = [audio] if isinstance(audio, (str, Path)) else list(audio)
+    if not sources:
+        raise SlimvoxError("no audio given: name files, folders, lists or manifests after the model")
+    if seconds is not None and not seconds > 0:
+        raise SlimvoxError(f"`seconds` must be positive, but is {seconds:g} instead")
+    check_device(device)
+    where = "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
+    student = load_model(model)
+    dense = load_model(_teacher_of(student) if teacher is None else teacher)
+    _check_alike(student, dense)
+    student.encoder.to(where)
+    dense.encoder.to(where)
+    compared = []
+    for source in sources:
+        if on_progress is not None:
+            on_progress(str(source))
+        compared.append(_compare(student, dense, source, seconds, seed))
+    return Comparison(model=student.name, teacher=dense.name, sources=tuple(compared))
+
+
+def _compare(
+    student: LoadedModel, dense: LoadedModel, source: str | Path, seconds: float | None, seed: int
+) -> SourceComparison:
+    shortest = max(each.encoder.anatomy.receptive_field for each in (student, dense))
+    scan = scan_audio(find_audio([source]), min_seconds=shortest / SAMPLE_RATE_HZ)
+    skips = SkipCounter()
+    for file in scan.skipped_files:
+        skips.add(file.path, file.reason, file.detail)
+    waveforms = _Waveforms(list(_drawn(scan.clips, seconds, seed)), shortest, skips)
+    distances = hidden_state_distances(dense.encoder, student.encoder, waveforms)
+    if distances is None:
+        raise SlimvoxError(f"{source}: none of the audio can be used: {skips.summary()}")
+    return SourceComparison(
+        source=str(source), clips=waveforms.used, distances=distances, skipped=skips.counts
+    )
+
+
+def _drawn(clips: Sequence[AudioClip], seconds: float | None, seed: int) -> Iterator[AudioClip]:
+    """Clips in random order until they are as long as wanted; all, in order, where that is None."""
+    if seconds is None:
+        yield from clips
+        return
+    for index in np.random.default_rng(seed).permutation(len(clips)).tolist():
+        if seconds <= 0:
+            return
+        yield clips[index]
+        seconds -= min(clips[index].seconds, LONGEST_SECONDS)
+
+
+@dataclass
+class _Waveforms:
+    """Each clip as (1, samples); those that can't be decoded are left out."""
+
+    clips: Sequence[AudioClip]
+    shortest: int
+    """Samples."""
+    skips: SkipCounter
+    used: int = 0
+    """Clips handed out so far."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for clip in self.clips:
+            seconds = min(clip.seconds, LONGEST_SECONDS)
+            try:
+                samples = read_audio(clip.path, offset_seconds=clip.offset_seconds, seconds=seconds)
+            except UnreadableAudioError as error:
+                self.skips.add(clip.path, error.reason, error.detail)
+                continue
+            if len(samples) >= self.shortest:
+                self.used += 1
+                yield torch.from_numpy(samples)[None]
+
+
+def _teacher_of(model: LoadedModel) -> str:
+    """The teacher that a slimvox directory names, where that tells what to load."""
+    named = None
+    if is_slimvox_directory(model.directory):
+        teacher = read_json(model.directory / "config.json").get("teacher")
+        named = teacher.get("name") if isinstance(teacher, dict) else None
+    if not named:
+        raise SlimvoxError(f"{model.name} does not say what it was pruned from; name it with --teacher")
+    name = str(named)
+    # Of a local path the directory keeps the last part only; a hub id has an owner.
+    if name != EMBEDDED and "/" not in name and not Path(name).is_dir():
+        raise SlimvoxError(
+            f"{model.name} was pruned from `{name}`, which is not in this folder; name it with --teacher"
+        )
+    return name
+
+
+def _check_alike(student: LoadedModel, dense: LoadedModel) -> None:
+    first, second = student.encoder.anatomy, dense.encoder.anatomy
+    for what, own, wanted in (
+        ("hidden states", len(first.layers) + 1, len(second.layers) + 1),
+        ("dimensions", first.width, second.width),
+        ("samples a frame", first.hop, second.hop),
+    ):
+        if own != wanted:
+            raise SlimvoxError(
+                f"{student.name} has {own} {what}, but {dense.name} has {wanted}: they can't be compared"
+            )
