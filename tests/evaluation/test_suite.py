@@ -140,7 +140,7 @@ def test_bad_settings_are_said_in_one_sentence(
 def test_missing_audio_of_mini_superb_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["evaluate", "fbank", "--data", str(tmp_path), "--cache", str(tmp_path / "cache")]
     assert run([*arguments, "--tasks", "qbe"]) == 2
-    assert "400 of 400 recordings" in " ".join(capsys.readouterr().err.split())
+    assert "800 of 800 recordings" in " ".join(capsys.readouterr().err.split())
 
 
 def test_overrides_reach_their_task_only() -> None:
