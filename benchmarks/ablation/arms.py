@@ -29,8 +29,8 @@ PAPER: Mapping[str, Any] = MappingProxyType(
         **PLAIN,
     }
 )
-"""`paper`'s structures and objective, at the pace of `quick`: the gates' rate and the control of the size are `quick`'s.
-Multipliers by Adam, as in the paper, leave a stage of 300 steps 12 to 14 points of sparsity short of its target."""
+"""`paper`'s structures and objective, at the pace of `quick`, whose rates and control of the size it has: multipliers by
+Adam, as in the paper, leave a stage of 300 steps 12 to 14 points of sparsity short of its target."""
 DPHUBERT: Mapping[str, Any] = MappingProxyType(
     {
         **PAPER,
