@@ -29,7 +29,7 @@ PAPER: Mapping[str, Any] = MappingProxyType(
         **PLAIN,
     }
 )
-"""`paper`'s structures and objective, at the pace of `quick`, whose rates and control of the size it has: multipliers by
+"""`paper`'s structures and objective at the pace of `quick`, whose rates and control of the size it has. Multipliers by
 Adam, as in the paper, leave a stage of 300 steps 12 to 14 points of sparsity short of its target."""
 DPHUBERT: Mapping[str, Any] = MappingProxyType(
     {
