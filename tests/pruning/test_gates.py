@@ -181,6 +181,27 @@ def test_final_masks_come_within_half_a_percent_where_whole_blocks_are_last_in_l
     assert 0.995 * budget.target <= chosen.cost <= budget.target
 
 
+@pytest.mark.parametrize("seed", [10, 17, 25, 26])
+def test_final_masks_come_within_half_a_percent_where_channels_are_last_in_line(
+    seed: int, teacher: Path
+) -> None:
+    # In MACs one channel is more than half a percent of this encoder, and only feed-forward dimensions are less: they have
+    # to make way, although channels have lower scores.
+    anatomy = load_model(teacher).encoder.anatomy
+    groups = gate_groups(anatomy, {"conv", "head", "intermediate"})
+    scores = torch.rand(groups[-1].stop, generator=torch.Generator().manual_seed(seed))
+    for group in groups:
+        if group.structure == "intermediate":
+            scores[group.slice] += 1
+        if group.structure == "head":
+            scores[group.slice] -= 1
+    measure = MEASURES["macs"]
+    whole = measure.cost(anatomy)
+    budget = Budget(measure=measure, target=0.6 * whole, dense_cost=whole)
+    chosen = final_masks(anatomy, groups, scores, torch.ones_like(scores), budget)
+    assert 0.995 * budget.target <= chosen.cost <= budget.target
+
+
 def test_a_target_out_of_reach_is_named() -> None:
     from slimvox.checkpoint.transformers_reader import anatomy_from_config
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -68,16 +69,20 @@ def final_masks(
     if smallest > budget.target:
         raise SlimvoxError(_unreachable(budget, smallest))
     filled = _fill(always, order, widths, cost_of, budget.target, ATTEMPTS)
-    for gate in filled.passed_over[:EXCHANGES]:
-        if filled.cost >= budget.target * (1 - TOLERANCE):
-            break
-        exchanged = _exchanged(
-            filled.open, gate, scores, always, widths, lambda each: cost_of(each) <= budget.target
-        )
-        closed = [i for i in order if not exchanged[i]]
-        again = _fill(exchanged, closed, widths, cost_of, budget.target, ATTEMPTS_AFTER_EXCHANGE)
-        if filled.cost < again.cost <= budget.target:
-            filled = replace(again, passed_over=filled.passed_over)
+    if filled.cost < budget.target * (1 - TOLERANCE):
+        small = _small_steps(filled.open, widths, cost_of, TOLERANCE * budget.target)
+        for gate, closable in itertools.product(filled.passed_over[:EXCHANGES], (~always, small & ~always)):
+            if filled.cost >= budget.target * (1 - TOLERANCE):
+                break
+            exchanged = _exchanged(
+                filled.open, gate, scores, closable, widths, lambda each: cost_of(each) <= budget.target
+            )
+            if exchanged is None:
+                continue
+            closed = [i for i in order if not exchanged[i]]
+            again = _fill(exchanged, closed, widths, cost_of, budget.target, ATTEMPTS_AFTER_EXCHANGE)
+            if filled.cost < again.cost <= budget.target:
+                filled = again
     opened = widths.rounded(filled.open)
     masks = masks_from_vector(anatomy, groups, torch.where(opened, values, torch.zeros_like(values)))
     return FinalMasks(masks=masks, cost=_cost(anatomy, groups, opened, budget), open=opened)
@@ -139,29 +144,49 @@ def _exchanged(
     opened: Tensor,
     gate: int,
     scores: Tensor,
-    always: Tensor,
+    closable: Tensor,
     widths: _Widths,
     fits: Callable[[Tensor], bool],
-) -> Tensor:
-    """One gate opened, and of the others as many of the lowest scores closed as it takes.
+) -> Tensor | None:
+    """One gate opened, and of the closable others as many of the lowest scores closed as it takes; None if all are not
+    enough.
 
     Single dimensions and channels close before heads and blocks do: these would leave as large a gap as they fill.
     """
-    closable = [i for i in torch.argsort(scores).tolist() if opened[i] and not always[i]]
-    closable.sort(key=lambda each: widths.stands_alone[each])
+    line = [i for i in torch.argsort(scores).tolist() if opened[i] and closable[i]]
+    line.sort(key=lambda each: widths.stands_alone[each])
     opened = opened.clone()
     opened[gate] = True
-    fewest, enough = -1, len(closable)
+    fewest, enough = -1, len(line) + 1
     while enough - fewest > 1:
         middle = (fewest + enough) // 2
         trial = opened.clone()
-        trial[closable[:middle]] = False
+        trial[line[:middle]] = False
         if fits(trial):
             enough = middle
         else:
             fewest = middle
-    opened[closable[:enough]] = False
+    if enough > len(line):
+        return None
+    opened[line[:enough]] = False
     return opened
+
+
+def _small_steps(opened: Tensor, widths: _Widths, cost_of: Callable[[Tensor], int], most: float) -> Tensor:
+    """Gates of widths of which one step costs at most so much, (gates,) bool.
+
+    Where a channel is let in and the lowest scores are channels again, what closes for it must come from elsewhere.
+    """
+    whole, small = cost_of(opened), torch.zeros_like(opened)
+    for best_first in widths.several():
+        still_open = best_first[opened[best_first]]
+        if len(still_open) == 0:
+            continue
+        trial = opened.clone()
+        trial[still_open[-max(1, widths.round_to) :]] = False
+        if 0 < whole - cost_of(trial) <= most:
+            small[best_first] = True
+    return small
 
 
 def smallest_cost(anatomy: EncoderAnatomy, groups: Sequence[GateGroup], budget: Budget) -> int:
@@ -211,6 +236,11 @@ class _Widths:
             if must_stay:
                 opened[best_first[: self.round_to]] = True
         return opened
+
+    def several(self) -> Iterator[Tensor]:
+        """The gates of each width that has several, best first."""
+        for _, best_first in self._units:
+            yield best_first
 
     def rounded(self, opened: Tensor) -> Tensor:
         """Every width at the nearest multiple, or at its full size; monotone in `opened`."""
