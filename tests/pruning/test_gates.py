@@ -185,8 +185,8 @@ def test_final_masks_come_within_half_a_percent_where_whole_blocks_are_last_in_l
 def test_final_masks_come_within_half_a_percent_where_channels_are_last_in_line(
     seed: int, teacher: Path
 ) -> None:
-    # In MACs one channel is more than half a percent of this encoder, and only feed-forward dimensions are less: they have
-    # to make way, although channels have lower scores.
+    # In MACs one channel is more than half a percent of this encoder, and only feed-forward dimensions are less: they
+    # have to make way, although channels have lower scores.
     anatomy = load_model(teacher).encoder.anatomy
     groups = gate_groups(anatomy, {"conv", "head", "intermediate"})
     scores = torch.rand(groups[-1].stop, generator=torch.Generator().manual_seed(seed))
