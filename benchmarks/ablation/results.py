@@ -95,8 +95,6 @@ def _result(run: RunRecord, scores: ScoreSet | None) -> Result:
     if run.after_prune is None or run.after_finish is None:
         raise SlimvoxError(f"{run.directory} measured no distance; give run.py audio that is held out")
     assert run.anatomy is not None and run.dense is not None  # it is finished
-    metrics = {} if scores is None else metric_means(scores.results)
-    mini = None if scores is None else scores.overall.get("mini")
     return Result(
         directory=run.directory,
         seed=run.directory.name,
@@ -105,6 +103,6 @@ def _result(run: RunRecord, scores: ScoreSet | None) -> Result:
         cosine=run.after_finish.cosine,
         parameters=parameters(run.anatomy) / parameters(run.dense),
         macs=macs(run.anatomy) / macs(run.dense),
-        scores=metrics,
-        mini=mini,
+        scores={} if scores is None else metric_means(scores.results),
+        mini=None if scores is None else scores.overall.get("mini"),
     )

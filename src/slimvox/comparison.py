@@ -17,7 +17,7 @@ from slimvox.checkpoint import LoadedModel, load_model
 from slimvox.checkpoint.directory import is_slimvox_directory
 from slimvox.checkpoint.resolve import EMBEDDED
 from slimvox.checkpoint.transformers_reader import read_json
-from slimvox.devices import Device, check_device
+from slimvox.devices import Device, find_device
 from slimvox.distance import StateDistances, hidden_state_distances
 from slimvox.errors import SlimvoxError
 
@@ -85,8 +85,7 @@ def compare(
         raise SlimvoxError("no audio given: name files, folders, lists or manifests after the model")
     if seconds is not None and not seconds > 0:
         raise SlimvoxError(f"`seconds` must be positive, but is {seconds:g} instead")
-    check_device(device)
-    where = "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
+    where = find_device(device)
     student = load_model(model)
     dense = load_model(_teacher_of(student) if teacher is None else teacher)
     _check_alike(student, dense)

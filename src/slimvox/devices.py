@@ -22,3 +22,16 @@ def check_device(device: str) -> None:
         raise SlimvoxError(
             f"`device` is {device}, but this machine (or this build of torch) has none; try `auto`"
         )
+
+
+def find_device(device: str) -> torch.device:
+    """The device of a name; of `auto`, a GPU where there is one.
+
+    Raises:
+        SlimvoxError: if the name is unknown, or this machine has no such device.
+    """
+    check_device(device)
+    if device != "auto":
+        return torch.device(device)
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return torch.device(next(name for name, is_there in there.items() if is_there))

@@ -24,7 +24,7 @@ from slimvox.audio import SAMPLE_RATE_HZ, SkipCounter, UnreadableAudioError, fin
 from slimvox.audio.sources import AudioSource
 from slimvox.checkpoint import load
 from slimvox.chunks import Chunk, ChunkPlan, FloatArray, cut_chunks, plan_chunks
-from slimvox.devices import Device, check_device
+from slimvox.devices import Device, find_device
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
 from slimvox.features_file import DTYPES, FORMATS, FeatureDtype, FeatureFormat, RawArray, write_features
@@ -112,7 +112,7 @@ def encode_files(
 
     encoder = model if isinstance(model, SpeechEncoder) else load(model)
     home = next(encoder.parameters()).device
-    where = home if isinstance(model, SpeechEncoder) and device == "auto" else _torch_device(device)
+    where = home if isinstance(model, SpeechEncoder) and device == "auto" else find_device(device)
     writer = _Writer(
         encoder=encoder,
         device=where,
@@ -305,14 +305,6 @@ class _Counted(Iterator[FloatArray]):
         block = next(self._blocks)
         self.samples += len(block)
         return block
-
-
-def _torch_device(device: str) -> torch.device:
-    check_device(device)
-    if device != "auto":
-        return torch.device(device)
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    return torch.device(next(name for name, is_there in there.items() if is_there))
 
 
 def _unwritable(out: Path, error: OSError) -> SlimvoxError:
