@@ -30,6 +30,8 @@ INTENT_SLOTS = ("numberOfShots", "roast", "coffeeDrink")
 SPARE_SECONDS = 0.15
 """Kept before and after the speech of a clip."""
 FOLDS = 5
+QUERIES_PER_WORD, DOCUMENT_CLIPS_PER_WORD = 10, 20
+"""Per split. With 3 queries, the choice of the hidden state on dev was left to chance."""
 LABELS_OF_SPLITS = {"train": "train", "val": "dev", "test": "test"}
 Row = dict[str, str]
 
@@ -179,7 +181,7 @@ def conversations(data: Path, rows: list[Row]) -> None:
     _write("sd", table)
 
 
-def searches(data: Path, rows: list[Row], *, queries_each: int = 10, clips_each: int = 20) -> None:
+def searches(data: Path, rows: list[Row]) -> None:
     """QbE: spoken keywords to be found in documents of two words by other speakers; dev and test have their own.
 
     Each clip is in one document, so that a term is in a tenth of them: with terms in many documents nearly all that
@@ -188,8 +190,6 @@ def searches(data: Path, rows: list[Row], *, queries_each: int = 10, clips_each:
     Args:
         data: where the sets are.
         rows: of the Arabic commands.
-        queries_each: queries per word and split. With 3 for dev, the choice of the hidden state was left to chance.
-        clips_each: clips in documents, per word and split.
     """
     draw, table = random.Random(8), []
     terms = sorted({row["keyword"] for row in rows})
@@ -199,7 +199,7 @@ def searches(data: Path, rows: list[Row], *, queries_each: int = 10, clips_each:
         people = sorted({row["speaker"] for group in own.values() for row in group})
         asking = set(people[: len(people) // 2])
         for term in terms:
-            for row in draw.sample([r for r in own[(term,)] if r["speaker"] in asking], queries_each):
+            for row in draw.sample([r for r in own[(term,)] if r["speaker"] in asking], QUERIES_PER_WORD):
                 begin, end = speech_bounds(read_audio(data / _path("arabic", row)))
                 table.append(
                     {
@@ -215,7 +215,9 @@ def searches(data: Path, rows: list[Row], *, queries_each: int = 10, clips_each:
         clips = [
             row
             for term in terms
-            for row in draw.sample([r for r in own[(term,)] if r["speaker"] not in asking], clips_each)
+            for row in draw.sample(
+                [r for r in own[(term,)] if r["speaker"] not in asking], DOCUMENT_CLIPS_PER_WORD
+            )
         ]
         for number, pair in enumerate(_pairs(clips, draw)):
             table.append(

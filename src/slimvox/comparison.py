@@ -14,9 +14,7 @@ from torch import Tensor
 from slimvox.anatomy import SAMPLE_RATE_HZ
 from slimvox.audio import AudioClip, SkipCounter, UnreadableAudioError, find_audio, read_audio, scan_audio
 from slimvox.checkpoint import LoadedModel, load_model
-from slimvox.checkpoint.directory import is_slimvox_directory
 from slimvox.checkpoint.resolve import EMBEDDED
-from slimvox.checkpoint.transformers_reader import read_json
 from slimvox.devices import Device, find_device
 from slimvox.distance import StateDistances, hidden_state_distances
 from slimvox.errors import SlimvoxError
@@ -154,13 +152,9 @@ class _Waveforms:
 
 def _teacher_of(model: LoadedModel) -> str:
     """The teacher that a slimvox directory names, where that tells what to load."""
-    named = None
-    if is_slimvox_directory(model.directory):
-        teacher = read_json(model.directory / "config.json").get("teacher")
-        named = teacher.get("name") if isinstance(teacher, dict) else None
-    if not named:
+    if model.teacher is None or not model.teacher["name"]:
         raise SlimvoxError(f"{model.name} does not say what it was pruned from; name it with --teacher")
-    name = str(named)
+    name = str(model.teacher["name"])
     # Of a local path the directory keeps the last part only; a hub id has an owner.
     if name != EMBEDDED and "/" not in name and not Path(name).is_dir():
         raise SlimvoxError(

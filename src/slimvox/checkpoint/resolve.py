@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.checkpoint.directory import is_slimvox_directory, read_anatomies, read_slimvox_directory
-from slimvox.checkpoint.transformers_reader import read_transformers_anatomy, read_transformers_directory
+from slimvox.checkpoint.transformers_reader import (
+    read_json,
+    read_transformers_anatomy,
+    read_transformers_directory,
+)
 from slimvox.embedded import teacher_directory
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
@@ -39,6 +44,16 @@ class LoadedModel:
     def public_name(self) -> str:
         """What a model card may call it: a hub id or `embedded` as it is, of a local path the last part only."""
         return Path(self.name).name if Path(self.name).is_dir() else self.name
+
+    @property
+    def teacher(self) -> dict[str, Any] | None:
+        """What a directory that slimvox wrote says of the teacher, with at least `name` (None where it says nothing);
+        None for models that slimvox did not prune.
+        """
+        if not is_slimvox_directory(self.directory):
+            return None
+        teacher = read_json(self.directory / "config.json").get("teacher")
+        return teacher if isinstance(teacher, dict) and "name" in teacher else {"name": None}
 
 
 def load_model(model: str | Path, *, revision: str | None = None) -> LoadedModel:

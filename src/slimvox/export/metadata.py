@@ -6,9 +6,7 @@ import json
 
 import slimvox
 from slimvox.anatomy import SAMPLE_RATE_HZ
-from slimvox.checkpoint.directory import is_slimvox_directory
 from slimvox.checkpoint.resolve import LoadedModel
-from slimvox.checkpoint.transformers_reader import read_json
 from slimvox.export.reference import Reference
 
 
@@ -45,9 +43,6 @@ def metadata(model: LoadedModel, reference: Reference, *, int8: bool) -> dict[st
 
 def _teacher(model: LoadedModel) -> str:
     """What it was pruned from; itself if it was not pruned."""
-    if is_slimvox_directory(model.directory):
-        teacher = read_json(model.directory / "config.json").get("teacher")
-        if isinstance(teacher, dict):
-            teacher = teacher.get("name")
-        return str(teacher) if teacher else "unknown"
-    return model.public_name
+    if model.teacher is None:
+        return model.public_name
+    return str(model.teacher["name"] or "unknown")

@@ -9,7 +9,6 @@ from typing import Any
 
 from slimvox.budget import Budget, SparsitySchedule
 from slimvox.checkpoint import LoadedModel, load_model, write_slimvox_directory
-from slimvox.checkpoint.directory import is_slimvox_directory
 from slimvox.checkpoint.model_card import Provenance, licence_of, model_card
 from slimvox.checkpoint.transformers_reader import read_json
 from slimvox.cost import macs, parameters
@@ -164,9 +163,8 @@ def read_result(settings: RunSettings) -> PruneResult:
 def _teacher(model: LoadedModel) -> dict[str, Any]:
     """Name and licence of the teacher and, if slimvox pruned it, of its teacher in turn."""
     teacher: dict[str, Any] = {"name": model.public_name, "licence": licence_of(model.directory)}
-    if is_slimvox_directory(model.directory):
-        earlier = read_json(model.directory / "config.json").get("teacher")
-        teacher["teacher"] = earlier if isinstance(earlier, dict) else {"name": None}
+    if model.teacher is not None:
+        teacher["teacher"] = model.teacher
     return teacher
 
 
