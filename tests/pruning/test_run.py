@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import slimvox
 from interruptions import interrupt_after, kill_when
 from slimvox.kept_indices import KeptIndices
-from slimvox.pruning import CONTROLS, run_directory, stage
+from slimvox.pruning import CONTROLS, run_directory, stage, student
 from slimvox.pruning.interrupts import RunInterrupted
 from slimvox.recipe import shipped_recipes
 
@@ -128,6 +132,52 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert [path.name for path in (out / "run").glob("checkpoint*")] == ["checkpoint.pt"]
     run(teacher, speech, out)
     assert weights_hash(out) == weights_hash(finished)
+
+
+@contextlib.contextmanager
+def spoiled_losses(is_spoiled: Callable[[int], bool]) -> Iterator[list[Tensor]]:
+    """Losses of a run's n-th steps that are NaN; yields the weights that each step began with, flat."""
+    forward, begun_with = student.Student.forward, []
+
+    def spoiling(self: student.Student, *arguments: Any, **options: Any) -> dict[str, Tensor]:
+        begun_with.append(torch.cat([parameter.detach().flatten() for parameter in self.parameters()]))
+        losses = forward(self, *arguments, **options)
+        return {**losses, "loss": losses["loss"] * math.nan} if is_spoiled(len(begun_with)) else losses
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(student.Student, "forward", spoiling)
+        yield begun_with
+
+
+def test_a_step_without_a_finite_gradient_changes_nothing(
+    teacher: Path, speech: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    with spoiled_losses(lambda step: step in (3, 8)) as begun_with:
+        run(teacher, speech, out)
+    assert torch.equal(begun_with[2], begun_with[3]) and torch.equal(begun_with[7], begun_with[8])
+    assert not torch.equal(begun_with[1], begun_with[2]) and not torch.equal(begun_with[3], begun_with[4])
+    assert [record.getMessage() for record in caplog.records if record.name == stage.__name__] == [
+        "Skipped step 3 of stage prune: its gradient is not finite.",
+        "Skipped step 2 of stage finish: its gradient is not finite.",
+    ]
+    records = [json.loads(line) for line in (out / "run" / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [1, 2, 4, 5, 6, 1, 3, 4, 5]
+    assert all(math.isfinite(record["loss"]) for record in records)
+
+
+def test_a_run_whose_gradients_stay_bad_stops_with_a_good_checkpoint(
+    teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "SKIPS_IN_A_ROW", 3)
+    out = tmp_path / "out"
+    bad = "3 steps in a row were not finite, up to step 5 of stage prune; start again with a lower learning rate"
+    with spoiled_losses(lambda step: step >= 3), pytest.raises(slimvox.SlimvoxError, match=bad):
+        run(teacher, speech, out, checkpoint_seconds=0)
+    state = torch.load(out / "run" / "checkpoint.pt", weights_only=True)["student"]
+    assert all(torch.isfinite(values).all() for values in state.values())
+    run(teacher, speech, out)
+    assert slimvox.load(out)(torch.randn(1, 8000)).hidden_states[-1].isfinite().all()
 
 
 def test_a_finished_or_foreign_directory_is_left_alone(

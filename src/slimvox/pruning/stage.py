@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -28,6 +29,9 @@ NOISE_STREAM = 0x51_1A
 """Keeps the gates' noise apart from other uses of the run's seed."""
 GATE_HISTOGRAMS = 50
 """About how many times stage 1 logs the distribution of its gates."""
+SKIPS_IN_A_ROW = 20
+"""Steps without a finite gradient, one after the other, at which a stage gives up."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -62,6 +66,7 @@ class Stage:
             # bfloat16 where the run trusts it: where it is not fast, the run has float32.
             matrix_dtype=torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32,
         )
+        self._skipped_in_a_row = 0
         self._wrapped: nn.Module = self.accelerator.prepare(self.student)
         for name, optimiser in self.optimisers.items():
             self.optimisers[name] = self.accelerator.prepare(optimiser)
@@ -95,6 +100,8 @@ class Stage:
     ) -> None:
         """Train from where it stands to the end.
 
+        A step whose gradient is not finite changes nothing and is not logged.
+
         Args:
             batches: from this stage's current step on.
             progress: told of every step.
@@ -106,7 +113,7 @@ class Stage:
 
         Raises:
             RunInterrupted: on Ctrl-C, after a checkpoint.
-            SlimvoxError: if the loss is no longer finite.
+            SlimvoxError: if the gradients of many steps in a row are not finite.
         """
         saved = time.monotonic()
         histogram_every = log_every * max(1, self.settings.steps // (GATE_HISTOGRAMS * log_every))
@@ -116,10 +123,12 @@ class Stage:
                 values = self._train_step(batch.waveforms)
                 self.step += 1
                 progress.advance(self.step, batch.seconds * self.accelerator.num_processes, values)
-                if self.step % log_every == 0 or self.step == self.settings.steps:
+                due = self.step % log_every == 0 or self.step == self.settings.steps
+                if due and not self._skipped_in_a_row:
                     record: dict[str, object] = {"stage": self.name, "step": self.step, **values}
-                    due = self.step % histogram_every == 0 or self.step in (1, self.settings.steps)
-                    if self.student.gates is not None and due:
+                    if self.student.gates is not None and (
+                        self.step % histogram_every == 0 or self.step in (1, self.settings.steps)
+                    ):
                         record["gates"] = gate_histograms(self.student.gates)
                     log.write({**record, "audio_seconds_per_second": round(progress.audio_rate, 2)})
                     if self.accelerator.trackers:
@@ -150,17 +159,14 @@ class Stage:
         with self.accelerator.autocast():
             losses = self._wrapped(waveforms, wanted, target_sparsity=target, forced=forced, generator=noise)
         self.accelerator.backward(losses["loss"])
-        norm = self.accelerator.clip_grad_norm_(self.student.weights(), self.settings.gradient_clip)
+        norm = float(self.accelerator.clip_grad_norm_(self.student.weights(), self.settings.gradient_clip))
+        self._count_skips(norm, rate)
         for optimiser in self.optimisers.values():
-            optimiser.step()
+            if not self._skipped_in_a_row:
+                optimiser.step()
             optimiser.zero_grad()
         values = {name: float(loss.detach()) for name, loss in losses.items()}
-        if not math.isfinite(values["loss"]):
-            raise SlimvoxError(
-                f"the loss became {values['loss']} at step {self.step + 1} of stage {self.name};"
-                f" lower the learning rate, such as `--set {self.name}.learning_rate={rate / 4:.1e}`"
-            )
-        values.update(gradient_norm=float(norm), learning_rate=rate)
+        values.update(gradient_norm=norm, learning_rate=rate)
         if self.student.lagrangian is not None:
             lagrangian = self.student.lagrangian
             values.update(
@@ -169,3 +175,21 @@ class Stage:
                 lambda2=float(lagrangian.quadratic.detach()),
             )
         return values
+
+    def _count_skips(self, norm: float, rate: float) -> None:
+        """One bad batch must not end, or spoil, a run of days; a stage that does not come back must.
+
+        Gradients are the same in all processes, so all of them skip the same steps.
+        """
+        if math.isfinite(norm):
+            self._skipped_in_a_row = 0
+            return
+        self._skipped_in_a_row += 1
+        where = f"step {self.step + 1} of stage {self.name}"
+        if self._skipped_in_a_row >= SKIPS_IN_A_ROW:
+            raise SlimvoxError(
+                f"the gradients of {SKIPS_IN_A_ROW} steps in a row were not finite, up to {where}; start again with a"
+                f" lower learning rate, such as `--set {self.name}.learning_rate={rate / 4:.1e}`, or with `--precision"
+                " float32`"
+            )
+        logger.warning("Skipped %s: its gradient is not finite.", where)

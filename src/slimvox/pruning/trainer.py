@@ -80,7 +80,7 @@ class Trainer:
 
         Raises:
             RunInterrupted: on Ctrl-C, after a checkpoint.
-            SlimvoxError: if the loss is no longer finite, or the disk full.
+            SlimvoxError: if the gradients are no longer finite, or the disk is full.
         """
         recipe, out = settings.recipe, settings.out
         stage_settings = recipe.prune if name == "prune" else recipe.finish
