@@ -12,7 +12,17 @@ import torch
 from torch import Tensor
 
 from slimvox.anatomy import SAMPLE_RATE_HZ
-from slimvox.audio import AudioClip, SkipCounter, UnreadableAudioError, find_audio, read_audio, scan_audio
+from slimvox.audio import (
+    AudioClip,
+    AudioInput,
+    SkipCounter,
+    UnreadableAudioError,
+    as_sources,
+    find_audio,
+    read_audio,
+    scan_audio,
+    source_name,
+)
 from slimvox.checkpoint import LoadedModel, load_model
 from slimvox.checkpoint.resolve import EMBEDDED
 from slimvox.devices import Device, find_device
@@ -51,7 +61,7 @@ class Comparison:
 
 def compare(
     model: str | Path,
-    audio: str | Path | Sequence[str | Path],
+    audio: AudioInput | Sequence[AudioInput],
     *,
     teacher: str | Path | None = None,
     seconds: float | None = 300.0,
@@ -66,7 +76,8 @@ def compare(
 
     Args:
         model: what `slimvox.load` takes; such as the directory of a run.
-        audio: files, folders, lists or manifests, as `slimvox.audio.find_audio` takes them. Each is a source.
+        audio: files, folders, lists, manifests or data sets, as `slimvox.audio.find_audio` takes them. Each is a
+            source.
         teacher: what to compare with; by default what the directory of `model` names as its teacher.
         seconds: audio of each source to measure on, clips drawn at random; None for all of it. Of clips longer than
             30 s the beginning is taken.
@@ -78,9 +89,11 @@ def compare(
         SlimvoxError: for a model, teacher or audio that is not there or of no use, and two encoders whose hidden
             states differ in number, width or rate.
     """
-    sources = [audio] if isinstance(audio, (str, Path)) else list(audio)
+    sources = as_sources(audio)
     if not sources:
-        raise SlimvoxError("no audio given: name files, folders, lists or manifests after the model")
+        raise SlimvoxError(
+            "no audio given: name files, folders, lists, manifests or data sets after the model"
+        )
     if seconds is not None and not seconds > 0:
         raise SlimvoxError(f"`seconds` must be positive, but is {seconds:g} instead")
     where = find_device(device)
@@ -92,13 +105,13 @@ def compare(
     compared = []
     for source in sources:
         if on_progress is not None:
-            on_progress(str(source))
+            on_progress(_name(source))
         compared.append(_compare(student, dense, source, seconds, seed))
     return Comparison(model=student.name, teacher=dense.name, sources=tuple(compared))
 
 
 def _compare(
-    student: LoadedModel, dense: LoadedModel, source: str | Path, seconds: float | None, seed: int
+    student: LoadedModel, dense: LoadedModel, source: AudioInput, seconds: float | None, seed: int
 ) -> SourceComparison:
     shortest = max(each.encoder.anatomy.receptive_field for each in (student, dense))
     scan = scan_audio(find_audio([source]), min_seconds=shortest / SAMPLE_RATE_HZ)
@@ -108,10 +121,15 @@ def _compare(
     waveforms = _Waveforms(list(_drawn(scan.clips, seconds, seed)), shortest, skips)
     distances = hidden_state_distances(dense.encoder, student.encoder, waveforms)
     if distances is None:
-        raise SlimvoxError(f"{source}: none of the audio can be used: {skips.summary()}")
+        raise SlimvoxError(f"{_name(source)}: none of the audio can be used: {skips.summary()}")
     return SourceComparison(
-        source=str(source), clips=waveforms.used, distances=distances, skipped=skips.counts
+        source=_name(source), clips=waveforms.used, distances=distances, skipped=skips.counts
     )
+
+
+def _name(source: AudioInput) -> str:
+    """Paths as they were given: the last part of two may be the same."""
+    return str(source) if isinstance(source, (str, Path)) else source_name(source)
 
 
 def _drawn(clips: Sequence[AudioClip], seconds: float | None, seed: int) -> Iterator[AudioClip]:

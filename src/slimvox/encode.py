@@ -20,7 +20,15 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from slimvox.audio import SAMPLE_RATE_HZ, SkipCounter, UnreadableAudioError, find_audio, iter_audio_blocks
+from slimvox.audio import (
+    SAMPLE_RATE_HZ,
+    AudioInput,
+    SkipCounter,
+    UnreadableAudioError,
+    as_sources,
+    find_audio,
+    iter_audio_blocks,
+)
 from slimvox.audio.sources import AudioSource
 from slimvox.checkpoint import load
 from slimvox.chunks import Chunk, ChunkPlan, FloatArray, cut_chunks, plan_chunks
@@ -52,7 +60,7 @@ class EncodeResult:
 
 def encode_files(
     model: str | Path | SpeechEncoder,
-    audio: str | Path | Sequence[str | Path],
+    audio: AudioInput | Sequence[AudioInput],
     out: str | Path,
     *,
     format: FeatureFormat = "npz",
@@ -81,7 +89,7 @@ def encode_files(
 
     Args:
         model: an encoder, or what `slimvox.load` takes.
-        audio: files, folders, lists or manifests, as `slimvox.audio.find_audio` takes them.
+        audio: files, folders, lists, manifests or data sets, as `slimvox.audio.find_audio` takes them.
         out: directory; made if it is not there.
         format: `npz` or `safetensors`.
         layers: `all`, numbers such as (0, 6, 12), or `"0,6,12"`.
@@ -106,7 +114,7 @@ def encode_files(
         raise SlimvoxError(f"`dtype` must be one of {', '.join(DTYPES)}, but is {dtype!r} instead")
     if os.path.exists(out) and not os.path.isdir(out):
         raise SlimvoxError(f"`--out` must be a directory, but {out} is a file")
-    sources = [audio] if isinstance(audio, (str, os.PathLike)) else list(audio)
+    sources = as_sources(audio)
     found = find_audio(sources)
     targets = [out / name for name in output_names(found, sources, suffix=f".{format}")]
 
@@ -176,7 +184,7 @@ def parse_layers(layers: str | Sequence[int], count: int) -> tuple[int, ...]:
     return tuple(sorted(set(layers)))
 
 
-def output_names(found: Sequence[AudioSource], sources: Sequence[str | Path], *, suffix: str) -> list[Path]:
+def output_names(found: Sequence[AudioSource], sources: Sequence[AudioInput], *, suffix: str) -> list[Path]:
     """Give each stretch of audio the relative path of its output; all are different.
 
     Args:
@@ -188,7 +196,8 @@ def output_names(found: Sequence[AudioSource], sources: Sequence[str | Path], *,
         SlimvoxError: if the audio has no common folder (two drives on Windows).
     """
     paths = [Path(os.path.abspath(source.path)) for source in found]
-    absolute = [os.path.abspath(Path(source).expanduser()) for source in sources]
+    named = [source for source in sources if isinstance(source, (str, os.PathLike))]
+    absolute = [os.path.abspath(Path(source).expanduser()) for source in named]
     folders = {path for path in absolute if os.path.isdir(path)}
     parents = {str(path.parent) for path in paths}
     parents = {

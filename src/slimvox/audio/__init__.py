@@ -11,7 +11,7 @@ from slimvox.audio.decode import (
     iter_audio_blocks,
     read_audio,
 )
-from slimvox.audio.find import find_audio
+from slimvox.audio.find import AudioInput, as_sources, find_audio, source_name
 from slimvox.audio.loader import AudioBatch, AudioBatches
 from slimvox.audio.scan import AudioClip, AudioScan, scan_audio
 from slimvox.audio.skips import SkipCounter, SkippedFile
@@ -23,6 +23,7 @@ __all__ = [
     "AudioBatch",
     "AudioBatches",
     "AudioClip",
+    "AudioInput",
     "AudioScan",
     "AudioSource",
     "BatchPlan",
@@ -31,8 +32,10 @@ __all__ = [
     "SkipReason",
     "SkippedFile",
     "UnreadableAudioError",
+    "as_sources",
     "find_audio",
     "iter_audio_blocks",
     "read_audio",
     "scan_audio",
+    "source_name",
 ]

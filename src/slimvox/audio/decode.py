@@ -16,6 +16,7 @@ import soundfile
 import soxr
 
 from slimvox.anatomy import SAMPLE_RATE_HZ
+from slimvox.audio.sources import AudioFile
 from slimvox.errors import SlimvoxError
 
 FloatArray = npt.NDArray[np.float32]
@@ -30,18 +31,18 @@ _LIBRARY_ERRORS = (RuntimeError, OSError, ValueError, TypeError)
 class UnreadableAudioError(SlimvoxError):
     """An audio file that gives no samples."""
 
-    def __init__(self, path: Path, reason: SkipReason, detail: str) -> None:
+    def __init__(self, path: AudioFile, reason: SkipReason, detail: str) -> None:
         super().__init__(f"`{path}` cannot be read as audio: {detail}.")
         self.path = path
         self.reason = reason
         self.detail = detail
 
-    def __reduce__(self) -> tuple[type[UnreadableAudioError], tuple[Path, SkipReason, str]]:
+    def __reduce__(self) -> tuple[type[UnreadableAudioError], tuple[AudioFile, SkipReason, str]]:
         return type(self), (self.path, self.reason, self.detail)
 
 
 def read_audio(
-    path: str | Path,
+    path: str | AudioFile,
     *,
     sample_rate_hz: int = SAMPLE_RATE_HZ,
     offset_seconds: float = 0.0,
@@ -59,12 +60,12 @@ def read_audio(
         UnreadableAudioError: the file is missing, empty, not audio, damaged, or holds samples that are not
             finite.
     """
-    blocks = list(_resampled(Path(path), sample_rate_hz, offset_seconds, seconds))
+    blocks = list(_resampled(_file(path), sample_rate_hz, offset_seconds, seconds))
     return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
 
 
 def iter_audio_blocks(
-    path: str | Path,
+    path: str | AudioFile,
     *,
     block_seconds: float,
     sample_rate_hz: int = SAMPLE_RATE_HZ,
@@ -84,10 +85,10 @@ def iter_audio_blocks(
     block_samples = round(block_seconds * sample_rate_hz)
     if block_samples < 1:
         raise SlimvoxError(f"`block_seconds` must be at least one sample, but is {block_seconds} instead.")
-    return _rechunked(_resampled(Path(path), sample_rate_hz, offset_seconds, seconds), block_samples)
+    return _rechunked(_resampled(_file(path), sample_rate_hz, offset_seconds, seconds), block_samples)
 
 
-def measure_seconds(path: Path) -> float:
+def measure_seconds(path: AudioFile) -> float:
     """Read the duration of a file from its header; a stream whose header does not say is decoded to its end.
 
     Raises:
@@ -99,6 +100,10 @@ def measure_seconds(path: Path) -> float:
         if frames >= 1 << 62:
             frames = sum(len(block) for block in _mono_blocks(file, path, None))
         return frames / float(file.samplerate)
+
+
+def _file(path: str | AudioFile) -> AudioFile:
+    return Path(path) if isinstance(path, str) else path
 
 
 def _rechunked(blocks: Iterator[FloatArray], size: int) -> Iterator[FloatArray]:
@@ -118,7 +123,7 @@ def _rechunked(blocks: Iterator[FloatArray], size: int) -> Iterator[FloatArray]:
 
 
 def _resampled(
-    path: Path, rate_hz: int, offset_seconds: float, seconds: float | None
+    path: AudioFile, rate_hz: int, offset_seconds: float, seconds: float | None
 ) -> Iterator[FloatArray]:
     with _opened(path) as file:
         source_hz = int(file.samplerate)
@@ -134,17 +139,17 @@ def _resampled(
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+def _opened(path: AudioFile) -> Iterator[soundfile.SoundFile]:
     """Open a file; every error of the libraries inside the block becomes an `UnreadableAudioError`."""
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(path if isinstance(path, Path) else path.open()) as file:
             yield file
     except _LIBRARY_ERRORS as error:
         raise _explained(path, error) from error
 
 
 def _mono_blocks(
-    file: soundfile.SoundFile, path: Path, frames: int | None, *, skip: int = 0
+    file: soundfile.SoundFile, path: AudioFile, frames: int | None, *, skip: int = 0
 ) -> Iterator[FloatArray]:
     """Read the mean of the channels: `skip` frames left out, then `frames` of them or to the end."""
     if skip > 0:
@@ -174,14 +179,25 @@ def _mono_blocks(
             frames -= len(mono)
 
 
-def _explained(path: Path, error: Exception) -> UnreadableAudioError:
+def _explained(path: AudioFile, error: Exception) -> UnreadableAudioError:
+    reason, detail = _wrong_with_file(path) if isinstance(path, Path) else _wrong_with_row(error)
+    if not detail:
+        detail = str(getattr(error, "error_string", "") or error).strip().rstrip(".") or "the decoder gave up"
+    return UnreadableAudioError(path, reason, detail)
+
+
+def _wrong_with_file(path: Path) -> tuple[SkipReason, str]:
+    """What is wrong with a file, whatever is in it; no words where it is the content."""
     if not os.path.exists(path):
-        return UnreadableAudioError(path, "missing", "it does not exist")
+        return "missing", "it does not exist"
     if not os.path.isfile(path):
-        return UnreadableAudioError(path, "unreadable", "it is not a file")
+        return "unreadable", "it is not a file"
     if os.path.getsize(path) == 0:
-        return UnreadableAudioError(path, "empty", "it has 0 bytes")
+        return "empty", "it has 0 bytes"
     if not os.access(path, os.R_OK):
-        return UnreadableAudioError(path, "unreadable", "permission denied")
-    detail = str(getattr(error, "error_string", "") or error).strip().rstrip(".") or "the decoder gave up"
-    return UnreadableAudioError(path, "unreadable", detail)
+        return "unreadable", "permission denied"
+    return "unreadable", ""
+
+
+def _wrong_with_row(error: Exception) -> tuple[SkipReason, str]:
+    return ("empty" if isinstance(error, FileNotFoundError) else "unreadable"), ""

@@ -1,4 +1,4 @@
-"""From what a user names (files, folders, lists, manifests) to the audio that it means."""
+"""From what a user names (files, folders, lists, manifests, data sets) to the audio that it means."""
 
 # os.path answers False where Path methods raise (a folder without permission, an overlong name), and walking
 # a million files with it is several times as fast.
@@ -9,43 +9,88 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
+from slimvox.audio.huggingface_datasets import (
+    HUB_PREFIX,
+    PARQUET_EXTENSION,
+    HuggingFaceDataset,
+    dataset_name,
+    is_dataset,
+    is_saved_dataset,
+    read_dataset,
+    read_hub_dataset,
+    read_parquet,
+    read_saved_dataset,
+)
 from slimvox.audio.manifests import MANIFEST_EXTENSIONS, read_manifest
 from slimvox.audio.sources import AUDIO_EXTENSIONS, AudioSource, read_text
 from slimvox.errors import SlimvoxError
 
 logger = logging.getLogger("slimvox.audio")
 
+AudioInput: TypeAlias = str | Path | HuggingFaceDataset
+"""What a user may give as a source of audio."""
 LIST_EXTENSIONS = (".txt", ".lst")
 
 
-def find_audio(sources: Sequence[str | Path]) -> list[AudioSource]:
+def as_sources(audio: AudioInput | Sequence[AudioInput]) -> list[AudioInput]:
+    """One source, or several, as a list."""
+    if isinstance(audio, (str, os.PathLike)) or is_dataset(audio):
+        return [audio]  # type: ignore[list-item]
+    return list(audio)  # type: ignore[arg-type]
+
+
+def source_name(source: AudioInput) -> str:
+    """What a source may be called in public: of a path the last part only."""
+    if isinstance(source, (str, os.PathLike)):
+        return str(source) if _is_on_hub(source) else Path(source).name
+    return dataset_name(source)
+
+
+def find_audio(sources: Sequence[AudioInput]) -> list[AudioSource]:
     """List all audio that `sources` mean, in a fixed order, each stretch once.
 
     A source is an audio file, a folder (searched recursively, hidden files left out; a manifest in it is not
     read), a ``.txt`` or ``.lst`` list with one path a line (relative to the list's folder, ``#`` comments),
-    or a manifest (see `slimvox.audio.manifests.read_manifest`). Where two sources name the same start of the
-    same file, the first one counts. Files named by a list or manifest need not exist: scanning counts those
-    that do not.
+    a manifest (see `slimvox.audio.manifests.read_manifest`), or a Hugging Face data set: ``hf:NAME``,
+    ``hf:NAME:CONFIGURATION:SPLIT``, a folder that `save_to_disk` wrote, parquet files or a folder of them, or an
+    object of the package `datasets` (see `slimvox.audio.huggingface_datasets`). Where two sources name the same
+    start of the same file, the first one counts. Files named by a list or manifest need not exist: scanning counts
+    those that do not.
 
     Raises:
-        SlimvoxError: no source given, a source that does not exist or is of no known kind, a folder, list or
-            manifest with no audio in it, a manifest that cannot be understood.
+        SlimvoxError: no source given, a source that does not exist or is of no known kind, a folder, list,
+            manifest or data set with no audio in it, a manifest or data set that cannot be understood.
     """
-    if isinstance(sources, (str, os.PathLike)):
-        sources = [sources]
+    sources = as_sources(sources)
     if not sources:
-        raise SlimvoxError("No audio was given: name files, folders, lists or manifests.")
+        raise SlimvoxError("No audio was given: name files, folders, lists, manifests or data sets.")
     found: dict[tuple[str, float], AudioSource] = {}
+    objects = 0
     for source in sources:
-        for audio in _expand(Path(source).expanduser()):
+        if isinstance(source, (str, os.PathLike)):
+            listed = (
+                read_hub_dataset(str(source)) if _is_on_hub(source) else _expand(Path(source).expanduser())
+            )
+        else:
+            # Two objects may have one name, and are different data sets all the same.
+            objects += 1
+            listed = read_dataset(
+                source, Path(f"{dataset_name(source)}{f'-{objects}' if objects > 1 else ''}")
+            )
+        for audio in listed:
             found.setdefault((os.path.abspath(audio.path), audio.offset_seconds), audio)
     return list(found.values())
 
 
+def _is_on_hub(source: str | os.PathLike[str]) -> bool:
+    return str(source).startswith(HUB_PREFIX)
+
+
 def _expand(path: Path) -> list[AudioSource]:
     if os.path.isdir(path):
-        return _read_folder(path)
+        return read_saved_dataset(path) if is_saved_dataset(path) else _read_folder(path)
     if not os.path.exists(path):
         raise SlimvoxError(f"The audio path `{path}` does not exist.")
     extension = path.suffix.lower()
@@ -55,15 +100,19 @@ def _expand(path: Path) -> list[AudioSource]:
         return _read_list(path)
     if extension in MANIFEST_EXTENSIONS:
         return read_manifest(path)
+    if extension == PARQUET_EXTENSION:
+        return read_parquet([path], path)
     raise SlimvoxError(
-        f"`{path}` must be a folder, an audio file ({_join(AUDIO_EXTENSIONS)}), "
-        f"a list ({_join(LIST_EXTENSIONS)}) or a manifest ({_join(MANIFEST_EXTENSIONS)}), "
+        f"`{path}` must be a folder, an audio file ({_join(AUDIO_EXTENSIONS)}), a list ({_join(LIST_EXTENSIONS)}), "
+        f"a manifest ({_join(MANIFEST_EXTENSIONS)}) or a data set ({HUB_PREFIX}NAME, {PARQUET_EXTENSION}), "
         f"but ends in '{path.suffix}' instead."
     )
 
 
 def _read_folder(folder: Path) -> list[AudioSource]:
-    found = [AudioSource(path=Path(path)) for path in _walk(folder)]
+    found = [AudioSource(path=Path(path)) for path in _walk(folder, AUDIO_EXTENSIONS)]
+    if not found and (tables := [Path(path) for path in _walk(folder, (PARQUET_EXTENSION,))]):
+        return read_parquet(tables, folder)
     if not found:
         raise SlimvoxError(
             f"The folder `{folder}` holds no audio: "
@@ -72,8 +121,8 @@ def _read_folder(folder: Path) -> list[AudioSource]:
     return found
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    """Paths of the audio files below `folder`, sorted; each folder once, however many links lead to it."""
+def _walk(folder: Path, extensions: tuple[str, ...]) -> Iterator[str]:
+    """Paths of the files below `folder` that end so, sorted; each folder once, however many links lead to it."""
     seen: set[tuple[int, int]] = set()
 
     def is_new(directory: str) -> bool:
@@ -98,7 +147,7 @@ def _walk(folder: Path) -> Iterator[str]:
             if not name.startswith(".") and is_new(os.path.join(directory, name))
         ]
         for name in sorted(names):
-            if name.lower().endswith(AUDIO_EXTENSIONS) and not name.startswith("."):
+            if name.lower().endswith(extensions) and not name.startswith("."):
                 path = os.path.join(directory, name)
                 # A pipe or a device would block its reader; a dangling link is left for the scan to count.
                 if os.path.isfile(path) or os.path.islink(path):

@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from slimvox.audio.decode import UnreadableAudioError, measure_seconds
 from slimvox.audio.skips import SkipCounter, SkippedFile
-from slimvox.audio.sources import AudioSource
+from slimvox.audio.sources import AudioFile, AudioSource
 from slimvox.errors import SlimvoxError
 
 _SOURCES_PER_TASK = 64
@@ -25,7 +24,7 @@ _SECONDS_TOLERANCE = 1e-6
 class AudioClip:
     """A stretch of an audio file whose length is known."""
 
-    path: Path
+    path: AudioFile
     offset_seconds: float
     seconds: float
 
@@ -140,7 +139,7 @@ def _measured(
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _measure(path: Path) -> float | UnreadableAudioError:
+def _measure(path: AudioFile) -> float | UnreadableAudioError:
     try:
         return measure_seconds(path)
     except UnreadableAudioError as error:

@@ -6,9 +6,9 @@ import logging
 import threading
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 from slimvox.audio.decode import SkipReason
+from slimvox.audio.sources import AudioFile
 
 logger = logging.getLogger("slimvox.audio")
 
@@ -20,7 +20,7 @@ WARNINGS_PER_REASON = 50
 class SkippedFile:
     """One file that was left out."""
 
-    path: Path
+    path: AudioFile
     reason: SkipReason
     detail: str
 
@@ -30,10 +30,10 @@ class SkipCounter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._files: dict[tuple[Path, SkipReason], SkippedFile] = {}
+        self._files: dict[tuple[AudioFile, SkipReason], SkippedFile] = {}
         self._counts: Counter[str] = Counter()
 
-    def add(self, path: Path, reason: SkipReason, detail: str) -> None:
+    def add(self, path: AudioFile, reason: SkipReason, detail: str) -> None:
         """Count and log a file, unless it was already, for the same reason."""
         with self._lock:
             if (path, reason) in self._files:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from slimvox.audio.dataset_recording import DatasetRecording
 from slimvox.errors import SlimvoxError
 
 AUDIO_EXTENSIONS = (
@@ -14,11 +15,15 @@ AUDIO_EXTENSIONS = (
 """What is taken for audio in a folder: the formats that libsndfile decodes."""
 
 
+AudioFile = Path | DatasetRecording
+"""Where audio is: in a file of its own, or in a row of a data set."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioSource:
     """One stretch of one audio file, as named by the user; nothing about it was checked yet."""
 
-    path: Path
+    path: AudioFile
     offset_seconds: float = 0.0
     """Where in the file it starts."""
     seconds: float | None = None

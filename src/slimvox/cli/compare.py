@@ -31,7 +31,8 @@ class CompareCommand:
     model: tyro.conf.Positional[str]
     """A directory that `slimvox prune` wrote, or any other model; see --teacher."""
     audio: tyro.conf.Positional[tuple[str, ...]]
-    """Files, folders, lists (.txt) or manifests (.tsv, .csv, .jsonl) of audio."""
+    """Files, folders, lists (.txt) or manifests (.tsv, .csv, .jsonl) of audio, or Hugging Face data sets (hf:NAME,
+    hf:NAME:CONFIGURATION:SPLIT, .parquet, a folder that save_to_disk wrote)."""
     teacher: str | None = None
     """What to compare with; by default what MODEL names as its teacher."""
     seconds: float = 300.0

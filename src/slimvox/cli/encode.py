@@ -23,7 +23,8 @@ class EncodeCommand:
     model: tyro.conf.Positional[str]
     """`embedded`, a local directory, or a model id on the Hugging Face hub such as microsoft/wavlm-base-plus."""
     audio: tyro.conf.Positional[tuple[str, ...]]
-    """Files, folders, lists (.txt) or manifests (.tsv, .csv, .jsonl) of audio."""
+    """Files, folders, lists (.txt) or manifests (.tsv, .csv, .jsonl) of audio, or Hugging Face data sets (hf:NAME,
+    hf:NAME:CONFIGURATION:SPLIT, .parquet, a folder that save_to_disk wrote)."""
     out: Path
     """Directory for the files, which are named after the audio."""
     format: Literal["npz", "safetensors"] = "npz"
@@ -44,7 +45,9 @@ class EncodeCommand:
     def run(self, console: Console) -> None:
         """Run the command."""
         if not self.audio:
-            raise SlimvoxError("no audio given: name files, folders, lists or manifests after the model")
+            raise SlimvoxError(
+                "no audio given: name files, folders, lists, manifests or data sets after the model"
+            )
         from slimvox.encode import encode_files
 
         result = encode_files(

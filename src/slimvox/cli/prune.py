@@ -23,7 +23,8 @@ class PruneCommand:
     model: tyro.conf.Positional[str]
     """`embedded`, a local directory, or a model id on the Hugging Face hub such as microsoft/wavlm-base-plus."""
     audio: tyro.conf.Positional[tuple[str, ...]]
-    """Files, folders, lists (.txt) or manifests (.tsv, .csv, .jsonl) of audio."""
+    """Files, folders, lists (.txt) or manifests (.tsv, .csv, .jsonl) of audio, or Hugging Face data sets (hf:NAME,
+    hf:NAME:CONFIGURATION:SPLIT, .parquet, a folder that save_to_disk wrote)."""
     out: Path
     """Directory for the pruned encoder; new or empty."""
     recipe: str | None = None
@@ -59,7 +60,9 @@ class PruneCommand:
     def run(self, console: Console) -> None:
         """Run the command."""
         if not self.audio:
-            raise SlimvoxError("no audio given: name files, folders, lists or manifests after the model")
+            raise SlimvoxError(
+                "no audio given: name files, folders, lists, manifests or data sets after the model"
+            )
         from slimvox.pruning import RunInterrupted, prune
 
         try:

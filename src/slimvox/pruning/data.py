@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from slimvox.audio import (
     SAMPLE_RATE_HZ,
     AudioBatches,
     AudioClip,
+    AudioInput,
     BatchPlan,
     SkipCounter,
     UnreadableAudioError,
@@ -76,12 +76,12 @@ class RunAudio:
 
 
 def gather_audio(
-    sources: Sequence[str | Path], settings: DataSettings, seed: int, held_out: Sequence[str | Path] = ()
+    sources: Sequence[AudioInput], settings: DataSettings, seed: int, held_out: Sequence[AudioInput] = ()
 ) -> RunAudio:
     """Find and measure the audio, and put some of it aside to measure on.
 
     Args:
-        sources: files, folders, lists, manifests.
+        sources: files, folders, lists, manifests, data sets.
         settings: of the recipe.
         seed: decides which clips are held out.
         held_out: audio to measure on; if empty, `held_out_seconds` of the sources are put aside (at most a tenth).

@@ -11,6 +11,7 @@ from typing import Any
 from accelerate import Accelerator
 from rich.console import Console
 
+from slimvox.audio import AudioInput, as_sources, source_name
 from slimvox.budget import SparsitySchedule
 from slimvox.checkpoint import load_model
 from slimvox.cost import macs, parameters
@@ -33,7 +34,7 @@ from slimvox.units import short_number
 
 def prune(
     model: str | Path,
-    audio: str | Path | Sequence[str | Path],
+    audio: AudioInput | Sequence[AudioInput],
     out: str | Path,
     *,
     recipe: str | Path | None = None,
@@ -42,7 +43,7 @@ def prune(
     target_macs: str | float | None = None,
     target_speed: str | float | None = None,
     sizes: str | Sequence[str | float] | None = None,
-    held_out: Sequence[str | Path] = (),
+    held_out: Sequence[AudioInput] = (),
     device: str = "auto",
     precision: str = "auto",
     max_steps: int | None = None,
@@ -57,7 +58,7 @@ def prune(
 
     Args:
         model: `embedded`, a directory or a model id on the hub; a directory that slimvox wrote can be pruned further.
-        audio: files, folders, lists or manifests of audio.
+        audio: files, folders, lists, manifests or Hugging Face data sets, as `slimvox.audio.find_audio` takes them.
         out: directory to write, new or empty.
         recipe: `default`, `paper`, `fast`, `quick` or the path of a TOML file; if none is given, `quick` for the
             embedded teacher, else `default`.
@@ -87,7 +88,7 @@ def prune(
         SlimvoxError: for anything the caller can mend.
         RunInterrupted: on Ctrl-C, after a checkpoint.
     """
-    sources = [audio] if isinstance(audio, (str, Path)) else list(audio)
+    sources = as_sources(audio)
     directory = RunDirectory(path=Path(out).expanduser())
     directory.refuse_if_taken()
     wanted = WantedTarget(parameters=target_parameters, macs=target_macs, speed=target_speed, sizes=sizes)
@@ -116,7 +117,7 @@ def prune(
         recipe=recipe_of_smallest,
         budget=budget,
         audio=gather_audio(sources, chosen.data, seed, held_out),
-        audio_names=tuple(Path(source).name for source in sources),
+        audio_names=tuple(source_name(source) for source in sources),
         out=directory,
         seed=seed,
         control=control,

@@ -1,0 +1,190 @@
+"""Audio in the rows of Hugging Face data sets (package `datasets`), read where it lies: nothing is unpacked."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from slimvox.audio.dataset_recording import DatasetRecording
+from slimvox.audio.sources import AudioSource
+from slimvox.errors import SlimvoxError
+
+HUB_PREFIX = "hf:"
+PARQUET_EXTENSION = ".parquet"
+_DISK_FILES = ("dataset_dict.json", "state.json")
+"""What `save_to_disk` leaves in a folder: that of several splits, and that of one."""
+_ROWS_LISTED_AT_ONCE = 1000
+
+
+class HuggingFaceDataset(Protocol):
+    """A `Dataset` or `DatasetDict` of the package `datasets`."""
+
+    def with_format(self, type: Any = None) -> Any:
+        """Its rows in another form."""
+
+
+def is_dataset(source: object) -> bool:
+    """Whether `source` is an object of the package `datasets`, of one split or of several."""
+    package = sys.modules.get("datasets")
+    return package is not None and isinstance(
+        source, (package.Dataset, package.DatasetDict, package.IterableDataset, package.IterableDatasetDict)
+    )
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote this folder."""
+    return any((folder / name).is_file() for name in _DISK_FILES)
+
+
+def dataset_name(dataset: HuggingFaceDataset) -> str:
+    """What to call a data set that was given as an object."""
+    splits: list[Any] = list(dataset.values()) if isinstance(dataset, dict) else [dataset]
+    return str((splits[0].info.dataset_name if splits else None) or "dataset")
+
+
+def read_saved_dataset(folder: Path) -> list[AudioSource]:
+    """List the audio of a folder that `save_to_disk` wrote, all splits.
+
+    Raises:
+        SlimvoxError: `datasets` is missing, the folder is damaged, or there is no column of audio in it.
+    """
+    package = _package(f"the data set `{folder}`")
+    try:
+        dataset = package.load_from_disk(str(folder))
+    except Exception as error:  # those of json, pyarrow and the file system
+        raise SlimvoxError(f"The data set `{folder}` cannot be read: {_first_line(error)}.") from error
+    return read_dataset(dataset, folder)
+
+
+def read_parquet(files: list[Path], name: Path) -> list[AudioSource]:
+    """List the audio of parquet files; `datasets` makes an uncompressed copy of them in its cache first.
+
+    Raises:
+        SlimvoxError: as `read_saved_dataset`.
+    """
+    package = _package(f"`{name}`")
+    try:
+        dataset = package.load_dataset(
+            "parquet", data_files=[os.path.abspath(file) for file in files], split="train"
+        )
+    except Exception as error:
+        raise SlimvoxError(f"`{name}` cannot be read as parquet: {_first_line(error)}.") from error
+    return read_dataset(dataset, name)
+
+
+def read_hub_dataset(source: str) -> list[AudioSource]:
+    """List the audio of ``hf:NAME[:CONFIGURATION[:SPLIT]]``, downloaded if it is not yet.
+
+    Without a split it is all of them; the configuration may be empty (``hf:NAME::train[:10%]``).
+
+    Raises:
+        SlimvoxError: as `read_saved_dataset`, and if there is no such data set, configuration or split.
+    """
+    # The rest of the line is the split: `train[:10%]` is one.
+    name, configuration, split = [*source[len(HUB_PREFIX) :].split(":", maxsplit=2), "", ""][:3]
+    if not name:
+        raise SlimvoxError(
+            f"A data set on the Hugging Face hub is given as `hf:NAME`, `hf:NAME:CONFIGURATION` or"
+            f" `hf:NAME:CONFIGURATION:SPLIT`, but is `{source}` instead."
+        )
+    package = _package(f"`{source}`")
+    try:
+        dataset = package.load_dataset(name, configuration or None, split=split or None)
+    except Exception as error:  # those of the hub, of the network, of each builder
+        raise SlimvoxError(f"The data set `{source}` cannot be loaded: {_first_line(error)}.") from error
+    return read_dataset(dataset, Path(source))
+
+
+def read_dataset(dataset: HuggingFaceDataset, name: Path) -> list[AudioSource]:
+    """List the recordings of a data set, of all its splits if it has several.
+
+    The audio is in the column `audio`, or in the only one that holds any: bytes in the row, or the path of a file.
+
+    Args:
+        dataset: not a streamed one.
+        name: what recordings are named after.
+
+    Raises:
+        SlimvoxError: if it is streamed, or has no column of audio, several but none called `audio`, or no rows.
+    """
+    splits = {getattr(dataset, "split", None): dataset}
+    if isinstance(dataset, dict):
+        splits = dataset
+    found = [
+        source
+        for split, part in splits.items()
+        for source in _read_split(part, name / str(split) if split else name)
+    ]
+    if not found:
+        raise SlimvoxError(f"The data set `{name}` has no rows.")
+    return found
+
+
+def _read_split(dataset: Any, name: Path) -> list[AudioSource]:
+    if not hasattr(dataset, "with_format") or not hasattr(dataset, "num_rows"):
+        raise SlimvoxError(
+            f"The data set `{name}` is streamed, and batches are drawn from all of it: load it with streaming=False."
+        )
+    column = _audio_column(dataset, name)
+    table = dataset.select_columns([column]).with_format("arrow")
+    rows = list(_rows(table, column))
+    names = [os.path.basename(path or "") for path, _ in rows]
+    often = Counter(names)
+    found = []
+    for row, ((path, is_inside), file_name) in enumerate(zip(rows, names, strict=True)):
+        if path and not is_inside:
+            found.append(AudioSource(path=Path(path)))
+            continue
+        # Outputs are named after it, and a name may be missing or come up again.
+        unique = (
+            file_name if file_name and often[file_name] == 1 else f"{row:08d}{file_name and '-'}{file_name}"
+        )
+        recording = DatasetRecording(location=name / unique, table=table, row=row, column=column)
+        found.append(AudioSource(path=recording))
+    return found
+
+
+def _rows(table: Any, column: str) -> Iterator[tuple[str | None, bool]]:
+    """Per row the path it gives, and whether the audio itself is in the row."""
+    for batch in table.iter(batch_size=_ROWS_LISTED_AT_ONCE):
+        for chunk in batch[column].chunks:
+            inside = chunk.field("bytes").is_valid().to_pylist()
+            has_paths = any(part.name == "path" for part in chunk.type)
+            paths = chunk.field("path").to_pylist() if has_paths else [None] * len(inside)
+            yield from zip(paths, inside, strict=True)
+
+
+def _audio_column(dataset: Any, name: Path) -> str:
+    features: Mapping[str, Any] = dataset.features
+    columns = [column for column, feature in features.items() if _holds_audio(feature)]
+    if "audio" in columns:
+        return "audio"
+    if len(columns) != 1:
+        what = f"{len(columns)}: {', '.join(columns)}" if columns else f"none: {', '.join(features)}"
+        raise SlimvoxError(
+            f"The data set `{name}` must have a column `audio`, or one column of audio, but has {what}."
+        )
+    return columns[0]
+
+
+def _holds_audio(feature: object) -> bool:
+    """Audio, or what parquet files without the marks of `datasets` have in its place."""
+    return type(feature).__name__ == "Audio" or (isinstance(feature, dict) and "bytes" in feature)
+
+
+def _package(what: str) -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise SlimvoxError(
+            f'{what} needs the package `datasets`, which is not installed: pip install "slimvox[datasets]"'
+        ) from error
+    return datasets
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
