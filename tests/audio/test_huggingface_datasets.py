@@ -22,6 +22,7 @@ from slimvox.audio import (
     iter_audio_blocks,
     read_audio,
     scan_audio,
+    source_name,
 )
 from slimvox.errors import SlimvoxError
 from tiny_runs import make_teacher
@@ -180,6 +181,17 @@ def test_a_run_prunes_on_a_data_set_and_compares_on_it(tmp_path: Path) -> None:
     assert one.sources[0].distances == other.sources[0].distances
     card = (tmp_path / "one" / "README.md").read_text()
     assert "speech" in card and str(tmp_path) not in card
+
+
+def test_names_for_the_public_say_nothing_of_this_machine(tmp_path: Path) -> None:
+    assert (
+        source_name("hf:openslr/librispeech_asr:clean:train.100")
+        == "hf:openslr/librispeech_asr:clean:train.100"
+    )
+    (tmp_path / "corpus").mkdir()
+    assert source_name(f"hf:{tmp_path / 'corpus'}/::train[:10%]") == "corpus::train[:10%]"
+    assert source_name(tmp_path / "corpus") == "corpus"
+    assert source_name(speakers(1)) == "dataset"
 
 
 def test_outputs_are_named_after_rows(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from slimvox.audio.huggingface_datasets import (
     HuggingFaceDataset,
     dataset_name,
     is_dataset,
+    is_on_hub,
     is_saved_dataset,
+    public_name,
     read_dataset,
     read_hub_dataset,
     read_parquet,
@@ -44,7 +46,7 @@ def as_sources(audio: AudioInput | Sequence[AudioInput]) -> list[AudioInput]:
 def source_name(source: AudioInput) -> str:
     """What a source may be called in public: of a path the last part only."""
     if isinstance(source, (str, os.PathLike)):
-        return str(source) if _is_on_hub(source) else Path(source).name
+        return public_name(str(source)) if is_on_hub(source) else Path(source).name
     return dataset_name(source)
 
 
@@ -71,7 +73,7 @@ def find_audio(sources: Sequence[AudioInput]) -> list[AudioSource]:
     for source in sources:
         if isinstance(source, (str, os.PathLike)):
             listed = (
-                read_hub_dataset(str(source)) if _is_on_hub(source) else _expand(Path(source).expanduser())
+                read_hub_dataset(str(source)) if is_on_hub(source) else _expand(Path(source).expanduser())
             )
         else:
             # Two objects may have one name, and are different data sets all the same.
@@ -82,10 +84,6 @@ def find_audio(sources: Sequence[AudioInput]) -> list[AudioSource]:
         for audio in listed:
             found.setdefault((os.path.abspath(audio.path), audio.offset_seconds), audio)
     return list(found.values())
-
-
-def _is_on_hub(source: str | os.PathLike[str]) -> bool:
-    return str(source).startswith(HUB_PREFIX)
 
 
 def _expand(path: Path) -> list[AudioSource]:

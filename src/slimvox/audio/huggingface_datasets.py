@@ -35,6 +35,19 @@ def is_dataset(source: object) -> bool:
     )
 
 
+def is_on_hub(source: str | os.PathLike[str]) -> bool:
+    """Whether a source is given as ``hf:NAME``."""
+    return str(source).startswith(HUB_PREFIX)
+
+
+def public_name(source: str) -> str:
+    """What ``hf:NAME:...`` may be called in public: of a local folder the last part only."""
+    name, *rest = source[len(HUB_PREFIX) :].split(":")
+    if not os.path.isdir(name):
+        return source
+    return ":".join([os.path.basename(os.path.normpath(name)), *rest])
+
+
 def is_saved_dataset(folder: Path) -> bool:
     """Whether `save_to_disk` wrote this folder."""
     return any((folder / name).is_file() for name in _DISK_FILES)
