@@ -101,6 +101,12 @@ ARMS: tuple[Arm, ...] = (
         overrides={**PAPER, "structures.conv": True},
     ),
     Arm(name="dphubert", title="DPHuBERT's recipe", kind="paper", overrides=DPHUBERT),
+    Arm(
+        name="dphubert-slow",
+        title="DPHuBERT's recipe, multipliers of `quick`",
+        kind="paper",
+        overrides={**DPHUBERT, "gates.multiplier_learning_rate": 1.0},
+    ),
     Arm(name="random", title="random gates", kind="control", control="random"),
     Arm(name="magnitude", title="smallest weights", kind="control", control="magnitude"),
     Arm(name="top-layers", title="top layers dropped", kind="control", control="top-layers"),

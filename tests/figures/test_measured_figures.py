@@ -86,11 +86,11 @@ def test_figure_2_plots_parameters_and_distance(found: dict[str, RunRecord]) -> 
     quality = choose_quality("distance", runs, ())
     (axes,) = quality_figure(arms_of(runs, quality), quality).axes
     drawn = {container.get_label(): container.lines[0] for container in axes.containers}
-    assert set(drawn) == {"with STE (2 seeds)", "without STE"}
+    assert set(drawn) == {"with STE (1 to 2 seeds)", "without STE"}
     x, y = (np.asarray(values) for values in drawn["without STE"].get_data())
     assert x == pytest.approx([(found["plain"].parameters or 0) / 1e6])
     assert y == pytest.approx([error_of(found["plain"])])
-    assert len(drawn["with STE (2 seeds)"].get_xdata()) == 2
+    assert len(drawn["with STE (1 to 2 seeds)"].get_xdata()) == 2
     assert "dense" in [text.get_text() for text in axes.texts]
 
 

@@ -132,7 +132,6 @@ def scatter(axes: Axes, arms: Sequence[Arm], costs: Mapping[str, float], *, join
         placed = [(cost, point) for point in arm.points if (cost := point.mean(costs)) is not None]
         if not placed:
             continue
-        seeds = max(len(point.runs) for _, point in placed)
         axes.errorbar(
             [cost for cost, _ in placed],
             [point.quality for _, point in placed],
@@ -143,9 +142,17 @@ def scatter(axes: Axes, arms: Sequence[Arm], costs: Mapping[str, float], *, join
             markersize=6,
             capsize=3,
             linewidth=1.4,
-            label=arm.label + (f" ({seeds} seeds)" if seeds > 1 else ""),
+            label=arm.label + _seeds([len(point.runs) for _, point in placed]),
             zorder=3,
         )
+
+
+def _seeds(counts: Sequence[int]) -> str:
+    """How many runs the points of an arm are of; nothing where it is one each."""
+    fewest, most = min(counts), max(counts)
+    if most == 1:
+        return ""
+    return f" ({most} seeds)" if fewest == most else f" ({fewest} to {most} seeds)"
 
 
 def _finish(axes: Axes, title: str, quality: Quality, most: float) -> None:
