@@ -134,6 +134,28 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert weights_hash(out) == weights_hash(finished)
 
 
+@pytest.mark.parametrize(
+    ("keep", "drop", "advice"),
+    [
+        (0.3, 0.01, "a higher `gates.learning_rate` or `gates.multiplier_learning_rate`, would prune better"),
+        (0.9, 0.5, "a lower `gates.multiplier_learning_rate`, would prune better"),
+    ],
+)
+def test_gates_that_end_far_from_the_target_are_told(
+    keep: float,
+    drop: float,
+    advice: str,
+    teacher: Path,
+    speech: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    overrides = [*STEPS, "gates.learning_rate=1e-6", f"gates.initial_drop={drop}", "data.min_seconds=0.5"]
+    run(teacher, speech, tmp_path / "out", overrides=overrides, target_parameters=keep)
+    (warning,) = (text for record in caplog.records if "far from the target" in (text := record.getMessage()))
+    assert f"target {100 * (1 - keep):.0f} %" in warning and advice in warning
+
+
 @contextlib.contextmanager
 def spoiled_losses(is_spoiled: Callable[[int], bool]) -> Iterator[list[Tensor]]:
     """Losses of a run's n-th steps that are NaN; yields the weights that each step began with, flat."""

@@ -171,13 +171,15 @@ def _slice(student: Student, settings: RunSettings, *, warn: bool) -> SlicedEnco
     groups, log_alpha = gates.groups, gates.log_alpha.detach().cpu()
     if settings.control is None:
         sparsity = float(budget.expected_sparsity(encoder.anatomy, gates.expected_sizes()).detach())
-        if abs(sparsity - budget.target_sparsity) > FAR_FROM_TARGET and warn:
+        gap = sparsity - budget.target_sparsity
+        if abs(gap) > FAR_FROM_TARGET and warn:
             logger.warning(
                 "the gates were still far from the target: expected sparsity %.0f %%, target %.0f %%."
-                " The target is met all the same, but a longer stage 1 (`prune.steps`) or a higher"
-                " `gates.learning_rate` would prune better.",
+                " The target is met all the same, but a longer stage 1 (`prune.steps`), or a %s"
+                " `gates.multiplier_learning_rate`, would prune better.",
                 100 * sparsity,
                 100 * budget.target_sparsity,
+                "higher `gates.learning_rate` or" if gap < 0 else "lower",
             )
         scores = log_alpha
     else:
