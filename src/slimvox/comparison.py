@@ -170,9 +170,10 @@ class _Waveforms:
 
 def _teacher_of(model: LoadedModel) -> str:
     """The teacher that a slimvox directory names, where that tells what to load."""
-    if model.teacher is None or not model.teacher["name"]:
+    teacher = model.teacher
+    if teacher is None or not teacher["name"]:
         raise SlimvoxError(f"{model.name} does not say what it was pruned from; name it with --teacher")
-    name = str(model.teacher["name"])
+    name = str(teacher["name"])
     # Of a local path the directory keeps the last part only; a hub id has an owner.
     if name != EMBEDDED and "/" not in name and not Path(name).is_dir():
         raise SlimvoxError(

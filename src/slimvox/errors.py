@@ -1,4 +1,4 @@
-"""The one exception a user of slimvox is meant to read."""
+"""The one exception a user of slimvox is meant to read, and how it quotes others."""
 
 from __future__ import annotations
 
@@ -8,3 +8,8 @@ class SlimvoxError(Exception):
 
     The command line prints the message alone and exits with status 2; from Python it is raised as it is.
     """
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's message, which may go on for pages; the kind of error where it has none."""
+    return (str(error) or type(error).__name__).splitlines()[0]

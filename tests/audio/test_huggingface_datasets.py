@@ -108,6 +108,12 @@ def test_every_form_of_a_data_set_has_the_same_audio(tmp_path: Path) -> None:
             np.testing.assert_array_equal(read_audio(audio.path), samples)
 
 
+def test_a_folder_with_a_state_of_its_own_is_a_folder(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.wav", tone(1.0))
+    (tmp_path / "state.json").write_text("{}")
+    assert [source.path for source in find_audio([tmp_path])] == [file]
+
+
 def test_names_are_made_unique(tmp_path: Path) -> None:
     content = encoded(1.0)
     paths = ["a/1.wav", "b/1.wav", None, "c/2.wav"]
@@ -226,7 +232,8 @@ def test_sources_that_are_no_data_set_say_so(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(SlimvoxError, match="cannot be read as parquet"):
         find_audio([tmp_path / "a.parquet"])
     (tmp_path / "disk").mkdir()
-    (tmp_path / "disk" / "state.json").write_text("{")
+    for name in ("state.json", "dataset_info.json"):
+        (tmp_path / "disk" / name).write_text("{")
     with pytest.raises(SlimvoxError, match=r"The data set `.*disk` cannot be read"):
         find_audio([tmp_path / "disk"])
     with pytest.raises(SlimvoxError, match="is given as `hf:NAME`"):

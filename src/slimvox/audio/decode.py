@@ -180,14 +180,16 @@ def _mono_blocks(
 
 
 def _explained(path: AudioFile, error: Exception) -> UnreadableAudioError:
-    reason, detail = _wrong_with_file(path) if isinstance(path, Path) else _wrong_with_row(error)
-    if not detail:
-        detail = str(getattr(error, "error_string", "") or error).strip().rstrip(".") or "the decoder gave up"
-    return UnreadableAudioError(path, reason, detail)
+    wrong = _wrong_with_file(path) if isinstance(path, Path) else None
+    if wrong is not None:
+        return UnreadableAudioError(path, *wrong)
+    is_empty_row = isinstance(error, FileNotFoundError) and not isinstance(path, Path)
+    detail = str(getattr(error, "error_string", "") or error).strip().rstrip(".") or "the decoder gave up"
+    return UnreadableAudioError(path, "empty" if is_empty_row else "unreadable", detail)
 
 
-def _wrong_with_file(path: Path) -> tuple[SkipReason, str]:
-    """What is wrong with a file, whatever is in it; no words where it is the content."""
+def _wrong_with_file(path: Path) -> tuple[SkipReason, str] | None:
+    """What is wrong with a file, whatever is in it; None where it is the content."""
     if not os.path.exists(path):
         return "missing", "it does not exist"
     if not os.path.isfile(path):
@@ -196,8 +198,4 @@ def _wrong_with_file(path: Path) -> tuple[SkipReason, str]:
         return "empty", "it has 0 bytes"
     if not os.access(path, os.R_OK):
         return "unreadable", "permission denied"
-    return "unreadable", ""
-
-
-def _wrong_with_row(error: Exception) -> tuple[SkipReason, str]:
-    return ("empty" if isinstance(error, FileNotFoundError) else "unreadable"), ""
+    return None

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 from slimvox.audio.dataset_recording import DatasetRecording
 from slimvox.audio.sources import AudioSource
-from slimvox.errors import SlimvoxError
+from slimvox.errors import SlimvoxError, first_line
 
 HUB_PREFIX = "hf:"
 PARQUET_EXTENSION = ".parquet"
-_DISK_FILES = ("dataset_dict.json", "state.json")
+_DISK_FILES = (("dataset_dict.json",), ("dataset_info.json", "state.json"))
 """What `save_to_disk` leaves in a folder: that of several splits, and that of one."""
 _ROWS_LISTED_AT_ONCE = 1000
 
@@ -42,7 +42,7 @@ def is_on_hub(source: str | os.PathLike[str]) -> bool:
 
 def public_name(source: str) -> str:
     """What ``hf:NAME:...`` may be called in public: of a local folder the last part only."""
-    name, *rest = source[len(HUB_PREFIX) :].split(":")
+    name, *rest = _hub_parts(source)
     if not os.path.isdir(name):
         return source
     return ":".join([os.path.basename(os.path.normpath(name)), *rest])
@@ -50,7 +50,7 @@ def public_name(source: str) -> str:
 
 def is_saved_dataset(folder: Path) -> bool:
     """Whether `save_to_disk` wrote this folder."""
-    return any((folder / name).is_file() for name in _DISK_FILES)
+    return any(all(os.path.isfile(folder / name) for name in names) for names in _DISK_FILES)
 
 
 def dataset_name(dataset: HuggingFaceDataset) -> str:
@@ -69,7 +69,9 @@ def read_saved_dataset(folder: Path) -> list[AudioSource]:
     try:
         dataset = package.load_from_disk(str(folder))
     except Exception as error:  # those of json, pyarrow and the file system
-        raise SlimvoxError(f"The data set `{folder}` cannot be read: {_first_line(error)}.") from error
+        raise SlimvoxError(
+            f"The data set `{folder}` cannot be read: {first_line(error).rstrip('.')}."
+        ) from error
     return read_dataset(dataset, folder)
 
 
@@ -85,7 +87,7 @@ def read_parquet(files: list[Path], name: Path) -> list[AudioSource]:
             "parquet", data_files=[os.path.abspath(file) for file in files], split="train"
         )
     except Exception as error:
-        raise SlimvoxError(f"`{name}` cannot be read as parquet: {_first_line(error)}.") from error
+        raise SlimvoxError(f"`{name}` cannot be read as parquet: {first_line(error).rstrip('.')}.") from error
     return read_dataset(dataset, name)
 
 
@@ -97,8 +99,7 @@ def read_hub_dataset(source: str) -> list[AudioSource]:
     Raises:
         SlimvoxError: as `read_saved_dataset`, and if there is no such data set, configuration or split.
     """
-    # The rest of the line is the split: `train[:10%]` is one.
-    name, configuration, split = [*source[len(HUB_PREFIX) :].split(":", maxsplit=2), "", ""][:3]
+    name, configuration, split = [*_hub_parts(source), "", ""][:3]
     if not name:
         raise SlimvoxError(
             f"A data set on the Hugging Face hub is given as `hf:NAME`, `hf:NAME:CONFIGURATION` or"
@@ -108,7 +109,9 @@ def read_hub_dataset(source: str) -> list[AudioSource]:
     try:
         dataset = package.load_dataset(name, configuration or None, split=split or None)
     except Exception as error:  # those of the hub, of the network, of each builder
-        raise SlimvoxError(f"The data set `{source}` cannot be loaded: {_first_line(error)}.") from error
+        raise SlimvoxError(
+            f"The data set `{source}` cannot be loaded: {first_line(error).rstrip('.')}."
+        ) from error
     return read_dataset(dataset, Path(source))
 
 
@@ -135,6 +138,11 @@ def read_dataset(dataset: HuggingFaceDataset, name: Path) -> list[AudioSource]:
     if not found:
         raise SlimvoxError(f"The data set `{name}` has no rows.")
     return found
+
+
+def _hub_parts(source: str) -> list[str]:
+    """Name and, where given, configuration and split: the rest of the line, for `train[:10%]` is one."""
+    return source.removeprefix(HUB_PREFIX).split(":", maxsplit=2)
 
 
 def _read_split(dataset: Any, name: Path) -> list[AudioSource]:
@@ -197,7 +205,3 @@ def _package(what: str) -> Any:
             f'{what} needs the package `datasets`, which is not installed: pip install "slimvox[datasets]"'
         ) from error
     return datasets
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

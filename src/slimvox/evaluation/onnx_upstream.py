@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimvox.errors import SlimvoxError
+from slimvox.errors import SlimvoxError, first_line
 
 
 class OnnxUpstream:
@@ -38,7 +38,7 @@ class OnnxUpstream:
                 str(file), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime has exceptions of its own for each kind of damage
-            raise SlimvoxError(f"onnxruntime can't read {file}: {str(error).splitlines()[0]}") from error
+            raise SlimvoxError(f"onnxruntime can't read {file}: {first_line(error)}") from error
         about = self._session.get_modelmeta().custom_metadata_map
         names = [output.name for output in self._session.get_outputs()]
         self._states = sorted(name for name in names if name.startswith("hidden_state_"))

@@ -43,6 +43,5 @@ def metadata(model: LoadedModel, reference: Reference, *, int8: bool) -> dict[st
 
 def _teacher(model: LoadedModel) -> str:
     """What it was pruned from; itself if it was not pruned."""
-    if model.teacher is None:
-        return model.public_name
-    return str(model.teacher["name"] or "unknown")
+    teacher = model.teacher
+    return model.public_name if teacher is None else str(teacher["name"] or "unknown")

@@ -163,8 +163,9 @@ def read_result(settings: RunSettings) -> PruneResult:
 def _teacher(model: LoadedModel) -> dict[str, Any]:
     """Name and licence of the teacher and, if slimvox pruned it, of its teacher in turn."""
     teacher: dict[str, Any] = {"name": model.public_name, "licence": licence_of(model.directory)}
-    if model.teacher is not None:
-        teacher["teacher"] = model.teacher
+    earlier = model.teacher
+    if earlier is not None:
+        teacher["teacher"] = earlier
     return teacher
 
 

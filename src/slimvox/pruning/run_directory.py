@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from slimvox.checkpoint.directory import write_atomically
-from slimvox.errors import SlimvoxError
+from slimvox.errors import SlimvoxError, first_line
 from slimvox.latency import LatencyTable
 from slimvox.units import share_name
 
@@ -144,7 +144,7 @@ class RunDirectory:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise SlimvoxError(
-                f"the checkpoint can't be written to {self.run} (is the disk full?): {_first_line(error)};"
+                f"the checkpoint can't be written to {self.run} (is the disk full?): {first_line(error)};"
                 " the last one is kept: make room, then repeat the same command to go on"
             ) from error
 
@@ -207,7 +207,3 @@ class RunDirectory:
     def _write_settings(self, fingerprint: Mapping[str, Any], status: str) -> None:
         content = {"status": status, "fingerprint": dict(fingerprint)}
         write_atomically(self.run / SETTINGS, json.dumps(content, indent=1).encode())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
