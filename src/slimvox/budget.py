@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -71,11 +73,20 @@ class Budget:
         return sparsity
 
 
-def scheduled_target(step: int, ramp_steps: float, final: float, start: float = 0.0) -> float:
-    """t: grows linearly from `start` to `final` over `ramp_steps` steps."""
+RampShape = Literal["linear", "geometric"]
+"""Whether each step of a ramp takes the same share of the dense cost, or of what is left."""
+
+
+def scheduled_target(
+    step: int, ramp_steps: float, final: float, start: float = 0.0, shape: RampShape = "linear"
+) -> float:
+    """t: grows from `start` to `final` over `ramp_steps` steps."""
     if step >= ramp_steps:
         return final
-    return start + (final - start) * step / ramp_steps
+    part = step / ramp_steps
+    if shape == "geometric":
+        return 1 - (1 - start) * ((1 - final) / (1 - start)) ** part
+    return start + (final - start) * part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +103,22 @@ class SparsitySchedule:
     """Steps of all climbs together; a stage that is shorter climbs throughout."""
     steps: int
     """Of the whole stage."""
+    shape: RampShape = "linear"
+    """Of the climbs."""
+
+    def _climbed(self, sparsity: float) -> float:
+        """The part of the ramp that lies below a sparsity, from 0 to 1."""
+        last = self.sparsities[-1]
+        if self.shape == "geometric":
+            return math.log1p(-sparsity) / math.log1p(-last)
+        return sparsity / last
 
     @property
     def ends(self) -> tuple[int, ...]:
         """After which step each size has had its wait; the last one's is the end of the stage."""
         ramp, last = min(self.ramp_steps, self.steps), len(self.sparsities)
         ends = (
-            ramp * sparsity / self.sparsities[-1] + (self.steps - ramp) * number / last
+            ramp * self._climbed(sparsity) + (self.steps - ramp) * number / last
             for number, sparsity in enumerate(self.sparsities, start=1)
         )
         return tuple(max(1, round(end)) for end in ends)
@@ -110,8 +130,8 @@ class SparsitySchedule:
             if step <= end:
                 break
             start, before = end, sparsity
-        climb = min(self.ramp_steps, self.steps) * (sparsity - before) / self.sparsities[-1]
-        return scheduled_target(step - start, climb, sparsity, before)
+        climb = min(self.ramp_steps, self.steps) * (self._climbed(sparsity) - self._climbed(before))
+        return scheduled_target(step - start, climb, sparsity, before, self.shape)
 
 
 class Lagrangian(nn.Module):

@@ -52,6 +52,9 @@ class GateSettings:
     """The same for feed-forward dimensions; as `initial_drop` where it is not given."""
     learning_rate: float = 0.02
     """Adam, constant, for log_alpha."""
+    sparsity_control: Literal["lagrangian", "projection"] = "lagrangian"
+    """What takes the expected sparsity to its target: a penalty with multipliers that ascend (the paper), or a projection
+    of the gates after each step, which has nothing to tune."""
     multiplier_learning_rate: float = 0.02
     """Constant, ascending, for the Lagrange multipliers."""
     multiplier_optimiser: Literal["adam", "sgd"] = "adam"
@@ -61,6 +64,8 @@ class GateSettings:
     """Where the multiplier of the squared gap starts."""
     ramp_steps: int = 5000
     """Steps in which the target sparsity grows from 0 to its final value."""
+    ramp_shape: Literal["linear", "geometric"] = "linear"
+    """Whether each step of the ramp takes the same share of the dense cost, or of what is left."""
     final_values: Literal["soft", "one"] = "soft"
     """What a surviving gate is worth: its typical value, folded into the weights, or 1."""
 

@@ -2,6 +2,7 @@
 
 from slimvox.gates.final import FinalMasks, check_reachable, final_masks, smallest_cost
 from slimvox.gates.gates import GateGroup, Gates, gate_groups, gate_spans, masks_from_vector
+from slimvox.gates.projection import project
 from slimvox.gates.structures import STRUCTURES, Structure, Structures
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "gate_groups",
     "gate_spans",
     "masks_from_vector",
+    "project",
     "smallest_cost",
 ]

@@ -23,8 +23,8 @@ def build_optimisers(
     *,
     matrix_dtype: torch.dtype = torch.float32,
 ) -> dict[str, torch.optim.Optimizer]:
-    """One optimiser for the weights, one for the matrices among them where Muon trains them, and, in stage 1, one each
-    for the gates and the multipliers.
+    """One optimiser for the weights, one for the matrices among them where Muon trains them, and, in stage 1, one for the
+    gates and one for the multipliers, if there are any.
 
     The gates do not share the weights' warm-up and decay: their rate is constant. The multipliers ascend. Muon
     computes in `matrix_dtype`.
@@ -43,8 +43,9 @@ def build_optimisers(
     optimisers[WEIGHTS] = torch.optim.AdamW(
         weights, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
     )
-    if student.gates is not None and student.lagrangian is not None:
+    if student.gates is not None:
         optimisers["gates"] = torch.optim.Adam(student.gates.parameters(), lr=gates.learning_rate)
+    if student.lagrangian is not None:
         optimisers["multipliers"] = multiplier_optimiser(student.lagrangian, gates)
     return optimisers
 

@@ -126,6 +126,7 @@ def prune(
             sparsities=tuple(each.target_sparsity for _, each in aims),
             ramp_steps=chosen.gates.ramp_steps,
             steps=chosen.prune.steps,
+            shape=chosen.gates.ramp_shape,
         ),
         cut_step=chosen.prune.steps,
     )

@@ -18,6 +18,7 @@ from slimvox.audio import AudioBatches
 from slimvox.budget import SparsitySchedule
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
+from slimvox.gates import project
 from slimvox.gates.histogram import gate_histograms
 from slimvox.pruning.interrupts import RunInterrupted, StopRequests
 from slimvox.pruning.optimisers import build_optimisers, schedule_rates
@@ -31,6 +32,8 @@ GATE_HISTOGRAMS = 50
 """About how many times stage 1 logs the distribution of its gates."""
 SKIPS_IN_A_ROW = 20
 """Steps without a finite gradient, one after the other, at which a stage gives up."""
+LARGEST_MOVE = 5.0
+"""A projection moves log_alpha by at most this many times what a step of Adam does."""
 logger = logging.getLogger(__name__)
 
 
@@ -161,20 +164,47 @@ class Stage:
         self.accelerator.backward(losses["loss"])
         norm = float(self.accelerator.clip_grad_norm_(self.student.weights(), self.settings.gradient_clip))
         self._count_skips(norm, rate)
+        values = {name: float(loss.detach()) for name, loss in losses.items()}
+        values.update(gradient_norm=norm, learning_rate=rate)
+        gates, lagrangian = self.student.gates, self.student.lagrangian
+        before = gates.log_alpha.detach().clone() if gates is not None and lagrangian is None else None
         for optimiser in self.optimisers.values():
             if not self._skipped_in_a_row:
                 optimiser.step()
             optimiser.zero_grad()
-        values = {name: float(loss.detach()) for name, loss in losses.items()}
-        values.update(gradient_norm=norm, learning_rate=rate)
-        if self.student.lagrangian is not None:
-            lagrangian = self.student.lagrangian
+        if gates is not None:
+            values.update(target_sparsity=target)
+        if before is not None and not self._skipped_in_a_row:
+            values.update(self._project(before, target))
+        if lagrangian is not None:
             values.update(
-                target_sparsity=target,
-                lambda1=float(lagrangian.linear.detach()),
-                lambda2=float(lagrangian.quadratic.detach()),
+                lambda1=float(lagrangian.linear.detach()), lambda2=float(lagrangian.quadratic.detach())
             )
         return values
+
+    def _project(self, before: torch.Tensor, target: float) -> dict[str, float]:
+        """Take the gates to the target after a step of the loss; returns what is logged.
+
+        Args:
+            before: log_alpha before the step.
+            target: t.
+        """
+        gates, adam = self.student.gates, self.optimisers["gates"]
+        assert gates is not None
+        state, (group,) = adam.state[gates.log_alpha], adam.param_groups
+        mean_square = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
+        sparsity, multiplier = project(
+            gates,
+            before,
+            mean_square.sqrt(),
+            self.student.expected_sparsity,
+            target,
+            largest_move=LARGEST_MOVE * group["lr"],
+        )
+        if multiplier is None:
+            return {"sparsity": sparsity}
+        # As Adam would have it: the multiplier of a penalty that has the gates at the same place after this step.
+        return {"sparsity": sparsity, "lambda1": -multiplier / group["lr"]}
 
     def _count_skips(self, norm: float, rate: float) -> None:
         """One bad batch must not end, or spoil, a run of days; a stage that does not come back must.

@@ -13,9 +13,10 @@ from slimvox.masks import masked_forward
 
 
 class Student(nn.Module):
-    """An encoder with its distillation maps and, in stage 1, gates and multipliers.
+    """An encoder with its distillation maps and, in stage 1, gates and, for some, multipliers.
 
-    Stage 1: L = L_distil + lambda1 (s - t) + lambda2 (s - t)^2, with masks sampled anew in each step.
+    Stage 1: L = L_distil + lambda1 (s - t) + lambda2 (s - t)^2, with masks sampled anew in each step; without the penalty
+    where the gates are kept on target by projection (`slimvox.gates.project`).
     Stage 2: L = L_distil.
     """
 
@@ -26,7 +27,7 @@ class Student(nn.Module):
         *,
         gates: Gates | None = None,
         budget: Budget | None = None,
-        initial_quadratic_multiplier: float = 0.0,
+        lagrangian: Lagrangian | None = None,
         masked_share: float = 0.0,
     ) -> None:
         super().__init__()
@@ -35,11 +36,16 @@ class Student(nn.Module):
         self.gates = gates
         self.budget = budget
         self.masked_share = masked_share
-        self.lagrangian = Lagrangian(initial_quadratic_multiplier) if gates is not None else None
+        self.lagrangian = lagrangian
 
     def weights(self) -> list[nn.Parameter]:
         """What descends at the stage's learning rate: the encoder and the maps."""
         return [*self.encoder.parameters(), *self.distillation.parameters()]
+
+    def expected_sparsity(self) -> Tensor:
+        """s, in stage 1: the share of the dense cost that surgery would take on average, differentiable."""
+        assert self.gates is not None and self.budget is not None
+        return self.budget.expected_sparsity(self.encoder.anatomy, self.gates.expected_sizes())
 
     def forward(
         self,
@@ -60,8 +66,8 @@ class Student(nn.Module):
             generator: a CPU generator, for the gates (stage 1) and the frames that are hidden.
 
         Returns:
-            `loss` to be minimised; `distillation`, `l1`, `cosine`, and `relation` where it has a weight; in stage 1
-            also `sparsity` (expected) and `penalty`.
+            `loss` to be minimised; `distillation`, `l1`, `cosine`, and `relation` where it has a weight; with
+            multipliers also `sparsity` (expected) and `penalty`.
         """
         masks = None if self.gates is None else self.gates.sample(generator)
         with (
@@ -81,8 +87,8 @@ class Student(nn.Module):
         }
         if compared.relation is not None:
             losses["relation"] = compared.relation
-        if self.gates is not None and self.budget is not None and self.lagrangian is not None:
-            sparsity = self.budget.expected_sparsity(self.encoder.anatomy, self.gates.expected_sizes())
+        if self.lagrangian is not None:
+            sparsity = self.expected_sparsity()
             penalty = self.lagrangian(sparsity, target_sparsity)
             losses.update(loss=compared.total + penalty, sparsity=sparsity, penalty=penalty)
         return losses

@@ -8,6 +8,7 @@ from dataclasses import replace
 from accelerate import Accelerator
 from rich.console import Console
 
+from slimvox.budget import Lagrangian
 from slimvox.distance import Distance, hidden_state_distance
 from slimvox.distillation import Distillation, distilled_layers
 from slimvox.encoder import SpeechEncoder
@@ -40,7 +41,9 @@ class Trainer:
             distillation,
             gates=gates,
             budget=None if gates is None else self._settings.budget,
-            initial_quadratic_multiplier=recipe.gates.initial_quadratic_multiplier,
+            lagrangian=Lagrangian(recipe.gates.initial_quadratic_multiplier)
+            if gates is not None and recipe.gates.sparsity_control == "lagrangian"
+            else None,
             masked_share=recipe.distillation.masked_share,
         )
         return student.to(self.accelerator.device)

@@ -1,0 +1,137 @@
+"""Gates on the budget by projection: where they end, how far they move, what becomes of a run."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from measures import MEASURES
+from models import config
+from slimvox.anatomy import EncoderAnatomy
+from slimvox.budget import Budget, SparsitySchedule, scheduled_target
+from slimvox.checkpoint.transformers_reader import anatomy_from_config
+from slimvox.gates import STRUCTURES, Gates, project
+from slimvox.gates.projection import FLOOR, TOLERANCE
+from tiny_runs import make_run
+
+ANATOMY = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
+FAR = 100.0
+"""A largest move that is never in the way."""
+
+
+def sparsity_of(gates: Gates, kind: str = "params", anatomy: EncoderAnatomy = ANATOMY) -> Callable[[], Tensor]:
+    measure = MEASURES[kind]
+    budget = Budget(measure=measure, target=1.0, dense_cost=measure.cost(anatomy))
+    return lambda: budget.expected_sparsity(anatomy, gates.expected_sizes())
+
+
+def random_gates(seed: int) -> tuple[Gates, Tensor]:
+    """Gates somewhere between open and closed, and root mean squares of gradients that differ a hundredfold."""
+    generator = torch.Generator().manual_seed(seed)
+    gates = Gates(ANATOMY, STRUCTURES)
+    gates.log_alpha.data = 3 * torch.randn(gates.log_alpha.shape, generator=generator)
+    return gates, 10 ** (2 * torch.rand(gates.log_alpha.shape, generator=generator) - 3)
+
+
+@given(seed=st.integers(0, 10_000), further=st.floats(0.05, 0.9), kind=st.sampled_from(sorted(MEASURES)))
+def test_gates_below_the_target_close_until_they_meet_it(seed: int, further: float, kind: str) -> None:
+    gates, weights = random_gates(seed)
+    expected_sparsity = sparsity_of(gates, kind)
+    start = float(expected_sparsity().detach())
+    before = gates.log_alpha.detach().clone()
+    gates.log_alpha.data.fill_(-30.0)
+    most = float(expected_sparsity().detach())
+    gates.log_alpha.data.copy_(before)
+    target = start + further * (most - start)
+    reached, multiplier = project(gates, before, weights, expected_sparsity, target, FAR)
+    assert multiplier is not None and multiplier > 0
+    assert reached == pytest.approx(target, abs=TOLERANCE)
+    assert float(expected_sparsity().detach()) == reached
+    assert bool((gates.log_alpha <= before).all())
+
+
+@given(seed=st.integers(0, 10_000), back=st.floats(0.0, 1.0))
+def test_gates_above_the_target_are_taken_back_and_no_further(seed: int, back: float) -> None:
+    gates, weights = random_gates(seed)
+    expected_sparsity = sparsity_of(gates)
+    before, least = gates.log_alpha.detach().clone(), float(expected_sparsity().detach())
+    gates.log_alpha.data -= 0.3 * torch.rand(before.shape, generator=torch.Generator().manual_seed(seed))
+    stepped, most = gates.log_alpha.detach().clone(), float(expected_sparsity().detach())
+    target = least + back * (most - least)
+    reached, _ = project(gates, before, weights, expected_sparsity, target, FAR)
+    assert reached == pytest.approx(target, abs=2 * TOLERANCE)
+    assert bool((gates.log_alpha >= stepped).all()) and bool((gates.log_alpha <= before).all())
+    # Below what it was before the step there is no way back to: the gates are where they were.
+    gates.log_alpha.data.copy_(stepped)
+    reached, multiplier = project(gates, before, weights, expected_sparsity, least - 0.05, FAR)
+    assert multiplier is None and reached == pytest.approx(least, abs=TOLERANCE)
+
+
+def test_each_gate_moves_by_what_it_saves_over_what_it_matters() -> None:
+    gates, weights = random_gates(0)
+    expected_sparsity = sparsity_of(gates)
+    (slope,) = torch.autograd.grad(expected_sparsity(), gates.log_alpha)
+    before = gates.log_alpha.detach().clone()
+    target = float(expected_sparsity().detach()) + 0.02
+    _, multiplier = project(gates, before, weights, expected_sparsity, target, FAR)
+    assert multiplier is not None
+    moves = before - gates.log_alpha.detach()
+    wanted = -multiplier * slope / (weights + FLOOR * weights.mean())
+    torch.testing.assert_close(moves, wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_no_gate_moves_further_than_it_may() -> None:
+    gates, weights = random_gates(1)
+    before = gates.log_alpha.detach().clone()
+    reached, multiplier = project(gates, before, weights, sparsity_of(gates), 0.999, 0.5)
+    assert multiplier is None and reached < 0.999
+    moves = before - gates.log_alpha.detach()
+    assert float(moves.max()) == pytest.approx(0.5, abs=1e-5) and float(moves.median()) > 0.4
+
+
+def test_gates_without_a_gradient_can_be_projected() -> None:
+    gates, _ = random_gates(2)
+    reached, multiplier = project(
+        gates,
+        gates.log_alpha.detach().clone(),
+        torch.zeros_like(gates.log_alpha),
+        sparsity_of(gates),
+        0.7,
+        FAR,
+    )
+    assert multiplier is not None and reached == pytest.approx(0.7, abs=TOLERANCE)
+
+
+def test_a_geometric_ramp_keeps_the_same_share_in_every_step() -> None:
+    kept = [1 - scheduled_target(step, 4, 0.9, shape="geometric") for step in range(6)]
+    assert kept == pytest.approx([1, 0.1**0.25, 0.1**0.5, 0.1**0.75, 0.1, 0.1])
+    schedule = SparsitySchedule(sparsities=(0.5, 0.75), ramp_steps=4, steps=8, shape="geometric")
+    assert schedule.ends == (4, 8)
+    assert [1 - schedule.target(step) for step in range(1, 9)] == pytest.approx(
+        [0.5**0.5, 0.5, 0.5, 0.5, 0.5**1.5, 0.25, 0.25, 0.25]
+    )
+
+
+def test_a_run_follows_its_ramp(teacher: Path, speech: Path, tmp_path: Path) -> None:
+    settings = {
+        "gates.sparsity_control": "projection",
+        "gates.ramp_shape": "geometric",
+        "prune.steps": 12,
+        "gates.ramp_steps": 8,
+    }
+    make_run(tmp_path / "out", teacher, speech, settings=settings)
+    records = [json.loads(line) for line in (tmp_path / "out" / "run" / "log.jsonl").read_text().splitlines()]
+    first = [record for record in records if record["stage"] == "prune"]
+    for record in first[4:]:
+        assert record["sparsity"] == pytest.approx(record["target_sparsity"], abs=TOLERANCE)
+        assert "penalty" not in record and "lambda2" not in record
+    assert first[3]["target_sparsity"] == pytest.approx(1 - math.sqrt(0.28), abs=1e-6)
+    assert any(record.get("lambda1", 0) < 0 for record in first)
