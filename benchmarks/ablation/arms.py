@@ -11,6 +11,10 @@ from slimvox.pruning import Control
 
 Kind = Literal["paper", "slimvox", "control", "idea", "size"]
 
+MULTIPLIERS: Mapping[str, Any] = MappingProxyType(
+    {"gates.sparsity_control": "lagrangian", "gates.ramp_shape": "linear"}
+)
+"""The penalty that the papers have, along their ramp."""
 PLAIN: Mapping[str, Any] = MappingProxyType(
     {
         "prune.matrix_optimiser": "adamw",
@@ -21,6 +25,7 @@ PLAIN: Mapping[str, Any] = MappingProxyType(
 """AdamW for everything, and the student on its own from the first step."""
 PAPER: Mapping[str, Any] = MappingProxyType(
     {
+        **MULTIPLIERS,
         "structures.conv": False,
         "structures.attention": True,
         "structures.feed_forward": True,
@@ -46,6 +51,58 @@ DPHUBERT: Mapping[str, Any] = MappingProxyType(
     }
 )
 """Peng et al., "DPHuBERT: Joint Distillation and Pruning of Self-Supervised Speech Models" (Interspeech 2023)."""
+DPHUBERT_PROJECTED: Mapping[str, Any] = MappingProxyType(
+    {**DPHUBERT, "gates.sparsity_control": "projection", "gates.ramp_shape": "geometric"}
+)
+"""With the control of the size that `quick` has, so that the two differ in what they prune and imitate."""
+IDEAS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "plain": ("AdamW and no teacher forcing", PLAIN),
+        "adamw": (
+            "AdamW instead of Muon",
+            {"prune.matrix_optimiser": "adamw", "finish.matrix_optimiser": "adamw"},
+        ),
+        "no-forcing": ("without teacher forcing", {"finish.teacher_forcing": 0.0}),
+        "forcing-first": (
+            "teacher forcing in stage 1 too",
+            {"prune.teacher_forcing": 0.5, "prune.teacher_forcing_until": 1.0},
+        ),
+        "no-ste": ("without STE", {"gates.straight_through": False}),
+        "drop-1": ("initial drop .01", {"gates.initial_drop": 0.01}),
+        "drop-1-no-ste": (
+            "initial drop .01, without STE",
+            {"gates.initial_drop": 0.01, "gates.straight_through": False},
+        ),
+        "blocks": (
+            "with gates on whole blocks",
+            {"structures.attention": True, "structures.feed_forward": True},
+        ),
+        "no-conv": ("without `conv`", {"structures.conv": False}),
+        "four-layers": ("4 states", {"distillation.layers": 4}),
+        "groups": (
+            "4 means over groups of states",
+            {"distillation.layers": 4, "distillation.targets": "groups"},
+        ),
+        "maps": ("with maps", {"distillation.maps": True}),
+        "relation": ("temporal relations too", {"distillation.relation_weight": 3.0}),
+        "masked-input": ("10 % of the input hidden", {"distillation.masked_share": 0.1}),
+        "adam-multipliers": (
+            "multipliers by Adam from 0",
+            {
+                "gates.multiplier_optimiser": "adam",
+                "gates.multiplier_learning_rate": 0.03,
+                "gates.initial_quadratic_multiplier": 0.0,
+            },
+        ),
+        "fast-multipliers": ("multipliers at four times the rate", {"gates.multiplier_learning_rate": 4.0}),
+        "hard-values": ("gates that stay count 1", {"gates.final_values": "one"}),
+        "together": (
+            "relations and gates that count 1 together",
+            {"distillation.relation_weight": 3.0, "gates.final_values": "one"},
+        ),
+    }
+)
+"""Name to title and what is changed, one thing at a time but for the last, of `quick` with multipliers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +127,12 @@ class Arm:
 
 ARMS: tuple[Arm, ...] = (
     Arm(name="quick", title="`quick`: as shipped", kind="slimvox"),
+    Arm(
+        name="multipliers",
+        title="`quick`, multipliers instead of projection",
+        kind="slimvox",
+        overrides=MULTIPLIERS,
+    ),
     Arm(name="paper", title="`paper`: its structures and objective", kind="paper", overrides=PAPER),
     Arm(
         name="paper-no-ste",
@@ -103,102 +166,28 @@ ARMS: tuple[Arm, ...] = (
     Arm(name="dphubert", title="DPHuBERT's recipe", kind="paper", overrides=DPHUBERT),
     Arm(
         name="dphubert-slow",
-        title="DPHuBERT's recipe, multipliers of `quick`",
+        title="DPHuBERT's recipe, multipliers at 1",
         kind="paper",
         overrides={**DPHUBERT, "gates.multiplier_learning_rate": 1.0},
+    ),
+    Arm(
+        name="dphubert-projected",
+        title="DPHuBERT's recipe, by projection",
+        kind="paper",
+        overrides=DPHUBERT_PROJECTED,
     ),
     Arm(name="random", title="random gates", kind="control", control="random"),
     Arm(name="magnitude", title="smallest weights", kind="control", control="magnitude"),
     Arm(name="top-layers", title="top layers dropped", kind="control", control="top-layers"),
     Arm(name="thin", title="thin, from scratch", kind="control", control="thin"),
-    Arm(name="plain", title="`quick`, AdamW and no teacher forcing", kind="idea", overrides=PLAIN),
-    Arm(
-        name="adamw",
-        title="`quick`, AdamW instead of Muon",
-        kind="idea",
-        overrides={"prune.matrix_optimiser": "adamw", "finish.matrix_optimiser": "adamw"},
-    ),
-    Arm(
-        name="no-forcing",
-        title="`quick`, without teacher forcing",
-        kind="idea",
-        overrides={"finish.teacher_forcing": 0.0},
-    ),
-    Arm(
-        name="forcing-first",
-        title="`quick`, teacher forcing in stage 1 too",
-        kind="idea",
-        overrides={"prune.teacher_forcing": 0.5, "prune.teacher_forcing_until": 1.0},
-    ),
-    Arm(
-        name="no-ste",
-        title="`quick`, without STE",
-        kind="idea",
-        overrides={"gates.straight_through": False},
-    ),
-    Arm(
-        name="drop-1", title="`quick`, initial drop .01", kind="idea", overrides={"gates.initial_drop": 0.01}
-    ),
-    Arm(
-        name="drop-1-no-ste",
-        title="`quick`, initial drop .01, without STE",
-        kind="idea",
-        overrides={"gates.initial_drop": 0.01, "gates.straight_through": False},
-    ),
-    Arm(
-        name="blocks",
-        title="`quick`, with gates on whole blocks",
-        kind="idea",
-        overrides={"structures.attention": True, "structures.feed_forward": True},
-    ),
-    Arm(name="no-conv", title="`quick`, without `conv`", kind="idea", overrides={"structures.conv": False}),
-    Arm(name="four-layers", title="`quick`, 4 states", kind="idea", overrides={"distillation.layers": 4}),
-    Arm(
-        name="groups",
-        title="`quick`, 4 means over groups of states",
-        kind="idea",
-        overrides={"distillation.layers": 4, "distillation.targets": "groups"},
-    ),
-    Arm(name="maps", title="`quick`, with maps", kind="idea", overrides={"distillation.maps": True}),
-    Arm(
-        name="relation",
-        title="`quick`, temporal relations too",
-        kind="idea",
-        overrides={"distillation.relation_weight": 3.0},
-    ),
-    Arm(
-        name="masked-input",
-        title="`quick`, 10 % of the input hidden",
-        kind="idea",
-        overrides={"distillation.masked_share": 0.1},
-    ),
-    Arm(
-        name="adam-multipliers",
-        title="`quick`, multipliers by Adam from 0",
-        kind="idea",
-        overrides={
-            "gates.multiplier_optimiser": "adam",
-            "gates.multiplier_learning_rate": 0.03,
-            "gates.initial_quadratic_multiplier": 0.0,
-        },
-    ),
-    Arm(
-        name="fast-multipliers",
-        title="`quick`, multipliers at four times the rate",
-        kind="idea",
-        overrides={"gates.multiplier_learning_rate": 4.0},
-    ),
-    Arm(
-        name="hard-values",
-        title="`quick`, gates that stay count 1",
-        kind="idea",
-        overrides={"gates.final_values": "one"},
-    ),
-    Arm(
-        name="together",
-        title="`quick`, relations and gates that count 1 together",
-        kind="idea",
-        overrides={"distillation.relation_weight": 3.0, "gates.final_values": "one"},
+    *(
+        Arm(
+            name=name,
+            title=f"multipliers, {title}",
+            kind="idea",
+            overrides={**MULTIPLIERS, **changed},
+        )
+        for name, (title, changed) in IDEAS.items()
     ),
     *(
         Arm(
@@ -212,7 +201,8 @@ ARMS: tuple[Arm, ...] = (
         for keep in (0.5, 0.4, 0.2, 0.1)
         for name, title, overrides, control in (
             ("quick", "`quick`", {}, None),
-            ("dphubert", "DPHuBERT's recipe", DPHUBERT, None),
+            ("multipliers", "`quick`, multipliers", MULTIPLIERS, None),
+            ("dphubert-projected", "DPHuBERT's recipe, by projection", DPHUBERT_PROJECTED, None),
             ("top-layers", "top layers dropped", {}, "top-layers"),
         )
     ),

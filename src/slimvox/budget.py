@@ -85,7 +85,7 @@ def scheduled_target(
         return final
     part = step / ramp_steps
     if shape == "geometric":
-        return 1 - (1 - start) * ((1 - final) / (1 - start)) ** part
+        return 1 - (1 - start) * math.pow((1 - final) / (1 - start), part)
     return start + (final - start) * part
 
 

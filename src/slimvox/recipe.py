@@ -53,8 +53,8 @@ class GateSettings:
     learning_rate: float = 0.02
     """Adam, constant, for log_alpha."""
     sparsity_control: Literal["lagrangian", "projection"] = "lagrangian"
-    """What takes the expected sparsity to its target: a penalty with multipliers that ascend (the paper), or a projection
-    of the gates after each step, which has nothing to tune."""
+    """What takes the expected sparsity to its target: a penalty with multipliers that ascend (the paper), or a
+    projection of the gates after each step, which has nothing to tune."""
     multiplier_learning_rate: float = 0.02
     """Constant, ascending, for the Lagrange multipliers."""
     multiplier_optimiser: Literal["adam", "sgd"] = "adam"

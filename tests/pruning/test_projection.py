@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -27,7 +27,9 @@ FAR = 100.0
 """A largest move that is never in the way."""
 
 
-def sparsity_of(gates: Gates, kind: str = "params", anatomy: EncoderAnatomy = ANATOMY) -> Callable[[], Tensor]:
+def sparsity_of(
+    gates: Gates, kind: str = "params", anatomy: EncoderAnatomy = ANATOMY
+) -> Callable[[], Tensor]:
     measure = MEASURES[kind]
     budget = Budget(measure=measure, target=1.0, dense_cost=measure.cost(anatomy))
     return lambda: budget.expected_sparsity(anatomy, gates.expected_sizes())
@@ -41,6 +43,7 @@ def random_gates(seed: int) -> tuple[Gates, Tensor]:
     return gates, 10 ** (2 * torch.rand(gates.log_alpha.shape, generator=generator) - 3)
 
 
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), further=st.floats(0.05, 0.9), kind=st.sampled_from(sorted(MEASURES)))
 def test_gates_below_the_target_close_until_they_meet_it(seed: int, further: float, kind: str) -> None:
     gates, weights = random_gates(seed)
@@ -58,6 +61,7 @@ def test_gates_below_the_target_close_until_they_meet_it(seed: int, further: flo
     assert bool((gates.log_alpha <= before).all())
 
 
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), back=st.floats(0.0, 1.0))
 def test_gates_above_the_target_are_taken_back_and_no_further(seed: int, back: float) -> None:
     gates, weights = random_gates(seed)
@@ -121,13 +125,13 @@ def test_a_geometric_ramp_keeps_the_same_share_in_every_step() -> None:
 
 
 def test_a_run_follows_its_ramp(teacher: Path, speech: Path, tmp_path: Path) -> None:
-    settings = {
+    fields = {
         "gates.sparsity_control": "projection",
         "gates.ramp_shape": "geometric",
         "prune.steps": 12,
         "gates.ramp_steps": 8,
     }
-    make_run(tmp_path / "out", teacher, speech, settings=settings)
+    make_run(tmp_path / "out", teacher, speech, settings=fields)
     records = [json.loads(line) for line in (tmp_path / "out" / "run" / "log.jsonl").read_text().splitlines()]
     first = [record for record in records if record["stage"] == "prune"]
     for record in first[4:]:

@@ -10,8 +10,8 @@ from torch import Tensor
 from slimvox.gates.gates import Gates
 
 FLOOR = 1e-3
-"""Least root mean square gradient of a gate, as a share of the mean over gates: what the loss has not touched yet is not
-infinitely cheap."""
+"""Least root mean square gradient of a gate, as a share of the mean over gates: what the loss has not touched yet is
+not infinitely cheap."""
 TOLERANCE = 1e-4
 """How close the expected sparsity comes to its target."""
 DOUBLINGS, BISECTIONS = 30, 30
@@ -35,9 +35,8 @@ def project(
         minimise sum_i w_i (move_i)^2  subject to  s(log_alpha + move) = t
 
     has the solution move_i = m (ds / dlog_alpha_i) / w_i. This is what a Lagrangian with a multiplier known in advance
-    would add to a step of Adam; m is found by bisection. A multiplier that ascends comes to the same value late
-    (Wang, Wohlwend and Lei, EMNLP 2020, for the Lagrangian): behind a target that rises it lags, and after gates that did
-    not answer at first it overshoots.
+    would add to a step of Adam; m is searched for. A multiplier that ascends (Wang, Wohlwend and Lei, EMNLP 2020) comes
+    to its value late: behind a target that rises it lags, and after gates that did not answer at first it overshoots.
 
     Gates that are above the target are only taken back towards where they were before the step.
 
@@ -51,8 +50,8 @@ def project(
             short of the target.
 
     Returns:
-        Expected sparsity after the move, and the multiplier m: above 0 where gates were closed; None where the target was
-        out of reach.
+        Expected sparsity after the move, and the multiplier m: above 0 where gates were closed; None where the target
+        was out of reach.
     """
     log_alpha = gates.log_alpha
     stepped = log_alpha.clone()
@@ -64,26 +63,29 @@ def project(
         return reached, 0.0
     weights = root_mean_squares + FLOOR * root_mean_squares.mean()
     direction = slope / weights if bool(weights.all()) else slope
-    sign = 1.0 if target > reached else -1.0
-    highest = torch.maximum(before, stepped) if sign < 0 else stepped
+    steepness = float((slope * direction).sum())
+    if steepness == 0:
+        return reached, None
+    gap = target - reached
+    highest = torch.maximum(before, stepped) if gap < 0 else stepped
 
     def move(multiplier: float) -> float:
-        moved = stepped + (sign * multiplier * direction).clamp(-largest_move, largest_move)
+        moved = stepped + (multiplier * direction).clamp(-largest_move, largest_move)
         log_alpha.copy_(torch.minimum(moved, highest))
         return float(expected_sparsity())
 
     def beyond(reached: float) -> bool:
-        return sign * (reached - target) >= 0
+        return reached >= target if gap > 0 else reached <= target
 
-    # Where the mean move is a hundredth of the largest.
-    low, high = 0.0, 0.01 * largest_move / float(direction.abs().mean())
+    # Where the target would be on a straight line; nearly always that is close enough.
+    low, high = 0.0, gap / steepness
     reached = move(high)
     for _ in range(DOUBLINGS):
-        if beyond(reached):
+        if beyond(reached) or abs(reached - target) <= TOLERANCE:
             break
         low, high = high, 2 * high
         reached = move(high)
-    if not beyond(reached):
+    else:
         return reached, None
     middle = high
     for _ in range(BISECTIONS):
@@ -92,4 +94,4 @@ def project(
         middle = (low + high) / 2
         reached = move(middle)
         low, high = (low, middle) if beyond(reached) else (middle, high)
-    return reached, sign * middle
+    return reached, middle

@@ -23,8 +23,8 @@ def build_optimisers(
     *,
     matrix_dtype: torch.dtype = torch.float32,
 ) -> dict[str, torch.optim.Optimizer]:
-    """One optimiser for the weights, one for the matrices among them where Muon trains them, and, in stage 1, one for the
-    gates and one for the multipliers, if there are any.
+    """One optimiser for the weights, one for the matrices among them where Muon trains them, and, in stage 1, one for
+    the gates and one for the multipliers, if there are any.
 
     The gates do not share the weights' warm-up and decay: their rate is constant. The multipliers ascend. Muon
     computes in `matrix_dtype`.

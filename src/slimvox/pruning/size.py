@@ -27,6 +27,7 @@ from slimvox.pruning.result import PruneResult, RunSettings, read_result, write_
 from slimvox.pruning.run_directory import RunDirectory
 from slimvox.pruning.student import Student
 from slimvox.pruning.trainer import Trainer
+from slimvox.recipe import GateSettings
 from slimvox.surgery import SlicedEncoder, slice_encoder
 
 logger = logging.getLogger("slimvox.pruning")
@@ -164,6 +165,15 @@ class Size:
         )
 
 
+def _cure(gap: float, gates: GateSettings) -> str:
+    """What to change where the expected sparsity ends above its target, or below."""
+    if gates.sparsity_control == "projection":
+        return "higher `gates.learning_rate`" if gap < 0 else "lower `gates.initial_drop`"
+    if gap < 0:
+        return "higher `gates.learning_rate` or `gates.multiplier_learning_rate`"
+    return "lower `gates.multiplier_learning_rate`"
+
+
 def _slice(student: Student, settings: RunSettings, *, warn: bool) -> SlicedEncoder:
     """The student cut down to the budget, by its gates or the scores of a control."""
     encoder, gates, budget = copy.deepcopy(student.encoder).cpu(), student.gates, settings.budget
@@ -175,11 +185,10 @@ def _slice(student: Student, settings: RunSettings, *, warn: bool) -> SlicedEnco
         if abs(gap) > FAR_FROM_TARGET and warn:
             logger.warning(
                 "the gates were still far from the target: expected sparsity %.0f %%, target %.0f %%."
-                " The target is met all the same, but a longer stage 1 (`prune.steps`), or a %s"
-                " `gates.multiplier_learning_rate`, would prune better.",
+                " The target is met all the same, but a longer stage 1 (`prune.steps`), or a %s, would prune better.",
                 100 * sparsity,
                 100 * budget.target_sparsity,
-                "higher `gates.learning_rate` or" if gap < 0 else "lower",
+                _cure(gap, settings.recipe.gates),
             )
         scores = log_alpha
     else:

@@ -15,8 +15,8 @@ from slimvox.masks import masked_forward
 class Student(nn.Module):
     """An encoder with its distillation maps and, in stage 1, gates and, for some, multipliers.
 
-    Stage 1: L = L_distil + lambda1 (s - t) + lambda2 (s - t)^2, with masks sampled anew in each step; without the penalty
-    where the gates are kept on target by projection (`slimvox.gates.project`).
+    Stage 1: L = L_distil + lambda1 (s - t) + lambda2 (s - t)^2, with masks sampled anew in each step; without the
+    penalty where the gates are kept on target by projection (`slimvox.gates.project`).
     Stage 2: L = L_distil.
     """
 
