@@ -120,6 +120,11 @@ class Arm:
     """The share of the dense encoder's parameters."""
 
     @property
+    def first_stage(self) -> float:
+        """Stage 1's share of the steps: gates with multipliers need half of them to arrive."""
+        return 1 / 2 if self.overrides.get("gates.sparsity_control") == "lagrangian" else 1 / 3
+
+    @property
     def main(self) -> bool:
         """Whether it is scored on all tasks that count, not on some."""
         return self.kind != "idea"

@@ -150,7 +150,7 @@ def command(arm: Arm, seed: int, out: Path, arguments: argparse.Namespace) -> Se
 
 def settings(arm: Arm, steps: int) -> Iterator[str]:
     """Fields of the recipe that differ from `quick`."""
-    first = steps // 2
+    first = round(arm.first_stage * steps)
     yield from (
         f"prune.steps={first}",
         f"finish.steps={steps - first}",

@@ -30,7 +30,9 @@ import table  # noqa: E402
 @pytest.mark.parametrize("arm", arms.ARMS, ids=lambda arm: arm.name)
 def test_every_arm_is_a_recipe(arm: arms.Arm) -> None:
     recipe = load_recipe("quick", list(run.settings(arm, 300)))
-    assert (recipe.prune.steps, recipe.finish.steps, recipe.gates.ramp_steps) == (150, 150, 130)
+    first = 150 if recipe.gates.sparsity_control == "lagrangian" else 100
+    assert (recipe.prune.steps, recipe.finish.steps) == (first, 300 - first)
+    assert recipe.gates.ramp_steps == round(0.87 * first)
     for name, value in arm.overrides.items():
         section, field = name.split(".")
         assert getattr(getattr(recipe, section), field) == value
