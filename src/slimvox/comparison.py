@@ -90,10 +90,6 @@ def compare(
             states differ in number, width or rate.
     """
     sources = as_sources(audio)
-    if not sources:
-        raise SlimvoxError(
-            "no audio given: name files, folders, lists, manifests or data sets after the model"
-        )
     if seconds is not None and not seconds > 0:
         raise SlimvoxError(f"`seconds` must be positive, but is {seconds:g} instead")
     where = find_device(device)

@@ -37,10 +37,19 @@ LIST_EXTENSIONS = (".txt", ".lst")
 
 
 def as_sources(audio: AudioInput | Sequence[AudioInput]) -> list[AudioInput]:
-    """One source, or several, as a list."""
+    """One source, or several, as a list.
+
+    Raises:
+        SlimvoxError: if there is none.
+    """
     if isinstance(audio, (str, os.PathLike)) or is_dataset(audio):
         return [audio]  # type: ignore[list-item]
-    return list(audio)  # type: ignore[arg-type]
+    sources = list(audio)  # type: ignore[arg-type]
+    if not sources:
+        raise SlimvoxError(
+            "no audio given: name files, folders, lists, manifests or data sets after the model"
+        )
+    return sources
 
 
 def source_name(source: AudioInput) -> str:

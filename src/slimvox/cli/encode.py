@@ -9,8 +9,6 @@ from typing import Literal
 import tyro
 from rich.console import Console
 
-from slimvox.errors import SlimvoxError
-
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeCommand:
@@ -44,10 +42,6 @@ class EncodeCommand:
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        if not self.audio:
-            raise SlimvoxError(
-                "no audio given: name files, folders, lists, manifests or data sets after the model"
-            )
         from slimvox.encode import encode_files
 
         result = encode_files(

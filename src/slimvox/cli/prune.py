@@ -9,8 +9,6 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from slimvox.errors import SlimvoxError
-
 
 @dataclass(frozen=True, kw_only=True)
 class PruneCommand:
@@ -59,10 +57,6 @@ class PruneCommand:
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        if not self.audio:
-            raise SlimvoxError(
-                "no audio given: name files, folders, lists, manifests or data sets after the model"
-            )
         from slimvox.pruning import RunInterrupted, prune
 
         try:
