@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from shapes import base_plus
 from torch import Tensor, nn
 
-from slimvox.budget import Budget, CostMeasure, SparsitySchedule
+from slimvox.budget import Budget, CostMeasure, Lagrangian, SparsitySchedule
 from slimvox.distillation import Distillation, distilled_layers
 from slimvox.encoder import SpeechEncoder
 from slimvox.encoder.attention import SelfAttention
@@ -68,10 +68,11 @@ def slimvox_step(structures: str) -> Callable[[Tensor], object]:
 
 
 def plain_step(structures: str) -> Callable[[Tensor], object]:
-    """Float32, attention with its scores and softmax written out, masks multiplied onto activations."""
+    """Float32, attention with its scores and softmax written out, masks multiplied onto activations, a Lagrangian."""
     teacher, student, recipe = _parts(structures)
-    encoder, gates = student.encoder, student.gates
-    assert gates is not None and student.budget is not None and student.lagrangian is not None
+    encoder, gates, lagrangian = student.encoder, student.gates, student.lagrangian or Lagrangian()
+    assert gates is not None and student.budget is not None
+    student.lagrangian = lagrangian
     for model in (teacher, encoder):
         for layer in model.layers:
             layer.attention = PlainAttention(layer.attention)
@@ -83,7 +84,7 @@ def plain_step(structures: str) -> Callable[[Tensor], object]:
         with masked_activations(encoder, gates.sample()):
             output = encoder(waveforms)
         sparsity = student.budget.expected_sparsity(encoder.anatomy, gates.expected_sizes())
-        loss = student.distillation(output, wanted).total + student.lagrangian(sparsity, 0.1)
+        loss = student.distillation(output, wanted).total + lagrangian(sparsity, 0.1)
         loss.backward()
         nn.utils.clip_grad_norm_(student.weights(), recipe.prune.gradient_clip)
         for optimiser in optimisers.values():
@@ -167,5 +168,6 @@ def _parts(structures: str):  # type: ignore[no-untyped-def]
         Distillation(anatomy.width, distilled_layers(len(anatomy.layers))),
         gates=gates,
         budget=Budget(measure=measure, target=0.28 * whole, dense_cost=whole),
+        lagrangian=Lagrangian() if recipe.gates.sparsity_control == "lagrangian" else None,
     )
     return teacher, student, recipe
