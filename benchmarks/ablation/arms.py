@@ -207,8 +207,11 @@ ARMS: tuple[Arm, ...] = (
         for name, title, overrides, control in (
             ("quick", "`quick`", {}, None),
             ("multipliers", "`quick`, multipliers", MULTIPLIERS, None),
+            ("dphubert", "DPHuBERT's recipe", DPHUBERT, None),
             ("dphubert-projected", "DPHuBERT's recipe, by projection", DPHUBERT_PROJECTED, None),
             ("top-layers", "top layers dropped", {}, "top-layers"),
         )
+        # Where control matters most.
+        if name != "dphubert-projected" or keep < 0.28
     ),
 )
