@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from arms import Kind
 from results import Row, larger_than_spread, read_rows
 
 from slimvox.checkpoint.resolve import load
@@ -27,6 +28,12 @@ from slimvox.report.markdown_page import write_tables
 
 TITLE = "# Ablation"
 SPEED_SECONDS, SPEED_ROUNDS = 10.0, 9
+COMPARISONS: Mapping[str, tuple[Kind, ...]] = {
+    "paper": ("paper",),
+    "quick": ("slimvox", "paper", "control"),
+    "multipliers": ("idea",),
+}
+"""Name of an arm to the kinds of arms that are compared with it."""
 METRIC_TITLES = {"sf_f1": "SF F1", "sf_cer": "SF CER", "qbe": "QbE"}
 
 
@@ -59,10 +66,11 @@ def tables(rows: Sequence[Row], speeds: Mapping[str, float]) -> str:
     """
     main_rows = [row for row in rows if row.arm.kind != "size"]
     parts = [_table(main_rows, speeds)]
-    for reference in ("paper", "quick"):
+    for reference, kinds in COMPARISONS.items():
         base = next((row for row in main_rows if row.arm.name == reference), None)
-        if base is not None:
-            parts.append(_differences(base, main_rows))
+        others = [row for row in main_rows if row.arm.kind in kinds and row is not base]
+        if base is not None and others:
+            parts.append(_differences(base, others))
     if any(run.scores for row in main_rows for run in row.runs):
         parts.append(_score_table(main_rows))
     if len(main_rows) < len(rows):
@@ -156,8 +164,6 @@ def _differences(base: Row, rows: Sequence[Row]) -> str:
         "|---|---|---|",
     ]
     for row in rows:
-        if row is base or (base.arm.name == "paper" and row.arm.kind != "paper"):
-            continue
         ratio = statistics.fmean(row.errors) / statistics.fmean(base.errors)
         cells = [
             row.arm.title,

@@ -181,7 +181,13 @@ def test_every_table_is_rectangular(tmp_path: Path) -> None:
             arm=by_name[name],
             runs=(result("0", error, 900 + points), result("1", 1.1 * error, 905 + points)),
         )
-        for name, error, points in (("quick", 0.1, 50), ("paper", 0.2, 0), ("dphubert", 0.3, -40))
+        for name, error, points in (
+            ("quick", 0.1, 50),
+            ("multipliers", 0.11, 40),
+            ("paper", 0.2, 0),
+            ("dphubert", 0.3, -40),
+            ("maps", 0.22, 0),
+        )
     ]
     text = table.tables(rows, {"quick": 2.0})
     lines = text.splitlines()
@@ -190,6 +196,9 @@ def test_every_table_is_rectangular(tmp_path: Path) -> None:
             assert first.count("|") == second.count("|")
     assert "| DPHuBERT's recipe | +200%, more than the spread | -90, more than the spread |" in text
     assert "| +50%, more than the spread | -40, more than the spread |" in text  # beside `paper`
+    # Ideas are beside what they are ideas on, and nothing else.
+    ideas = [line for line in lines if line.startswith("| multipliers, with maps | +")]
+    assert ideas == ["| multipliers, with maps | +100%, more than the spread | -40, more than the spread |"]
 
 
 def test_an_arm_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
