@@ -147,5 +147,5 @@ def test_nothing_there(tmp_path: Path) -> None:
         find_audio([tmp_path / "nowhere"])
     with pytest.raises(SlimvoxError, match=r"holds no audio.*\.wav, \.flac"):
         find_audio([tmp_path])
-    with pytest.raises(SlimvoxError, match="No audio was given"):
+    with pytest.raises(SlimvoxError, match="no audio given"):
         find_audio([])

@@ -20,6 +20,8 @@ from slimvox.budget import Budget, SparsitySchedule, scheduled_target
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.gates import STRUCTURES, Gates, project
 from slimvox.gates.projection import FLOOR, TOLERANCE
+from slimvox.report.charts.training import training_panels
+from slimvox.report.runs import read_runs
 from tiny_runs import make_run
 
 ANATOMY = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
@@ -139,3 +141,6 @@ def test_a_run_follows_its_ramp(teacher: Path, speech: Path, tmp_path: Path) -> 
         assert "penalty" not in record and "lambda2" not in record
     assert first[3]["target_sparsity"] == pytest.approx(1 - math.sqrt(0.28), abs=1e-6)
     assert any(record.get("lambda1", 0) < 0 for record in first)
+    page = read_runs([tmp_path / "out"])
+    titles = [panel.title for panel in training_panels(page)]
+    assert any("λ₁" in title for title in titles) and not any("λ₂" in title for title in titles)

@@ -58,7 +58,7 @@ def test_the_log_has_every_step(finished: Path) -> None:
     records = [json.loads(line) for line in (finished / "run" / "log.jsonl").read_text().splitlines()]
     steps = [(record["stage"], record["step"]) for record in records]
     assert steps == [("prune", n) for n in range(1, 7)] + [("finish", n) for n in range(1, 6)]
-    assert {"loss", "sparsity", "target_sparsity", "lambda1", "lambda2", "learning_rate"} <= set(records[0])
+    assert {"loss", "sparsity", "target_sparsity", "learning_rate"} <= set(records[0])
     assert records[2]["target_sparsity"] == pytest.approx(0.72)
 
 

@@ -21,8 +21,8 @@ from tiny_runs import SETTINGS, make_run
 
 SIZES = {"keep-50": 0.5, "keep-28": 0.28, "keep-20": 0.2}
 STEPS = {"prune.steps": 9}
-CUTS = {"keep-50": 4, "keep-28": 7, "keep-20": 9}
-"""After which step of stage 1 each is cut: three steps of climbing, six of waiting."""
+CUTS = {"keep-50": 3, "keep-28": 6, "keep-20": 9}
+"""After which step of stage 1 each is cut: three steps of climbing (geometrically), six of waiting."""
 
 
 def make_sizes(teacher: Path, speech: Path, out: Path, **arguments: Any) -> slimvox.PruneResult:

@@ -14,7 +14,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a learned run and a control."""
     folder = tmp_path_factory.mktemp("report")
     teacher, speech = make_teacher(folder / "teacher"), make_speech(folder / "speech")
-    make_run(folder / "runs" / "learned", teacher, speech)
+    # With multipliers, as in the paper, and not by projection: these have more to be drawn.
+    settings = {"gates.sparsity_control": "lagrangian"}
+    make_run(folder / "runs" / "learned", teacher, speech, settings=settings)
     make_run(folder / "runs" / "random", teacher, speech, control="random")
     return folder / "runs"
 

@@ -75,8 +75,6 @@ def find_audio(sources: Sequence[AudioInput]) -> list[AudioSource]:
             manifest or data set with no audio in it, a manifest or data set that cannot be understood.
     """
     sources = as_sources(sources)
-    if not sources:
-        raise SlimvoxError("No audio was given: name files, folders, lists, manifests or data sets.")
     found: dict[tuple[str, float], AudioSource] = {}
     objects = 0
     for source in sources:
