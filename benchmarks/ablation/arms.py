@@ -52,7 +52,7 @@ DPHUBERT: Mapping[str, Any] = MappingProxyType(
 )
 """Peng et al., "DPHuBERT: Joint Distillation and Pruning of Self-Supervised Speech Models" (Interspeech 2023)."""
 DPHUBERT_PROJECTED: Mapping[str, Any] = MappingProxyType(
-    {**DPHUBERT, "gates.sparsity_control": "projection", "gates.ramp_shape": "geometric"}
+    {name: value for name, value in DPHUBERT.items() if name not in MULTIPLIERS}
 )
 """With the control of the size that `quick` has, so that the two differ in what they prune and imitate."""
 IDEAS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(

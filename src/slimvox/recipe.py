@@ -16,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from slimvox.budget import RampShape
 from slimvox.cost import CostKind
 from slimvox.errors import SlimvoxError
 from slimvox.gates import Structure, Structures
@@ -64,7 +65,7 @@ class GateSettings:
     """Where the multiplier of the squared gap starts."""
     ramp_steps: int = 5000
     """Steps in which the target sparsity grows from 0 to its final value."""
-    ramp_shape: Literal["linear", "geometric"] = "linear"
+    ramp_shape: RampShape = "linear"
     """Whether each step of the ramp takes the same share of the dense cost, or of what is left."""
     final_values: Literal["soft", "one"] = "soft"
     """What a surviving gate is worth: its typical value, folded into the weights, or 1."""

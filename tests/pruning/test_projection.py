@@ -15,7 +15,6 @@ from torch import Tensor
 
 from measures import MEASURES
 from models import config
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.budget import Budget, SparsitySchedule, scheduled_target
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.gates import STRUCTURES, Gates, project
@@ -29,12 +28,10 @@ FAR = 100.0
 """A largest move that is never in the way."""
 
 
-def sparsity_of(
-    gates: Gates, kind: str = "params", anatomy: EncoderAnatomy = ANATOMY
-) -> Callable[[], Tensor]:
+def sparsity_of(gates: Gates, kind: str = "params") -> Callable[[], Tensor]:
     measure = MEASURES[kind]
-    budget = Budget(measure=measure, target=1.0, dense_cost=measure.cost(anatomy))
-    return lambda: budget.expected_sparsity(anatomy, gates.expected_sizes())
+    budget = Budget(measure=measure, target=1.0, dense_cost=measure.cost(ANATOMY))
+    return lambda: budget.expected_sparsity(ANATOMY, gates.expected_sizes())
 
 
 def random_gates(seed: int) -> tuple[Gates, Tensor]:

@@ -62,6 +62,22 @@ def test_the_log_has_every_step(finished: Path) -> None:
     assert records[2]["target_sparsity"] == pytest.approx(0.72)
 
 
+def test_multipliers_are_logged_and_go_on_after_an_interruption(
+    teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The penalty of the paper, whose multipliers have a state of their own."""
+    overrides = [*SETTINGS, "gates.sparsity_control=lagrangian"]
+    run(teacher, speech, tmp_path / "whole", overrides=overrides)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, "prune", 4)
+        with pytest.raises(RunInterrupted):
+            run(teacher, speech, tmp_path / "out", overrides=overrides)
+    run(teacher, speech, tmp_path / "out", overrides=overrides)
+    assert weights_hash(tmp_path / "out") == weights_hash(tmp_path / "whole")
+    records = [json.loads(line) for line in (tmp_path / "out" / "run" / "log.jsonl").read_text().splitlines()]
+    assert {"loss", "sparsity", "target_sparsity", "lambda1", "lambda2", "learning_rate"} <= set(records[0])
+
+
 def test_the_card_names_teacher_and_figures(finished: Path, teacher: Path) -> None:
     card = (finished / "README.md").read_text()
     assert teacher.name in card and "relative error" in card and "steps = 6" in card
