@@ -89,12 +89,16 @@ IDEAS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
         "adam-multipliers": (
             "multipliers by Adam from 0",
             {
+                **MULTIPLIERS,
                 "gates.multiplier_optimiser": "adam",
                 "gates.multiplier_learning_rate": 0.03,
                 "gates.initial_quadratic_multiplier": 0.0,
             },
         ),
-        "fast-multipliers": ("multipliers at four times the rate", {"gates.multiplier_learning_rate": 4.0}),
+        "fast-multipliers": (
+            "multipliers at four times the rate",
+            {**MULTIPLIERS, "gates.multiplier_learning_rate": 4.0},
+        ),
         "hard-values": ("gates that stay count 1", {"gates.final_values": "one"}),
         "together": (
             "relations and gates that count 1 together",
@@ -102,7 +106,7 @@ IDEAS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
         ),
     }
 )
-"""Name to title and what is changed, one thing at a time but for the last, of `quick` with multipliers."""
+"""Name to title and what is changed, one thing at a time but for the last, of `quick`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,9 +192,9 @@ ARMS: tuple[Arm, ...] = (
     *(
         Arm(
             name=name,
-            title=f"multipliers, {title}",
+            title=f"`quick`, {title}",
             kind="idea",
-            overrides={**MULTIPLIERS, **changed},
+            overrides=changed,
         )
         for name, (title, changed) in IDEAS.items()
     ),

@@ -30,8 +30,7 @@ TITLE = "# Ablation"
 SPEED_SECONDS, SPEED_ROUNDS = 10.0, 9
 COMPARISONS: Mapping[str, tuple[Kind, ...]] = {
     "paper": ("paper",),
-    "quick": ("slimvox", "paper", "control"),
-    "multipliers": ("idea",),
+    "quick": ("slimvox", "paper", "control", "idea"),
 }
 """Name of an arm to the kinds of arms that are compared with it."""
 METRIC_TITLES = {"sf_f1": "SF F1", "sf_cer": "SF CER", "qbe": "QbE"}
