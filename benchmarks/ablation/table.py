@@ -33,6 +33,8 @@ COMPARISONS: Mapping[str, tuple[Kind, ...]] = {
     "quick": ("slimvox", "paper", "control", "idea"),
 }
 """Name of an arm to the kinds of arms that are compared with it."""
+SHIPPED = "quick-"
+"""How the names of the arms begin that others of the same size are compared with."""
 METRIC_TITLES = {"sf_f1": "SF F1", "sf_cer": "SF CER", "qbe": "QbE"}
 
 
@@ -57,7 +59,7 @@ def main() -> None:
 
 
 def tables(rows: Sequence[Row], speeds: Mapping[str, float]) -> str:
-    """Markdown: the arms at 72 %, what differs by more than the spread, their scores, and the sizes.
+    """Markdown: the arms at 72 %, what differs by more than the spread, their scores, and the same for other sizes.
 
     Args:
         rows: what was measured.
@@ -72,8 +74,13 @@ def tables(rows: Sequence[Row], speeds: Mapping[str, float]) -> str:
             parts.append(_differences(base, others))
     if any(run.scores for row in main_rows for run in row.runs):
         parts.append(_score_table(main_rows))
-    if len(main_rows) < len(rows):
-        parts.append(_table([row for row in rows if row.arm.kind == "size"], speeds))
+    sizes = [row for row in rows if row.arm.kind == "size"]
+    if sizes:
+        parts.append(_table(sizes, speeds))
+    for base in sizes:
+        others = [row for row in sizes if row.arm.keep == base.arm.keep and row is not base]
+        if base.arm.name.startswith(SHIPPED) and others:
+            parts.append(_differences(base, others))
     return "\n\n".join(parts)
 
 

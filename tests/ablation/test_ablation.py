@@ -187,6 +187,9 @@ def test_every_table_is_rectangular(tmp_path: Path) -> None:
             ("paper", 0.2, 0),
             ("dphubert", 0.3, -40),
             ("maps", 0.22, 0),
+            ("quick-90", 0.4, -100),
+            ("top-layers-90", 0.8, -200),
+            ("top-layers-80", 0.6, -200),
         )
     ]
     text = table.tables(rows, {"quick": 2.0})
@@ -199,6 +202,11 @@ def test_every_table_is_rectangular(tmp_path: Path) -> None:
     # Ideas are beside what they are ideas on, and nothing else.
     ideas = [line for line in lines if line.startswith("| `quick`, with maps | +")]
     assert ideas == ["| `quick`, with maps | +120%, more than the spread | -50, more than the spread |"]
+    # Sizes are beside `quick` of the same size.
+    sizes = [line for line in lines if line.startswith("| top layers dropped, ") and "spread" in line]
+    assert sizes == [
+        "| top layers dropped, 90 % fewer | +100%, more than the spread | -100, more than the spread |"
+    ]
 
 
 def test_an_arm_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
