@@ -25,5 +25,10 @@ class DemoCommand:
     def run(self, console: Console) -> None:
         """Run the command."""
         from slimvox.demo import run_demo
+        from slimvox.pruning import RunInterrupted
 
-        run_demo(self.out, max_steps=self.max_steps, seed=self.seed, console=console)
+        try:
+            run_demo(self.out, max_steps=self.max_steps, seed=self.seed, console=console)
+        except RunInterrupted as interruption:
+            console.print("\nstopped; the next demo starts from the beginning")
+            raise SystemExit(130) from interruption
