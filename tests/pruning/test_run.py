@@ -34,6 +34,26 @@ def run(teacher: Path, speech: Path, out: Path, **arguments: Any) -> slimvox.Pru
     return slimvox.prune(teacher, speech, out, **fields)
 
 
+def stop_and_go_on(
+    teacher: Path,
+    speech: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    overrides: list[str],
+    *,
+    stage_name: str,
+    step: int,
+) -> None:
+    """A run in `whole`, and one in `stopped` that is interrupted and goes on, have to end with the same weights."""
+    run(teacher, speech, folder / "whole", overrides=overrides)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, stage_name, step)
+        with pytest.raises(RunInterrupted):
+            run(teacher, speech, folder / "stopped", overrides=overrides)
+    run(teacher, speech, folder / "stopped", overrides=overrides)
+    assert weights_hash(folder / "stopped") == weights_hash(folder / "whole")
+
+
 @pytest.fixture(scope="module")
 def finished(teacher: Path, speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of an uninterrupted run."""
@@ -67,14 +87,10 @@ def test_multipliers_are_logged_and_go_on_after_an_interruption(
 ) -> None:
     """The penalty of the paper, whose multipliers have a state of their own."""
     overrides = [*SETTINGS, "gates.sparsity_control=lagrangian"]
-    run(teacher, speech, tmp_path / "whole", overrides=overrides)
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, "prune", 4)
-        with pytest.raises(RunInterrupted):
-            run(teacher, speech, tmp_path / "out", overrides=overrides)
-    run(teacher, speech, tmp_path / "out", overrides=overrides)
-    assert weights_hash(tmp_path / "out") == weights_hash(tmp_path / "whole")
-    records = [json.loads(line) for line in (tmp_path / "out" / "run" / "log.jsonl").read_text().splitlines()]
+    stop_and_go_on(teacher, speech, tmp_path, monkeypatch, overrides, stage_name="prune", step=4)
+    records = [
+        json.loads(line) for line in (tmp_path / "stopped" / "run" / "log.jsonl").read_text().splitlines()
+    ]
     assert {"loss", "sparsity", "target_sparsity", "lambda1", "lambda2", "learning_rate"} <= set(records[0])
 
 
@@ -281,13 +297,7 @@ def test_every_option_of_the_loss_survives_an_interruption(
         "gates.intermediate_initial_drop": 0.3,
     }
     overrides = [*SETTINGS, *(f"{name}={json.dumps(value)}" for name, value in options.items())]
-    run(teacher, speech, tmp_path / "whole", overrides=overrides)
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, "finish", 2)
-        with pytest.raises(RunInterrupted):
-            run(teacher, speech, tmp_path / "stopped", overrides=overrides)
-    run(teacher, speech, tmp_path / "stopped", overrides=overrides)
-    assert weights_hash(tmp_path / "stopped") == weights_hash(tmp_path / "whole")
+    stop_and_go_on(teacher, speech, tmp_path, monkeypatch, overrides, stage_name="finish", step=2)
     log, plain = (
         [json.loads(line) for line in (out / "run" / "log.jsonl").read_text().splitlines()]
         for out in (tmp_path / "whole", finished)
