@@ -47,7 +47,7 @@ DPHUBERT: Mapping[str, Any] = MappingProxyType(
         "structures.vo": False,
         "gates.straight_through": False,
         "gates.initial_drop": 0.01,
-        "gates.intermediate_initial_drop": 0.5,
+        "gates.initial_drops.intermediate": 0.5,
     }
 )
 """Peng et al., "DPHuBERT: Joint Distillation and Pruning of Self-Supervised Speech Models" (Interspeech 2023)."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from arms import ARMS, Arm
 
-from slimvox.cost import macs, parameters
+from slimvox.costs import macs, parameters
 from slimvox.errors import SlimvoxError
 from slimvox.evaluation.suite import metric_means
 from slimvox.report.runs import RunRecord, read_runs

@@ -21,7 +21,7 @@ import shapes
 import torch
 
 from slimvox.benchmark import BenchmarkResult, benchmark
-from slimvox.cost import macs, parameters
+from slimvox.costs import macs, parameters
 from slimvox.units import short_number
 
 PARTS = ("encoders", "int8", "pruned", "attention", "step")

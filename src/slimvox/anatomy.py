@@ -2,7 +2,7 @@
 
 An `EncoderAnatomy` says which structures an encoder has left (per convolution its channels; per Transformer
 layer its heads, their widths, the feed-forward width, and whether each block exists). The encoder is built from
-it, surgery returns a smaller one, and `slimvox.cost` counts parameters and MACs from it alone.
+it, surgery returns a smaller one, and `slimvox.costs` counts parameters and MACs from it alone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import Any, Literal
 
 SAMPLE_RATE_HZ = 16_000
 """Samples a second of every waveform that an encoder reads."""
+
+POSITION_GATE_OUTPUTS = 8
+"""Outputs of WavLM's projection for the gate of the position bias (two gates, four summed units each)."""
 
 Family = Literal["wav2vec2", "hubert", "wavlm"]
 ConvNorm = Literal["group", "layer"]
@@ -101,6 +104,8 @@ class EncoderAnatomy:
     """WavLM: number of relative-position buckets; 0 for the other families."""
     position_max_distance: int = 0
     """WavLM: distance in frames from which all positions share a bucket."""
+    position_taps: tuple[tuple[int, ...], ...] = ()
+    """Kept taps of each positional convolution, by their original index; empty if all are kept."""
     normalize_waveform: bool = False
     """Whether each waveform is brought to zero mean and unit variance first (the feature extractor's
     `do_normalize`)."""
@@ -119,6 +124,15 @@ class EncoderAnatomy:
     def has_position_bias(self) -> bool:
         """Whether the attention has WavLM's gated relative position bias."""
         return self.position_buckets > 0
+
+    @property
+    def position_layers(self) -> int:
+        """Number of positional convolutions, one after the other."""
+        return 1
+
+    def kept_taps(self, index: int) -> tuple[int, ...]:
+        """Kept taps of a positional convolution, by their original index."""
+        return self.position_taps[index] if self.position_taps else tuple(range(self.position_kernel))
 
     @property
     def hop(self) -> int:
@@ -151,6 +165,8 @@ class EncoderAnatomy:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; heads are written as `[index, qk, vo]`."""
         data = dataclasses.asdict(self)
+        if not self.position_taps:
+            del data["position_taps"]
         for layer in data["layers"]:
             layer["heads"] = [[head["index"], head["qk"], head["vo"]] for head in layer["heads"]]
         return data
@@ -161,6 +177,7 @@ class EncoderAnatomy:
         fields = dict(data)
         try:
             fields["convolutions"] = tuple(ConvAnatomy(**item) for item in fields["convolutions"])
+            fields["position_taps"] = tuple(tuple(taps) for taps in fields.get("position_taps", ()))
             fields["layers"] = tuple(
                 LayerAnatomy(
                     **{
@@ -205,6 +222,15 @@ def _problems(anatomy: EncoderAnatomy) -> list[str]:
         problems.append(
             f"`width` {anatomy.width} must be a multiple of `position_groups` {anatomy.position_groups}"
         )
+    if anatomy.position_taps:
+        if len(anatomy.position_taps) != anatomy.position_layers:
+            problems.append("`position_taps` must name the taps of each positional convolution, or be empty")
+        for taps in anatomy.position_taps:
+            if not taps or list(taps) != sorted(set(taps)) or not 0 <= taps[0] <= taps[-1] < anatomy.position_kernel:
+                problems.append(
+                    "`position_taps` must be distinct, in order, at least one, and below"
+                    f" `position_kernel` {anatomy.position_kernel}"
+                )
     if (anatomy.family == "wavlm") != (anatomy.position_buckets > 0):
         problems.append("`position_buckets` must be positive for wavlm and 0 for the other families")
     for number, layer in enumerate(anatomy.layers):

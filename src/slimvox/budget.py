@@ -1,4 +1,4 @@
-"""Sparsity control: expected cost, its schedule, and the Lagrangian that enforces it."""
+"""Sparsity control: the budget, expected sparsity, its schedule, and the Lagrangian that enforces it."""
 
 from __future__ import annotations
 
@@ -10,67 +10,48 @@ import torch
 from torch import Tensor, nn
 
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.cost import BlockCosts, CostKind, EncoderSizes, mac_costs, parameter_costs
-from slimvox.latency.table import LatencyTable
-from slimvox.units import short_number
-
-
-@dataclass(frozen=True, kw_only=True)
-class CostMeasure:
-    """How the cost of an encoder is told: in parameters, MACs, or nanoseconds on this machine."""
-
-    kind: CostKind = "params"
-    seconds: float = 10.0
-    """Length of the clip that MACs are counted for; latency is that of the table's clip."""
-    latency: LatencyTable | None = None
-    """For `latency` only."""
-
-    def __post_init__(self) -> None:
-        if (self.kind == "latency") != (self.latency is not None):
-            raise ValueError("`latency` must be a table for the kind 'latency', and None for the others")
-
-    def costs(self, anatomy: EncoderAnatomy, sizes: EncoderSizes | None = None) -> BlockCosts:
-        """By block, of an encoder as it is or with other (such as expected) sizes."""
-        if self.latency is not None:
-            return self.latency.costs(anatomy, sizes)
-        if self.kind == "macs":
-            return mac_costs(anatomy, self.seconds, sizes)
-        return parameter_costs(anatomy, sizes)
-
-    def cost(self, anatomy: EncoderAnatomy) -> int:
-        """Of an encoder as it is, rounded."""
-        return round(float(self.costs(anatomy).total))
-
-    def describe(self, cost: float) -> str:
-        """Such as '26.5M parameters'."""
-        if self.latency is not None:
-            return f"{cost / 1e6:.3g} ms for {self.latency.seconds:g} s of audio"
-        return f"{short_number(cost)} {'MACs' if self.kind == 'macs' else 'parameters'}"
+from slimvox.costs import Cost
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What the pruned encoder may cost."""
+    """The highest cost that the pruned encoder may have."""
 
-    measure: CostMeasure
-    """What is counted."""
+    cost: Cost
+    """The cost that is limited."""
     target: float
     """The highest cost allowed."""
     dense_cost: int
     """The cost of the encoder that sparsity is measured against."""
     round_to: int = 1
-    """Widths and channels that are left shall be multiples of this, or all that there was."""
+    """Widths and channels that are left are multiples of this, or as wide as they were."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.target) and self.target >= 0 and self.dense_cost > 0):
+            raise ValueError(
+                f"`target` must be at least 0 and `dense_cost` above 0, but are {self.target:g} and"
+                f" {self.dense_cost} instead"
+            )
+        if self.round_to < 1:
+            raise ValueError(f"`round_to` must be at least 1, but is {self.round_to} instead")
 
     @property
     def target_sparsity(self) -> float:
         """The share of the dense cost that has to go."""
         return 1 - self.target / self.dense_cost
 
-    def expected_sparsity(self, anatomy: EncoderAnatomy, sizes: EncoderSizes) -> Tensor:
-        """s = 1 - E[cost] / dense cost, differentiable where the sizes are (see `Gates.expected_sizes`)."""
-        costs = self.measure.costs(anatomy, sizes)
-        sparsity: Tensor = 1 - torch.as_tensor(costs.total) / self.dense_cost
-        return sparsity
+
+class ExpectedSparsity:
+    """s = 1 - E[cost] / dense cost, for the gates of one encoder."""
+
+    def __init__(self, budget: Budget, anatomy: EncoderAnatomy) -> None:
+        """Prepare the cost of encoders cut from one of `anatomy`."""
+        self._form = budget.cost.form(anatomy)
+        self._dense_cost = budget.dense_cost
+
+    def __call__(self, expected_counts: Tensor) -> Tensor:
+        """s, a scalar, differentiable in the expected counts (see `Gates.expected_counts`)."""
+        return 1 - self._form.expected(expected_counts) / self._dense_cost
 
 
 RampShape = Literal["linear", "geometric"]

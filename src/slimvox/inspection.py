@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.cost import mac_costs, macs, parameter_costs, parameters
-
-SECONDS = 10.0
-"""Length of the clip that MACs are counted for."""
+from slimvox.costs import BLOCK_KINDS, Macs, Parameters
+from slimvox.costs.counted import SECONDS
+from slimvox.structures import structure, structure_names
+from slimvox.structures.units import units
 
 
 def inspection(anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> dict[str, Any]:
@@ -16,45 +16,48 @@ def inspection(anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> dict[str, Any]
 
     Args:
         anatomy: of the encoder.
-        dense: of what it was pruned from; the same where it was not.
+        dense: of the encoder it was pruned from; the same if it was not pruned.
 
     Returns:
-        `parameters`, `parameters_dense`, `macs_10s`, `macs_10s_dense`, `blocks` (front end, projection, position) and
-        `layers`, one for each Transformer layer with its `heads`, `qk`, `vo`, `intermediate` as [kept, dense].
+        `parameters`, `parameters_dense`, `macs_10s`, `macs_10s_dense`; `blocks`, the costs of each kind of block;
+        `layers`, for each Transformer layer its costs and by structure the numbers of units [kept, dense]; and
+        `structures`, for each structure its `title`, `column`, `kind`, whether it is `per_layer`, and by index its
+        `units` [kept, dense] and its `spans` (sizes of the spans that are left).
     """
-    parameter, mac = parameter_costs(anatomy), mac_costs(anatomy, SECONDS)
+    parameters, macs = Parameters(), Macs(SECONDS)
+    by_block = {"parameters": parameters.by_block(anatomy), "macs_10s": macs.by_block(anatomy)}
+    now, before = units(anatomy).sizes, units(dense).sizes
+    layers: list[dict[str, Any]] = [
+        {name: costs.layer(index) for name, costs in by_block.items()} for index in range(len(anatomy.layers))
+    ]
+    found: dict[str, Any] = {}
+    for address in sorted(before, key=lambda each: structure_names().index(each.structure)):
+        kind = structure(address.structure)
+        entry = found.setdefault(
+            address.structure,
+            {
+                "title": kind.title,
+                "column": kind.column or kind.title,
+                "kind": kind.kind,
+                "per_layer": kind.per_layer,
+                "units": {},
+                "spans": {},
+            },
+        )
+        pair = [now.get(address, 0), before[address]]
+        entry["units"][str(address.index)] = pair
+        entry["spans"][str(address.index)] = list(kind.spans(anatomy, address.index))
+        if kind.per_layer:
+            layers[address.index][address.structure] = pair
     return {
         "family": anatomy.family,
-        "parameters": parameters(anatomy),
-        "parameters_dense": parameters(dense),
-        "macs_10s": macs(anatomy, SECONDS),
-        "macs_10s_dense": macs(dense, SECONDS),
+        "parameters": parameters.of(anatomy),
+        "parameters_dense": parameters.of(dense),
+        "macs_10s": macs.of(anatomy),
+        "macs_10s_dense": macs.of(dense),
         "blocks": {
-            "front_end": {
-                "channels": [
-                    [now.channels, before.channels]
-                    for now, before in zip(anatomy.convolutions, dense.convolutions, strict=True)
-                ],
-                "parameters": parameter.front_end,
-                "macs_10s": mac.front_end,
-            },
-            "projection": {"parameters": parameter.projection, "macs_10s": mac.projection},
-            "position": {"parameters": parameter.position, "macs_10s": mac.position},
+            kind: {name: costs.kind(kind) for name, costs in by_block.items()} for kind in BLOCK_KINDS
         },
-        "layers": [
-            {
-                "attention": now.attention,
-                "feed_forward": now.feed_forward,
-                "heads": [len(now.heads), len(before.heads)],
-                "head_indices": [head.index for head in now.heads],
-                "head_qk": [head.qk for head in now.heads],
-                "head_vo": [head.vo for head in now.heads],
-                "qk": [now.qk, before.qk],
-                "vo": [now.vo, before.vo],
-                "intermediate": [now.intermediate, before.intermediate],
-                "parameters": parameter.attention[index] + parameter.feed_forward[index],
-                "macs_10s": mac.attention[index] + mac.feed_forward[index],
-            }
-            for index, (now, before) in enumerate(zip(anatomy.layers, dense.layers, strict=True))
-        ],
+        "layers": layers,
+        "structures": found,
     }

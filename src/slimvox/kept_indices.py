@@ -1,144 +1,132 @@
-"""Which of the dense encoder's structures survived, by their original indices."""
+"""Which of the dense encoder's units survived, by their original indices."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from slimvox.anatomy import ConvAnatomy, EncoderAnatomy, HeadAnatomy, LayerAnatomy
+import numpy as np
+
+from slimvox.anatomy import EncoderAnatomy
+from slimvox.structures import Address, structure, structure_names
+from slimvox.structures.units import Bools, units
 
 Indices = tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeptHead:
-    """One head that is left."""
-
-    index: int
-    """Its original index."""
-    qk: Indices
-    """Kept query and key dimensions, within the head."""
-    vo: Indices
-    """Kept value dimensions, within the head."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeptLayer:
-    """What is left of one Transformer layer."""
-
-    attention: bool
-    heads: tuple[KeptHead, ...]
-    feed_forward: bool
-    intermediate: Indices
+FORMAT = 2
+"""Version of `to_dict`; version 1 nested heads in layers and named each structure."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeptIndices:
-    """What is left of an encoder."""
+    """The units that are left of an encoder.
 
-    conv: tuple[Indices, ...]
-    """Kept channels of each convolution."""
-    layers: tuple[KeptLayer, ...]
+    The units of an address are numbered as they lie in the weights: dimension d of head h of a dense layer is
+    `h * head_width + d`; a block that exists is unit 0.
+    """
+
+    units: Mapping[Address, Indices]
+    """Kept units of each address; addresses with nothing left are included."""
+
+    def __getitem__(self, address: Address | tuple[str, int]) -> Indices:
+        return self.units.get(Address(*address), ())
 
     @classmethod
     def everything(cls, anatomy: EncoderAnatomy) -> KeptIndices:
-        """All that an encoder has, numbered from 0 (heads by their original index)."""
+        """All units that an encoder has."""
+        return cls.of(anatomy, np.ones(len(units(anatomy)), dtype=bool))
+
+    @classmethod
+    def of(cls, anatomy: EncoderAnatomy, left: Bools) -> KeptIndices:
+        """The units marked in `left`, (N,) bool in the numbering of `slimvox.structures.units`."""
+        table = units(anatomy)
         return cls(
-            conv=tuple(tuple(range(convolution.channels)) for convolution in anatomy.convolutions),
-            layers=tuple(
-                KeptLayer(
-                    attention=layer.attention,
-                    heads=tuple(
-                        KeptHead(index=head.index, qk=tuple(range(head.qk)), vo=tuple(range(head.vo)))
-                        for head in layer.heads
-                    ),
-                    feed_forward=layer.feed_forward,
-                    intermediate=tuple(range(layer.intermediate)),
-                )
-                for layer in anatomy.layers
-            ),
+            units={
+                address: tuple(np.flatnonzero(left[table.slice(address)]).tolist())
+                for address in table.addresses
+            }
         )
 
     def within(self, earlier: KeptIndices) -> KeptIndices:
         """The same selection in the numbering of an earlier encoder, of which this one's encoder was `earlier`."""
         return KeptIndices(
-            conv=tuple(_pick(old, new) for old, new in zip(earlier.conv, self.conv, strict=True)),
-            layers=tuple(
-                _layer_within(new, old) for new, old in zip(self.layers, earlier.layers, strict=True)
-            ),
+            units={
+                address: tuple(old[index] for index in self[address])
+                for address, old in earlier.units.items()
+            }
         )
 
     def anatomy(self, anatomy: EncoderAnatomy) -> EncoderAnatomy:
         """The anatomy of what is left of an encoder of anatomy `anatomy`."""
-        return replace(
-            anatomy,
-            convolutions=tuple(
-                ConvAnatomy(channels=len(kept), kernel=old.kernel, stride=old.stride)
-                for kept, old in zip(self.conv, anatomy.convolutions, strict=True)
-            ),
-            layers=tuple(
-                LayerAnatomy(
-                    attention=layer.attention,
-                    heads=tuple(HeadAnatomy(index=h.index, qk=len(h.qk), vo=len(h.vo)) for h in layer.heads),
-                    feed_forward=layer.feed_forward,
-                    intermediate=len(layer.intermediate),
-                )
-                for layer in self.layers
-            ),
-        )
+        smaller = anatomy
+        table = units(anatomy)
+        # Containers before their contents, so that each finds the spans that are left.
+        for address in sorted(table.addresses, key=lambda each: structure_names().index(each.structure)):
+            each = structure(address.structure)
+            kept = set(self[address])
+            owners: Indices | None = None
+            if each.inside is not None:
+                owners = self[Address(each.inside, address.index)]
+            spans, start = [], 0
+            for number, size in enumerate(each.spans(anatomy, address.index)):
+                exists = owners is None or (number in owners if each.span_per_owner else bool(owners))
+                if exists:
+                    spans.append(tuple(i for i in range(size) if start + i in kept))
+                start += size
+            if spans:
+                smaller = each.shrink(smaller, address.index, tuple(spans))
+        return smaller
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return {
-            "conv": [list(kept) for kept in self.conv],
-            "layers": [
-                {
-                    "attention": layer.attention,
-                    "heads": [{"index": h.index, "qk": list(h.qk), "vo": list(h.vo)} for h in layer.heads],
-                    "feed_forward": layer.feed_forward,
-                    "intermediate": list(layer.intermediate),
-                }
-                for layer in self.layers
-            ],
-        }
+        """Plain JSON types: by structure, the kept units of each index."""
+        data: dict[str, Any] = {"format": FORMAT}
+        for address, indices in self.units.items():
+            data.setdefault(address.structure, {})[str(address.index)] = list(indices)
+        return data
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> KeptIndices:
-        """The reverse of `to_dict`."""
-        return cls(
-            conv=tuple(tuple(kept) for kept in data["conv"]),
-            layers=tuple(
-                KeptLayer(
-                    attention=layer["attention"],
-                    heads=tuple(
-                        KeptHead(index=h["index"], qk=tuple(h["qk"]), vo=tuple(h["vo"]))
-                        for h in layer["heads"]
-                    ),
-                    feed_forward=layer["feed_forward"],
-                    intermediate=tuple(layer["intermediate"]),
-                )
-                for layer in data["layers"]
-            ),
-        )
+    def from_dict(cls, data: Mapping[str, Any], dense: EncoderAnatomy) -> KeptIndices:
+        """The reverse of `to_dict`.
+
+        Args:
+            data: what `to_dict` gave, or the same of version 1.
+            dense: anatomy of the encoder whose units are numbered.
+
+        Raises:
+            ValueError: if it is neither, or names units that `dense` does not have.
+        """
+        try:
+            named = _version_1(data, dense) if "format" not in data else _version_2(data)
+            everything = cls.everything(dense).units
+            kept = {address: named.get(address, everything[address]) for address in everything}
+            strange = [address for address in named if address not in everything]
+            if strange or any(not set(kept[address]) <= set(everything[address]) for address in kept):
+                raise ValueError("units that the dense encoder does not have")
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not the kept indices of such an encoder: {error}") from error
+        return cls(units=kept)
 
 
-def _layer_within(new: KeptLayer, old: KeptLayer) -> KeptLayer:
-    heads = {head.index: head for head in old.heads}
-    return KeptLayer(
-        attention=new.attention,
-        heads=tuple(
-            KeptHead(
-                index=head.index,
-                qk=_pick(heads[head.index].qk, head.qk),
-                vo=_pick(heads[head.index].vo, head.vo),
-            )
-            for head in new.heads
-        ),
-        feed_forward=new.feed_forward,
-        intermediate=_pick(old.intermediate, new.intermediate),
-    )
+def _version_2(data: Mapping[str, Any]) -> dict[Address, Indices]:
+    if data["format"] != FORMAT:
+        raise ValueError(f"format {data['format']} is unknown")
+    return {
+        Address(name, int(index)): tuple(int(unit) for unit in kept)
+        for name, by_index in data.items()
+        if name != "format"
+        for index, kept in by_index.items()
+    }
 
 
-def _pick(old: Sequence[int], new: Sequence[int]) -> Indices:
-    return tuple(old[index] for index in new)
+def _version_1(data: Mapping[str, Any], dense: EncoderAnatomy) -> dict[Address, Indices]:
+    width = dense.head_width
+    named = {Address("conv", index): tuple(kept) for index, kept in enumerate(data["conv"])}
+    for index, layer in enumerate(data["layers"]):
+        heads = layer["heads"]
+        named[Address("attention", index)] = (0,) if layer["attention"] else ()
+        named[Address("head", index)] = tuple(head["index"] for head in heads)
+        for name in ("qk", "vo"):
+            named[Address(name, index)] = tuple(head["index"] * width + i for head in heads for i in head[name])
+        named[Address("feed_forward", index)] = (0,) if layer["feed_forward"] else ()
+        named[Address("intermediate", index)] = tuple(layer["intermediate"])
+    return named

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from slimvox.budget import RampShape
-from slimvox.cost import CostKind
+from slimvox.costs import cost_names
 from slimvox.errors import SlimvoxError
-from slimvox.gates import Structure, Structures
+from slimvox.structures import structure_names, structures
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,8 +31,9 @@ else:
 class TargetSettings:
     """What the pruned encoder may cost."""
 
-    kind: CostKind = "params"
-    """`params`, `macs`, or `latency`: predicted from a table that the run measures on its machine."""
+    kind: str = "params"
+    """Kind of cost: `params`, `macs`, `latency` (predicted from a table that the run measures on its machine), or
+    another one that is registered."""
     keep: float = 0.28
     """The share of the dense encoder's cost that is kept, between 0 and 1."""
     seconds: float = 10.0
@@ -49,8 +50,8 @@ class GateSettings:
     """Give clipped gates the gradient of unclipped ones (the paper's STE)."""
     initial_drop: float = 0.01
     """Gates start at log_alpha = log((1 - drop) / drop)."""
-    intermediate_initial_drop: float | None = None
-    """The same for feed-forward dimensions; as `initial_drop` where it is not given."""
+    initial_drops: dict[str, float] = field(default_factory=dict)
+    """The same for single structures, by name; `initial_drop` where a structure is not named."""
     learning_rate: float = 0.02
     """Adam, constant, for log_alpha."""
     sparsity_control: Literal["lagrangian", "projection"] = "lagrangian"
@@ -69,11 +70,6 @@ class GateSettings:
     """Whether each step of the ramp takes the same share of the dense cost, or of what is left."""
     final_values: Literal["soft", "one"] = "soft"
     """What a surviving gate is worth: its typical value, folded into the weights, or 1."""
-
-    def initial_drops(self) -> dict[Structure, float]:
-        """Where single structures start, if elsewhere than at `initial_drop`."""
-        drop = self.intermediate_initial_drop
-        return {} if drop is None else {"intermediate": drop}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +144,8 @@ class Recipe:
     name: str = "custom"
     """Where it came from."""
     target: TargetSettings = field(default_factory=TargetSettings)
-    structures: Structures = field(default_factory=Structures)
+    structures: dict[str, bool] = field(default_factory=dict)
+    """Switch of each structure, by name; those that are not named have their default."""
     gates: GateSettings = field(default_factory=GateSettings)
     distillation: DistillationSettings = field(default_factory=DistillationSettings)
     data: DataSettings = field(default_factory=DataSettings)
@@ -158,9 +155,16 @@ class Recipe:
     """Stage 2: distillation of the small encoder, after surgery."""
 
     def __post_init__(self) -> None:
+        defaults = {each.name: each.enabled for each in structures()}
+        object.__setattr__(self, "structures", {**defaults, **self.structures})
         problems = _problems(self)
         if problems:
             raise SlimvoxError(f"recipe {self.name}: " + "; ".join(problems))
+
+    @property
+    def pruned_structures(self) -> tuple[str, ...]:
+        """Names of the structures that are switched on."""
+        return tuple(name for name, enabled in self.structures.items() if enabled)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -284,6 +288,11 @@ def _convert(hint: Any, value: Any, recipe: str, name: str) -> Any:
         (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, recipe, name + ".")
+    if typing.get_origin(hint) is dict:
+        _, kind = typing.get_args(hint)
+        if isinstance(value, dict):
+            return {each: _convert(kind, item, recipe, f"{name}.{each}") for each, item in value.items()}
+        raise SlimvoxError(f"recipe {recipe}: `{name}` must be a table, but is {value!r} instead")
     if typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
         if value in choices:
@@ -313,10 +322,17 @@ def _problems(recipe: Recipe) -> list[str]:
     check(0 < recipe.target.keep < 1, "target.keep", "between 0 and 1", recipe.target.keep)
     check(recipe.target.seconds > 0, "target.seconds", "above 0", recipe.target.seconds)
     check(recipe.target.round_to >= 1, "target.round_to", "at least 1", recipe.target.round_to)
-    check(bool(recipe.structures.enabled()), "structures", "such that at least one is on", "all off")
-    for name in ("initial_drop", "intermediate_initial_drop"):
-        drop = getattr(recipe.gates, name)
-        check(drop is None or 0 < drop < 1, f"gates.{name}", "between 0 and 1", drop)
+    kinds = cost_names()
+    check(recipe.target.kind in kinds, "target.kind", f"one of {', '.join(kinds)}", recipe.target.kind)
+    check(bool(recipe.pruned_structures), "structures", "such that at least one is on", "all off")
+    check(0 < recipe.gates.initial_drop < 1, "gates.initial_drop", "between 0 and 1", recipe.gates.initial_drop)
+    for name, drop in recipe.gates.initial_drops.items():
+        check(0 < drop < 1, f"gates.initial_drops.{name}", "between 0 and 1", drop)
+    for section, names in (("structures", recipe.structures), ("gates.initial_drops", recipe.gates.initial_drops)):
+        for name in set(names) - set(structure_names()):
+            problems.append(
+                f"there is no structure `{section}.{name}`; the structures are {', '.join(structure_names())}"
+            )
     quadratic = recipe.gates.initial_quadratic_multiplier
     check(quadratic >= 0, "gates.initial_quadratic_multiplier", "at least 0", quadratic)
     check(recipe.gates.ramp_steps >= 0, "gates.ramp_steps", "at least 0", recipe.gates.ramp_steps)

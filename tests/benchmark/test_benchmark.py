@@ -20,7 +20,7 @@ from slimvox.checkpoint.resolve import find_anatomies
 from slimvox.checkpoint.transformers_config import transformers_config
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.cli.main import run as command
-from slimvox.cost import macs, parameters
+from slimvox.costs import macs, parameters
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
 

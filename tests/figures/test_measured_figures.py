@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from score_files import write_scores
-from slimvox.cost import parameters as dense_parameters
+from slimvox.costs import parameters as dense_parameters
 from slimvox.errors import SlimvoxError
 from slimvox.figures import choose_quality
 from slimvox.figures.arms import arms_of

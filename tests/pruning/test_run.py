@@ -294,7 +294,7 @@ def test_every_option_of_the_loss_survives_an_interruption(
         "distillation.maps": False,
         "distillation.targets": "groups",
         "distillation.masked_share": 0.3,
-        "gates.intermediate_initial_drop": 0.3,
+        "gates.initial_drops.intermediate": 0.3,
     }
     overrides = [*SETTINGS, *(f"{name}={json.dumps(value)}" for name, value in options.items())]
     stop_and_go_on(teacher, speech, tmp_path, monkeypatch, overrides, stage_name="finish", step=2)

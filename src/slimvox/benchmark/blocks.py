@@ -62,16 +62,10 @@ def median_blocks(runs: list[dict[str, float]]) -> dict[str, float]:
 
 def block_costs(anatomy: EncoderAnatomy, seconds: float) -> dict[str, tuple[int, int]]:
     """Parameters and MACs of each block."""
-    from slimvox.cost import mac_costs, parameter_costs
+    from slimvox.costs import BLOCK_KINDS, Macs, Parameters
 
-    costs = [
-        (
-            int(cost.front_end),
-            int(cost.projection),
-            int(cost.position),
-            int(sum(cost.attention)),
-            int(sum(cost.feed_forward)),
-        )
-        for cost in (parameter_costs(anatomy), mac_costs(anatomy, seconds))
-    ]
-    return {block: (costs[0][i], costs[1][i]) for i, block in enumerate(BLOCKS)}
+    parameters, macs = Parameters().by_block(anatomy), Macs(seconds).by_block(anatomy)
+    return {
+        block: (round(parameters.kind(kind)), round(macs.kind(kind)))
+        for block, kind in zip(BLOCKS, BLOCK_KINDS, strict=True)
+    }

@@ -15,7 +15,7 @@ from slimvox.benchmark.result import BenchmarkResult, ContenderReport, Measureme
 from slimvox.benchmark.worker import Worker
 from slimvox.checkpoint.directory import is_slimvox_directory
 from slimvox.checkpoint.resolve import find_anatomies, find_model
-from slimvox.cost import macs, parameters
+from slimvox.costs import macs, parameters
 from slimvox.errors import SlimvoxError
 from slimvox.export.onnx_file import require_onnx
 

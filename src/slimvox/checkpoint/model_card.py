@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.cost import macs, parameters
+from slimvox.costs import macs, parameters
 from slimvox.units import short_number
 
 

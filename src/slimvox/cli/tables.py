@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from slimvox.costs import BLOCK_KINDS
 from slimvox.inspection import inspection
 from slimvox.units import short_number
 
@@ -15,44 +16,45 @@ if TYPE_CHECKING:
     from slimvox.anatomy import EncoderAnatomy
     from slimvox.pruning import PruneResult
 
+PER_LAYER = ("attention", "feed_forward")
+"""Blocks of Transformer layers, which have a row per layer instead."""
+
 
 def anatomy_table(console: Console, name: str, anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> None:
     """Per block what is kept of what there was, its parameters and MACs."""
     data = inspection(anatomy, dense)
+    per_layer = {
+        structure: entry
+        for structure, entry in data["structures"].items()
+        if entry["per_layer"] and entry["kind"] != "block"
+    }
     table = Table(title=f"{name}: {anatomy.family}, width {anatomy.width}", title_justify="left")
-    for column in ("", "heads", "q/k", "v/o", "FFN", "parameters", "MACs/10 s"):
-        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
-    blocks = data["blocks"]
-    channels = blocks["front_end"].pop("channels")
-    for block, title in (("front_end", "front end"), ("projection", "projection"), ("position", "position")):
-        costs = blocks[block]
-        table.add_row(
-            title, "", "", "", "", short_number(costs["parameters"]), short_number(costs["macs_10s"])
-        )
+    table.add_column("")
+    for column in (*(entry["column"] for entry in per_layer.values()), "parameters", "MACs/10 s"):
+        table.add_column(column, justify="right", no_wrap=True)
+    empty = [""] * len(per_layer)
+    for block, title in BLOCK_KINDS.items():
+        if block not in PER_LAYER:
+            table.add_row(title, *empty, *_costs(data["blocks"][block]))
     table.add_section()
     for index, layer in enumerate(data["layers"]):
-        table.add_row(
-            f"layer {index + 1}",
-            *(_kept(*layer[key]) for key in ("heads", "qk", "vo", "intermediate")),
-            short_number(layer["parameters"]),
-            short_number(layer["macs_10s"]),
-        )
+        kept = (_kept(*layer[structure]) if structure in layer else "" for structure in per_layer)
+        table.add_row(f"layer {index + 1}", *kept, *_costs(layer))
     table.add_section()
-    table.add_row("total", "", "", "", "", short_number(data["parameters"]), short_number(data["macs_10s"]))
+    table.add_row("total", *empty, *_costs(data))
     if anatomy != dense:
         share = [f"{data[key] / data[f'{key}_dense']:.1%}" for key in ("parameters", "macs_10s")]
-        table.add_row(
-            "dense",
-            "",
-            "",
-            "",
-            "",
-            short_number(data["parameters_dense"]),
-            short_number(data["macs_10s_dense"]),
-        )
-        table.add_row("kept", "", "", "", "", *share)
+        table.add_row("dense", *empty, *_costs(data, "_dense"))
+        table.add_row("kept", *empty, *share)
     console.print(table)
-    console.print("front-end channels: " + " ".join(_kept(*pair) for pair in channels))
+    for entry in data["structures"].values():
+        if not entry["per_layer"]:
+            kept = (_kept(*pair) for pair in entry["units"].values())
+            console.print(f"{entry['title']}: {' '.join(kept)}")
+
+
+def _costs(entry: Mapping[str, Any], suffix: str = "") -> tuple[str, str]:
+    return short_number(entry["parameters" + suffix]), short_number(entry["macs_10s" + suffix])
 
 
 def prune_summary(console: Console, result: PruneResult) -> None:

@@ -10,8 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from slimvox.anatomy import EncoderAnatomy
-from slimvox.cost import GATE_OUTPUTS
+from slimvox.anatomy import POSITION_GATE_OUTPUTS, EncoderAnatomy
 from slimvox.encoder.inference import inference_on_cpu
 
 
@@ -59,7 +58,7 @@ class PositionBiasGate(nn.Module):
         super().__init__()
         self.original_heads = anatomy.attention_heads
         self.all_heads = len(head_indices) == self.original_heads
-        self.gru_rel_pos_linear = nn.Linear(anatomy.head_width, GATE_OUTPUTS)
+        self.gru_rel_pos_linear = nn.Linear(anatomy.head_width, POSITION_GATE_OUTPUTS)
         self.gru_rel_pos_const = nn.Parameter(torch.ones(1, len(head_indices), 1, 1))
         self.head_indices: Tensor
         self.register_buffer("head_indices", torch.tensor(head_indices, dtype=torch.long), persistent=False)
@@ -78,7 +77,7 @@ class PositionBiasGate(nn.Module):
         slices = x.view(batch, frames, self.original_heads, -1)
         if not self.all_heads:
             slices = slices[:, :, self.head_indices]
-        logits = self.gru_rel_pos_linear(slices).view(batch, frames, -1, 2, GATE_OUTPUTS // 2).sum(-1)
+        logits = self.gru_rel_pos_linear(slices).view(batch, frames, -1, 2, POSITION_GATE_OUTPUTS // 2).sum(-1)
         first, second = torch.sigmoid(logits).transpose(1, 2).chunk(2, dim=-1)
         gate = first * (second * self.gru_rel_pos_const - 1.0) + 2.0
         if self.all_heads:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from slimvox.checkpoint.resolve import EMBEDDED
-from slimvox.cost import parameters
+from slimvox.costs import parameters
 from slimvox.errors import SlimvoxError
 from slimvox.evaluation.scores import METRICS
 from slimvox.report.runs import RunRecord

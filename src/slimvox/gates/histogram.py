@@ -1,4 +1,4 @@
-"""How far gates have made up their minds, in few numbers."""
+"""Histograms of the probabilities of being open, by structure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from slimvox.gates.gates import Gates
 from slimvox.gates.hard_concrete import open_probability
 
 BINS = 20
-"""Of equal width, over P(z > 0) from 0 to 1."""
+"""Number of bins of equal width over P(z > 0) from 0 to 1."""
 
 
 @torch.no_grad()
@@ -19,10 +19,7 @@ def gate_histograms(gates: Gates) -> dict[str, list[int]]:
         For each structure that is gated `BINS` counts, from surely closed to surely open; over all layers.
     """
     probability = open_probability(gates.log_alpha.detach().float()).cpu()
-    parts: dict[str, list[torch.Tensor]] = {}
-    for group in gates.groups:
-        parts.setdefault(group.structure, []).append(probability[group.slice])
     return {
-        structure: torch.histc(torch.cat(part), BINS, 0.0, 1.0).int().tolist()
-        for structure, part in parts.items()
+        structure: torch.histc(part, BINS, 0.0, 1.0).int().tolist()
+        for structure, part in gates.layout.by_structure(probability).items()
     }

@@ -12,18 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from slimvox.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy, HeadAnatomy, LayerAnatomy
-from slimvox.cost import LayerSizes, Number, sizes_of
+from slimvox.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.encoder import SpeechEncoder
+from slimvox.kept_indices import KeptIndices
 from slimvox.latency.fit import fit_times
 from slimvox.latency.real_time import wait_for
-from slimvox.latency.table import (
-    LatencyTable,
-    attention_terms,
-    feed_forward_terms,
-    front_end_terms,
-    projection_terms,
-)
+from slimvox.latency.table import LatencyTable, feature_values
+from slimvox.structures import Block, structure
+from slimvox.structures.units import units
 
 PROBES, UNSEEN = 14, 4
 """Encoders that are measured (the first is the dense one), and how many of them only check the table."""
@@ -34,13 +30,17 @@ PATIENCE_SECONDS = 40.0
 """About how long measuring may take, where the fewest rounds leave a choice."""
 
 
+REST = Block("rest")
+"""Stands for what is in no block."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Probe:
     """An encoder and how long its parts took."""
 
     anatomy: EncoderAnatomy
-    blocks: dict[str, float]
-    """Nanoseconds by the name of the block's module, and of what is in none (`rest`)."""
+    blocks: dict[Block, float]
+    """Nanoseconds by block, and of what is in none (`REST`)."""
 
     @property
     def total(self) -> float:
@@ -72,80 +72,53 @@ def measure_latency(
         for anatomy in (dense, *(drawn_anatomy(dense, draw) for _ in range(PROBES - 1)))
     ]
     seen, unseen = probes[:-UNSEEN], probes[-UNSEEN:]
-    fronts = [(probe.anatomy, probe.blocks["feature_extractor"]) for probe in seen]
+    fronts = []
     for _ in range(FRONT_ENDS):
         front = replace(drawn_anatomy(dense, draw), layers=())
-        fronts.append((front, _time_blocks(front, waveform, rounds)["feature_extractor"]))
+        fronts.append(Probe(anatomy=front, blocks=_time_blocks(front, waveform, rounds)))
+    nanoseconds = {
+        kind: _fit(kind, [*seen, *fronts], seconds)
+        for kind in ("front_end", "projection", "position", "attention", "feed_forward")
+    }
     table = LatencyTable(
         seconds=seconds,
         device=device.type,
         threads=torch.get_num_threads(),
-        front_end=fit_times(
-            [front_end_terms(each, sizes_of(each).channels, seconds) for each, _ in fronts],
-            [nanoseconds for _, nanoseconds in fronts],
-        ),
-        projection=fit_times(
-            [projection_terms(probe.anatomy.convolutions[-1].channels) for probe in seen],
-            [probe.blocks["feature_projection"] for probe in seen],
-        ),
-        # Without heads, or with no width, a block is a constant: it would bend the line through the others.
-        attention=_fit_layers(seen, "attention", attention_terms, lambda layer: layer.heads),
-        feed_forward=_fit_layers(seen, "feed_forward", feed_forward_terms, lambda layer: layer.intermediate),
-        position=median(
-            probe.blocks["pos_conv_embed"] + probe.blocks.get("rel_attn_embed", 0.0) for probe in seen
-        ),
-        rest=median(probe.blocks["rest"] for probe in seen),
+        nanoseconds=nanoseconds,
+        rest=median(probe.blocks[REST] for probe in seen),
         error=0.0,
     )
-    errors = [abs(table.nanoseconds(probe.anatomy) / probe.total - 1) for probe in unseen]
+    errors = [abs(table.of(probe.anatomy) / probe.total - 1) for probe in unseen]
     return replace(table, error=median(errors))
 
 
 def drawn_anatomy(dense: EncoderAnatomy, draw: np.random.Generator) -> EncoderAnatomy:
-    """A random part of a dense encoder; its front end, and each of its layers, keeps a share of its own."""
-
-    def part(size: int, share: float) -> int:
-        return int(draw.binomial(size, min(1.0, share)))
-
-    front = draw.uniform(0.15, 1)
-    convolutions = tuple(
-        replace(each, channels=max(1, part(each.channels, front * draw.uniform(0.6, 1.4))))
-        for each in dense.convolutions
-    )
-    layers = []
-    for layer in dense.layers:
-        heads_share, width_share = draw.uniform(0.1, 1), draw.uniform(0.2, 1)
-        heads = tuple(
-            HeadAnatomy(
-                index=head.index, qk=part(head.qk, width_share), vo=max(1, part(head.vo, width_share))
-            )
-            for head in layer.heads
-            if draw.random() < heads_share
-        )
-        layers.append(
-            LayerAnatomy(
-                attention=layer.attention,
-                heads=heads,
-                feed_forward=layer.feed_forward,
-                intermediate=part(layer.intermediate, draw.uniform(0.02, 1)),
-            )
-        )
-    return replace(dense, convolutions=convolutions, layers=tuple(layers))
+    """A random part of a dense encoder: at every address a share of its own, blocks excepted."""
+    table = units(dense)
+    kept = np.ones(len(table), dtype=bool)
+    for address in table.addresses:
+        each = structure(address.structure)
+        if each.kind == "block":
+            continue
+        part = table.slice(address)
+        kept[part] = draw.random(table.sizes[address]) < draw.uniform(0.05, 1)
+        kept[part.start : part.start + each.min_kept] = True
+    return KeptIndices.of(dense, table.left(kept)).anatomy(dense)
 
 
-def _fit_layers(
-    probes: Sequence[Probe],
-    block: str,
-    terms: Callable[[LayerSizes], tuple[Number, ...]],
-    there: Callable[[LayerSizes], Number],
-) -> tuple[float, ...]:
-    rows = [
-        (terms(layer), probe.blocks[f"layers.{index}.{block}"])
-        for probe in probes
-        for index, layer in enumerate(sizes_of(probe.anatomy).layers)
-        if there(layer)
-    ]
-    return fit_times([each for each, _ in rows], [nanoseconds for _, nanoseconds in rows])
+def _fit(kind: str, probes: Sequence[Probe], seconds: float) -> dict[str, float]:
+    """Nanoseconds of each feature of a kind of block."""
+    names: tuple[str, ...] = ()
+    rows, times = [], []
+    for probe in probes:
+        for block, features in feature_values(probe.anatomy, seconds).items():
+            # A block with nothing in it is a constant: it would bend the line through the others.
+            if block.kind == kind and block in probe.blocks and all(features.values()):
+                names = names or tuple(features)
+                if set(features) == set(names):
+                    rows.append([features[name] for name in names])
+                    times.append(probe.blocks[block])
+    return dict(zip(names, fit_times(rows, times), strict=True)) if rows else {}
 
 
 def _rounds_for(dense: EncoderAnatomy, waveform: torch.Tensor) -> int:
@@ -160,10 +133,10 @@ def _rounds_for(dense: EncoderAnatomy, waveform: torch.Tensor) -> int:
     return max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(PATIENCE_SECONDS / round_seconds)))
 
 
-def _time_blocks(anatomy: EncoderAnatomy, waveform: torch.Tensor, rounds: int) -> dict[str, float]:
-    """See `Probe.blocks`: the shortest of several rounds, each block for itself."""
+def _time_blocks(anatomy: EncoderAnatomy, waveform: torch.Tensor, rounds: int) -> dict[Block, float]:
+    """See `Probe.blocks`: the shortest of several rounds, for each block on its own."""
     encoder = SpeechEncoder(anatomy).to(waveform.device).eval()
-    shortest: dict[str, float] = {}
+    shortest: dict[Block, float] = {}
     with torch.inference_mode():
         encoder(waveform)
         for _ in range(rounds):
@@ -173,33 +146,28 @@ def _time_blocks(anatomy: EncoderAnatomy, waveform: torch.Tensor, rounds: int) -
                 encoder(waveform)
                 wait_for(waveform.device)
                 total = time.perf_counter_ns() - began
-                spent["rest"] = max(0.0, total - sum(spent.values()))
-            for name, nanoseconds in spent.items():
-                shortest[name] = min(nanoseconds, shortest.get(name, float("inf")))
+                spent[REST] = max(0.0, total - sum(spent.values()))
+            for block, nanoseconds in spent.items():
+                shortest[block] = min(nanoseconds, shortest.get(block, float("inf")))
     return shortest
 
 
 @contextmanager
-def _clocks(encoder: SpeechEncoder, device: torch.device) -> Iterator[dict[str, float]]:
+def _clocks(encoder: SpeechEncoder, device: torch.device) -> Iterator[dict[Block, float]]:
     """Hooks that time every block of the encoder while the context is open."""
-    spent: dict[str, float] = {}
+    spent: dict[Block, float] = {}
     handles = []
 
-    def clock(name: str, sign: int) -> Any:
+    def clock(block: Block, sign: int) -> Any:
         def hook(*_: object) -> None:
             wait_for(device)
-            spent[name] = spent.get(name, 0.0) + sign * time.perf_counter_ns()
+            spent[block] = spent.get(block, 0.0) + sign * time.perf_counter_ns()
 
         return hook
 
-    def is_block(name: str) -> bool:
-        top_level = "." not in name and name not in ("", "layers", "layer_norm")
-        return top_level or name.endswith((".attention", ".feed_forward"))
-
-    for name, module in encoder.named_modules():
-        if is_block(name):
-            handles.append(module.register_forward_pre_hook(clock(name, -1)))
-            handles.append(module.register_forward_hook(clock(name, 1)))
+    for block, module in encoder.blocks():
+        handles.append(module.register_forward_pre_hook(clock(block, -1)))
+        handles.append(module.register_forward_hook(clock(block, 1)))
     try:
         yield spent
     finally:

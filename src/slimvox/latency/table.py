@@ -1,117 +1,90 @@
-"""Computing time by block as a function of sizes, with what was measured on one machine in it."""
+"""Computing time by block as a function of counts, with what was measured on one machine in it."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from slimvox.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
-from slimvox.cost import BlockCosts, EncoderSizes, LayerSizes, Number, sizes_of
+from slimvox.costs import Cost
+from slimvox.structures import Block, Term, structures
+from slimvox.structures.units import units
+
+FIXED = (Block("front_end"), Block("projection"), Block("position"))
+"""Blocks that take some time whatever is left of them. (Blocks of layers have a structure of their own.)"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatencyTable:
-    """Nanoseconds of each block for one clip, linear in every single size like `slimvox.cost`.
+class LatencyTable(Cost):
+    """Nanoseconds of each block for one clip.
 
-    Linear in each size means that the formulas hold for expected sizes too, so that gates can be trained against
-    them. Every list of coefficients belongs to the terms of the function of the same name below.
+    Each structure says what its time grows with (`Structure.times`); the table has the nanoseconds per unit of that.
+    All layers share their coefficients.
     """
+
+    kind = "latency"
 
     seconds: float
     """Length of the clip in seconds."""
     device: str
-    """Where it was measured, such as `cpu`."""
+    """Device it was measured on, such as `cpu`."""
     threads: int
-    """How many threads computed (CPU)."""
-    front_end: tuple[float, ...]
-    """Of `front_end_terms`."""
-    projection: tuple[float, ...]
-    """Of `projection_terms`."""
-    attention: tuple[float, ...]
-    """Of `attention_terms`."""
-    feed_forward: tuple[float, ...]
-    """Of `feed_forward_terms`."""
-    position: float
-    """Positional convolution and position bias table."""
+    """Number of CPU threads."""
+    nanoseconds: Mapping[str, Mapping[str, float]]
+    """By kind of block and feature; `constant` for what does not depend on counts."""
     rest: float
-    """All that pruning does not change: norms, residual sums, calls."""
+    """Nanoseconds outside of all blocks: norms, residual sums, calls."""
     error: float
-    """How far the table was from whole encoders that it had not seen: median share of their measured time."""
+    """Median relative error of the predicted time for whole encoders that were not used in the fit."""
 
-    def costs(self, anatomy: EncoderAnatomy, sizes: EncoderSizes | None = None) -> BlockCosts:
-        """Nanoseconds by block.
+    def terms(self, anatomy: EncoderAnatomy) -> Iterator[Term]:
+        """Features times their measured nanoseconds."""
+        yield Term(block=Block("position"), coefficient=self.rest)
+        for term in time_features(anatomy, self.seconds):
+            nanoseconds = self.nanoseconds.get(term.block.kind, {}).get(term.feature, 0.0)
+            yield replace(term, coefficient=term.coefficient * nanoseconds)
 
-        Args:
-            anatomy: gives kernels, strides and width, and the sizes where `sizes` is None.
-            sizes: counts or expectations to use instead.
-        """
-        sizes = sizes or sizes_of(anatomy)
-        return BlockCosts(
-            front_end=_weighted(front_end_terms(anatomy, sizes.channels, self.seconds), self.front_end),
-            projection=_weighted(projection_terms(sizes.channels[-1]), self.projection),
-            position=self.position + self.rest,
-            attention=tuple(_weighted(attention_terms(layer), self.attention) for layer in sizes.layers),
-            feed_forward=tuple(
-                _weighted(feed_forward_terms(layer), self.feed_forward) for layer in sizes.layers
-            ),
-        )
-
-    def nanoseconds(self, anatomy: EncoderAnatomy) -> int:
-        """Predicted computing time of an encoder."""
-        total = self.costs(anatomy).total
-        return round(float(total))
+    def describe(self, cost: float) -> str:
+        """Such as `12.3 ms for 10 s of audio`."""
+        return f"{cost / 1e6:.3g} ms for {self.seconds:g} s of audio"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return dataclasses.asdict(self)
+        return {"kind": self.kind, **asdict(self)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LatencyTable:
-        """The reverse of `to_dict`."""
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
-        }
-        return cls(**fields)
+        """The reverse of `to_dict`.
+
+        Raises:
+            ValueError: if a time is missing, negative or not finite.
+        """
+        fields = {name: value for name, value in data.items() if name != "kind"}
+        table = cls(**fields)
+        times = [float(each) for by_feature in table.nanoseconds.values() for each in by_feature.values()]
+        if not all(math.isfinite(each) and each >= 0 for each in (*times, table.rest, table.error)):
+            raise ValueError("times must be finite and at least 0")
+        return table
 
 
-def front_end_terms(
-    anatomy: EncoderAnatomy, channels: Sequence[Number], seconds: float
-) -> tuple[Number, ...]:
-    """A constant; values put out by the first and by the later convolutions; multiply-accumulates of the later ones.
-
-    The first convolution reads one channel, so its work grows like its output. Norms and GELUs cost by the number of
-    their values.
-    """
+def time_features(anatomy: EncoderAnatomy, seconds: float) -> Iterator[Term]:
+    """Everything that computing time grows with, by block and feature."""
     lengths = anatomy.conv_lengths(round(seconds * SAMPLE_RATE_HZ))
-    first = channels[0] * lengths[0]
-    work: Number = 0
-    values: Number = 0
-    for index in range(1, len(channels)):
-        work = work + channels[index - 1] * channels[index] * (
-            anatomy.convolutions[index].kernel * lengths[index]
-        )
-        values = values + channels[index] * lengths[index]
-    return (1, first, values, work)
+    for block in FIXED:
+        yield Term(block=block, coefficient=1, feature="constant")
+    for structure in structures():
+        for address in structure.addresses(anatomy):
+            yield from structure.times(anatomy, address.index, lengths)
 
 
-def projection_terms(channels: Number) -> tuple[Number, ...]:
-    """A constant and the front end's channels."""
-    return (1, channels)
-
-
-def attention_terms(layer: LayerSizes) -> tuple[Number, ...]:
-    """Whether the block is there, its heads, and its query and value dimensions (two projections each)."""
-    return (layer.attention, layer.heads, layer.qk + layer.vo)
-
-
-def feed_forward_terms(layer: LayerSizes) -> tuple[Number, ...]:
-    """Whether the block is there, and its width."""
-    return (layer.feed_forward, layer.intermediate)
-
-
-def _weighted(terms: Sequence[Number], coefficients: Sequence[float]) -> Number:
-    products = (term * factor for term, factor in zip(terms, coefficients, strict=True))
-    return functools.reduce(lambda a, b: a + b, products)
+def feature_values(anatomy: EncoderAnatomy, seconds: float) -> dict[Block, dict[str, float]]:
+    """The features of each block at the counts of an encoder."""
+    counts = units(anatomy).sizes
+    values: dict[Block, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for term in time_features(anatomy, seconds):
+        factors = [counts.get(address, 0) for address in term.factors]
+        values[term.block][term.feature] += term.coefficient * math.prod(factors)
+    return {block: dict(features) for block, features in values.items()}

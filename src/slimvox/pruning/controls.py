@@ -2,46 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from slimvox.encoder import SpeechEncoder
-from slimvox.gates import GateGroup, gate_spans
-from slimvox.pruning.magnitude import magnitudes
+from slimvox.gates import GateLayout
+from slimvox.structures import structure
 
 Control = Literal["random", "magnitude", "top-layers", "thin"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
 
 
-def control_scores(
-    control: Control, encoder: SpeechEncoder, groups: Sequence[GateGroup], seed: int
-) -> Tensor:
+def control_scores(control: Control, encoder: SpeechEncoder, layout: GateLayout, seed: int) -> Tensor:
     """Scores by which a control keeps gates, (gates,); higher stays.
 
     Args:
         control: `random` draws them. `magnitude` takes the norms of the weights behind each gate. `top-layers` keeps
-            the front end and drops Transformer layers from the top; the layer at the limit keeps what still fits of
-            it, drawn at random, so that the size is the same. `thin` makes every width smaller by the same share (and
-            its weights are forgotten: see `forgets_weights`).
+            what precedes the Transformer layers and drops these from the top; the layer at the limit keeps what still
+            fits of it, drawn at random, so that the size is the same. `thin` makes every width smaller by the same
+            share (and its weights are forgotten: see `forgets_weights`).
         encoder: the dense one.
-        groups: the layout of the gates.
-        seed: of what is drawn.
+        layout: the layout of the gates.
+        seed: random seed of what is drawn.
     """
     if control == "magnitude":
-        return magnitudes(encoder, groups)
+        return magnitudes(encoder, layout)
     if control == "thin":
-        return _evenly(encoder, groups)
-    scores = torch.rand(groups[-1].stop, generator=torch.Generator().manual_seed(seed))
+        return _evenly(layout)
+    scores = torch.rand(layout.size, generator=torch.Generator().manual_seed(seed))
     if control == "random":
         return scores
-    for group in groups:
-        # Within a layer, first that its blocks exist, then their insides.
-        insides = group.structure in ("qk", "vo", "intermediate", "head")
-        level = 1.0 if group.structure == "conv" else -group.index - (0.5 if insides else 0.0)
-        scores[group.slice] = level + 0.25 * scores[group.slice]
+    for address, each in layout.slices.items():
+        kind = structure(address.structure)
+        # Within a layer, first that its blocks exist, then their contents.
+        level = -address.index - (0.5 if kind.inside else 0.0) if kind.per_layer else 1.0
+        scores[each] = level + 0.25 * scores[each]
     return scores
 
 
@@ -50,17 +47,30 @@ def forgets_weights(control: Control | None) -> bool:
     return control == "thin"
 
 
-def _evenly(encoder: SpeechEncoder, groups: Sequence[GateGroup]) -> Tensor:
+@torch.no_grad()
+def magnitudes(encoder: SpeechEncoder, layout: GateLayout) -> Tensor:
+    """The norm of what each gate would remove (`Structure.magnitude`), over the mean of its structure, (gates,).
+
+    Between structures, only the distance from the average of the own structure is compared.
+    """
+    parameters = dict(encoder.named_parameters())
+    norms = {
+        address: structure(address.structure).magnitude(parameters, encoder.anatomy, address.index).cpu()
+        for address in layout.slices
+    }
+    means: dict[str, Tensor] = {}
+    for name in dict.fromkeys(address.structure for address in norms):
+        alike = torch.cat([each for address, each in norms.items() if address.structure == name])
+        means[name] = alike.mean().clamp(min=1e-12)
+    return torch.cat([each / means[address.structure] for address, each in norms.items()])
+
+
+def _evenly(layout: GateLayout) -> Tensor:
     """By position within each width, so that any threshold cuts all of them by the same share; whole blocks stay."""
-    scores = torch.ones(groups[-1].stop)
-    for group in groups:
-        if group.structure == "head":
-            scores[group.slice] = _descending(group.stop - group.start)
-        elif group.structure not in ("attention", "feed_forward"):
-            for start, size in gate_spans(encoder.anatomy, group):
-                scores[start : start + size] = _descending(size)
+    scores = torch.ones(layout.size)
+    for address in layout.slices:
+        if structure(address.structure).kind != "block":
+            for span in layout.spans(address):
+                size = span.stop - span.start
+                scores[span] = 1 - (torch.arange(size) + 0.5) / max(1, size)
     return scores
-
-
-def _descending(size: int) -> Tensor:
-    return 1 - (torch.arange(size) + 0.5) / max(1, size)

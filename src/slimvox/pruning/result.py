@@ -11,7 +11,7 @@ from slimvox.budget import Budget, SparsitySchedule
 from slimvox.checkpoint import LoadedModel, load_model, write_slimvox_directory
 from slimvox.checkpoint.model_card import Provenance, licence_of, model_card
 from slimvox.checkpoint.transformers_reader import read_json
-from slimvox.cost import macs, parameters
+from slimvox.costs import macs, parameters
 from slimvox.distance import Distance
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError

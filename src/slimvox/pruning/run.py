@@ -14,7 +14,7 @@ from rich.console import Console
 from slimvox.audio import AudioInput, as_sources, source_name
 from slimvox.budget import SparsitySchedule
 from slimvox.checkpoint import load_model
-from slimvox.cost import macs, parameters
+from slimvox.costs import macs, parameters
 from slimvox.errors import SlimvoxError
 from slimvox.gates import Gates
 from slimvox.pruning.accelerator import build_accelerator
@@ -219,9 +219,9 @@ class _Run:
         recipe = self.settings.recipe
         gates = Gates(
             encoder.anatomy,
-            recipe.structures.enabled(),
+            recipe.pruned_structures,
             initial_drop=recipe.gates.initial_drop,
-            initial_drops=recipe.gates.initial_drops(),
+            initial_drops=recipe.gates.initial_drops,
             straight_through=recipe.gates.straight_through,
         )
         return self.trainer.student(encoder, self.trainer.distillation(), gates)

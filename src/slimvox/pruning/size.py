@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.cost import macs, parameters
+from slimvox.costs import macs, parameters
 from slimvox.distance import Distance
 from slimvox.distillation import Distillation
 from slimvox.encoder import SpeechEncoder

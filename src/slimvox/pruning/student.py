@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from slimvox.budget import Budget, Lagrangian
+from slimvox.budget import Budget, ExpectedSparsity, Lagrangian
 from slimvox.distillation import Distillation, hide_frames, teacher_forcing
 from slimvox.encoder import EncoderOutput, SpeechEncoder
 from slimvox.gates import Gates
@@ -34,7 +34,7 @@ class Student(nn.Module):
         self.encoder = encoder
         self.distillation = distillation
         self.gates = gates
-        self.budget = budget
+        self._sparsity = None if budget is None else ExpectedSparsity(budget, encoder.anatomy)
         self.masked_share = masked_share
         self.lagrangian = lagrangian
 
@@ -44,8 +44,8 @@ class Student(nn.Module):
 
     def expected_sparsity(self) -> Tensor:
         """s, in stage 1: the share of the dense cost that surgery would take on average, differentiable."""
-        assert self.gates is not None and self.budget is not None
-        return self.budget.expected_sparsity(self.encoder.anatomy, self.gates.expected_sizes())
+        assert self.gates is not None and self._sparsity is not None
+        return self._sparsity(self.gates.expected_counts())
 
     def forward(
         self,

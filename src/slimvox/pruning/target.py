@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from slimvox.budget import Budget, CostMeasure
+from slimvox.budget import Budget
+from slimvox.costs import Cost
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
-from slimvox.gates import check_reachable, gate_groups
-from slimvox.latency import LatencyTable
+from slimvox.gates import GateLayout, check_reachable
 from slimvox.recipe import Recipe, TargetSettings
 from slimvox.units import parse_amount, parse_shares, parse_speed
 
@@ -45,7 +45,7 @@ class WantedTarget:
             return replace(recipe, kind="latency", keep=1 / parse_speed(str(self.speed), "target_speed"))
         return recipe
 
-    def shares_of(self, whole: int, measure: CostMeasure, otherwise: float) -> tuple[float, ...]:
+    def shares_of(self, whole: int, cost: Cost, otherwise: float) -> tuple[float, ...]:
         """What is kept of the dense encoder's cost `whole`, in each size, largest first."""
         if self.sizes is not None:
             texts = self.sizes.split(",") if isinstance(self.sizes, str) else map(str, self.sizes)
@@ -57,8 +57,8 @@ class WantedTarget:
         amount = parse_amount(str(asked), name).of(whole)
         if not 0 < amount < whole:
             raise SlimvoxError(
-                f"`{name}` must be below what the dense encoder has, {measure.describe(whole)}, but is"
-                f" {measure.describe(amount)} instead"
+                f"`{name}` must be below what the dense encoder has, {cost.describe(whole)}, but is"
+                f" {cost.describe(amount)} instead"
             )
         return (amount / whole,)
 
@@ -67,7 +67,7 @@ def aim(
     recipe: Recipe,
     encoder: SpeechEncoder,
     wanted: WantedTarget,
-    measure_latency: Callable[[float], LatencyTable],
+    prepare: Callable[[str, float], Cost],
 ) -> tuple[tuple[Recipe, Budget], ...]:
     """For each size, largest first, the recipe with its target as asked for and the budget that this means.
 
@@ -75,34 +75,30 @@ def aim(
         recipe: the recipe.
         encoder: what is to be pruned.
         wanted: what the caller asked for.
-        measure_latency: gives the table of the dense encoder for clips of so many seconds; called for `latency` only.
+        prepare: gives the cost of a kind for clips of a length in seconds; may measure the machine.
 
     Raises:
         SlimvoxError: if the target makes no sense or can't be reached.
     """
     settings = wanted.settings(recipe.target)
-    groups = gate_groups(encoder.anatomy, recipe.structures.enabled())
-    if not groups:
+    layout = GateLayout(encoder.anatomy, recipe.pruned_structures)
+    if not layout:
         raise SlimvoxError("the encoder has none of the structures that the recipe prunes; switch others on")
-    measure = CostMeasure(
-        kind=settings.kind,
-        seconds=settings.seconds,
-        latency=measure_latency(settings.seconds) if settings.kind == "latency" else None,
-    )
-    whole = measure.cost(encoder.dense_anatomy)
+    cost = prepare(settings.kind, settings.seconds)
+    whole = cost.of(encoder.dense_anatomy)
     aims = []
-    for share in wanted.shares_of(whole, measure, settings.keep):
+    for share in wanted.shares_of(whole, cost, settings.keep):
         budget = Budget(
-            measure=measure,
+            cost=cost,
             target=share * whole,
-            dense_cost=measure.cost(encoder.anatomy),
+            dense_cost=cost.of(encoder.anatomy),
             round_to=settings.round_to,
         )
         if budget.target >= budget.dense_cost:
             raise SlimvoxError(
-                f"the target of {measure.describe(budget.target)} is not below what this encoder costs already,"
-                f" {measure.describe(budget.dense_cost)}; give a smaller target"
+                f"the target of {cost.describe(budget.target)} is not below what this encoder costs already,"
+                f" {cost.describe(budget.dense_cost)}; give a smaller target"
             )
-        check_reachable(encoder.anatomy, groups, budget)
+        check_reachable(layout, budget)
         aims.append((replace(recipe, target=replace(settings, keep=share)), budget))
     return tuple(aims)

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from slimvox.cost import macs, parameters
+from slimvox.costs import macs, parameters
 from slimvox.report.charts import anatomy_panels, cost_panels, gate_panels, score_panels, training_panels
 from slimvox.report.charts.svg import Panel, series_class
 from slimvox.report.runs import RunRecord

@@ -13,7 +13,7 @@ from typing import Any
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.checkpoint.directory import is_slimvox_directory
 from slimvox.checkpoint.transformers_reader import read_json
-from slimvox.cost import macs, parameters
+from slimvox.costs import macs, parameters
 from slimvox.distance import Distance
 from slimvox.errors import SlimvoxError
 from slimvox.pruning.outcome import read_outcome

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slimvox.cost import BlockCosts, mac_costs, macs, parameter_costs, parameters
+from slimvox.costs import BLOCK_KINDS, BlockCosts, Macs, Parameters, macs, parameters
 from slimvox.distance import Distance
 from slimvox.recipe import Recipe
 from slimvox.report.runs import RunRecord
@@ -15,7 +15,8 @@ from slimvox.report.scores import ScoreSet
 from slimvox.report.speeds import Speed
 from slimvox.units import short_number
 
-BLOCKS = ("front end", "projection", "position", "attention", "feed-forward")
+BLOCKS = tuple(BLOCK_KINDS.values())
+COSTS = (Parameters(), Macs())
 UNKNOWN = "–"  # noqa: RUF001
 
 
@@ -65,8 +66,8 @@ def summary(run: RunRecord, scores: Sequence[ScoreSet], speeds: Sequence[Speed])
 def cost_table(run: RunRecord) -> tuple[CostRow, ...]:
     """Parameters and MACs of each block of a run, and their sum."""
     assert run.anatomy is not None and run.dense is not None
-    before = [_with_total(costs) for costs in (parameter_costs(run.dense), mac_costs(run.dense, 10.0))]
-    after = [_with_total(costs) for costs in (parameter_costs(run.anatomy), mac_costs(run.anatomy, 10.0))]
+    before = [_with_total(cost.by_block(run.dense)) for cost in COSTS]
+    after = [_with_total(cost.by_block(run.anatomy)) for cost in COSTS]
     return tuple(
         CostRow(block=block, parameters=_pair(*parameters), macs=_pair(*macs))
         for block, parameters, macs in zip(
@@ -80,13 +81,7 @@ def cost_table(run: RunRecord) -> tuple[CostRow, ...]:
 
 def by_block(costs: BlockCosts) -> tuple[int, ...]:
     """A cost of each of `BLOCKS`, all layers together."""
-    return (
-        costs.front_end,
-        costs.projection,
-        costs.position,
-        sum(costs.attention),
-        sum(costs.feed_forward),
-    )
+    return tuple(round(costs.kind(kind)) for kind in BLOCK_KINDS)
 
 
 def flat_recipe(recipe: Mapping[str, Any]) -> dict[str, dict[str, str]]:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.cost import mac_costs, parameter_costs
 from slimvox.report.charts.svg import WIDTH, Panel, drawing, element, shortened, text
 from slimvox.report.runs import RunRecord
-from slimvox.report.tables import BLOCKS, by_block
+from slimvox.report.tables import BLOCKS, COSTS, by_block
 from slimvox.units import short_number
 
 LEFT, RIGHT, ROW = 92, 48, 26
@@ -25,8 +24,8 @@ def cost_panels(runs: Sequence[RunRecord]) -> tuple[Panel, ...]:
     encoders += [(run.label, run.anatomy) for run in runs if run.anatomy is not None]
     if not encoders:
         return ()
-    counts = [(label, by_block(parameter_costs(anatomy))) for label, anatomy in encoders]
-    work = [(label, by_block(mac_costs(anatomy, 10.0))) for label, anatomy in encoders]
+    counts = [(label, by_block(COSTS[0].by_block(anatomy))) for label, anatomy in encoders]
+    work = [(label, by_block(COSTS[1].by_block(anatomy))) for label, anatomy in encoders]
     return (
         Panel(title="Parameters by block", chart=_stacks(counts, "parameters")),
         Panel(title="MACs for 10 s by block", chart=_stacks(work, "MACs")),

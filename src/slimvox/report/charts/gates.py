@@ -1,4 +1,4 @@
-"""How the gates made up their minds: histograms over the steps of stage 1."""
+"""Convergence of the gates: histograms over the steps of stage 1."""
 
 from __future__ import annotations
 
@@ -7,20 +7,11 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from slimvox.gates import STRUCTURES
+from slimvox.structures import structure, structure_names
 from slimvox.report.charts.svg import WIDTH, Panel, drawing, element, number, text, tick_label, ticks
 from slimvox.report.runs import RunRecord
 
 LEFT, RIGHT, TOP, BOTTOM, HEIGHT = 38, 8, 8, 30, 160
-TITLES = {
-    "conv": "front-end channels",
-    "attention": "attention blocks",
-    "feed_forward": "feed-forward blocks",
-    "head": "heads",
-    "qk": "query and key dimensions",
-    "vo": "value dimensions",
-    "intermediate": "feed-forward dimensions",
-}
 COLUMNS, SHADES = 50, 12
 Snapshot = tuple[int, Sequence[int]]
 
@@ -31,8 +22,11 @@ def gate_panels(run: RunRecord) -> tuple[Panel, ...]:
     for record in run.stage("prune"):
         for structure, counts in record.get("gates", {}).items():
             histories.setdefault(structure, []).append((int(record["step"]), counts))
-    ordered = sorted(histories, key=lambda name: STRUCTURES.index(name) if name in STRUCTURES else 99)
-    return tuple(_panel(TITLES.get(name, name), histories[name]) for name in ordered)
+    known = [name for name in structure_names() if name in histories]
+    others = [name for name in histories if name not in known]
+    return tuple(
+        _panel(structure(name).title if name in known else name, histories[name]) for name in (*known, *others)
+    )
 
 
 def _panel(title: str, history: Sequence[Snapshot]) -> Panel:

@@ -1,0 +1,222 @@
+"""The interface of a cost, the registry of all kinds, and how terms are added up."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from slimvox.anatomy import EncoderAnatomy
+from slimvox.structures import Address, Block, Term, structure
+from slimvox.structures.units import units
+
+Number = int | float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockCosts:
+    """A cost, split by block of the encoder."""
+
+    blocks: Mapping[Block, Number]
+
+    @property
+    def total(self) -> Number:
+        """The sum of all blocks."""
+        return sum(self.blocks.values())
+
+    def kind(self, kind: str) -> Number:
+        """The sum over all blocks of a kind, such as `attention`."""
+        return sum(cost for block, cost in self.blocks.items() if block.kind == kind)
+
+    def layer(self, index: int) -> Number:
+        """The sum over the blocks of a Transformer layer."""
+        return sum(cost for block, cost in self.blocks.items() if block.layer == index)
+
+
+BLOCK_KINDS = {
+    "front_end": "front end",
+    "projection": "projection",
+    "position": "position",
+    "attention": "attention",
+    "feed_forward": "feed-forward",
+}
+"""Kinds of blocks, from the waveform upwards, with their titles."""
+
+
+class Cost(ABC):
+    """A quantity of an encoder that a budget can limit, such as its parameters.
+
+    Subclasses give the terms; everything else follows from them.
+    """
+
+    kind: str
+    """Name in recipes and on the command line (`target.kind`)."""
+
+    @abstractmethod
+    def terms(self, anatomy: EncoderAnatomy) -> Iterable[Term]:
+        """Summands of the cost of an encoder of the kernels, strides and widths of `anatomy`."""
+
+    @abstractmethod
+    def describe(self, cost: float) -> str:
+        """A cost with its unit, such as `26.5M parameters`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; `CostKind.from_dict` reads them."""
+        return {"kind": self.kind}
+
+    def by_block(self, anatomy: EncoderAnatomy) -> BlockCosts:
+        """The cost of each block of an encoder."""
+        counts = {address: size for address, size in units(anatomy).sizes.items()}
+        blocks: dict[Block, Number] = {Block("front_end"): 0, Block("projection"): 0, Block("position"): 0}
+        for index in range(len(anatomy.layers)):
+            blocks[Block("attention", index)] = blocks[Block("feed_forward", index)] = 0
+        for term in self.terms(anatomy):
+            value: Number = term.coefficient
+            for address in term.factors:
+                count = counts.get(address, 0)
+                value *= min(1, count) if term.once else count
+            blocks[term.block] = blocks.get(term.block, 0) + value
+        return BlockCosts(blocks=blocks)
+
+    def form(self, anatomy: EncoderAnatomy) -> CostForm:
+        """The cost as a function of the counts at the addresses of an encoder."""
+        return CostForm(self, anatomy)
+
+    def of(self, anatomy: EncoderAnatomy) -> int:
+        """The cost of an encoder, rounded."""
+        return round(self.by_block(anatomy).total)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostKind:
+    """One kind of cost: how to get a `Cost` for an encoder on a machine, and how to read it again."""
+
+    name: str
+    title: str
+    """One line for help texts."""
+    prepare: Callable[[CostContext], Cost]
+    """Gives the cost; may measure the machine first, which may take a minute."""
+    from_dict: Callable[[Mapping[str, Any]], Cost]
+    """The reverse of `Cost.to_dict`; raises `ValueError`, `KeyError` or `TypeError` for anything else."""
+    measured: bool = False
+    """Whether it is measured on the machine, and therefore kept for when a run is resumed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostContext:
+    """Where and for what a cost is prepared."""
+
+    dense: EncoderAnatomy
+    """The dense encoder."""
+    seconds: float
+    """Length in seconds of the clip that is counted or timed."""
+    device: torch.device
+    """Device of the run."""
+    say: Callable[[str], None]
+    """Shows a line of progress to the user."""
+
+
+_REGISTRY: dict[str, CostKind] = {}
+
+
+def register_cost(kind: CostKind) -> CostKind:
+    """Add a kind of cost to the registry; raises `ValueError` if the name is taken."""
+    if kind.name in _REGISTRY:
+        raise ValueError(f"a cost named {kind.name!r} is registered already")
+    _REGISTRY[kind.name] = kind
+    return kind
+
+
+def unregister_cost(name: str) -> None:
+    """Remove a kind of cost from the registry (for tests and notebooks)."""
+    del _REGISTRY[name]
+
+
+def cost_kind(name: str) -> CostKind:
+    """The registered kind of a name; raises `KeyError` if there is none."""
+    return _REGISTRY[name]
+
+
+def cost_names() -> tuple[str, ...]:
+    """Names of all registered kinds."""
+    return tuple(_REGISTRY)
+
+
+class CostForm:
+    """A cost as a function of counts, with coefficients added up beforehand.
+
+    c + sum_i a_i n_i + sum_k w_k n_i(k) n_j(k) + sum_k v_k [n_i(k) > 0], for counts n at the addresses of an encoder.
+    """
+
+    def __init__(self, cost: Cost, anatomy: EncoderAnatomy) -> None:
+        """Add up the terms of a cost for one encoder; counts are laid out like `units(anatomy).addresses`."""
+        places = {address: place for place, address in enumerate(units(anatomy).addresses)}
+        self.constant = 0.0
+        self.linear = np.zeros(len(places))
+        pairs: list[tuple[int, int, float]] = []
+        once: list[tuple[int, int, float]] = []
+        for term in cost.terms(anatomy):
+            if any(address not in places for address in term.factors):
+                continue
+            at = [places[address] for address in term.factors]
+            if term.once:
+                (address,) = term.factors
+                once.append((at[0], _container(address, places), term.coefficient))
+            elif len(at) == 2:
+                pairs.append((at[0], at[1], term.coefficient))
+            elif len(at) == 1:
+                self.linear[at[0]] += term.coefficient
+            else:
+                self.constant += term.coefficient
+        self._pairs, self._once = _columns(pairs), _columns(once)
+        self._tensors: dict[torch.device, Sequence[Tensor]] = {}
+
+    def exact(self, counts: npt.NDArray[np.int64]) -> float:
+        """The cost at integer counts, (A,); exact, since all sums stay below 2^53."""
+        n = counts.astype(np.float64)
+        first, second, weights = self._pairs
+        whose, _, sizes = self._once
+        products = weights @ (n[first] * n[second]) + sizes @ (n[whose] > 0)
+        return float(self.constant + self.linear @ n + products)
+
+    def expected(self, counts: Tensor) -> Tensor:
+        """The expected cost at expected counts, (A,) float32: a scalar, differentiable."""
+        linear, first, second, weights = self._on(counts.device)
+        return self.constant + linear @ counts + weights @ (counts[first] * counts[second])
+
+    def _on(self, device: torch.device) -> Sequence[Tensor]:
+        if device not in self._tensors:
+            linear = self.linear.copy()
+            # In expectation, the container stands in for "any unit is left".
+            _, containers, sizes = self._once
+            np.add.at(linear, containers, sizes)
+            first, second, weights = self._pairs
+            with torch.inference_mode(False):
+                self._tensors[device] = [
+                    torch.tensor(linear, dtype=torch.float32, device=device),
+                    torch.tensor(first, device=device),
+                    torch.tensor(second, device=device),
+                    torch.tensor(weights, dtype=torch.float32, device=device),
+                ]
+        return self._tensors[device]
+
+
+def _container(address: Address, places: Mapping[Address, int]) -> int:
+    inside = structure(address.structure).inside
+    return places[address if inside is None else Address(inside, address.index)]
+
+
+def _columns(
+    rows: Sequence[tuple[int, int, float]],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    return (
+        np.array([row[0] for row in rows], dtype=np.int64),
+        np.array([row[1] for row in rows], dtype=np.int64),
+        np.array([row[2] for row in rows], dtype=np.float64),
+    )

@@ -1,0 +1,250 @@
+"""The interface of a prunable structure, and the registry of all of them.
+
+A structure is one kind of thing that pruning can remove: channels of a convolution, attention heads, dimensions of a
+feed-forward block. Each is one file of this package; gates, masks, surgery, kept indices, costs, controls, tables and
+plots iterate over the registry and know none of them by name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from slimvox.anatomy import EncoderAnatomy
+
+
+class Address(NamedTuple):
+    """One place where a structure occurs, such as `("qk", 3)`: query and key dimensions of the fourth layer."""
+
+    structure: str
+    """Name of the structure."""
+    index: int
+    """Index of the convolution or Transformer layer."""
+
+
+class Block(NamedTuple):
+    """A part of the encoder that costs are reported for, such as `("attention", 3)`."""
+
+    kind: str
+    """`front_end`, `projection`, `position`, `attention` or `feed_forward`."""
+    layer: int | None = None
+    """Index of the Transformer layer, for `attention` and `feed_forward`."""
+
+
+class Rows(NamedTuple):
+    """Entries of one parameter that belong to the units of a structure, unit after unit along one axis."""
+
+    parameter: str
+    """Name of the parameter in the encoder."""
+    axis: int | None
+    """Axis along which the units lie; None if all of the parameter belongs to the one unit of a block."""
+    repeats: tuple[int, ...] | None = None
+    """Entries per unit; one each if None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """One summand of a cost: a coefficient times the number of units at up to two addresses.
+
+    A cost is multilinear: linear in every single count, with products between different addresses only. That is why it
+    can be evaluated at expected counts: gates at different addresses are independent.
+    """
+
+    block: Block
+    coefficient: int | float
+    factors: tuple[Address, ...] = ()
+    """Addresses whose counts are multiplied; none for a constant."""
+    once: bool = False
+    """Count the (single) factor as 1 if any unit is left, and as 0 otherwise. In expectation the containing structure
+    stands in for it."""
+    feature: str = ""
+    """For times: which measured coefficient of the block multiplies this term."""
+
+
+Kind = Literal["block", "unit", "width"]
+"""`block`: one gate removes a whole block. `unit`: each gate stands alone (a head). `width`: the gates of a span are
+interchangeable and make up a width, which can be rounded to a multiple."""
+
+
+class Structure(ABC):
+    """One kind of prunable structure.
+
+    A *unit* is what one gate keeps or removes. The units of an address lie in *spans*, which are the widths that the
+    encoder's shapes consist of: all channels of a convolution are one span, the query dimensions of each head another.
+    """
+
+    name: str
+    """Identifier in recipes, files and logs."""
+    title: str
+    """Plural noun for tables and plots."""
+    column: str = ""
+    """Short heading in tables; the title if empty."""
+    kind: Kind = "width"
+    enabled: bool = True
+    """Whether recipes that do not mention the structure prune it."""
+    inside: str | None = None
+    """Name of the structure that contains this one; a unit goes when the unit that contains it goes."""
+    span_per_owner: bool = False
+    """Whether each unit of the containing structure holds one span; otherwise its first unit holds all."""
+    needs: tuple[str, ...] = ()
+    """Names of contained structures: a unit that keeps no unit of one of them goes as well."""
+    min_kept: int = 0
+    """Units of each address that always stay."""
+    per_layer: bool = True
+    """Whether addresses are Transformer layers; `False` for what precedes them."""
+
+    def indices(self, anatomy: EncoderAnatomy) -> Iterable[int]:
+        """Indices of the addresses that an encoder could have."""
+        return range(len(anatomy.layers))
+
+    @abstractmethod
+    def spans(self, anatomy: EncoderAnatomy, index: int) -> tuple[int, ...]:
+        """Number of units of each span at an address; empty where the encoder has none."""
+
+    @abstractmethod
+    def scaled(self, anatomy: EncoderAnatomy, index: int) -> tuple[Rows, ...]:
+        """Parameters that a mask multiplies, unit by unit. This is the definition of what a mask does."""
+
+    def cut(self, anatomy: EncoderAnatomy, index: int) -> tuple[Rows, ...]:
+        """Parameters whose entries are removed with the units; none for blocks, which go as a whole."""
+        return ()
+
+    @abstractmethod
+    def shrink(self, anatomy: EncoderAnatomy, index: int, kept: tuple[tuple[int, ...], ...]) -> EncoderAnatomy:
+        """The anatomy with the kept units only.
+
+        Args:
+            anatomy: an anatomy in which the containing structures have been shrunk already.
+            index: index of the address.
+            kept: positions of the kept units within each span that is left.
+        """
+
+    @abstractmethod
+    def parameters(self, anatomy: EncoderAnatomy, index: int) -> Iterator[Term]:
+        """Stored parameters that belong to the units of an address."""
+
+    @abstractmethod
+    def macs(self, anatomy: EncoderAnatomy, index: int, lengths: tuple[int, ...]) -> Iterator[Term]:
+        """Multiply-accumulates of the units of an address for one clip.
+
+        Args:
+            anatomy: the encoder's.
+            index: index of the address.
+            lengths: output length of each convolution of the front end; the last is the number of frames.
+        """
+
+    @abstractmethod
+    def times(self, anatomy: EncoderAnatomy, index: int, lengths: tuple[int, ...]) -> Iterator[Term]:
+        """Terms that computing time grows with, each with a `feature`; arguments as for `macs`.
+
+        The coefficients by which the features of a block give nanoseconds are measured (`slimvox.latency`).
+        """
+
+    @abstractmethod
+    def magnitude(self, parameters: Mapping[str, Tensor], anatomy: EncoderAnatomy, index: int) -> Tensor:
+        """Norm of the weights behind each unit of an address, (units,)."""
+
+    def forward_arguments(self, anatomy: EncoderAnatomy, masks: Mapping[Address, Tensor]) -> dict[str, Any]:
+        """Keyword arguments that the masked encoder's forward pass needs beside the scaled parameters."""
+        return {}
+
+    def address(self, index: int) -> Address:
+        """The structure's address at an index."""
+        return Address(self.name, index)
+
+    def addresses(self, anatomy: EncoderAnatomy) -> tuple[Address, ...]:
+        """Addresses at which an encoder has units of this structure."""
+        return tuple(self.address(index) for index in self.indices(anatomy) if sum(self.spans(anatomy, index)))
+
+
+_REGISTRY: dict[str, Structure] = {}
+
+
+def register_structure(structure: Structure) -> Structure:
+    """Add a structure to the registry; containers must be registered before their contents.
+
+    Raises:
+        ValueError: if the name is taken, or the containing structure is not registered.
+    """
+    if structure.name in _REGISTRY:
+        raise ValueError(f"a structure named {structure.name!r} is registered already")
+    if structure.inside is not None and structure.inside not in _REGISTRY:
+        raise ValueError(f"structure {structure.name!r} lies inside {structure.inside!r}, which is not registered")
+    _REGISTRY[structure.name] = structure
+    return structure
+
+
+def unregister_structure(name: str) -> None:
+    """Remove a structure from the registry (for tests and notebooks)."""
+    del _REGISTRY[name]
+
+
+def structure(name: str) -> Structure:
+    """The registered structure of a name; raises `KeyError` if there is none."""
+    return _REGISTRY[name]
+
+
+def structures() -> tuple[Structure, ...]:
+    """All registered structures, containers before their contents."""
+    return tuple(_REGISTRY.values())
+
+
+def structure_names() -> tuple[str, ...]:
+    """Names of all registered structures, in the order of `structures`."""
+    return tuple(_REGISTRY)
+
+
+def addresses(anatomy: EncoderAnatomy, names: Iterable[str] | None = None) -> tuple[Address, ...]:
+    """Addresses of an encoder: first what precedes the Transformer layers, then layer by layer.
+
+    Args:
+        anatomy: the encoder's.
+        names: structures to include; all if None.
+    """
+    chosen = _REGISTRY.values() if names is None else [each for each in _REGISTRY.values() if each.name in names]
+    found = [(each.per_layer, address.index if each.per_layer else 0, place, address)
+             for place, each in enumerate(chosen) for address in each.addresses(anatomy)]
+    return tuple(address for *_, address in sorted(found, key=lambda item: item[:3]))
+
+
+def with_layer(anatomy: EncoderAnatomy, index: int, **changes: Any) -> EncoderAnatomy:
+    """An anatomy with fields of one Transformer layer replaced."""
+    layers = list(anatomy.layers)
+    layers[index] = replace(layers[index], **changes)
+    return replace(anatomy, layers=tuple(layers))
+
+
+def row_norms(matrix: Tensor) -> Tensor:
+    """Euclidean norm of each row, (rows,)."""
+    norms: Tensor = torch.linalg.vector_norm(matrix.flatten(1), dim=1)
+    return norms
+
+
+def norm_terms(anatomy: EncoderAnatomy, block: Block, owner: Address) -> Iterator[Term]:
+    """Parameters of a block's layer norm: in pre-norm layers it goes with its block, in post-norm layers it stays."""
+    if anatomy.pre_norm:
+        yield Term(block=block, coefficient=2 * anatomy.width, factors=(owner,))
+
+
+__all__ = [
+    "Address",
+    "Block",
+    "Kind",
+    "Rows",
+    "Structure",
+    "Term",
+    "addresses",
+    "norm_terms",
+    "register_structure",
+    "row_norms",
+    "structure",
+    "structure_names",
+    "structures",
+    "unregister_structure",
+    "with_layer",
+]
