@@ -226,7 +226,11 @@ def _problems(anatomy: EncoderAnatomy) -> list[str]:
         if len(anatomy.position_taps) != anatomy.position_layers:
             problems.append("`position_taps` must name the taps of each positional convolution, or be empty")
         for taps in anatomy.position_taps:
-            if not taps or list(taps) != sorted(set(taps)) or not 0 <= taps[0] <= taps[-1] < anatomy.position_kernel:
+            if (
+                not taps
+                or list(taps) != sorted(set(taps))
+                or not 0 <= taps[0] <= taps[-1] < anatomy.position_kernel
+            ):
                 problems.append(
                     "`position_taps` must be distinct, in order, at least one, and below"
                     f" `position_kernel` {anatomy.position_kernel}"

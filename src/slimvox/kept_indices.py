@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.structures import Address, structure, structure_names
+from slimvox.structures import Address, container, depth, structure
 from slimvox.structures.units import Bools, units
 
 Indices = tuple[int, ...]
@@ -61,12 +61,12 @@ class KeptIndices:
         smaller = anatomy
         table = units(anatomy)
         # Containers before their contents, so that each finds the spans that are left.
-        for address in sorted(table.addresses, key=lambda each: structure_names().index(each.structure)):
-            each = structure(address.structure)
+        for address in sorted(table.addresses, key=lambda each: depth(each.structure)):
+            each, outer = structure(address.structure), container(address.structure)
             kept = set(self[address])
             owners: Indices | None = None
-            if each.inside is not None:
-                owners = self[Address(each.inside, address.index)]
+            if outer is not None:
+                owners = self[Address(outer, address.index)]
             spans, start = [], 0
             for number, size in enumerate(each.spans(anatomy, address.index)):
                 exists = owners is None or (number in owners if each.span_per_owner else bool(owners))
@@ -126,7 +126,9 @@ def _version_1(data: Mapping[str, Any], dense: EncoderAnatomy) -> dict[Address, 
         named[Address("attention", index)] = (0,) if layer["attention"] else ()
         named[Address("head", index)] = tuple(head["index"] for head in heads)
         for name in ("qk", "vo"):
-            named[Address(name, index)] = tuple(head["index"] * width + i for head in heads for i in head[name])
+            named[Address(name, index)] = tuple(
+                head["index"] * width + i for head in heads for i in head[name]
+            )
         named[Address("feed_forward", index)] = (0,) if layer["feed_forward"] else ()
         named[Address("intermediate", index)] = tuple(layer["intermediate"])
     return named

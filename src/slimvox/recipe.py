@@ -19,6 +19,7 @@ from typing import Any, Literal
 from slimvox.budget import RampShape
 from slimvox.costs import cost_names
 from slimvox.errors import SlimvoxError
+from slimvox.losses import loss_names, losses
 from slimvox.structures import structure_names, structures
 
 if sys.version_info >= (3, 11):
@@ -78,13 +79,10 @@ class DistillationSettings:
 
     layers: int = 4
     """How many hidden states are compared, evenly spaced; all of them where there are no more."""
-    l1_weight: float = 1.0
-    """Weight of the mean absolute difference."""
-    cosine_weight: float = 1.0
-    """Weight of 1 - cosine similarity."""
-    relation_weight: float = 0.0
-    """Weight of the squared difference between Gram matrices over time, of states and between a layer's input and
-    output."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Weight of each loss, by name: `l1` (mean absolute difference), `cosine` (1 - cosine similarity), `relation`
+    (squared difference between Gram matrices over time, of states and between a layer's input and output), or another
+    one that is registered."""
     maps: bool = True
     """Whether the student's states go through linear maps, which start as the identity, before they are compared."""
     targets: Literal["layers", "groups"] = "layers"
@@ -157,6 +155,8 @@ class Recipe:
     def __post_init__(self) -> None:
         defaults = {each.name: each.enabled for each in structures()}
         object.__setattr__(self, "structures", {**defaults, **self.structures})
+        weights = {**{each.name: each.weight for each in losses()}, **self.distillation.weights}
+        object.__setattr__(self, "distillation", dataclasses.replace(self.distillation, weights=weights))
         problems = _problems(self)
         if problems:
             raise SlimvoxError(f"recipe {self.name}: " + "; ".join(problems))
@@ -325,10 +325,15 @@ def _problems(recipe: Recipe) -> list[str]:
     kinds = cost_names()
     check(recipe.target.kind in kinds, "target.kind", f"one of {', '.join(kinds)}", recipe.target.kind)
     check(bool(recipe.pruned_structures), "structures", "such that at least one is on", "all off")
-    check(0 < recipe.gates.initial_drop < 1, "gates.initial_drop", "between 0 and 1", recipe.gates.initial_drop)
+    check(
+        0 < recipe.gates.initial_drop < 1, "gates.initial_drop", "between 0 and 1", recipe.gates.initial_drop
+    )
     for name, drop in recipe.gates.initial_drops.items():
         check(0 < drop < 1, f"gates.initial_drops.{name}", "between 0 and 1", drop)
-    for section, names in (("structures", recipe.structures), ("gates.initial_drops", recipe.gates.initial_drops)):
+    for section, names in (
+        ("structures", recipe.structures),
+        ("gates.initial_drops", recipe.gates.initial_drops),
+    ):
         for name in set(names) - set(structure_names()):
             problems.append(
                 f"there is no structure `{section}.{name}`; the structures are {', '.join(structure_names())}"
@@ -338,9 +343,11 @@ def _problems(recipe: Recipe) -> list[str]:
     check(recipe.gates.ramp_steps >= 0, "gates.ramp_steps", "at least 0", recipe.gates.ramp_steps)
     distillation = recipe.distillation
     check(distillation.layers >= 1, "distillation.layers", "at least 1", distillation.layers)
-    for name in ("l1_weight", "cosine_weight", "relation_weight"):
-        weight = getattr(distillation, name)
-        check(weight >= 0, f"distillation.{name}", "at least 0", weight)
+    for name, weight in distillation.weights.items():
+        check(weight >= 0, f"distillation.weights.{name}", "at least 0", weight)
+    known = loss_names()
+    for name in set(distillation.weights) - set(known):
+        problems.append(f"there is no loss `distillation.weights.{name}`; the losses are {', '.join(known)}")
     share = distillation.masked_share
     check(0 <= share < 1, "distillation.masked_share", "at least 0 and below 1", share)
     data = recipe.data

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.structures import Address, Block, Term, structure
+from slimvox.structures import Address, Block, Term, container
 from slimvox.structures.units import units
 
 Number = int | float
@@ -208,8 +208,8 @@ class CostForm:
 
 
 def _container(address: Address, places: Mapping[Address, int]) -> int:
-    inside = structure(address.structure).inside
-    return places[address if inside is None else Address(inside, address.index)]
+    outer = container(address.structure)
+    return places[address if outer is None else Address(outer, address.index)]
 
 
 def _columns(

@@ -1,34 +1,30 @@
-"""The distillation loss: state against state, and frame against frame."""
+"""Distillation: the student's hidden states against the teacher's, by all losses that have a weight."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimvox.distillation.layers import layer_groups
-from slimvox.distillation.relation import temporal_relation_loss
 from slimvox.encoder import EncoderOutput
+from slimvox.losses import ComparedStates, loss, losses
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationLoss:
-    """The loss and its parts, scalars."""
+    """The loss and its terms, scalars."""
 
     total: Tensor
-    l1: Tensor
-    """Mean absolute difference."""
-    cosine: Tensor
-    """1 - cosine similarity, mean over frames."""
-    relation: Tensor | None
-    """Squared difference of temporal relations; None where it has no weight."""
+    """Sum of the terms, each times its weight."""
+    terms: Mapping[str, Tensor]
+    """The unweighted losses by name."""
 
 
 class Distillation(nn.Module):
-    """L1 + (1 - cosine) between student states and teacher states, mean over the chosen layers.
+    """The weighted sum of the registered losses between chosen states of student and teacher.
 
     With `maps`, student states are first mapped by linear maps that start as the identity: state 0, what enters the
     Transformer, has a map of its own; the others share one.
@@ -39,28 +35,27 @@ class Distillation(nn.Module):
         width: int,
         layers: Sequence[int],
         *,
-        l1_weight: float = 1.0,
-        cosine_weight: float = 1.0,
-        relation_weight: float = 0.0,
+        weights: Mapping[str, float] | None = None,
         maps: bool = True,
         group_means: bool = False,
     ) -> None:
-        """A loss with maps that are the identity.
+        """Prepare a loss with maps that are the identity.
 
         Args:
-            width: of the states.
-            layers: which hidden states to compare, ascending.
-            l1_weight: weight of the mean absolute difference.
-            cosine_weight: weight of 1 - cosine similarity.
-            relation_weight: weight of `temporal_relation_loss`.
+            width: width of the states.
+            layers: indices of the hidden states to compare, ascending.
+            weights: weight of each loss by name; the losses' own weights for those that are not named.
             maps: whether the student's states go through linear maps.
             group_means: whether means over groups of neighbouring states are compared, instead of single ones.
+
+        Raises:
+            KeyError: if no loss has the name of a weight.
         """
         super().__init__()
         self.layers = tuple(layers)
         self.groups = layer_groups(self.layers) if group_means else tuple((layer,) for layer in self.layers)
-        self.l1_weight, self.cosine_weight = l1_weight, cosine_weight
-        self.relation_weight = relation_weight
+        given = {loss(name).name: weight for name, weight in (weights or {}).items()}
+        self.weights = {each.name: given.get(each.name, each.weight) for each in losses()}
         self.first_map = _identity(width) if maps and 0 in self.layers else None
         self.shared_map = _identity(width) if maps and any(self.layers) else None
 
@@ -71,33 +66,33 @@ class Distillation(nn.Module):
 
         Args:
             student: the student's output.
-            teacher: the teacher's.
+            teacher: the teacher's output.
             hidden: (batch, frames) bool, frames that the student was not shown. They do not count in state 0, which
                 has no context to guess them from, and in the relations.
         """
         speech = student.frame_mask.float()
         shown = speech if hidden is None else speech * (~hidden).float()
-        l1, cosine = [], []
-        for group in self.groups:
-            valid = (speech if group[-1] else shown).unsqueeze(-1)
-            frames = valid.sum().clamp(min=1)
-            states_map = self.shared_map if group[-1] else self.first_map
-            mapped = _mean(student.hidden_states, group)
-            if states_map is not None:
-                mapped = states_map(mapped)
-            mapped, wanted = mapped.float(), _mean(teacher.hidden_states, group).float()
-            l1.append(((mapped - wanted).abs() * valid).sum() / (frames * mapped.shape[-1]))
-            similarity = F.cosine_similarity(mapped, wanted, dim=-1).unsqueeze(-1)
-            cosine.append(((1 - similarity) * valid).sum() / frames)
-        mean_l1, mean_cosine = torch.stack(l1).mean(), torch.stack(cosine).mean()
-        total = self.l1_weight * mean_l1 + self.cosine_weight * mean_cosine
-        relation = None
-        if self.relation_weight:
-            relation = temporal_relation_loss(
-                student.hidden_states, teacher.hidden_states, self.layers, shown
-            )
-            total = total + self.relation_weight * relation
-        return DistillationLoss(total=total, l1=mean_l1, cosine=mean_cosine, relation=relation)
+        states = ComparedStates(
+            mapped=[self._mapped(student.hidden_states, group).float() for group in self.groups],
+            wanted=[_mean(teacher.hidden_states, group).float() for group in self.groups],
+            valid=[(speech if group[-1] else shown).unsqueeze(-1) for group in self.groups],
+            student=student.hidden_states,
+            teacher=teacher.hidden_states,
+            layers=self.layers,
+            shown=shown,
+        )
+        terms = {name: loss(name)(states) for name, weight in self.weights.items() if weight}
+        weighted = [self.weights[name] * term for name, term in terms.items()]
+        total = torch.stack(weighted).sum() if weighted else student.last_hidden_state.sum() * 0.0
+        return DistillationLoss(total=total, terms=terms)
+
+    def _mapped(self, states: Sequence[Tensor], group: Sequence[int]) -> Tensor:
+        linear = self.shared_map if group[-1] else self.first_map
+        mean = _mean(states, group)
+        if linear is None:
+            return mean
+        mapped: Tensor = linear(mean)
+        return mapped
 
 
 def _mean(states: Sequence[Tensor], group: Sequence[int]) -> Tensor:

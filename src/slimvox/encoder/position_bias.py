@@ -77,7 +77,9 @@ class PositionBiasGate(nn.Module):
         slices = x.view(batch, frames, self.original_heads, -1)
         if not self.all_heads:
             slices = slices[:, :, self.head_indices]
-        logits = self.gru_rel_pos_linear(slices).view(batch, frames, -1, 2, POSITION_GATE_OUTPUTS // 2).sum(-1)
+        logits = (
+            self.gru_rel_pos_linear(slices).view(batch, frames, -1, 2, POSITION_GATE_OUTPUTS // 2).sum(-1)
+        )
         first, second = torch.sigmoid(logits).transpose(1, 2).chunk(2, dim=-1)
         gate = first * (second * self.gru_rel_pos_const - 1.0) + 2.0
         if self.all_heads:

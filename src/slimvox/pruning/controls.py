@@ -37,7 +37,7 @@ def control_scores(control: Control, encoder: SpeechEncoder, layout: GateLayout,
     for address, each in layout.slices.items():
         kind = structure(address.structure)
         # Within a layer, first that its blocks exist, then their contents.
-        level = -address.index - (0.5 if kind.inside else 0.0) if kind.per_layer else 1.0
+        level = -address.index - (0.0 if kind.kind == "block" else 0.5) if kind.per_layer else 1.0
         scores[each] = level + 0.25 * scores[each]
     return scores
 

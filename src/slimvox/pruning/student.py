@@ -66,8 +66,8 @@ class Student(nn.Module):
             generator: a CPU generator, for the gates (stage 1) and the frames that are hidden.
 
         Returns:
-            `loss` to be minimised; `distillation`, `l1`, `cosine`, and `relation` where it has a weight; with
-            multipliers also `sparsity` (expected) and `penalty`.
+            `loss` to be minimised; `distillation` and, by name, its terms that have a weight; with multipliers also
+            `sparsity` (expected) and `penalty`.
         """
         masks = None if self.gates is None else self.gates.sample(generator)
         with (
@@ -79,14 +79,7 @@ class Student(nn.Module):
             else:
                 output = masked_forward(self.encoder, masks, waveforms)
         compared = self.distillation(output, teacher, hidden[0] if hidden else None)
-        losses = {
-            "loss": compared.total,
-            "distillation": compared.total,
-            "l1": compared.l1,
-            "cosine": compared.cosine,
-        }
-        if compared.relation is not None:
-            losses["relation"] = compared.relation
+        losses = {"loss": compared.total, "distillation": compared.total, **compared.terms}
         if self.lagrangian is not None:
             sparsity = self.expected_sparsity()
             penalty = self.lagrangian(sparsity, target_sparsity)

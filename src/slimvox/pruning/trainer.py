@@ -54,9 +54,7 @@ class Trainer:
         return Distillation(
             anatomy.width,
             distilled_layers(len(anatomy.layers), settings.layers),
-            l1_weight=settings.l1_weight,
-            cosine_weight=settings.cosine_weight,
-            relation_weight=settings.relation_weight,
+            weights=settings.weights,
             maps=settings.maps,
             group_means=settings.targets == "groups",
         )

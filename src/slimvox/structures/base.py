@@ -91,6 +91,8 @@ class Structure(ABC):
     """Name of the structure that contains this one; a unit goes when the unit that contains it goes."""
     span_per_owner: bool = False
     """Whether each unit of the containing structure holds one span; otherwise its first unit holds all."""
+    contains: tuple[str, ...] = ()
+    """Names of structures that lie inside this one at the same index and do not say so themselves."""
     needs: tuple[str, ...] = ()
     """Names of contained structures: a unit that keeps no unit of one of them goes as well."""
     min_kept: int = 0
@@ -115,7 +117,9 @@ class Structure(ABC):
         return ()
 
     @abstractmethod
-    def shrink(self, anatomy: EncoderAnatomy, index: int, kept: tuple[tuple[int, ...], ...]) -> EncoderAnatomy:
+    def shrink(
+        self, anatomy: EncoderAnatomy, index: int, kept: tuple[tuple[int, ...], ...]
+    ) -> EncoderAnatomy:
         """The anatomy with the kept units only.
 
         Args:
@@ -159,22 +163,29 @@ class Structure(ABC):
 
     def addresses(self, anatomy: EncoderAnatomy) -> tuple[Address, ...]:
         """Addresses at which an encoder has units of this structure."""
-        return tuple(self.address(index) for index in self.indices(anatomy) if sum(self.spans(anatomy, index)))
+        return tuple(
+            self.address(index) for index in self.indices(anatomy) if sum(self.spans(anatomy, index))
+        )
 
 
 _REGISTRY: dict[str, Structure] = {}
 
 
 def register_structure(structure: Structure) -> Structure:
-    """Add a structure to the registry; containers must be registered before their contents.
+    """Add a structure to the registry.
 
     Raises:
-        ValueError: if the name is taken, or the containing structure is not registered.
+        ValueError: if the name is taken, a structure that it lies inside or contains is not registered, or one that it
+            contains lies inside another one already.
     """
     if structure.name in _REGISTRY:
         raise ValueError(f"a structure named {structure.name!r} is registered already")
-    if structure.inside is not None and structure.inside not in _REGISTRY:
-        raise ValueError(f"structure {structure.name!r} lies inside {structure.inside!r}, which is not registered")
+    for name in (*([structure.inside] if structure.inside else ()), *structure.contains):
+        if name not in _REGISTRY:
+            raise ValueError(f"structure {structure.name!r} names {name!r}, which is not registered")
+    for name in structure.contains:
+        if container(name) is not None:
+            raise ValueError(f"structure {name!r} lies inside {container(name)!r} already")
     _REGISTRY[structure.name] = structure
     return structure
 
@@ -190,8 +201,22 @@ def structure(name: str) -> Structure:
 
 
 def structures() -> tuple[Structure, ...]:
-    """All registered structures, containers before their contents."""
+    """All registered structures, in the order of their registration."""
     return tuple(_REGISTRY.values())
+
+
+def container(name: str) -> str | None:
+    """Name of the structure that contains another one; None if there is none."""
+    inside = _REGISTRY[name].inside
+    if inside is not None:
+        return inside
+    return next((each.name for each in _REGISTRY.values() if name in each.contains), None)
+
+
+def depth(name: str) -> int:
+    """Number of structures that contain a structure, one inside the other."""
+    outer = container(name)
+    return 0 if outer is None else 1 + depth(outer)
 
 
 def structure_names() -> tuple[str, ...]:
@@ -206,9 +231,14 @@ def addresses(anatomy: EncoderAnatomy, names: Iterable[str] | None = None) -> tu
         anatomy: the encoder's.
         names: structures to include; all if None.
     """
-    chosen = _REGISTRY.values() if names is None else [each for each in _REGISTRY.values() if each.name in names]
-    found = [(each.per_layer, address.index if each.per_layer else 0, place, address)
-             for place, each in enumerate(chosen) for address in each.addresses(anatomy)]
+    chosen = (
+        _REGISTRY.values() if names is None else [each for each in _REGISTRY.values() if each.name in names]
+    )
+    found = [
+        (each.per_layer, address.index if each.per_layer else 0, place, address)
+        for place, each in enumerate(chosen)
+        for address in each.addresses(anatomy)
+    ]
     return tuple(address for *_, address in sorted(found, key=lambda item: item[:3]))
 
 
@@ -225,12 +255,6 @@ def row_norms(matrix: Tensor) -> Tensor:
     return norms
 
 
-def norm_terms(anatomy: EncoderAnatomy, block: Block, owner: Address) -> Iterator[Term]:
-    """Parameters of a block's layer norm: in pre-norm layers it goes with its block, in post-norm layers it stays."""
-    if anatomy.pre_norm:
-        yield Term(block=block, coefficient=2 * anatomy.width, factors=(owner,))
-
-
 __all__ = [
     "Address",
     "Block",
@@ -239,7 +263,8 @@ __all__ = [
     "Structure",
     "Term",
     "addresses",
-    "norm_terms",
+    "container",
+    "depth",
     "register_structure",
     "row_norms",
     "structure",

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.structures.base import Address, addresses, structure, structure_names
+from slimvox.structures.base import Address, addresses, container, structure, structure_names
+from slimvox.structures.base import depth as structure_depth
 
 Bools = npt.NDArray[np.bool_]
 
@@ -109,11 +110,11 @@ def _units(anatomy: EncoderAnatomy, names: tuple[str, ...]) -> Units:
     owner = np.full(start, start, dtype=np.int64)
     depth = np.zeros(start, dtype=np.int64)
     # Containers first, since the depth of a unit is that of its container plus one.
-    for address in sorted(starts, key=lambda each: names.index(each.structure)):
-        each = structure(address.structure)
-        if each.inside is None:
+    for address in sorted(starts, key=lambda each: structure_depth(each.structure)):
+        each, outer = structure(address.structure), container(address.structure)
+        if outer is None:
             continue
-        first = starts[Address(each.inside, address.index)]
+        first = starts[Address(outer, address.index)]
         unit = starts[address]
         for number, span in enumerate(each.spans(anatomy, address.index)):
             owner[unit : unit + span] = first + (number if each.span_per_owner else 0)

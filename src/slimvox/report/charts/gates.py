@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from slimvox.structures import structure, structure_names
 from slimvox.report.charts.svg import WIDTH, Panel, drawing, element, number, text, tick_label, ticks
 from slimvox.report.runs import RunRecord
+from slimvox.structures import structure_names
 
 LEFT, RIGHT, TOP, BOTTOM, HEIGHT = 38, 8, 8, 30, 160
 COLUMNS, SHADES = 50, 12
@@ -25,7 +25,8 @@ def gate_panels(run: RunRecord) -> tuple[Panel, ...]:
     known = [name for name in structure_names() if name in histories]
     others = [name for name in histories if name not in known]
     return tuple(
-        _panel(structure(name).title if name in known else name, histories[name]) for name in (*known, *others)
+        _panel(structure(name).title if name in known else name, histories[name])
+        for name in (*known, *others)
     )
 
 

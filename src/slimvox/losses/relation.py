@@ -1,4 +1,4 @@
-"""Temporal relations: which frames of a clip are like which."""
+"""Temporal relations: which frames of a clip are like which others."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from slimvox.losses.base import ComparedStates, Loss
+
+
+class TemporalRelation(Loss):
+    """Difference of the temporal relations of student and teacher, see `temporal_relation_loss`."""
+
+    name = "relation"
+    title = "Difference of temporal relations"
+
+    def __call__(self, states: ComparedStates) -> Tensor:
+        """The loss, a scalar."""
+        return temporal_relation_loss(states.student, states.teacher, states.layers, states.shown)
 
 
 def temporal_relation_loss(

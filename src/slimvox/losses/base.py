@@ -1,0 +1,78 @@
+"""The interface of a distillation loss, and the registry of all of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedStates:
+    """Hidden states of student and teacher for one batch.
+
+    B = batch, T = frames, D = width.
+    """
+
+    mapped: Sequence[Tensor]
+    """States of the student, or means over groups of them, after the linear maps if there are any; float32 (B, T, D)."""
+    wanted: Sequence[Tensor]
+    """The teacher's counterparts, float32 (B, T, D)."""
+    valid: Sequence[Tensor]
+    """Weight of each frame in each comparison, 1 or 0, float32 (B, T, 1)."""
+    student: Sequence[Tensor]
+    """All hidden states of the student, layers + 1 of (B, T, D)."""
+    teacher: Sequence[Tensor]
+    """All hidden states of the teacher, layers + 1 of (B, T, width of the teacher)."""
+    layers: Sequence[int]
+    """Indices of the hidden states to compare, ascending."""
+    shown: Tensor
+    """1 for frames of speech that the student was shown, 0 for the others, float32 (B, T)."""
+
+
+class Loss(ABC):
+    """One term of the distillation loss. Its weight is `distillation.weights.NAME` in the recipe."""
+
+    name: str
+    """Identifier in recipes and logs."""
+    title: str
+    """Title in plots."""
+    weight: float = 0.0
+    """Weight where a recipe does not give one."""
+
+    @abstractmethod
+    def __call__(self, states: ComparedStates) -> Tensor:
+        """The unweighted loss, a scalar, differentiable in the student's states."""
+
+
+_REGISTRY: dict[str, Loss] = {}
+
+
+def register_loss(loss: Loss) -> Loss:
+    """Add a loss to the registry; raises `ValueError` if the name is taken."""
+    if loss.name in _REGISTRY:
+        raise ValueError(f"a loss named {loss.name!r} is registered already")
+    _REGISTRY[loss.name] = loss
+    return loss
+
+
+def unregister_loss(name: str) -> None:
+    """Remove a loss from the registry (for tests and notebooks)."""
+    del _REGISTRY[name]
+
+
+def loss(name: str) -> Loss:
+    """The registered loss of a name; raises `KeyError` if there is none."""
+    return _REGISTRY[name]
+
+
+def losses() -> tuple[Loss, ...]:
+    """All registered losses."""
+    return tuple(_REGISTRY.values())
+
+
+def loss_names() -> tuple[str, ...]:
+    """Names of all registered losses."""
+    return tuple(_REGISTRY)

@@ -1,0 +1,46 @@
+"""State against state, frame against frame: mean absolute difference and cosine similarity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from slimvox.losses.base import ComparedStates, Loss
+
+
+class MeanAbsoluteDifference(Loss):
+    """Mean over comparisons of the mean absolute difference over valid frames and dimensions."""
+
+    name = "l1"
+    title = "Mean absolute difference"
+    weight = 1.0
+
+    def __call__(self, states: ComparedStates) -> Tensor:
+        """The loss, a scalar."""
+        return _mean_over_comparisons(states, lambda mapped, wanted: (mapped - wanted).abs().mean(-1))
+
+
+class CosineDistance(Loss):
+    """Mean over comparisons of 1 - cosine similarity over valid frames."""
+
+    name = "cosine"
+    title = "1 - cosine similarity"
+    weight = 1.0
+
+    def __call__(self, states: ComparedStates) -> Tensor:
+        """The loss, a scalar."""
+        return _mean_over_comparisons(
+            states, lambda mapped, wanted: 1 - F.cosine_similarity(mapped, wanted, dim=-1)
+        )
+
+
+def _mean_over_comparisons(states: ComparedStates, per_frame: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """The mean over valid frames of a distance (B, T) between states, then over all comparisons."""
+    means = [
+        (per_frame(mapped, wanted).unsqueeze(-1) * valid).sum() / valid.sum().clamp(min=1)
+        for mapped, wanted, valid in zip(states.mapped, states.wanted, states.valid, strict=True)
+    ]
+    return torch.stack(means).mean()
