@@ -1,0 +1,35 @@
+"""A cost that is not part of slimvox: bytes of weights that one forward pass reads. See docs/extending/cost.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from slimvox.anatomy import EncoderAnatomy
+from slimvox.costs import Cost, CostKind, Parameters
+from slimvox.structures import Term
+
+
+@dataclass(frozen=True)
+class WeightBytes(Cost):
+    """Bytes of weights, all in one width."""
+
+    kind = "weight-bytes"
+    bytes_per_weight: int = 2
+
+    def terms(self, anatomy: EncoderAnatomy) -> Iterator[Term]:
+        """The parameters, each times its bytes."""
+        for term in Parameters().terms(anatomy):
+            yield replace(term, coefficient=term.coefficient * self.bytes_per_weight)
+
+    def describe(self, cost: float) -> str:
+        """Such as `53.1 MB of weights`."""
+        return f"{cost / 1e6:.3g} MB of weights"
+
+
+WEIGHT_BYTES = CostKind(
+    name="weight-bytes",
+    title="bytes of weights that a forward pass reads",
+    prepare=lambda context: WeightBytes(),
+    from_dict=lambda data: WeightBytes(),
+)

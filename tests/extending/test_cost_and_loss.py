@@ -1,0 +1,56 @@
+"""A cost and a loss defined outside the package go through a run, its files and its report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import slimvox
+from extending.log_energy_loss import LogEnergy
+from extending.memory_traffic import WEIGHT_BYTES, WeightBytes
+from slimvox.cli.main import run
+from slimvox.costs import register_cost, unregister_cost
+from slimvox.losses import register_loss, unregister_loss
+from tiny_runs import make_run, make_speech, make_teacher
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    register_cost(WEIGHT_BYTES)
+    register_loss(LogEnergy())
+    yield
+    unregister_cost("weight-bytes")
+    unregister_loss("log_energy")
+
+
+def test_a_run_with_both(tmp_path: Path) -> None:
+    teacher, speech = make_teacher(tmp_path / "teacher"), make_speech(tmp_path / "speech")
+    out = tmp_path / "out"
+    settings = {
+        "target.kind": "weight-bytes",
+        "target.keep": 0.5,
+        "distillation.weights.log_energy": 0.25,
+        "distillation.weights.l1": 2.0,
+    }
+    make_run(out, teacher, speech, settings=settings)
+    encoder = slimvox.load(out)
+    bytes_of_weights = WeightBytes()
+    share = bytes_of_weights.of(encoder.anatomy) / bytes_of_weights.of(encoder.dense_anatomy)
+    assert 0.995 * 0.5 <= share <= 0.5
+    log = [json.loads(line) for line in (out / "run" / "log.jsonl").read_text().splitlines()]
+    for record in log:
+        terms = 2.0 * record["l1"] + record["cosine"] + 0.25 * record["log_energy"]
+        assert record["distillation"] == pytest.approx(terms, rel=1e-5)
+        assert record["log_energy"] > 0
+    assert run(["report", str(out), "--out", str(tmp_path / "report.html")]) == 0
+    assert "Difference of log energies" in (tmp_path / "report.html").read_text()
+
+
+def test_names_that_nobody_registered(tmp_path: Path) -> None:
+    with pytest.raises(slimvox.SlimvoxError, match="target.kind"):
+        slimvox.prune("embedded", tmp_path, tmp_path / "out", overrides={"target.kind": "carats"})
+    with pytest.raises(slimvox.SlimvoxError, match="there is no loss"):
+        slimvox.prune("embedded", tmp_path, tmp_path / "out", overrides={"distillation.weights.x": 1.0})
