@@ -108,6 +108,10 @@ class Structure(ABC):
     def spans(self, anatomy: EncoderAnatomy, index: int) -> tuple[int, ...]:
         """Number of units of each span at an address; empty where the encoder has none."""
 
+    def span_positions(self, anatomy: EncoderAnatomy, index: int) -> tuple[int, ...]:
+        """Position that each span had in the dense encoder, for plots; by default they are all still there."""
+        return tuple(range(len(self.spans(anatomy, index))))
+
     @abstractmethod
     def scaled(self, anatomy: EncoderAnatomy, index: int) -> tuple[Rows, ...]:
         """Parameters that a mask multiplies, unit by unit. This is the definition of what a mask does."""

@@ -48,6 +48,10 @@ class HeadDimensions(Structure):
         """One width per head."""
         return tuple(getattr(head, self.name) for head in anatomy.layers[index].heads)
 
+    def span_positions(self, anatomy: EncoderAnatomy, index: int) -> tuple[int, ...]:
+        """Original index of each head."""
+        return tuple(head.index for head in anatomy.layers[index].heads)
+
     def scaled(self, anatomy: EncoderAnatomy, index: int) -> tuple[Rows, ...]:
         """Weight and bias of one map."""
         return tuple(

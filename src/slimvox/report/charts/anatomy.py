@@ -1,51 +1,46 @@
-"""What is left of an encoder: heat maps of its heads, bars of its widths."""
+"""Charts of an anatomy: heat maps of heads, bars of widths."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from slimvox.anatomy import EncoderAnatomy, LayerAnatomy
+from slimvox.anatomy import EncoderAnatomy
 from slimvox.report.charts.svg import WIDTH, Panel, drawing, element, text
+from slimvox.structures import Structure, structures
 
 LEFT, ROW, TOP = 34, 22, 18
 STRONG = 0.62
 """Cells that are filled more than this have their number in the light colour."""
 
-Dimension = Literal["qk", "vo"]
+
+def anatomy_panels(anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> tuple[Panel, ...]:
+    """One panel per structure that is not a whole block: a heat map where spans lie in heads, else bars."""
+    panels = []
+    for structure in structures():
+        indices = [address.index for address in structure.addresses(dense)]
+        if structure.kind == "block" or not indices:
+            continue
+        if structure.span_per_owner:
+            chart = _map(structure, anatomy, dense, indices)
+        else:
+            chart = _bars(
+                [str(index + 1) for index in indices],
+                [sum(structure.spans(anatomy, index)) for index in indices],
+                [sum(structure.spans(dense, index)) for index in indices],
+                "layer" if structure.per_layer else "convolution",
+                structure.title,
+            )
+        panels.append(Panel(title=structure.title.capitalize(), chart=chart))
+    return tuple(panels)
 
 
-def anatomy_panels(anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> tuple[Panel, Panel, Panel, Panel]:
-    """Queries and keys, values and outputs, feed-forward widths, channels of the front end."""
-    return (
-        Panel(title="Queries and keys", chart=_head_map(anatomy, dense, "qk")),
-        Panel(title="Values and outputs", chart=_head_map(anatomy, dense, "vo")),
-        Panel(
-            title="Feed-forward width",
-            chart=_bars(
-                [str(number + 1) for number in range(len(anatomy.layers))],
-                [layer.intermediate for layer in anatomy.layers],
-                [layer.intermediate for layer in dense.layers],
-                "layer",
-            ),
-        ),
-        Panel(
-            title="Front-end channels",
-            chart=_bars(
-                [str(number + 1) for number in range(len(anatomy.convolutions))],
-                [convolution.channels for convolution in anatomy.convolutions],
-                [convolution.channels for convolution in dense.convolutions],
-                "convolution",
-            ),
-        ),
-    )
-
-
-def _head_map(anatomy: EncoderAnatomy, dense: EncoderAnatomy, dimension: Dimension) -> Markup:
-    """Layers down, heads across; how dark a cell is, is the share of the dimensions that is left."""
-    heads = dense.attention_heads
+def _map(
+    structure: Structure, anatomy: EncoderAnatomy, dense: EncoderAnatomy, indices: Sequence[int]
+) -> Markup:
+    """Layers down, heads across; how dark a cell is, is the share of its units that is left."""
+    heads = max(len(structure.spans(dense, index)) for index in indices)
     cell = (WIDTH - LEFT) / heads
     parts = [text(0, 11, "layer", "axis")]
     parts += [
@@ -58,27 +53,27 @@ def _head_map(anatomy: EncoderAnatomy, dense: EncoderAnatomy, dimension: Dimensi
         )
         for head in range(heads)
     ]
-    for index, (layer, before) in enumerate(zip(anatomy.layers, dense.layers, strict=True)):
-        y = TOP + index * ROW
+    for row, index in enumerate(indices):
+        y = TOP + row * ROW
         parts.append(text(LEFT - 6, y + ROW / 2 + 4, str(index + 1), "axis", "end"))
-        parts += _row(layer, before, index, y, cell, dimension)
-    what = {"qk": "query and key", "vo": "value"}[dimension]
-    return drawing(
-        TOP + len(anatomy.layers) * ROW, f"{what} dimensions left of each head of each layer", *parts
-    )
+        before = dict(zip(structure.span_positions(dense, index), structure.spans(dense, index), strict=True))
+        now = dict(
+            zip(structure.span_positions(anatomy, index), structure.spans(anatomy, index), strict=True)
+        )
+        parts += _row(now, before, index, y, cell)
+    return drawing(TOP + len(indices) * ROW, f"{structure.title} left of each head of each layer", *parts)
 
 
 def _row(
-    layer: LayerAnatomy, before: LayerAnatomy, index: int, y: float, cell: float, dimension: Dimension
+    now: Mapping[int, int], before: Mapping[int, int], index: int, y: float, cell: float
 ) -> list[Markup]:
-    now = {head.index: getattr(head, dimension) for head in layer.heads}
     parts = []
-    for head in before.heads:
-        width, kept = getattr(head, dimension), now.get(head.index)
-        x, share = LEFT + head.index * cell, (kept or 0) / max(1, getattr(head, dimension))
+    for head, width in before.items():
+        kept = now.get(head)
+        x, share = LEFT + head * cell, (kept or 0) / max(1, width)
         box = {"x": x + 1, "y": y + 1, "width": cell - 2, "height": ROW - 2, "rx": 2}
         state = "gone" if kept is None else f"{kept} of {width}"
-        title = element("title", f"layer {index + 1}, head {head.index + 1}: {state}")
+        title = element("title", f"layer {index + 1}, head {head + 1}: {state}")
         if kept is None:
             parts.append(element("rect", title, **box, class_="gone"))
             parts.append(text(x + cell / 2, y + ROW / 2 + 4, "×", "faint", "middle"))  # noqa: RUF001
@@ -91,7 +86,9 @@ def _row(
     return parts
 
 
-def _bars(names: Sequence[str], kept: Sequence[int], before: Sequence[int], what: str) -> Markup:
+def _bars(
+    names: Sequence[str], kept: Sequence[int], before: Sequence[int], what: str, title_of_all: str
+) -> Markup:
     """A bar for each, in a frame as long as the dense one (the longest frame is the whole width)."""
     right = 78
     scale = (WIDTH - LEFT - right) / max(*before, 1)
@@ -106,4 +103,4 @@ def _bars(names: Sequence[str], kept: Sequence[int], before: Sequence[int], what
             element("rect", title, **box, width=now * scale, class_="heat"),
             text(WIDTH, y + ROW / 2 + 4, f"{now} of {dense}" if now else f"none of {dense}", "cell", "end"),
         ]
-    return drawing(TOP + len(names) * ROW, f"{what}s and what is left of their width", *parts)
+    return drawing(TOP + len(names) * ROW, f"{title_of_all} left of each {what}", *parts)

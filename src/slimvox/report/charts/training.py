@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from slimvox.losses import losses
 from slimvox.report.charts.lines import Curve, line_chart
 from slimvox.report.charts.svg import Panel
 from slimvox.report.runs import RunRecord
 
-QUANTITIES = (
-    ("distillation", "Distillation loss", True),
+OVERALL = ("distillation", "Distillation loss", True)
+OTHERS = (
     ("sparsity", "Expected sparsity", True),
     ("lambda1", "Multiplier λ₁ of the sparsity gap", False),
     ("lambda2", "Multiplier λ₂ of its square", False),
     ("gradient_norm", "Gradient norm of the weights", True),
     ("learning_rate", "Learning rate of the weights", True),
 )
-"""Key in the log, title, whether the axis starts at 0."""
+"""Key in the log, title, whether the axis starts at 0; losses are looked up in their registry."""
 NOISY = ("distillation", "gradient_norm")
 FEW = 3
 """With more runs than this, not even the curves of noisy quantities have bands."""
@@ -26,7 +27,8 @@ def training_panels(runs: Sequence[RunRecord]) -> tuple[Panel, ...]:
     """A panel for each quantity that any of the runs logged; the runs in one frame, in the colours of their order."""
     panels = []
     marks = sorted({float(run.surgery_step) for run in runs if run.surgery_step and run.stage("finish")})
-    for key, title, from_zero in QUANTITIES:
+    terms = ((loss.name, f"Distillation loss: {loss.title}", True) for loss in losses())
+    for key, title, from_zero in (OVERALL, *terms, *OTHERS):
         curves = []
         for index, run in enumerate(runs):
             curve = _curve(run, key, index, band=key in NOISY and len(runs) <= FEW)
