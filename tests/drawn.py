@@ -10,7 +10,8 @@ from torch import Tensor
 
 from slimvox.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
 from slimvox.encoder import SpeechEncoder
-from slimvox.masks import EncoderMasks, LayerMasks
+from slimvox.structures import Address, structure
+from slimvox.structures.units import units
 
 
 @st.composite
@@ -54,58 +55,38 @@ def random_encoder(anatomy: EncoderAnatomy, seed: int) -> SpeechEncoder:
 
 
 @st.composite
-def masks_for(draw: st.DrawFn, anatomy: EncoderAnatomy) -> EncoderMasks:
-    """Masks of every kind: absent, all ones, all zeros, sparse with scales between 0 and 1."""
+def masks_for(draw: st.DrawFn, anatomy: EncoderAnatomy) -> dict[Address, Tensor]:
+    """Masks of every structure and kind: absent, all ones, all zeros, sparse with scales between 0 and 1."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-
-    def vector(size: int, *, may_vanish: bool = True) -> Tensor | None:
-        kind = draw(st.sampled_from(["absent", "ones", "zeros", "sparse", "sparse", "sparse"]))
-        if kind == "absent":
-            return None
-        if kind == "ones":
-            return torch.ones(size)
+    masks = {}
+    for address, size in units(anatomy).sizes.items():
+        kind = structure(address.structure)
+        if kind.kind == "block":
+            value = draw(st.sampled_from([None, 0.0, 0.4, 1.0]))
+            if value is not None:
+                masks[address] = torch.tensor([value])
+            continue
+        state = draw(st.sampled_from(["absent", "ones", "zeros", "sparse", "sparse", "sparse"]))
+        if state == "absent":
+            continue
         values = torch.rand(size, generator=generator) * 0.9 + 0.1
         keep = torch.rand(size, generator=generator) < draw(st.sampled_from([0.1, 0.5, 0.9]))
-        if kind == "zeros":
+        if state == "zeros":
             keep = torch.zeros(size, dtype=torch.bool)
-        if not may_vanish and size:
-            keep[int(torch.randint(size, (), generator=generator))] = True
-        return values * keep
-
-    def scalar() -> Tensor | None:
-        value = draw(st.sampled_from([None, 0.0, 0.4, 1.0]))
-        return None if value is None else torch.tensor(value)
-
-    return EncoderMasks(
-        conv=tuple(vector(convolution.channels, may_vanish=False) for convolution in anatomy.convolutions),
-        layers=tuple(
-            LayerMasks(
-                attention=scalar(),
-                head=vector(len(layer.heads)),
-                qk=vector(layer.qk),
-                vo=vector(layer.vo),
-                feed_forward=scalar(),
-                intermediate=vector(layer.intermediate),
-            )
-            for layer in anatomy.layers
-        ),
-    )
+        if kind.min_kept:
+            keep[torch.randperm(size, generator=generator)[: kind.min_kept]] = True
+        masks[address] = torch.ones(size) if state == "ones" else values * keep
+    return masks
 
 
-def uneven_masks(anatomy: EncoderAnatomy) -> EncoderMasks:
+def uneven_masks(anatomy: EncoderAnatomy) -> dict[Address, Tensor]:
     """Always the same: heads of unequal width, one of them gone, and another share of each layer's feed-forward."""
-    layers = []
+    masks = {}
     for index, layer in enumerate(anatomy.layers):
         head = torch.ones(len(layer.heads))
         head[index % len(head)] = 0.0
-        layers.append(
-            LayerMasks(
-                attention=None,
-                head=head,
-                qk=(torch.arange(layer.qk) % (index + 2) > 0).float(),
-                vo=(torch.arange(layer.vo) % 3 > 0).float(),
-                feed_forward=None,
-                intermediate=(torch.arange(layer.intermediate) % (index + 3) > 0).float(),
-            )
-        )
-    return EncoderMasks(conv=(None,) * len(anatomy.convolutions), layers=tuple(layers))
+        masks[Address("head", index)] = head
+        masks[Address("qk", index)] = (torch.arange(layer.qk) % (index + 2) > 0).float()
+        masks[Address("vo", index)] = (torch.arange(layer.vo) % 3 > 0).float()
+        masks[Address("intermediate", index)] = (torch.arange(layer.intermediate) % (index + 3) > 0).float()
+    return masks

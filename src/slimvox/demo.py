@@ -72,7 +72,7 @@ def run_demo(out: Path, *, max_steps: int | None, seed: int, console: Console) -
         table.add_row(
             title,
             short_number(encoder.parameter_count),
-            short_number(encoder.macs()),
+            short_number(macs(encoder.anatomy)),
             f"{factors[name]:.4f} ({factors['dense'] / factors[name]:.1f}x)",
             f"{distance.relative_error:.3f}",
             f"{distance.cosine:.3f}",

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.costs import macs, parameters
 from slimvox.encoder.front_end import FeatureExtractor, FeatureProjection, KeptChannels, PositionalConvolution
 from slimvox.encoder.layer import EncoderLayer
 from slimvox.encoder.padding import frame_mask, padding_bias
 from slimvox.encoder.position_bias import PositionBiasTable
-from slimvox.structures import Block
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,24 +49,8 @@ class SpeechEncoder(nn.Module):
 
     @property
     def parameter_count(self) -> int:
-        """Parameters, as stored."""
-        return parameters(self.anatomy)
-
-    def blocks(self) -> Iterator[tuple[Block, nn.Module]]:
-        """The modules of each block that costs are reported for."""
-        yield Block("front_end"), self.feature_extractor
-        yield Block("projection"), self.feature_projection
-        yield Block("position"), self.pos_conv_embed
-        if self.rel_attn_embed is not None:
-            yield Block("position"), self.rel_attn_embed
-        for index, layer in enumerate(self.layers):
-            for kind in ("attention", "feed_forward"):
-                if getattr(layer, kind) is not None:
-                    yield Block(kind, index), getattr(layer, kind)
-
-    def macs(self, seconds: float = 10.0) -> int:
-        """Multiply-accumulates for one clip of `seconds` seconds."""
-        return macs(self.anatomy, seconds)
+        """Number of parameters, as stored."""
+        return sum(parameter.numel() for parameter in self.parameters())
 
     def forward(
         self, waveforms: Tensor, mask: Tensor | None = None, *, kept_channels: KeptChannels = None

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from slimvox.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.encoder import SpeechEncoder
@@ -152,6 +153,19 @@ def _time_blocks(anatomy: EncoderAnatomy, waveform: torch.Tensor, rounds: int) -
     return shortest
 
 
+def encoder_blocks(encoder: SpeechEncoder) -> Iterator[tuple[Block, nn.Module]]:
+    """The modules of each block that costs are reported for."""
+    yield Block("front_end"), encoder.feature_extractor
+    yield Block("projection"), encoder.feature_projection
+    yield Block("position"), encoder.pos_conv_embed
+    if encoder.rel_attn_embed is not None:
+        yield Block("position"), encoder.rel_attn_embed
+    for index, layer in enumerate(encoder.layers):
+        for kind in ("attention", "feed_forward"):
+            if getattr(layer, kind) is not None:
+                yield Block(kind, index), getattr(layer, kind)
+
+
 @contextmanager
 def _clocks(encoder: SpeechEncoder, device: torch.device) -> Iterator[dict[Block, float]]:
     """Hooks that time every block of the encoder while the context is open."""
@@ -165,7 +179,7 @@ def _clocks(encoder: SpeechEncoder, device: torch.device) -> Iterator[dict[Block
 
         return hook
 
-    for block, module in encoder.blocks():
+    for block, module in encoder_blocks(encoder):
         handles.append(module.register_forward_pre_hook(clock(block, -1)))
         handles.append(module.register_forward_hook(clock(block, 1)))
     try:
