@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slimvox.checkpoint import load
+from slimvox.costs import macs
 from slimvox.distance import Distance
 from slimvox.embedded import audio_files
 from slimvox.errors import SlimvoxError
