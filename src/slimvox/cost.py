@@ -111,7 +111,9 @@ def parameter_costs(anatomy: EncoderAnatomy, sizes: EncoderSizes | None = None) 
         inputs = outputs
     projection = inputs * (width + 2 * int(anatomy.projection_norm)) + width
     position = width * (width // anatomy.position_groups) * anatomy.position_kernel + width
-    position += 2 * width + anatomy.position_buckets * anatomy.attention_heads
+    position += 2 * width
+    if not all(isinstance(layer.heads, int) and layer.heads == 0 for layer in sizes.layers):
+        position += anatomy.position_buckets * anatomy.attention_heads
     attention, feed_forward = [], []
     for layer in sizes.layers:
         block = layer.qk * 2 * (width + 1) + layer.vo * (2 * width + 1) + layer.attention * width

@@ -80,21 +80,23 @@ def scale_parameters(
     for index, (layer, mask) in enumerate(zip(anatomy.layers, masks.layers, strict=True)):
         attention, feed_forward = f"layers.{index}.attention.", f"layers.{index}.feed_forward."
         if layer.attention:
-            if mask.qk is not None:
+            if mask.qk is not None and layer.qk:
                 scale(attention + "q_proj.weight", mask.qk[:, None])
                 scale(attention + "q_proj.bias", mask.qk)
             values = value_scale(layer, mask)
-            if values is not None:
+            if values is not None and layer.vo:
                 scale(attention + "v_proj.weight", values[:, None])
                 scale(attention + "v_proj.bias", values)
             if mask.attention is not None:
-                scale(attention + "out_proj.weight", mask.attention)
+                if layer.vo:
+                    scale(attention + "out_proj.weight", mask.attention)
                 scale(attention + "out_proj.bias", mask.attention)
         if layer.feed_forward:
-            if mask.intermediate is not None:
+            if mask.intermediate is not None and layer.intermediate:
                 scale(feed_forward + "output_dense.weight", mask.intermediate)
             if mask.feed_forward is not None:
-                scale(feed_forward + "output_dense.weight", mask.feed_forward)
+                if layer.intermediate:
+                    scale(feed_forward + "output_dense.weight", mask.feed_forward)
                 scale(feed_forward + "output_dense.bias", mask.feed_forward)
     return scaled
 

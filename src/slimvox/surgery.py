@@ -65,6 +65,8 @@ def slice_encoder(encoder: SpeechEncoder, masks: EncoderMasks) -> SlicedEncoder:
     parameters: dict[str, Tensor] = dict(encoder.named_parameters())
     parameters.update(scale_parameters(parameters, masks, encoder.anatomy))
     for name, dimension, indices in _cuts(encoder.anatomy, kept):
+        if name not in parameters:  # of a width that was 0 before
+            continue
         index = torch.tensor(indices, dtype=torch.long, device=parameters[name].device)
         parameters[name] = parameters[name].index_select(dimension, index)
     smaller = SpeechEncoder(kept.anatomy(encoder.anatomy), encoder.dense_anatomy)

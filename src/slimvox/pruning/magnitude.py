@@ -23,7 +23,8 @@ def magnitudes(encoder: SpeechEncoder, groups: Sequence[GateGroup]) -> Tensor:
         encoder: the dense one.
         groups: the layout of the gates.
     """
-    parameters = dict(encoder.named_parameters())
+    # Weights of size 0 are buffers, see `PackedLinear`.
+    parameters = dict(encoder.named_parameters()) | dict(encoder.named_buffers())
     scores = torch.empty(groups[-1].stop)
     for group in groups:
         widths = (
