@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from slimvox.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
+from slimvox.anatomy import ConvAnatomy, EncoderAnatomy, HeadAnatomy, LayerAnatomy, dense_layer
 from slimvox.encoder import SpeechEncoder
 from slimvox.structures import Address, structure
 from slimvox.structures.units import units
@@ -90,3 +91,44 @@ def uneven_masks(anatomy: EncoderAnatomy) -> dict[Address, Tensor]:
         masks[Address("vo", index)] = (torch.arange(layer.vo) % 3 > 0).float()
         masks[Address("intermediate", index)] = (torch.arange(layer.intermediate) % (index + 3) > 0).float()
     return masks
+
+
+def odd_encoder(family: Any = "wavlm", *, pre_norm: bool = False, seed: int = 0) -> SpeechEncoder:
+    """Always the same shapes: 2, 1 and no heads, widths of 0 and 1, blocks and a whole layer gone."""
+    dense = EncoderAnatomy(
+        family=family,
+        convolutions=tuple(
+            ConvAnatomy(channels=6, kernel=kernel, stride=stride)
+            for kernel, stride in ((10, 5), (3, 2), (2, 2))
+        ),
+        conv_norm="layer" if pre_norm else "group",
+        conv_bias=pre_norm,
+        projection_norm=family != "hubert",
+        width=16,
+        position_kernel=5 if pre_norm else 8,
+        position_groups=4,
+        attention_heads=4,
+        layers=(dense_layer(heads=4, head_width=4, intermediate=8),) * 5,
+        pre_norm=pre_norm,
+        layer_norm_eps=1e-5,
+        position_buckets=16 if family == "wavlm" else 0,
+        position_max_distance=24 if family == "wavlm" else 0,
+    )
+    one, two = HeadAnatomy(index=2, qk=1, vo=1), HeadAnatomy(index=0, qk=3, vo=4)
+    pruned = replace(
+        dense,
+        convolutions=tuple(
+            replace(convolution, channels=channels)
+            for convolution, channels in zip(dense.convolutions, (5, 1, 3), strict=True)
+        ),
+        layers=(
+            LayerAnatomy(attention=True, heads=(two, replace(one, qk=0)), feed_forward=True, intermediate=1),
+            LayerAnatomy(attention=True, heads=(one,), feed_forward=False, intermediate=0),
+            LayerAnatomy(attention=True, heads=(), feed_forward=True, intermediate=0),
+            LayerAnatomy(attention=False, heads=(), feed_forward=False, intermediate=0),
+            LayerAnatomy(attention=False, heads=(), feed_forward=True, intermediate=5),
+        ),
+    )
+    encoder = SpeechEncoder(pruned, dense).eval()
+    encoder.load_state_dict(random_encoder(pruned, seed).state_dict())
+    return encoder

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,33 @@ def test_names_follow_the_folders_and_keep_a_suffix_where_they_meet(tmp_path: Pa
     ]
 
 
+def test_names_tell_stretches_and_channels_apart_and_fit_a_file_system(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 251 + ".wav")
+    sources = [
+        *(AudioSource(path=tmp_path / "a.wav", seconds=1.0, channel=channel) for channel in (None, 0, 1)),
+        AudioSource(path=tmp_path / "a.wav"),
+        AudioSource(path=tmp_path / "a.m4a"),
+        AudioSource(path=long),
+        AudioSource(path=long, offset_seconds=1.0, seconds=2.0),
+        AudioSource(path=tmp_path / ("\N{SNOWMAN}" * 83 + ".wav")),
+        AudioSource(path=tmp_path / os.fsdecode(b"\xff" * 251 + b".wav")),
+    ]
+    names = [str(name) for name in output_names(sources, [tmp_path], suffix=".safetensors")]
+    assert names[:5] == [
+        "a_0.0-1.0.safetensors",
+        "a_0.0-1.0_channel0.safetensors",
+        "a_0.0-1.0_channel1.safetensors",
+        "a.safetensors",
+        "a.m4a.safetensors",
+    ]
+    assert len(set(names)) == len(names)
+    assert all(len(os.fsencode(name)) <= 255 and name.endswith(".safetensors") for name in names)
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    # Names that fit are as they always were.
+    assert output_names([AudioSource(path=long)], [tmp_path], suffix=".npz") == [Path("x" * 251 + ".npz")]
+
+
 def test_bad_files_are_skipped_and_counted(
     base: SpeechEncoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -174,6 +202,14 @@ def test_bad_files_are_skipped_and_counted(
     assert "short.wav" in caplog.text and "broken.wav" in caplog.text
     with pytest.raises(SlimvoxError, match="None of the audio could be encoded"):
         encode_files(base, [audio / "short.wav", audio / "broken.wav"], tmp_path / "out")
+
+
+def test_a_row_that_asks_for_more_than_its_file_has_is_no_output(base: SpeechEncoder, tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav", 32_000)
+    (tmp_path / "m.csv").write_text("path,start,end\na.wav,0,2.5\na.wav,0,16000\na.wav,1,\n")
+    result = encode_files(base, tmp_path / "m.csv", tmp_path / "out")
+    assert result.written == 2 and result.skipped == {"truncated": 1}
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_0.0-2.5.npz", "a_1.0-.npz"]
 
 
 def test_outputs_that_are_there_are_left_alone_unless_overwritten(

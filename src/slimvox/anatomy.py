@@ -135,6 +135,11 @@ class EncoderAnatomy:
         return self.position_taps[index] if self.position_taps else tuple(range(self.position_kernel))
 
     @property
+    def has_position_table(self) -> bool:
+        """Whether the table of that bias is there: it goes with the last head that reads it."""
+        return self.has_position_bias and any(layer.heads for layer in self.layers)
+
+    @property
     def hop(self) -> int:
         """Samples from one frame to the next (320: 50 frames a second at 16 kHz)."""
         hop = 1

@@ -110,10 +110,8 @@ def _compare(
     student: LoadedModel, dense: LoadedModel, source: AudioInput, seconds: float | None, seed: int
 ) -> SourceComparison:
     shortest = max(each.encoder.anatomy.receptive_field for each in (student, dense))
-    scan = scan_audio(find_audio([source]), min_seconds=shortest / SAMPLE_RATE_HZ)
     skips = SkipCounter()
-    for file in scan.skipped_files:
-        skips.add(file.path, file.reason, file.detail)
+    scan = scan_audio(find_audio([source]), min_seconds=shortest / SAMPLE_RATE_HZ, skips=skips)
     waveforms = _Waveforms(list(_drawn(scan.clips, seconds, seed)), shortest, skips)
     distances = hidden_state_distances(dense.encoder, student.encoder, waveforms)
     if distances is None:
@@ -155,7 +153,9 @@ class _Waveforms:
         for clip in self.clips:
             seconds = min(clip.seconds, LONGEST_SECONDS)
             try:
-                samples = read_audio(clip.path, offset_seconds=clip.offset_seconds, seconds=seconds)
+                samples = read_audio(
+                    clip.path, offset_seconds=clip.offset_seconds, seconds=seconds, channel=clip.channel
+                )
             except UnreadableAudioError as error:
                 self.skips.add(clip.path, error.reason, error.detail)
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import itertools
 import os
 import shutil
@@ -29,7 +30,7 @@ from slimvox.audio import (
     find_audio,
     iter_audio_blocks,
 )
-from slimvox.audio.sources import AudioSource
+from slimvox.audio.sources import UNSUPPORTED_EXTENSIONS, AudioSource, end_tolerance_seconds
 from slimvox.checkpoint import load
 from slimvox.chunks import Chunk, ChunkPlan, FloatArray, cut_chunks, plan_chunks
 from slimvox.devices import Device, find_device
@@ -39,6 +40,7 @@ from slimvox.features_file import DTYPES, FORMATS, FeatureDtype, FeatureFormat, 
 
 _BLOCK_SECONDS = 5.0
 _TEMPORARY_PREFIX = ".slimvox-encode-"
+MOST_NAME_BYTES = 255
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -145,7 +147,7 @@ def encode_files(
                 try:
                     samples = writer.write(source, target)
                 except UnreadableAudioError as error:
-                    skips.add(error.path, error.reason, error.detail)
+                    skips.add(error.path, error.reason, error.detail, offset_seconds=source.offset_seconds)
                     continue
                 except OSError as error:
                     raise _unwritable(out, error) from error
@@ -216,11 +218,14 @@ def output_names(found: Sequence[AudioSource], sources: Sequence[AudioInput], *,
         if source.offset_seconds or source.seconds is not None:
             end = "" if source.seconds is None else round(source.offset_seconds + source.seconds, 6)
             stem += f"_{round(source.offset_seconds, 6)}-{end}"
-        return path.relative_to(root).with_name(stem + suffix)
+        if source.channel is not None:
+            stem += f"_channel{source.channel}"
+        return path.relative_to(root).with_name(_fitting(stem, suffix))
 
-    # Keeping a suffix may itself meet a name (`a.wav`, `a.flac`, `a.wav.mp3`), so until nothing changes.
-    names = [name(index, False) for index in range(len(found))]
-    kept: set[int] = set()
+    # What is not decoded has no output, and must not change the name of its neighbour's. Keeping a suffix may itself
+    # meet a name (`a.wav`, `a.flac`, `a.wav.mp3`), so until nothing changes.
+    kept = {index for index, path in enumerate(paths) if path.name.lower().endswith(UNSUPPORTED_EXTENSIONS)}
+    names = [name(index, index in kept) for index in range(len(found))]
     while True:
         counts = Counter(os.path.normcase(path) for path in names)
         meeting = {index for index, path in enumerate(names) if counts[os.path.normcase(path)] > 1} - kept
@@ -229,6 +234,17 @@ def output_names(found: Sequence[AudioSource], sources: Sequence[AudioInput], *,
         kept |= meeting
         for index in meeting:
             names[index] = name(index, True)
+
+
+def _fitting(stem: str, suffix: str) -> str:
+    """A file name of at most as many bytes as file systems allow; a longer one is cut, and told apart by its hash."""
+    whole = os.fsencode(stem + suffix)
+    if len(whole) <= MOST_NAME_BYTES:
+        return stem + suffix
+    tail = f"~{hashlib.sha256(whole).hexdigest()[:12]}{suffix}"
+    # Cutting within a character leaves bytes that are not text, which are left out.
+    cut = os.fsencode(stem)[: MOST_NAME_BYTES - len(tail.encode())].decode("utf-8", "ignore")
+    return cut + tail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +263,7 @@ class _Writer:
             block_seconds=_BLOCK_SECONDS,
             offset_seconds=source.offset_seconds,
             seconds=source.seconds,
+            channel=source.channel,
         )
         counted = _Counted(blocks)
         chunks = cut_chunks(counted, self.plan)
@@ -270,6 +287,7 @@ class _Writer:
                     for file, state in zip(files, states, strict=True):
                         file.write(state.data)
             shape = (frames, self.encoder.anatomy.width)
+            _check_length(source, counted.samples)
             arrays = {key: RawArray(path=path, shape=shape) for key, path in raw.items()}
             rate_hz = SAMPLE_RATE_HZ / self.encoder.anatomy.hop
             whole = temporary / "whole"
@@ -301,6 +319,16 @@ class _Writer:
                 )
             arrays.append(array)
         return arrays
+
+
+def _check_length(source: AudioSource, samples: int) -> None:
+    """Raise if a stretch of a file is much shorter than what was asked for: other audio was meant."""
+    if source.seconds is None:
+        return
+    have = samples / SAMPLE_RATE_HZ
+    if have + end_tolerance_seconds(source.seconds) < source.seconds:
+        detail = f"it ends after {have:.2f} s of the {source.seconds:.2f} s that were asked for"
+        raise UnreadableAudioError(source.path, "truncated", detail)
 
 
 class _Counted(Iterator[FloatArray]):

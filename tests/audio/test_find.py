@@ -45,10 +45,16 @@ def test_folder_with_a_loop_of_links_ends(tmp_path: Path) -> None:
     assert names(find_audio([tmp_path]), tmp_path) == ["a/x.wav"]
 
 
-def test_pipe_in_a_folder_is_left_alone(tmp_path: Path) -> None:
-    touch(tmp_path, "a.wav")
+def test_what_is_in_a_folder_and_is_not_decoded_is_listed_for_the_scan_to_count(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "a.m4a", "b.WMA", "notes.txt")
     os.mkfifo(tmp_path / "b.wav")
-    assert names(find_audio([tmp_path]), tmp_path) == ["a.wav"]
+    assert names(find_audio([tmp_path]), tmp_path) == ["a.m4a", "a.wav", "b.WMA", "b.wav"]
+    (tmp_path / "a.wav").unlink()
+    (tmp_path / "b.wav").unlink()
+    with pytest.raises(
+        SlimvoxError, match=r"holds no audio: .*, but 2 such as `.*a\.m4a` that is not decoded\."
+    ):
+        find_audio([tmp_path])
 
 
 def test_same_file_counts_once(tmp_path: Path) -> None:
@@ -128,8 +134,8 @@ def test_manifest_with_its_folder_on_the_first_line(tmp_path: Path) -> None:
         ("x.csv", "path,offset\na.wav,-1\n", "must be a number of seconds.* '-1'"),
         ("x.csv", "path,id\n,\n", "line 2 .* must not be empty"),
         ("x.jsonl", '{"path": "a.wav"}\n{"path"\n', "must hold a JSON object on each line"),
-        ("x.jsonl", "[1]", "Line 1 .* must be a JSON object, but is 1"),
-        ("x.jsonl", '{"path": 3}', "must be text, but is 3"),
+        ("x.jsonl", "[1]", "Item 1 .* must be a JSON object, but is 1"),
+        ("x.jsonl", '{"path": 3}', "`path` in line 1 .* must be the path of a file, but is 3"),
         ("x.jsonl", '{"sound": "a"}', "but has sound instead"),
         ("x.txt", "\n# nothing\n", "names no audio"),
         ("x.txt", b"\xff\xfe\x00", "must be UTF-8 text"),

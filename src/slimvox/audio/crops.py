@@ -67,6 +67,7 @@ class CropReader:
                 sample_rate_hz=self._sample_rate_hz,
                 offset_seconds=clip.offset_seconds,
                 seconds=clip.seconds,
+                channel=clip.channel,
             )
             self._check_length(clip, len(waveform), int(clip.seconds * self._sample_rate_hz))
             if _is_silent(waveform):
@@ -82,6 +83,7 @@ class CropReader:
             offset_seconds=clip.offset_seconds + crop.start / self._sample_rate_hz,
             # A little more, so that rounding to the file's own rate cannot leave the crop a sample short.
             seconds=(crop.samples + 32) / self._sample_rate_hz,
+            channel=clip.channel,
         )[: crop.samples]
         self._check_length(clip, crop.start + len(waveform), crop.start + crop.samples)
         return waveform

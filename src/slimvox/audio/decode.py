@@ -1,14 +1,10 @@
 """Any audio file to mono float32 at one rate, whole or in blocks."""
 
-# os.path answers False where Path methods raise (a folder without permission, an overlong name).
-
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,29 +12,31 @@ import soundfile
 import soxr
 
 from slimvox.anatomy import SAMPLE_RATE_HZ
+from slimvox.audio.container import (
+    LIBRARY_ERRORS,
+    SequentialFile,
+    SkipReason,
+    UnreadableAudioError,
+    explained,
+    open_audio,
+)
 from slimvox.audio.sources import AudioFile
 from slimvox.errors import SlimvoxError
 
+__all__ = [
+    "FloatArray",
+    "SkipReason",
+    "UnreadableAudioError",
+    "iter_audio_blocks",
+    "measure_seconds",
+    "read_audio",
+]
+
 FloatArray = npt.NDArray[np.float32]
 
-SkipReason = Literal["missing", "empty", "unreadable", "too short", "truncated", "silent", "silent part"]
-
 _FRAMES_PER_READ = 1 << 17
-# soundfile raises its own RuntimeErrors; TypeError is its answer to a headerless `.raw` file.
-_LIBRARY_ERRORS = (RuntimeError, OSError, ValueError, TypeError)
-
-
-class UnreadableAudioError(SlimvoxError):
-    """An audio file that gives no samples."""
-
-    def __init__(self, path: AudioFile, reason: SkipReason, detail: str) -> None:
-        super().__init__(f"`{path}` cannot be read as audio: {detail}.")
-        self.path = path
-        self.reason = reason
-        self.detail = detail
-
-    def __reduce__(self) -> tuple[type[UnreadableAudioError], tuple[AudioFile, SkipReason, str]]:
-        return type(self), (self.path, self.reason, self.detail)
+_SAMPLES_PER_READ = 1 << 20
+"""Of all channels together."""
 
 
 def read_audio(
@@ -47,8 +45,11 @@ def read_audio(
     sample_rate_hz: int = SAMPLE_RATE_HZ,
     offset_seconds: float = 0.0,
     seconds: float | None = None,
+    channel: int | None = None,
 ) -> FloatArray:
-    """Decode a file, or `seconds` of it from `offset_seconds` on, to its channels' mean at `sample_rate_hz`.
+    """Decode a file, or `seconds` of it from `offset_seconds` on, to mono at `sample_rate_hz`.
+
+    Mono is the mean of the channels, or `channel` alone, counted from 0.
 
     Only the part asked for is read; where the file ends before it does, what there is is returned. Near the end
     of Ogg Vorbis files libsndfile lands up to 10 ms off (libsndfile issue 885); elsewhere the place is exact.
@@ -57,10 +58,10 @@ def read_audio(
         Waveform (samples,) in float32, full scale at 1; not clipped.
 
     Raises:
-        UnreadableAudioError: the file is missing, empty, not audio, damaged, or holds samples that are not
-            finite.
+        UnreadableAudioError: the file is missing, empty, not audio, not a regular file, damaged, has no such
+            channel, or holds samples that are not finite.
     """
-    blocks = list(_resampled(_file(path), sample_rate_hz, offset_seconds, seconds))
+    blocks = list(_resampled(_file(path), sample_rate_hz, offset_seconds, seconds, channel))
     return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
 
 
@@ -71,6 +72,7 @@ def iter_audio_blocks(
     sample_rate_hz: int = SAMPLE_RATE_HZ,
     offset_seconds: float = 0.0,
     seconds: float | None = None,
+    channel: int | None = None,
 ) -> Iterator[FloatArray]:
     """`read_audio` in consecutive blocks of `block_seconds`: a file of hours is never in memory whole.
 
@@ -85,21 +87,22 @@ def iter_audio_blocks(
     block_samples = round(block_seconds * sample_rate_hz)
     if block_samples < 1:
         raise SlimvoxError(f"`block_seconds` must be at least one sample, but is {block_seconds} instead.")
-    return _rechunked(_resampled(_file(path), sample_rate_hz, offset_seconds, seconds), block_samples)
+    return _rechunked(
+        _resampled(_file(path), sample_rate_hz, offset_seconds, seconds, channel), block_samples
+    )
 
 
-def measure_seconds(path: AudioFile) -> float:
+def measure_seconds(path: AudioFile, *, channel: int | None = None) -> float:
     """Read the duration of a file from its header; a stream whose header does not say is decoded to its end.
 
     Raises:
-        UnreadableAudioError: the file is missing, empty or not audio.
+        UnreadableAudioError: the file is missing, empty, not audio, or has no such channel.
     """
     with _opened(path) as file:
-        frames = int(file.frames)
-        # libsndfile's word for "unknown" is the largest count there is.
-        if frames >= 1 << 62:
-            frames = sum(len(block) for block in _mono_blocks(file, path, None))
-        return frames / float(file.samplerate)
+        _check_channel(file, path, channel)
+        if isinstance(file, SequentialFile):
+            return sum(len(block) for block in _mono_blocks(file, path, None)) / float(file.samplerate)
+        return int(file.frames) / float(file.samplerate)
 
 
 def _file(path: str | AudioFile) -> AudioFile:
@@ -123,12 +126,13 @@ def _rechunked(blocks: Iterator[FloatArray], size: int) -> Iterator[FloatArray]:
 
 
 def _resampled(
-    path: AudioFile, rate_hz: int, offset_seconds: float, seconds: float | None
+    path: AudioFile, rate_hz: int, offset_seconds: float, seconds: float | None, channel: int | None
 ) -> Iterator[FloatArray]:
     with _opened(path) as file:
+        _check_channel(file, path, channel)
         source_hz = int(file.samplerate)
         frames = None if seconds is None else round(seconds * source_hz)
-        blocks = _mono_blocks(file, path, frames, skip=round(offset_seconds * source_hz))
+        blocks = _mono_blocks(file, path, frames, skip=round(offset_seconds * source_hz), channel=channel)
         if source_hz == rate_hz:
             yield from blocks
             return
@@ -142,33 +146,48 @@ def _resampled(
 def _opened(path: AudioFile) -> Iterator[soundfile.SoundFile]:
     """Open a file; every error of the libraries inside the block becomes an `UnreadableAudioError`."""
     try:
-        with soundfile.SoundFile(path if isinstance(path, Path) else path.open()) as file:
+        with open_audio(path) as file:
             yield file
-    except _LIBRARY_ERRORS as error:
-        raise _explained(path, error) from error
+    except LIBRARY_ERRORS as error:
+        raise explained(path, error) from error
+
+
+def _check_channel(file: soundfile.SoundFile, path: AudioFile, channel: int | None) -> None:
+    if channel is not None and not 0 <= channel < file.channels:
+        have = "one channel" if file.channels == 1 else f"{file.channels} channels"
+        detail = f"it has {have}, counted from 0, and so no channel {channel}"
+        raise UnreadableAudioError(path, "no such channel", detail)
 
 
 def _mono_blocks(
-    file: soundfile.SoundFile, path: AudioFile, frames: int | None, *, skip: int = 0
+    file: soundfile.SoundFile,
+    path: AudioFile,
+    frames: int | None,
+    *,
+    skip: int = 0,
+    channel: int | None = None,
 ) -> Iterator[FloatArray]:
-    """Read the mean of the channels: `skip` frames left out, then `frames` of them or to the end."""
+    """Read one channel or the mean of all: `skip` frames left out, then `frames` of them or to the end."""
     if skip > 0:
         try:
             # Seeking past the end is an error of its own, and means that there is nothing left to read.
             if skip >= file.frames:
                 return
+            if isinstance(file, SequentialFile):
+                raise OSError("no seeking")
             file.seek(skip)
-        except _LIBRARY_ERRORS:
-            with _opened(path) as again:
-                for block in _mono_blocks(again, path, None if frames is None else skip + frames):
-                    if skip < len(block):
-                        yield block[skip:]
-                    skip = max(0, skip - len(block))
+        except LIBRARY_ERRORS:
+            yield from _sequential_blocks(path, frames, skip, channel)
             return
+    most = max(1, min(_FRAMES_PER_READ, _SAMPLES_PER_READ // file.channels))
     while frames is None or frames > 0:
-        wanted = _FRAMES_PER_READ if frames is None else min(frames, _FRAMES_PER_READ)
+        wanted = most if frames is None else min(frames, most)
         block = file.read(wanted, dtype="float32", always_2d=True)
-        mono: FloatArray = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+        mono: FloatArray = (
+            block[:, channel or 0]
+            if block.shape[1] == 1 or channel is not None
+            else block.mean(axis=1, dtype=np.float32)
+        )
         if not np.isfinite(mono).all():
             raise UnreadableAudioError(path, "unreadable", "it holds samples that are NaN or infinite")
         if len(mono):
@@ -179,23 +198,13 @@ def _mono_blocks(
             frames -= len(mono)
 
 
-def _explained(path: AudioFile, error: Exception) -> UnreadableAudioError:
-    wrong = _wrong_with_file(path) if isinstance(path, Path) else None
-    if wrong is not None:
-        return UnreadableAudioError(path, *wrong)
-    is_empty_row = isinstance(error, FileNotFoundError) and not isinstance(path, Path)
-    detail = str(getattr(error, "error_string", "") or error).strip().rstrip(".") or "the decoder gave up"
-    return UnreadableAudioError(path, "empty" if is_empty_row else "unreadable", detail)
-
-
-def _wrong_with_file(path: Path) -> tuple[SkipReason, str] | None:
-    """What is wrong with a file, whatever is in it; None where it is the content."""
-    if not os.path.exists(path):
-        return "missing", "it does not exist"
-    if not os.path.isfile(path):
-        return "unreadable", "it is not a file"
-    if os.path.getsize(path) == 0:
-        return "empty", "it has 0 bytes"
-    if not os.access(path, os.R_OK):
-        return "unreadable", "permission denied"
-    return None
+def _sequential_blocks(
+    path: AudioFile, frames: int | None, skip: int, channel: int | None
+) -> Iterator[FloatArray]:
+    """The same without seeking: what is left out is decoded too."""
+    with _opened(path) as file:
+        whole = None if frames is None else skip + frames
+        for block in _mono_blocks(file, path, whole, channel=channel):
+            if skip < len(block):
+                yield block[skip:]
+            skip = max(0, skip - len(block))

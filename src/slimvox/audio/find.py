@@ -25,8 +25,9 @@ from slimvox.audio.huggingface_datasets import (
     read_parquet,
     read_saved_dataset,
 )
-from slimvox.audio.manifests import MANIFEST_EXTENSIONS, read_manifest
-from slimvox.audio.sources import AUDIO_EXTENSIONS, AudioSource, read_text
+from slimvox.audio.kaldi import SCP_EXTENSION, SEGMENTS_NAME, is_kaldi, read_kaldi
+from slimvox.audio.manifests import MANIFEST_EXTENSIONS, manifest_extension, read_manifest
+from slimvox.audio.sources import AUDIO_EXTENSIONS, UNSUPPORTED_EXTENSIONS, AudioSource, read_text
 from slimvox.errors import SlimvoxError
 
 logger = logging.getLogger("slimvox.audio")
@@ -40,11 +41,14 @@ def as_sources(audio: AudioInput | Sequence[AudioInput]) -> list[AudioInput]:
     """One source, or several, as a list.
 
     Raises:
-        SlimvoxError: if there is none.
+        SlimvoxError: if there is none, or one has no name.
     """
     if isinstance(audio, (str, os.PathLike)) or is_dataset(audio):
-        return [audio]  # type: ignore[list-item]
-    sources = list(audio)  # type: ignore[arg-type]
+        sources: list[AudioInput] = [audio]  # type: ignore[list-item]
+    else:
+        sources = list(audio)  # type: ignore[arg-type]
+    if any(isinstance(source, str) and not source.strip() for source in sources):
+        raise SlimvoxError("The path of the audio must not be empty: write `.` for the current folder.")
     if not sources:
         raise SlimvoxError(
             "no audio given: name files, folders, lists, manifests or data sets after the model"
@@ -64,18 +68,19 @@ def find_audio(sources: Sequence[AudioInput]) -> list[AudioSource]:
 
     A source is an audio file, a folder (searched recursively, hidden files left out; a manifest in it is not
     read), a ``.txt`` or ``.lst`` list with one path a line (relative to the list's folder, ``#`` comments),
-    a manifest (see `slimvox.audio.manifests.read_manifest`), or a Hugging Face data set: ``hf:NAME``,
-    ``hf:NAME:CONFIGURATION:SPLIT``, a folder that `save_to_disk` wrote, parquet files or a folder of them, or an
-    object of the package `datasets` (see `slimvox.audio.huggingface_datasets`). Where two sources name the same
-    start of the same file, the first one counts. Files named by a list or manifest need not exist: scanning counts
-    those that do not.
+    a manifest (see `slimvox.audio.manifests.read_manifest`), Kaldi's ``wav.scp`` or ``segments``, or a Hugging Face
+    data set: ``hf:NAME``, ``hf:NAME:CONFIGURATION:SPLIT``, a folder that `save_to_disk` wrote, parquet files or a
+    folder of them, or an object of the package `datasets` (see `slimvox.audio.huggingface_datasets`). What is named
+    again (the same stretch and channel of the same file) counts once, and the log says how often that was so. Files
+    named by a list or manifest need not exist, and files that libsndfile does not decode are listed too: scanning
+    counts those that cannot be used.
 
     Raises:
         SlimvoxError: no source given, a source that does not exist or is of no known kind, a folder, list,
             manifest or data set with no audio in it, a manifest or data set that cannot be understood.
     """
     sources = as_sources(sources)
-    found: dict[tuple[str, float], AudioSource] = {}
+    found: dict[tuple[str, float, float | None, int | None], AudioSource] = {}
     objects = 0
     for source in sources:
         if isinstance(source, (str, os.PathLike)):
@@ -88,8 +93,17 @@ def find_audio(sources: Sequence[AudioInput]) -> list[AudioSource]:
             listed = read_dataset(
                 source, Path(f"{dataset_name(source)}{f'-{objects}' if objects > 1 else ''}")
             )
+        before = len(found)
         for audio in listed:
-            found.setdefault((os.path.abspath(audio.path), audio.offset_seconds), audio)
+            stretch = (os.path.abspath(audio.path), audio.offset_seconds, audio.seconds, audio.channel)
+            found.setdefault(stretch, audio)
+        if repeated := before + len(listed) - len(found):
+            logger.warning(
+                "`%s`: %d of %d rows or files name audio that was named before, and count once.",
+                source_name(source),
+                repeated,
+                len(listed),
+            )
     return list(found.values())
 
 
@@ -98,8 +112,10 @@ def _expand(path: Path) -> list[AudioSource]:
         return read_saved_dataset(path) if is_saved_dataset(path) else _read_folder(path)
     if not os.path.exists(path):
         raise SlimvoxError(f"The audio path `{path}` does not exist.")
-    extension = path.suffix.lower()
-    if extension in AUDIO_EXTENSIONS:
+    extension = manifest_extension(path)
+    if is_kaldi(path):
+        return read_kaldi(path)
+    if extension in (*AUDIO_EXTENSIONS, *UNSUPPORTED_EXTENSIONS):
         return [AudioSource(path=path)]
     if extension in LIST_EXTENSIONS:
         return _read_list(path)
@@ -109,21 +125,22 @@ def _expand(path: Path) -> list[AudioSource]:
         return read_parquet([path], path)
     raise SlimvoxError(
         f"`{path}` must be a folder, an audio file ({_join(AUDIO_EXTENSIONS)}), a list ({_join(LIST_EXTENSIONS)}), "
-        f"a manifest ({_join(MANIFEST_EXTENSIONS)}) or a data set ({HUB_PREFIX}NAME, {PARQUET_EXTENSION}), "
+        f"a manifest ({_join(MANIFEST_EXTENSIONS)}, {SCP_EXTENSION}, {SEGMENTS_NAME}) "
+        f"or a data set ({HUB_PREFIX}NAME, {PARQUET_EXTENSION}), "
         f"but ends in '{path.suffix}' instead."
     )
 
 
 def _read_folder(folder: Path) -> list[AudioSource]:
-    found = [AudioSource(path=Path(path)) for path in _walk(folder, AUDIO_EXTENSIONS)]
-    if not found and (tables := [Path(path) for path in _walk(folder, (PARQUET_EXTENSION,))]):
+    found = list(_walk(folder, (*AUDIO_EXTENSIONS, *UNSUPPORTED_EXTENSIONS)))
+    if any(path.lower().endswith(AUDIO_EXTENSIONS) for path in found):
+        return [AudioSource(path=Path(path)) for path in found]
+    if tables := [Path(path) for path in _walk(folder, (PARQUET_EXTENSION,))]:
         return read_parquet(tables, folder)
-    if not found:
-        raise SlimvoxError(
-            f"The folder `{folder}` holds no audio: "
-            f"no file in it or below it ends in {_join(AUDIO_EXTENSIONS)}."
-        )
-    return found
+    others = f", but {len(found)} such as `{found[0]}` that is not decoded" if found else ""
+    raise SlimvoxError(
+        f"The folder `{folder}` holds no audio: no file in it or below it ends in {_join(AUDIO_EXTENSIONS)}{others}."
+    )
 
 
 def _walk(folder: Path, extensions: tuple[str, ...]) -> Iterator[str]:
@@ -153,10 +170,8 @@ def _walk(folder: Path, extensions: tuple[str, ...]) -> Iterator[str]:
         ]
         for name in sorted(names):
             if name.lower().endswith(extensions) and not name.startswith("."):
-                path = os.path.join(directory, name)
-                # A pipe or a device would block its reader; a dangling link is left for the scan to count.
-                if os.path.isfile(path) or os.path.islink(path):
-                    yield path
+                # Pipes, devices and dangling links too: the scan names and counts them, and opens none.
+                yield os.path.join(directory, name)
 
 
 def _read_list(path: Path) -> list[AudioSource]:

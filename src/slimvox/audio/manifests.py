@@ -4,42 +4,55 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from slimvox.audio.columns import (
+    ID_COLUMN,
+    PATH_COLUMNS,
+    Row,
+    check_columns,
+    file_of,
+    normalized,
+    short,
+    stretch_of,
+)
+from slimvox.audio.lhotse import is_lhotse, lhotse_source
 from slimvox.audio.sources import AUDIO_EXTENSIONS, AudioSource, read_text
+from slimvox.audio.tables import read_rows
 from slimvox.errors import SlimvoxError
 
 MANIFEST_EXTENSIONS = (".tsv", ".csv", ".jsonl", ".json", ".ndjson")
-PATH_COLUMNS = ("path", "file", "audio", "audio_filepath", "filename", "file_name", "audio_path", "wav")
-ID_COLUMN = "id"
-SECONDS_COLUMNS = ("seconds", "duration", "duration_seconds")
-OFFSET_COLUMNS = ("offset", "start", "offset_seconds", "start_seconds")
+"""Each may be packed: with ``.gz`` behind it."""
 
-Row = Mapping[str, Any]
+_PLACEHOLDER = re.compile(r"^(\{\w+\}|\$\w+|\$\{\w+\})")
+_FAIRSEQ_ROW = re.compile(r"^[^\t]+\t\d+$")
+
+
+def manifest_extension(path: Path) -> str:
+    """The extension that tells the kind of a manifest, in lower case, without ``.gz``."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    return suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else (suffixes or [""])[-1]
 
 
 def read_manifest(path: Path) -> list[AudioSource]:
-    """List the audio that a manifest names, in its order.
+    """List the audio that a manifest names, in its order, one for each row.
 
-    TSV and CSV with a header, JSON with one object a line (as NeMo writes it) or one list of objects, and the
-    TSV of fairseq (a folder on the first line, then path and length). The file of a row is its `PATH_COLUMNS`
-    value, relative to the manifest's folder, or, where there is only an `id`, the file ``ID.<extension>``
-    there. The stretch of the file is given by `OFFSET_COLUMNS` and `SECONDS_COLUMNS`; where empty, it is the
-    whole file.
+    TSV and CSV with a header; JSON with one object a line (as NeMo writes it, and lhotse its cuts), one list of
+    objects, or one object of objects (as SpeechBrain writes it); and the TSV of fairseq (a folder on the first line,
+    then path and length). `slimvox.audio.columns` says which columns name the file, the stretch and the channel. A
+    path is relative to the manifest's folder; where there is only an `id`, the file is ``ID.<extension>`` there.
 
     Raises:
-        SlimvoxError: unreadable text, no rows, no column that names a file, or a value that is no number of
-            seconds.
+        SlimvoxError: unreadable text, no rows, no column that names a file, a value that cannot be understood, or
+            columns that contradict each other.
     """
     neighbours = _Neighbours(path.parent)
-    found = [_source(row, f"line {line} of `{path}`", neighbours) for line, row in _rows(path)]
+    found = [_source(row, where, neighbours) for where, row in _rows(path)]
     if not found:
         raise SlimvoxError(f"The manifest `{path}` names no audio: it has no rows.")
     return found
@@ -71,114 +84,96 @@ class _Neighbours:
         return {stem: stem + extension for stem, extension in audio}
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """Line numbers (from 1) and values by lower-case column name."""
+def _rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """Where each row is, and its values by normalized column name."""
     text = read_text(path)
-    if path.suffix.lower() in (".tsv", ".csv"):
-        return _table_rows(path, text)
-    return _json_rows(path, text)
+    extension = manifest_extension(path)
+    if extension not in (".tsv", ".csv"):
+        return _json_rows(path, text)
+    if extension == ".tsv":
+        root, _, rest = text.partition("\n")
+        is_header = "\t" in root or normalized(root) in ("", *PATH_COLUMNS, ID_COLUMN)
+        if not is_header and (
+            os.path.isdir(path.parent / root.strip()) or _FAIRSEQ_ROW.match(rest.partition("\n")[0].strip())
+        ):
+            return _fairseq_rows(path, root.strip(), rest)
+    return _table_rows(path, text, is_tsv=extension == ".tsv")
 
 
-def _table_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
-    is_tsv = path.suffix.lower() == ".tsv"
-    root = text.split("\n", maxsplit=1)[0].strip()
-    is_header = "\t" in root or root.lower() in ("", *PATH_COLUMNS, ID_COLUMN)
-    if is_tsv and not is_header and os.path.isdir(path.parent / root):
-        for number, line in enumerate(text.split("\n")[1:], start=2):
-            if line.strip():
-                yield number, {"path": os.path.join(root, line.split("\t")[0].strip())}
-        return
-    # Tab-separated text has no quoting: a lone quotation mark in a transcript must not swallow rows.
-    reader = csv.DictReader(
-        io.StringIO(text, newline=""),
-        delimiter="\t" if is_tsv else ",",
-        quoting=csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL,
-    )
-    try:
-        columns = [(name or "").strip().lower() for name in reader.fieldnames or ()]
-        reader.fieldnames = columns
-        _check_columns(columns, path)
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise SlimvoxError(f"Line {reader.line_num} of `{path}` cannot be read: {error}.") from error
+def _table_rows(path: Path, text: str, *, is_tsv: bool) -> Iterator[tuple[str, Row]]:
+    columns, rows = read_rows(path, text, is_tsv=is_tsv)
+    check_columns(columns, f"The manifest `{path}`")
+    for line, row in rows:
+        yield f"line {line} of `{path}`", row
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
-    try:
-        numbered: list[tuple[int, Any]]
-        if text.lstrip().startswith("["):
-            numbered = list(enumerate(json.loads(text), start=1))
-        else:
-            numbered = []
-            for number, line in enumerate(text.split("\n"), start=1):
-                if line.strip():
-                    numbered.append((number, json.loads(line)))
-    except json.JSONDecodeError as error:
+def _fairseq_rows(path: Path, root: str, text: str) -> Iterator[tuple[str, Row]]:
+    if not os.path.isdir(path.parent / root):
         raise SlimvoxError(
-            f"`{path}` must hold a JSON object on each line, or one list of them, but is no JSON: {error}."
-        ) from error
-    for number, value in numbered:
-        if not isinstance(value, dict):
-            raise SlimvoxError(
-                f"Line {number} of `{path}` must be a JSON object, but is {_short(value)} instead."
-            )
-        row = {str(name).strip().lower(): item for name, item in value.items()}
-        _check_columns(list(row), path)
-        yield number, row
-
-
-def _check_columns(columns: list[str], path: Path) -> None:
-    if not any(name in columns for name in (*PATH_COLUMNS, ID_COLUMN)):
-        raise SlimvoxError(
-            f"The manifest `{path}` must have a column that names the audio file "
-            f"({', '.join(PATH_COLUMNS)} or {ID_COLUMN}), "
-            f"but has {', '.join(name for name in columns if name) or 'none'} instead."
+            f"The folder `{root}` on the first line of the fairseq manifest `{path}` does not exist here: write the "
+            "folder of its files there."
         )
+    for number, line in enumerate(text.split("\n"), start=2):
+        if line.strip():
+            yield f"line {number} of `{path}`", {"path": os.path.join(root, line.split("\t")[0].strip())}
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[str, Row]]:
+    for where, value in _json_values(path, text):
+        if not isinstance(value, dict):
+            raise SlimvoxError(f"{where} must be a JSON object, but is {short(value)} instead.")
+        row = {normalized(str(name)): item for name, item in value.items()}
+        if not is_lhotse(row):
+            check_columns([normalized(str(name)) for name in value], where)
+        yield where[0].lower() + where[1:], row
+
+
+def _json_values(path: Path, text: str) -> list[tuple[str, Any]]:
+    """What should be the rows: of one list, of one object of objects, or a line each."""
+    try:
+        try:
+            whole = json.loads(text)
+        except json.JSONDecodeError:
+            return [
+                (f"Line {number} of `{path}`", json.loads(line))
+                for number, line in enumerate(text.split("\n"), start=1)
+                if line.strip()
+            ]
+    except RecursionError as error:
+        raise SlimvoxError(
+            f"`{path}` must hold a JSON object on each line, but is nested too deeply."
+        ) from error
+    except ValueError as error:
+        raise SlimvoxError(
+            f"`{path}` must hold a JSON object on each line, or one list or object of them, but is not valid JSON: "
+            f"{error}."
+        ) from error
+    if isinstance(whole, list):
+        return [(f"Item {number} of `{path}`", value) for number, value in enumerate(whole, start=1)]
+    if isinstance(whole, dict) and whole and all(isinstance(value, dict) for value in whole.values()):
+        return [(f"Entry {short(name)} of `{path}`", value) for name, value in whole.items()]
+    return [(f"Line 1 of `{path}`", whole)]
 
 
 def _source(row: Row, where: str, neighbours: _Neighbours) -> AudioSource:
-    name = _first(row, PATH_COLUMNS)
-    identifier = _first(row, (ID_COLUMN,))
-    if name is not None and not isinstance(name, str):
-        raise SlimvoxError(f"The path in {where} must be text, but is {_short(name)} instead.")
-    if name is None and identifier is None:
+    if is_lhotse(row):
+        return lhotse_source(row, where, neighbours.folder)
+    name = file_of(row, where)
+    identifier = row.get(ID_COLUMN)
+    if name is None and (identifier is None or not str(identifier).strip()):
         raise SlimvoxError(f"The path in {where} must not be empty: fill it in, or remove the row.")
-    seconds = _number(row, SECONDS_COLUMNS, where)
-    return AudioSource(
-        path=neighbours.folder / name if name is not None else neighbours.find(str(identifier)),
-        offset_seconds=_number(row, OFFSET_COLUMNS, where) or 0.0,
-        seconds=seconds,
-    )
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _first(row: Row, columns: tuple[str, ...]) -> Any:
-    """Return the first value that is not empty, else None."""
-    for column in columns:
-        value = row.get(column)
-        if isinstance(value, str):
-            value = value.strip()
-        if value is not None and value != "":
-            return value
-    return None
-
-
-def _number(row: Row, columns: tuple[str, ...], where: str) -> float | None:
-    value = _first(row, columns)
-    if value is None:
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0.0 <= number < math.inf:
+    if (
+        name is not None
+        and (found := _PLACEHOLDER.match(name))
+        and not os.path.exists(neighbours.folder / name)
+    ):
         raise SlimvoxError(
-            f"`{columns[0]}` in {where} must be a number of seconds from 0 up, "
-            f"but is {_short(value)} instead."
+            f"The path in {where} begins with the placeholder `{found[0]}`: put the folder in its place."
         )
-    return number
+    stretch = stretch_of(row, where)
+    return AudioSource(
+        path=neighbours.folder / name if name is not None else neighbours.find(str(identifier).strip()),
+        offset_seconds=stretch.offset_seconds,
+        seconds=stretch.seconds,
+        channel=stretch.channel,
+    )

@@ -11,9 +11,9 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from slimvox.audio.decode import UnreadableAudioError, measure_seconds
+from slimvox.audio.decode import SkipReason, UnreadableAudioError, measure_seconds
 from slimvox.audio.skips import SkipCounter, SkippedFile
-from slimvox.audio.sources import AudioFile, AudioSource
+from slimvox.audio.sources import AudioFile, AudioSource, end_tolerance_seconds
 from slimvox.errors import SlimvoxError
 
 _SOURCES_PER_TASK = 64
@@ -27,6 +27,8 @@ class AudioClip:
     path: AudioFile
     offset_seconds: float
     seconds: float
+    channel: int | None = None
+    """Counted from 0; None for the mean of all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +60,15 @@ class AudioScan:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the clips' file names, offsets and lengths, in order.
+        """SHA-256 (hex) of the clips' file names, offsets, lengths and channels, in order.
 
         Two scans with the same fingerprint give the same batches. Folders are left out: the audio may have
         moved.
         """
         digest = hashlib.sha256()
         for clip in self.clips:
-            line = f"{clip.path.name}\t{clip.offset_seconds:.6f}\t{clip.seconds:.6f}\n"
+            channel = "" if clip.channel is None else f"\t{clip.channel}"
+            line = f"{clip.path.name}\t{clip.offset_seconds:.6f}\t{clip.seconds:.6f}{channel}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
@@ -76,6 +79,7 @@ def scan_audio(
     min_seconds: float,
     threads: int = 8,
     on_progress: Callable[[int, int], None] | None = None,
+    skips: SkipCounter | None = None,
 ) -> AudioScan:
     """Measure `sources` by their headers and keep those of at least `min_seconds`.
 
@@ -84,15 +88,17 @@ def scan_audio(
         min_seconds: how long a stretch of audio must be.
         threads: how many files are open at a time.
         on_progress: called now and then with the number of sources measured and the number of all.
+        skips: where what is left out is counted; by default a counter of this scan alone.
 
     Raises:
         SlimvoxError: nothing usable is left; the message counts the files by reason.
     """
     clips: list[AudioClip] = []
-    skips = SkipCounter()
+    skips = SkipCounter() if skips is None else skips
+    counted_before = len(skips.files)
     for done, (source, result) in enumerate(_measured(sources, threads), start=1):
         if isinstance(result, UnreadableAudioError):
-            skips.add(source.path, result.reason, result.detail)
+            skips.add(source.path, result.reason, result.detail, offset_seconds=source.offset_seconds)
         else:
             _sort(source, result, min_seconds, clips, skips)
         if on_progress is not None and (done % _SOURCES_PER_TASK == 0 or done == len(sources)):
@@ -102,24 +108,37 @@ def scan_audio(
             f"None of the {len(sources)} audio files can be used: {skips.summary() or 'there are none'}. "
             f"Give readable audio of at least {min_seconds:g} s a file."
         )
-    return AudioScan(clips=tuple(clips), skipped_files=skips.files)
+    return AudioScan(clips=tuple(clips), skipped_files=skips.files[counted_before:])
 
 
 def _sort(
     source: AudioSource, file_seconds: float, min_seconds: float, clips: list[AudioClip], skips: SkipCounter
 ) -> None:
     """Put one measured source where it belongs."""
+
+    def skip(reason: SkipReason, detail: str) -> None:
+        skips.add(source.path, reason, detail, offset_seconds=source.offset_seconds)
+
     left = file_seconds - source.offset_seconds
     seconds = left if source.seconds is None else min(left, source.seconds)
     if file_seconds <= 0.0:
-        skips.add(source.path, "empty", "it holds no samples")
+        skip("empty", "it holds no samples")
     elif left <= 0.0:
-        detail = f"it ends at {file_seconds:.2f} s, before the offset of {source.offset_seconds:.2f} s"
-        skips.add(source.path, "empty", detail)
+        skip("empty", f"it ends at {file_seconds:.2f} s, before the offset of {source.offset_seconds:.2f} s")
+    elif source.seconds is not None and source.seconds > left + end_tolerance_seconds(source.seconds):
+        end = source.offset_seconds + source.seconds
+        skip("truncated", f"it ends at {file_seconds:.2f} s, before the end of the stretch at {end:.2f} s")
     elif seconds <= 0.0 or seconds < min_seconds - _SECONDS_TOLERANCE:
-        skips.add(source.path, "too short", f"{seconds:.2f} s, at least {min_seconds:g} s are needed")
+        skip("too short", f"{seconds:.2f} s, at least {min_seconds:g} s are needed")
     else:
-        clips.append(AudioClip(path=source.path, offset_seconds=source.offset_seconds, seconds=seconds))
+        clips.append(
+            AudioClip(
+                path=source.path,
+                offset_seconds=source.offset_seconds,
+                seconds=seconds,
+                channel=source.channel,
+            )
+        )
 
 
 def _measured(
@@ -128,7 +147,7 @@ def _measured(
     """Each source with its file's seconds, or with what is wrong with it; in order."""
 
     def measure(chunk: Sequence[AudioSource]) -> list[float | UnreadableAudioError]:
-        return [_measure(source.path) for source in chunk]
+        return [_measure(source) for source in chunk]
 
     executor = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="slimvox-scan")
     try:
@@ -139,8 +158,8 @@ def _measured(
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _measure(path: AudioFile) -> float | UnreadableAudioError:
+def _measure(source: AudioSource) -> float | UnreadableAudioError:
     try:
-        return measure_seconds(path)
+        return measure_seconds(source.path, channel=source.channel)
     except UnreadableAudioError as error:
         return error

@@ -30,15 +30,16 @@ class SkipCounter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._files: dict[tuple[AudioFile, SkipReason], SkippedFile] = {}
+        self._files: dict[tuple[AudioFile, float, SkipReason], SkippedFile] = {}
         self._counts: Counter[str] = Counter()
 
-    def add(self, path: AudioFile, reason: SkipReason, detail: str) -> None:
-        """Count and log a file, unless it was already, for the same reason."""
+    def add(self, path: AudioFile, reason: SkipReason, detail: str, *, offset_seconds: float = 0.0) -> None:
+        """Count and log a file, or a stretch of one by its start, unless it was already, for the same reason."""
+        key = (path, offset_seconds, reason)
         with self._lock:
-            if (path, reason) in self._files:
+            if key in self._files:
                 return
-            self._files[path, reason] = SkippedFile(path=path, reason=reason, detail=detail)
+            self._files[key] = SkippedFile(path=path, reason=reason, detail=detail)
             self._counts[reason] += 1
             count = self._counts[reason]
         level = logging.WARNING if count <= WARNINGS_PER_REASON else logging.INFO

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +16,11 @@ AUDIO_EXTENSIONS = (
     *(".aif", ".aiff", ".aifc", ".au", ".snd", ".w64", ".caf", ".sph"),
 )
 """What is taken for audio in a folder: the formats that libsndfile decodes."""
+UNSUPPORTED_EXTENSIONS = (
+    *(".m4a", ".mp4", ".m4b", ".aac", ".wma", ".webm", ".mka", ".weba", ".amr", ".3gp"),
+    *(".ac3", ".eac3", ".dts", ".ape", ".wv", ".tta", ".mpc", ".spx", ".shn", ".ra"),
+)
+"""Further audio, which libsndfile does not decode: in a folder it is counted and named as skipped."""
 
 
 AudioFile = Path | DatasetRecording
@@ -28,17 +36,43 @@ class AudioSource:
     """Where in the file it starts."""
     seconds: float | None = None
     """How long it is; None means to the end of the file."""
+    channel: int | None = None
+    """Which channel of it, counted from 0; None for the mean of all."""
 
 
 def read_text(path: Path) -> str:
-    """Read the text of a list or manifest, a byte-order mark left out.
+    """Read the text of a list or manifest, unpacked where it ends in ``.gz``, a byte-order mark left out.
 
     Raises:
-        SlimvoxError: the file cannot be read, or is not UTF-8.
+        SlimvoxError: the file cannot be read, is not a regular file, or is not UTF-8.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        # Reading from a pipe would wait for its writer for ever.
+        raise SlimvoxError(f"`{path}` cannot be read: it is not a file.")
+    is_packed = path.suffix.lower() == ".gz"
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise SlimvoxError(f"`{path}` cannot be read: {error.strerror}.") from error
+        with gzip.open(path) if is_packed else open(path, "rb") as file:
+            content = file.read()
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise SlimvoxError(
+            f"`{path}` cannot be read: {getattr(error, 'strerror', None) or error}."
+        ) from error
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SlimvoxError(f"`{path}` must be UTF-8 text, but its byte {error.start} is not.") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def end_tolerance_seconds(seconds: float) -> float:
+    """By how much a stretch of so many seconds may end behind its file: times in tables are rounded.
+
+    One that asks for much more was cut from another file, or its times are not in seconds.
+    """
+    return max(1.0, 0.1 * seconds)
+
+
+def located(folder: Path, name: str) -> Path:
+    """A path in a file of toolkits that start in the current folder: relative to `folder`, else to that one."""
+    beside = folder / name
+    return Path(name) if not os.path.exists(beside) and os.path.exists(name) else beside

@@ -62,7 +62,10 @@ def read_slimvox_directory(directory: Path) -> SpeechEncoder:
     anatomy, dense = read_anatomies(directory)
     encoder = empty_encoder(anatomy, dense)
     tensors = {name: tensor.float() for name, tensor in read_tensors(directory).items()}
-    load_exactly(encoder, _without_head(tensors, directory), directory)
+    tensors = _without_head(tensors, directory)
+    for name in encoder.absent_tensors:  # of earlier versions
+        tensors.pop(name, None)
+    load_exactly(encoder, tensors, directory)
     return encoder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,9 +79,8 @@ class Cost(ABC):
             blocks[Block("attention", index)] = blocks[Block("feed_forward", index)] = 0
         for term in self.terms(anatomy):
             value: Number = term.coefficient
-            for address in term.factors:
-                count = counts.get(address, 0)
-                value *= min(1, count) if term.once else count
+            found = [counts.get(address, 0) for address in term.factors]
+            value *= int(any(found)) if term.once else math.prod(found)
             blocks[term.block] = blocks.get(term.block, 0) + value
         return BlockCosts(blocks=blocks)
 
@@ -160,42 +160,45 @@ class CostForm:
         self.constant = 0.0
         self.linear = np.zeros(len(places))
         pairs: list[tuple[int, int, float]] = []
-        once: list[tuple[int, int, float]] = []
+        self._once: list[tuple[list[int], int | None, float]] = []
+        """For each term counted once: its places, the place of the container of a single one, its size."""
         for term in cost.terms(anatomy):
-            if any(address not in places for address in term.factors):
-                continue
-            at = [places[address] for address in term.factors]
+            at = [places[address] for address in term.factors if address in places]
             if term.once:
-                (address,) = term.factors
-                once.append((at[0], _container(address, places), term.coefficient))
+                outer = _container(term.factors[0], places) if len(term.factors) == 1 and at else None
+                self._once.append((at, outer, term.coefficient))
+            elif len(at) < len(term.factors):
+                continue
             elif len(at) == 2:
                 pairs.append((at[0], at[1], term.coefficient))
             elif len(at) == 1:
                 self.linear[at[0]] += term.coefficient
             else:
                 self.constant += term.coefficient
-        self._pairs, self._once = _columns(pairs), _columns(once)
+        self._pairs = _columns(pairs)
         self._tensors: dict[torch.device, Sequence[Tensor]] = {}
 
     def exact(self, counts: npt.NDArray[np.int64]) -> float:
         """The cost at integer counts, (A,); exact, since all sums stay below 2^53."""
         n = counts.astype(np.float64)
         first, second, weights = self._pairs
-        whose, _, sizes = self._once
-        products = weights @ (n[first] * n[second]) + sizes @ (n[whose] > 0)
-        return float(self.constant + self.linear @ n + products)
+        once = sum(size for at, _, size in self._once if n[at].any())
+        return float(self.constant + self.linear @ n + weights @ (n[first] * n[second])) + once
 
     def expected(self, counts: Tensor) -> Tensor:
         """The expected cost at expected counts, (A,) float32: a scalar, differentiable."""
         linear, first, second, weights = self._on(counts.device)
-        return self.constant + linear @ counts + weights @ (counts[first] * counts[second])
+        # In expectation, some unit of several addresses is always left.
+        constant = self.constant + sum(size for at, outer, size in self._once if at and outer is None)
+        return constant + linear @ counts + weights @ (counts[first] * counts[second])
 
     def _on(self, device: torch.device) -> Sequence[Tensor]:
         if device not in self._tensors:
             linear = self.linear.copy()
             # In expectation, the container stands in for "any unit is left".
-            _, containers, sizes = self._once
-            np.add.at(linear, containers, sizes)
+            for _, outer, size in self._once:
+                if outer is not None:
+                    linear[outer] += size
             first, second, weights = self._pairs
             with torch.inference_mode(False):
                 self._tensors[device] = [

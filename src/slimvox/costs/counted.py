@@ -29,9 +29,8 @@ class Parameters(Cost):
         """Those of every structure, and of what is never pruned."""
         width = anatomy.width
         yield Term(block=Block("projection"), coefficient=width)
-        table = anatomy.position_buckets * anatomy.attention_heads
         biases = anatomy.position_layers * width
-        yield Term(block=Block("position"), coefficient=biases + 2 * width + table)
+        yield Term(block=Block("position"), coefficient=biases + 2 * width)
         if not anatomy.pre_norm:
             for index in range(len(anatomy.layers)):
                 yield Term(block=Block("attention", index), coefficient=2 * width)
@@ -50,8 +49,8 @@ class Macs(Cost):
     """Multiply-accumulates for one clip.
 
     Matrix products and convolutions are counted; norms, activations, softmax and bias additions are not (under 1 % of
-    the work), as in the counters of fvcore, DeepSpeed and torch's `FlopCounterMode` (which counts twice as many: one for
-    the product and one for the sum).
+    the work), as in the counters of fvcore, DeepSpeed and torch's `FlopCounterMode` (which counts twice as many: one
+    for the product and one for the sum).
     """
 
     seconds: float = SECONDS

@@ -21,16 +21,18 @@ class SelfAttention(nn.Module):
 
     Weights are stored packed: the rows of `q_proj`, `k_proj` and `v_proj` (and the columns of `out_proj`) are the
     kept dimensions of the kept heads, one after the other. Where heads differ, they are spread with zeros to a
-    common width on the way to the attention kernel. The softmax scale stays that of the original head width.
+    common width on the way to the attention kernel. The softmax scale stays that of the original head width. Without
+    heads, only the bias of `out_proj` is left.
     """
 
     def __init__(self, anatomy: EncoderAnatomy, layer: LayerAnatomy) -> None:
         super().__init__()
         self.heads = len(layer.heads)
         self.scale = anatomy.head_width**-0.5
-        self.q_proj = PackedLinear(anatomy.width, layer.qk)
-        self.k_proj = PackedLinear(anatomy.width, layer.qk)
-        self.v_proj = PackedLinear(anatomy.width, layer.vo)
+        if self.heads:
+            self.q_proj = PackedLinear(anatomy.width, layer.qk)
+            self.k_proj = PackedLinear(anatomy.width, layer.qk)
+            self.v_proj = PackedLinear(anatomy.width, layer.vo)
         self.out_proj = PackedLinear(layer.vo, anatomy.width)
         self.gate: PositionBiasGate | None = None
         if anatomy.has_position_bias and self.heads:

@@ -10,8 +10,17 @@ from slimvox.encoder.products import linear
 class PackedLinear(nn.Linear):
     """`nn.Linear` for any sizes, 0 included.
 
-    A map from 0 inputs gives its bias, one to 0 outputs gives nothing; both are what pruning everything means.
+    A map from 0 inputs gives its bias, one to 0 outputs gives nothing; both are what pruning everything means. A weight
+    or bias of size 0 is a non-persistent buffer instead of a parameter: it is not stored, and nothing (such as
+    `DistributedDataParallel`) waits for its gradient.
     """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        for name, parameter in [*self.named_parameters()]:
+            if not parameter.numel():
+                delattr(self, name)
+                self.register_buffer(name, parameter.detach(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) to (..., outputs)."""

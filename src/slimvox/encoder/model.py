@@ -43,7 +43,7 @@ class SpeechEncoder(nn.Module):
         self.feature_extractor = FeatureExtractor(anatomy)
         self.feature_projection = FeatureProjection(anatomy)
         self.pos_conv_embed = PositionalConvolution(anatomy)
-        self.rel_attn_embed = PositionBiasTable(anatomy) if anatomy.has_position_bias else None
+        self.rel_attn_embed = PositionBiasTable(anatomy) if anatomy.has_position_table else None
         self.layer_norm = nn.LayerNorm(anatomy.width, eps=anatomy.layer_norm_eps)
         self.layers = nn.ModuleList(EncoderLayer(anatomy, layer) for layer in anatomy.layers)
 
@@ -51,6 +51,26 @@ class SpeechEncoder(nn.Module):
     def parameter_count(self) -> int:
         """Number of parameters, as stored."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def absent_tensors(self) -> frozenset[str]:
+        """Names of tensors without a part that earlier versions stored: empty weights, a table without heads."""
+        names = []
+        for index, layer in enumerate(self.anatomy.layers):
+            attention, feed_forward = f"layers.{index}.attention.", f"layers.{index}.feed_forward."
+            if layer.attention and not layer.qk:
+                names += [f"{attention}{each}_proj.{kind}" for each in "qk" for kind in ("weight", "bias")]
+            if layer.attention and not layer.vo:
+                names += [
+                    f"{attention}{each}" for each in ("v_proj.weight", "v_proj.bias", "out_proj.weight")
+                ]
+            if layer.feed_forward and not layer.intermediate:
+                names += [f"{feed_forward}intermediate_dense.{kind}" for kind in ("weight", "bias")]
+                names.append(f"{feed_forward}output_dense.weight")
+        if self.anatomy.has_position_bias and self.rel_attn_embed is None:
+            names.append("rel_attn_embed.weight")
+        return frozenset(names)
+
 
     def forward(
         self, waveforms: Tensor, mask: Tensor | None = None, *, kept_channels: KeptChannels = None

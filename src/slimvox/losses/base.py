@@ -17,7 +17,7 @@ class ComparedStates:
     """
 
     mapped: Sequence[Tensor]
-    """States of the student, or means over groups of them, after the linear maps if there are any; float32 (B, T, D)."""
+    """States of the student, or means over groups of them, after the linear maps if any; float32 (B, T, D)."""
     wanted: Sequence[Tensor]
     """The teacher's counterparts, float32 (B, T, D)."""
     valid: Sequence[Tensor]

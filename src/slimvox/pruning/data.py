@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,12 +22,15 @@ from slimvox.audio import (
     read_audio,
     scan_audio,
 )
+from slimvox.audio.cache import ClipCache
 from slimvox.recipe import DataSettings
 
 logger = logging.getLogger("slimvox.pruning")
 
 HELD_OUT_SHARE = 0.1
 """At most this share of the audio is kept out of training."""
+HELD_OUT_CACHE_BYTES = 128 * 2**20
+"""Memory for decoded held-out audio: 35 minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +63,53 @@ class RunAudio:
             self.training, plan, start=start, process=process, processes=processes, skips=self.skips
         )
 
-    def held_out_waveforms(self) -> list[Tensor]:
-        """Each held-out clip as (1, samples), cut to the longest crop of training; unreadable ones are left out."""
-        waveforms = []
-        for clip in self.held_out:
-            seconds = min(clip.seconds, self.settings.max_seconds)
-            try:
-                samples = read_audio(clip.path, offset_seconds=clip.offset_seconds, seconds=seconds)
-            except UnreadableAudioError as error:
-                self.skips.add(clip.path, error.reason, error.detail)
-                continue
-            if len(samples) >= self.settings.min_seconds * SAMPLE_RATE_HZ:
-                waveforms.append(torch.from_numpy(samples)[None])
-        return waveforms
+    def held_out_waveforms(self) -> HeldOutWaveforms:
+        """The held-out clips, cut to the longest crop of training, to be iterated as often as needed."""
+        return HeldOutWaveforms(
+            self.held_out,
+            min_seconds=self.settings.min_seconds,
+            max_seconds=self.settings.max_seconds,
+            skips=self.skips,
+        )
+
+
+class HeldOutWaveforms:
+    """Clips as waveforms (1, samples), float32, 16 kHz, decoded each time they are iterated over.
+
+    The first ones that fit in `cache_bytes` are kept in memory. Unreadable ones are counted in `skips` and left out.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[AudioClip],
+        *,
+        min_seconds: float,
+        max_seconds: float,
+        skips: SkipCounter,
+        cache_bytes: int = HELD_OUT_CACHE_BYTES,
+    ) -> None:
+        self._clips, self._skips = clips, skips
+        self._min_samples, self._max_seconds = min_seconds * SAMPLE_RATE_HZ, max_seconds
+        self._cache = ClipCache(cache_bytes)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for index, clip in enumerate(self._clips):
+            samples = self._cache.get(index)
+            if samples is None:
+                try:
+                    samples = read_audio(
+                        clip.path,
+                        offset_seconds=clip.offset_seconds,
+                        seconds=min(clip.seconds, self._max_seconds),
+                        channel=clip.channel,
+                    )
+                except UnreadableAudioError as error:
+                    self._skips.add(clip.path, error.reason, error.detail, offset_seconds=clip.offset_seconds)
+                    continue
+                self._cache.put(index, samples)
+            if len(samples) >= self._min_samples:
+                # A copy of its own: what is kept must not change.
+                yield torch.from_numpy(samples.copy())[None]
 
 
 def gather_audio(
@@ -89,15 +126,13 @@ def gather_audio(
     Raises:
         SlimvoxError: if nothing usable is left.
     """
-    scan = scan_audio(find_audio(sources), min_seconds=settings.min_seconds)
-    clips = list(scan.clips)
     skips = SkipCounter()
-    for file in scan.skipped_files:
-        skips.add(file.path, file.reason, file.detail)
+    scan = scan_audio(find_audio(sources), min_seconds=settings.min_seconds, skips=skips)
+    clips = list(scan.clips)
     aside: list[AudioClip] = []
     fingerprint = scan.fingerprint
     if held_out:
-        other = scan_audio(find_audio(held_out), min_seconds=settings.min_seconds)
+        other = scan_audio(find_audio(held_out), min_seconds=settings.min_seconds, skips=skips)
         aside = list(other.clips)
         fingerprint += other.fingerprint
     else:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from accelerate import Accelerator
 from rich.console import Console
+from torch import Tensor
 
 from slimvox.budget import Lagrangian
 from slimvox.distance import Distance, hidden_state_distance
@@ -29,7 +30,7 @@ class Trainer:
         self.main = accelerator.is_main_process
         self.teacher = settings.model.encoder.to(accelerator.device).requires_grad_(False)
         self._settings, self._checkpoint_seconds = settings, checkpoint_seconds
-        self._held_out = settings.audio.held_out_waveforms() if self.main else []
+        self._held_out: Iterable[Tensor] = settings.audio.held_out_waveforms() if self.main else ()
 
     def student(
         self, encoder: SpeechEncoder, distillation: Distillation, gates: Gates | None = None

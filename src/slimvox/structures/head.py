@@ -51,6 +51,11 @@ class AttentionHeads(Structure):
             gate = POSITION_GATE_OUTPUTS * (anatomy.head_width + 1)
             yield Term(block=block, coefficient=1, factors=factors)
             yield Term(block=block, coefficient=gate, factors=factors, once=True)
+            # The table of all layers goes with the last head that reads it.
+            readers = self.addresses(anatomy)
+            if self.address(index) == readers[0]:
+                table = anatomy.position_buckets * anatomy.attention_heads
+                yield Term(block=Block("position"), coefficient=table, factors=readers, once=True)
 
     def macs(self, anatomy: EncoderAnatomy, index: int, lengths: tuple[int, ...]) -> Iterator[Term]:
         """WavLM's position-bias gate of each head and frame."""

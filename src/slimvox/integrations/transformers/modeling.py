@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -140,6 +141,9 @@ class SlimvoxModel(SlimvoxPreTrainedModel, DeferredEncoder):
         SpeechEncoder.__init__(self, anatomy, dense)
         self.layers = nn.ModuleList(CheckpointedLayer(anatomy, layer) for layer in anatomy.layers)
         _remember_index_buffers(self)
+        self._keys_to_ignore_on_load_unexpected = [
+            rf"(^|\.){re.escape(name)}$" for name in sorted(self.absent_tensors)
+        ]
         self.post_init()  # type: ignore[operator]
 
     def freeze_feature_encoder(self) -> None:

@@ -1,0 +1,254 @@
+"""Opening audio for decoding, with a length that is true: headers that claim another one are mended or refused."""
+
+# os.path answers False where Path methods raise (a folder without permission, an overlong name).
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO, Literal, TypeVar
+
+import soundfile
+
+from slimvox.audio.dataset_recording import DatasetRecording
+from slimvox.audio.mp3 import SplicedFile, length_frame
+from slimvox.audio.sources import UNSUPPORTED_EXTENSIONS, AudioFile
+from slimvox.errors import SlimvoxError
+
+_T = TypeVar("_T")
+
+# fmt: off
+SkipReason = Literal[
+    "missing", "empty", "unreadable", "unsupported format", "no such channel",
+    "too short", "truncated", "silent", "silent part",
+]
+# fmt: on
+"""Why audio was left out."""
+
+SAMPLE_RATES_HZ = (1_000, 1_000_000)
+"""Sample rates outside this range are damage: resampling them would take memory without bound."""
+_UNKNOWN_FRAMES = 1 << 62
+"""libsndfile's number of frames, or more, where a header does not give it."""
+# fmt: off
+_SAMPLE_BYTES = {
+    "PCM_U8": 1, "PCM_S8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8,
+}
+# fmt: on
+_BYTES_ALLOWED_BEHIND = 8192
+"""So many bytes beside the samples are not looked at: headers, titles."""
+_SIZE_IN_DS64 = 0xFFFF_FFFF
+_OGG_HEADER = struct.Struct("<4sxB20xB")
+"""Mark, flags and number of segments of a page."""
+_OGG_BEGINNING = 2
+
+# soundfile raises its own RuntimeErrors; TypeError is its answer to a headerless `.raw` file.
+LIBRARY_ERRORS = (RuntimeError, OSError, ValueError, TypeError)
+
+
+class UnreadableAudioError(SlimvoxError):
+    """An audio file that gives no samples."""
+
+    def __init__(self, path: AudioFile, reason: SkipReason, detail: str) -> None:
+        super().__init__(f"`{path}` cannot be read as audio: {detail}.")
+        self.path = path
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[UnreadableAudioError], tuple[AudioFile, SkipReason, str]]:
+        return type(self), (self.path, self.reason, self.detail)
+
+
+class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
+    """A file whose length its header does not give: read from its beginning to its end, without seeking."""
+
+    def seekable(self) -> bool:
+        """Never: `soundfile` seeks after each read, which fails at an end that is not known."""
+        return False
+
+
+def open_audio(path: AudioFile) -> soundfile.SoundFile:
+    """Open an audio file or a recording of a data set.
+
+    The number of frames is true as far as the file can tell without being decoded. A file whose header does not
+    give it is a `SequentialFile`.
+
+    Raises:
+        UnreadableAudioError: the file is not a regular file, has an absurd sample rate, or holds more samples than
+            its header promises and the decoder would read.
+        RuntimeError, OSError, ValueError, TypeError: as `soundfile` and the file system give them.
+    """
+    status = _checked_status(path) if isinstance(path, Path) else None
+    file = soundfile.SoundFile(_name_or_content(path))
+    try:
+        if not SAMPLE_RATES_HZ[0] <= file.samplerate <= SAMPLE_RATES_HZ[1]:
+            low, high = SAMPLE_RATES_HZ
+            detail = f"its header says {file.samplerate} Hz, where {low} to {high} Hz are possible"
+            raise UnreadableAudioError(path, "unreadable", detail)
+        if file.frames >= _UNKNOWN_FRAMES:
+            file.close()
+            return SequentialFile(_name_or_content(path))
+        if file.format == "MP3":
+            splice = _walked(path, status, length_frame)
+            if splice is not None:
+                file.close()
+                return soundfile.SoundFile(SplicedFile(splice[0], _content(path), splice[1]))
+        elif file.format == "OGG":
+            if _walked(path, status, is_chained_ogg):
+                detail = (
+                    "it holds several recordings in a row (a chained Ogg stream), of which only the first would be "
+                    "read; write them to one stream, for example with ffmpeg"
+                )
+                raise UnreadableAudioError(path, "truncated", detail)
+        elif file.format in ("WAV", "WAVEX", "RF64", "AU"):
+            _refuse_leftover(path, file, status)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def explained(path: AudioFile, error: Exception) -> UnreadableAudioError:
+    """Turn an error of the libraries into one that names the file and what is wrong with it."""
+    wrong = _wrong_with_file(path) if isinstance(path, Path) else None
+    if wrong is not None:
+        return UnreadableAudioError(path, *wrong)
+    if os.fspath(path).lower().endswith(UNSUPPORTED_EXTENSIONS):
+        return UnreadableAudioError(
+            path, "unsupported format", "libsndfile does not decode it; convert it to flac, wav or opus first"
+        )
+    is_empty_row = isinstance(error, FileNotFoundError) and not isinstance(path, Path)
+    detail = str(getattr(error, "error_string", "") or error).strip().rstrip(".") or "the decoder gave up"
+    return UnreadableAudioError(path, "empty" if is_empty_row else "unreadable", detail)
+
+
+def kind_of_file(mode: int) -> str:
+    """Name what is not a regular file, by the mode that `os.stat` gives."""
+    kinds = (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    )
+    return next((name for test, name in kinds if test(mode)), "not a file")
+
+
+def _checked_status(path: Path) -> os.stat_result:
+    """Status of a regular file; opening a pipe would wait for its writer for ever."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableAudioError(
+            path, "unreadable", f"it is not a file, but {kind_of_file(status.st_mode)}"
+        )
+    return status
+
+
+def _name_or_content(path: AudioFile) -> str | bytes | BinaryIO:
+    if isinstance(path, DatasetRecording):
+        return path.open()
+    # As bytes: a name need not be UTF-8.
+    return str(path) if sys.platform == "win32" else os.fsencode(path)
+
+
+def _content(path: AudioFile) -> BinaryIO:
+    return path.open() if isinstance(path, DatasetRecording) else open(path, "rb")
+
+
+def _walked(path: AudioFile, status: os.stat_result | None, walk: Callable[[BinaryIO], _T]) -> _T:
+    """The answer of a walk through a file; remembered, for of long files many crops are read."""
+    if status is not None:
+        return _walked_file(walk, os.fspath(path), status.st_size, status.st_mtime_ns)  # type: ignore[return-value]
+    with closing(_content(path)) as content:
+        return walk(content)
+
+
+@lru_cache(maxsize=1024)
+def _walked_file(walk: Callable[[BinaryIO], object], path: str, size: int, modified_ns: int) -> object:
+    with open(path, "rb") as content:
+        return walk(content)
+
+
+def is_chained_ogg(content: BinaryIO) -> bool:
+    """Whether an Ogg file holds several recordings in a row, of which the decoder reads the first."""
+    at, has_begun = 0, False
+    while True:
+        content.seek(at)
+        header = content.read(_OGG_HEADER.size)
+        if len(header) < _OGG_HEADER.size:
+            return False
+        mark, flags, segments = _OGG_HEADER.unpack(header)
+        if mark != b"OggS":
+            return False
+        # The first pages of all streams that are played together come before any other page.
+        if flags & _OGG_BEGINNING and has_begun:
+            return True
+        has_begun = has_begun or not flags & _OGG_BEGINNING
+        at += _OGG_HEADER.size + segments + sum(content.read(segments))
+
+
+def _refuse_leftover(path: AudioFile, file: soundfile.SoundFile, status: os.stat_result | None) -> None:
+    """Raise where much of a file lies behind the samples that its header promises, and is nothing known."""
+    sample_bytes = _SAMPLE_BYTES.get(file.subtype)
+    if sample_bytes is None:
+        return
+    promised = int(file.frames) * file.channels * sample_bytes
+    if status is not None and status.st_size - promised <= _BYTES_ALLOWED_BEHIND:
+        return
+    with closing(_content(path)) as content:
+        size = content.seek(0, io.SEEK_END)
+        if size - promised <= _BYTES_ALLOWED_BEHIND:
+            return
+        if file.format != "AU" and _chunks_fill(content, size):
+            return
+    detail = (
+        f"its header promises {file.frames / file.samplerate:.2f} s, but {size - promised} further bytes follow; "
+        "write it anew with a right header, for example with ffmpeg"
+    )
+    raise UnreadableAudioError(path, "truncated", detail)
+
+
+def _chunks_fill(content: BinaryIO, size: int) -> bool:
+    """Whether a RIFF file is made up of chunks, one behind the other."""
+    at, data_bytes = 12, 0
+    while at + 8 <= size:
+        content.seek(at)
+        name, length = struct.unpack("<4sI", content.read(8))
+        if name == b"ds64":
+            data_bytes = struct.unpack("<QQ", content.read(16))[1]
+        elif name == b"data" and length == _SIZE_IN_DS64:
+            length = data_bytes
+        if not all(32 <= byte < 127 for byte in name) or at + 8 + length > size:
+            return _only_zeros(content, at)
+        at += 8 + length
+        # An odd chunk is padded; some programs forget it.
+        content.seek(at)
+        at += length % 2 and content.read(1) == b"\0"
+    return True
+
+
+def _only_zeros(content: BinaryIO, at: int) -> bool:
+    content.seek(at)
+    while window := content.read(1 << 20):
+        if window.strip(b"\0"):
+            return False
+    return True
+
+
+def _wrong_with_file(path: Path) -> tuple[SkipReason, str] | None:
+    """What is wrong with a file, whatever is in it; None where it is the content."""
+    if not os.path.exists(path):
+        return "missing", "it does not exist"
+    if not os.path.isfile(path):
+        return "unreadable", f"it is not a file, but {kind_of_file(os.stat(path).st_mode)}"
+    if os.path.getsize(path) == 0:
+        return "empty", "it has 0 bytes"
+    if not os.access(path, os.R_OK):
+        return "unreadable", "permission denied"
+    return None

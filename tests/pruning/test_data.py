@@ -1,0 +1,87 @@
+"""Audio of a run: what is held out, and what it takes of memory."""
+
+from __future__ import annotations
+
+import logging
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audio.audio_files import tone, write, write_tones
+from slimvox.audio import AudioClip, SkipCounter, read_audio
+from slimvox.pruning.data import HeldOutWaveforms, gather_audio
+from slimvox.recipe import DataSettings
+
+SETTINGS = DataSettings(min_seconds=1.0, max_seconds=2.0)
+
+
+def held_out(clips: list[AudioClip], skips: SkipCounter | None = None, **options: int) -> HeldOutWaveforms:
+    return HeldOutWaveforms(
+        clips, min_seconds=1.0, max_seconds=2.0, skips=SkipCounter() if skips is None else skips, **options
+    )
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 150_000, 1 << 30])
+def test_held_out_audio_is_the_same_however_much_of_it_is_kept(tmp_path: Path, cache_bytes: int) -> None:
+    files = write_tones(tmp_path, [3.0, 1.5, 2.0])
+    clips = [AudioClip(path=path, offset_seconds=0.5, seconds=1.0 + n / 2) for n, path in enumerate(files)]
+    waveforms = held_out(clips, cache_bytes=cache_bytes)
+    for _ in range(2):
+        for clip, waveform in zip(clips, waveforms, strict=True):
+            wanted = read_audio(clip.path, offset_seconds=0.5, seconds=min(clip.seconds, 2.0))
+            np.testing.assert_array_equal(waveform[0].numpy(), wanted)
+            waveform.zero_()
+
+
+def test_held_out_audio_is_not_all_in_memory(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.wav", tone(20.0))
+    clips = [AudioClip(path=path, offset_seconds=n / 16, seconds=2.0) for n in range(200)]
+    limit = 1 << 20
+    tracemalloc.start()
+    try:
+        assert sum(waveform.numel() for waveform in held_out(clips, cache_bytes=limit)) == 200 * 32_000
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < limit + 4 * 2**20 < 200 * 32_000 * 4
+
+
+def test_held_out_files_that_went_bad_are_counted_once(tmp_path: Path) -> None:
+    files = write_tones(tmp_path, [2.0, 2.0])
+    skips = SkipCounter()
+    waveforms = held_out([AudioClip(path=path, offset_seconds=0.0, seconds=2.0) for path in files], skips)
+    files[0].unlink()
+    assert [len(list(waveforms)) for _ in range(2)] == [1, 1]
+    assert skips.counts == {"missing": 1}
+
+
+def test_the_channel_of_a_manifest_reaches_training_and_held_out_audio(tmp_path: Path) -> None:
+    left, right = tone(2.0), tone(2.0, pitch_hz=880.0)
+    write(tmp_path / "x.wav", np.stack([left, right], axis=1), subtype="FLOAT")
+    (tmp_path / "m.csv").write_text("path,channel\nx.wav,1\n")
+    audio = gather_audio([tmp_path / "m.csv"], SETTINGS, 0, [tmp_path / "m.csv"])
+    (waveform,) = audio.held_out_waveforms()
+    np.testing.assert_allclose(waveform[0].numpy(), right, atol=1e-6)
+    with audio.batches(stage="prune", start=0, process=0, processes=1) as batches:
+        crop = next(batches).waveforms[0].numpy()
+    spectrum = np.abs(np.fft.rfft(crop))
+    assert spectrum.argmax() * 16_000 / len(crop) == pytest.approx(880.0, abs=2.0)
+
+
+def test_each_skipped_file_is_named_once_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_tones(tmp_path / "train", [2.0, 2.0])
+    write_tones(tmp_path / "test", [2.0])
+    for folder in ("train", "test"):
+        (tmp_path / folder / "bad.mp3").write_bytes(b"text" * 500)
+    with caplog.at_level(logging.WARNING, logger="slimvox.audio"):
+        audio = gather_audio([tmp_path / "train"], SETTINGS, 0, [tmp_path / "test"])
+    named = [record.getMessage() for record in caplog.records]
+    assert len(named) == 2 and audio.skips.counts == {"unreadable": 2}
+    assert [sum(f"{folder}/bad.mp3" in message for message in named) for folder in ("train", "test")] == [
+        1,
+        1,
+    ]

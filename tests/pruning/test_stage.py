@@ -1,0 +1,418 @@
+"""One stage of training with its own wiring: what learns, at which rate, from which noise, what a bad step leaves."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from slimvox.distance import hidden_state_distance
+from slimvox.distillation import teacher_forcing
+from slimvox.encoder import SpeechEncoder
+from slimvox.errors import SlimvoxError
+from slimvox.gates import STRUCTURES
+from slimvox.pruning import stage as stage_module
+from slimvox.pruning.stage import Stage
+from slimvox.recipe import GateSettings, StageSettings
+from students import STILL, WAVEFORMS, make_stage, make_student, make_teacher, train
+
+
+@pytest.fixture(scope="module")
+def teacher() -> SpeechEncoder:
+    return make_teacher()
+
+
+def distance(teacher: SpeechEncoder, student: SpeechEncoder) -> float:
+    """Relative error on audio that no step saw."""
+    measured = hidden_state_distance(
+        teacher, student, [torch.randn(1, 3200, generator=torch.Generator().manual_seed(9))]
+    )
+    assert measured is not None
+    return measured.relative_error
+
+
+def gradients(stage: Stage) -> list[dict[str, Tensor]]:
+    """A list that each step adds to: the gradient that every parameter's optimiser was given."""
+    seen: list[dict[str, Tensor]] = []
+
+    def look(*_: Any) -> None:
+        seen.append({n: p.grad.clone() for n, p in stage.student.named_parameters() if p.grad is not None})
+
+    stage.optimisers["weights"].optimizer.register_step_pre_hook(look)  # type: ignore[attr-defined]
+    return seen
+
+
+def norm(tensors: list[Tensor]) -> float:
+    return float(torch.linalg.vector_norm(torch.stack([each.norm() for each in tensors])))
+
+
+# ---- What learns
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+@pytest.mark.parametrize("maps", [False, True])
+def test_the_weights_come_nearer_to_the_teacher(
+    optimiser: str, maps: bool, teacher: SpeechEncoder, tmp_path: Path
+) -> None:
+    student = make_student(teacher, noise=0.3, maps=maps)
+    before = distance(teacher, student.encoder)
+    stage = make_stage(
+        teacher, student, tmp_path, steps=20, learning_rate=3e-3, warmup_steps=2, matrix_optimiser=optimiser
+    )
+    losses = [record["distillation"] for record in train(stage, tmp_path)]
+    assert losses[-1] < 0.6 * losses[0]
+    assert distance(teacher, student.encoder) < 0.7 * before
+
+
+@pytest.mark.parametrize("control", ["projection", "lagrangian"])
+def test_the_weights_come_nearer_while_gates_close(
+    control: str, teacher: SpeechEncoder, tmp_path: Path
+) -> None:
+    """The same seed and so the same masks, with and without training of the weights."""
+    last = {}
+    for rate in (STILL, 3e-3):
+        quadratic = 20.0 if control == "lagrangian" else None
+        student = make_student(teacher, noise=0.3, structures=["intermediate"], initial_quadratic=quadratic)
+        stage = make_stage(
+            teacher,
+            student,
+            tmp_path,
+            sparsity=0.1,
+            gates=GateSettings(learning_rate=0.05, multiplier_optimiser="sgd", multiplier_learning_rate=1.0),
+            steps=20,
+            learning_rate=rate,
+        )
+        last[rate] = train(stage, tmp_path)[-1]["distillation"]
+    assert last[3e-3] < 0.6 * last[STILL]
+
+
+@pytest.mark.parametrize("straight_through", [True, False])
+@pytest.mark.parametrize("control", ["projection", "lagrangian"])
+def test_gates_learn_which_dimensions_matter(
+    control: str, straight_through: bool, teacher: SpeechEncoder, tmp_path: Path
+) -> None:
+    """A third of the feed-forward dimensions do nothing: theirs are the gates that have to close. The weights stand
+    still, so that nothing but the gradient of the gates can tell them apart."""
+    teacher = copy.deepcopy(teacher)
+    student = make_student(
+        teacher,
+        structures=["intermediate"],
+        straight_through=straight_through,
+        initial_quadratic=200.0 if control == "lagrangian" else None,
+    )
+    assert student.gates is not None
+    silent = torch.arange(student.gates.log_alpha.numel()) % 3 == 0
+    with torch.no_grad():
+        for group in student.gates.groups:
+            for encoder in (teacher, student.encoder):
+                output = encoder.layers[group.index].feed_forward.output_dense  # type: ignore[union-attr]
+                output.weight[:, silent[group.slice]] = 0.0
+                output.weight[:, ~silent[group.slice]] *= 3.0
+    stage = make_stage(
+        teacher,
+        student,
+        tmp_path,
+        sparsity=0.1,
+        ramp_steps=10,
+        gates=GateSettings(learning_rate=0.2, multiplier_optimiser="sgd", multiplier_learning_rate=1.0),
+        steps=30,
+        learning_rate=STILL,
+    )
+    sparsity = train(stage, tmp_path)[-1]["sparsity"]
+    assert sparsity == pytest.approx(0.1, abs=0.02 if control == "lagrangian" else 1e-3)
+    log_alpha = student.gates.log_alpha.detach()
+    # The chance that a gate that matters is more open than one that does not.
+    above = (log_alpha[~silent][:, None] > log_alpha[silent][None]).float().mean()
+    assert float(above) > 0.9
+    assert float(log_alpha[~silent].mean()) > 1.0 + float(log_alpha[silent].mean())
+
+
+@pytest.mark.parametrize("control", ["projection", "lagrangian"])
+def test_a_step_of_the_gates_alone_lowers_the_loss(
+    control: str, teacher: SpeechEncoder, tmp_path: Path
+) -> None:
+    """A small step, then the loss under the same noise: Adam goes down its gradient. Without a target to climb to, the
+    multipliers at 0, there is nothing but distillation."""
+    student = make_student(
+        teacher,
+        structures=STRUCTURES,
+        initial_drop=0.4,
+        initial_quadratic=0.0 if control == "lagrangian" else None,
+    )
+    assert student.gates is not None
+    stage = make_stage(
+        teacher,
+        student,
+        tmp_path,
+        sparsity=1e-9 if control == "lagrangian" else float(student.expected_sparsity().detach()),
+        gates=GateSettings(learning_rate=0.01, multiplier_learning_rate=STILL),
+        learning_rate=STILL,
+    )
+    before = stage._train_step(WAVEFORMS)["distillation"]
+    after = stage._train_step(WAVEFORMS)["distillation"]  # `step` was not counted up: the noise is the same
+    assert after < before - 1e-4
+
+
+def test_multipliers_ascend_and_close_the_gates(teacher: SpeechEncoder, tmp_path: Path) -> None:
+    student = make_student(teacher, structures=STRUCTURES, initial_drop=0.05, initial_quadratic=0.0)
+    settings = GateSettings(learning_rate=0.3, multiplier_learning_rate=1.0)
+    stage = make_stage(teacher, student, tmp_path, sparsity=0.6, gates=settings, steps=15)
+    records = train(stage, tmp_path)
+    assert records[0]["penalty"] == 0
+    for earlier, later in itertools.pairwise(records[:9]):
+        # Below the target: lambda1 (s - t) and lambda2 (s - t)^2 grow where lambda1 falls and lambda2 rises.
+        assert later["lambda1"] < earlier["lambda1"] < 0 < earlier["lambda2"] < later["lambda2"]
+    assert records[-1]["sparsity"] > 0.2 + records[0]["sparsity"]
+    for record in records[1:]:
+        assert record["loss"] == pytest.approx(record["distillation"] + record["penalty"], rel=1e-5)
+
+
+# ---- Rates, clipping, forcing
+
+
+def test_each_optimiser_steps_at_the_rate_of_its_own_schedule(teacher: SpeechEncoder, tmp_path: Path) -> None:
+    student = make_student(teacher, structures=STRUCTURES, initial_quadratic=0.0)
+    stage = make_stage(
+        teacher,
+        student,
+        tmp_path,
+        sparsity=0.3,
+        gates=GateSettings(learning_rate=0.07, multiplier_learning_rate=0.03),
+        steps=6,
+        learning_rate=2e-3,
+        warmup_steps=2,
+        matrix_optimiser="muon",
+        matrix_rate_factor=3.0,
+        weight_decay=0.25,
+    )
+    rates: dict[str, list[float]] = {name: [] for name in stage.optimisers}
+    for name, optimiser in stage.optimisers.items():
+        optimiser.optimizer.register_step_pre_hook(  # type: ignore[attr-defined]
+            lambda inner, *_, seen=rates[name]: seen.append(inner.param_groups[0]["lr"])
+        )
+    records = train(stage, tmp_path)
+    share = [1 / 2, 1, 1, 3 / 4, 2 / 4, 1 / 4]
+    assert rates["weights"] == pytest.approx([2e-3 * each for each in share])
+    assert rates["matrices"] == pytest.approx([6e-3 * each for each in share])
+    assert rates["gates"] == [0.07] * 6 and rates["multipliers"] == [0.03] * 6
+    assert [record["learning_rate"] for record in records] == pytest.approx(rates["weights"])
+    assert stage.optimisers["weights"].param_groups[0]["weight_decay"] == 0.25
+    assert stage.optimisers["matrices"].param_groups[0]["weight_decay"] == 0.25
+    assert stage.optimisers["gates"].param_groups[0]["weight_decay"] == 0
+    assert stage.optimisers["multipliers"].param_groups[0]["maximize"] is True
+
+
+@pytest.mark.parametrize("control", ["projection", "lagrangian"])
+def test_the_target_of_each_step_is_the_schedules(
+    control: str, teacher: SpeechEncoder, tmp_path: Path
+) -> None:
+    student = make_student(
+        teacher, structures=STRUCTURES, initial_quadratic=5.0 if control == "lagrangian" else None
+    )
+    stage = make_stage(teacher, student, tmp_path, sparsity=0.4, ramp_steps=4, steps=6)
+    records = train(stage, tmp_path)
+    assert [record["target_sparsity"] for record in records] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
+    if control == "lagrangian":
+        first = records[1]
+        gap = first["sparsity"] - first["target_sparsity"]
+        # Logged after the step: the penalty was that of the multipliers before it.
+        assert first["penalty"] == pytest.approx(
+            records[0]["lambda1"] * gap + records[0]["lambda2"] * gap**2, rel=1e-4
+        )
+
+
+def test_gradients_of_the_weights_are_clipped_and_those_of_the_gates_are_not(
+    teacher: SpeechEncoder, tmp_path: Path
+) -> None:
+    clipped, logged = {}, {}
+    for most in (1e-3, 1e6):
+        student = make_student(teacher, noise=0.3, structures=STRUCTURES)
+        stage = make_stage(teacher, student, tmp_path, sparsity=0.1, gradient_clip=most)
+        seen = gradients(stage)
+        logged[most] = stage._train_step(WAVEFORMS)["gradient_norm"]
+        (clipped[most],) = seen
+    names = [name for name in clipped[1e6] if not name.startswith("gates.")]
+    whole = norm([clipped[1e6][name] for name in names])
+    assert logged[1e-3] == pytest.approx(whole, rel=1e-4) and logged[1e6] == pytest.approx(whole, rel=1e-4)
+    assert whole > 0.1
+    assert norm([clipped[1e-3][name] for name in names]) == pytest.approx(1e-3, rel=1e-3)
+    torch.testing.assert_close(clipped[1e-3]["gates.log_alpha"], clipped[1e6]["gates.log_alpha"])
+
+
+def test_gradients_do_not_outlive_their_step(teacher: SpeechEncoder, tmp_path: Path) -> None:
+    student = make_student(teacher, noise=0.3)
+    stage = make_stage(teacher, student, tmp_path, learning_rate=STILL)
+    first, second = (stage._train_step(WAVEFORMS)["gradient_norm"] for _ in range(2))
+    assert first == pytest.approx(second, rel=1e-5)
+    assert all(parameter.grad is None for parameter in student.parameters())
+
+
+def test_layers_are_forced_as_much_as_the_step_says(teacher: SpeechEncoder, tmp_path: Path) -> None:
+    student = make_student(teacher, noise=0.3)
+    stage = make_stage(
+        teacher,
+        student,
+        tmp_path,
+        learning_rate=STILL,
+        steps=8,
+        teacher_forcing=0.8,
+        teacher_forcing_until=0.5,
+    )
+    losses = [record["distillation"] for record in train(stage, tmp_path)]
+    wanted = teacher(WAVEFORMS)
+    for loss, share in zip(losses, (0.8, 0.6, 0.4, 0.2, 0, 0, 0, 0), strict=True):
+        with teacher_forcing(student.encoder, wanted.hidden_states, share), torch.no_grad():
+            by_hand = student.distillation(student.encoder(WAVEFORMS), wanted).total
+        assert loss == pytest.approx(float(by_hand), rel=1e-4)
+    assert losses[0] < 0.8 * losses[-1]  # with noise in every layer, a good start makes a smaller error
+
+
+def test_the_share_of_the_teacher_falls_to_nothing_in_the_middle() -> None:
+    settings = StageSettings(steps=20, learning_rate=1.0, teacher_forcing=1.0)
+    assert [settings.forced(step) for step in (0, 5, 9, 10, 19)] == pytest.approx([1, 0.5, 0.1, 0, 0])
+    never = StageSettings(steps=20, learning_rate=1.0)
+    assert not any(never.forced(step) for step in range(20))
+    assert StageSettings(steps=10, learning_rate=1.0, teacher_forcing=0.5, teacher_forcing_until=1.0).forced(
+        9
+    ) == pytest.approx(0.05)
+
+
+# ---- What a projection is given
+
+
+def test_a_projection_starts_from_the_gates_before_the_step_and_their_gradients(
+    teacher: SpeechEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = make_student(teacher, structures=STRUCTURES)
+    assert student.gates is not None
+    rate = 0.2
+    stage = make_stage(
+        teacher,
+        student,
+        tmp_path,
+        sparsity=0.3,
+        ramp_steps=6,
+        gates=GateSettings(learning_rate=rate),
+        steps=6,
+    )
+    seen, calls, project = gradients(stage), [], stage_module.project
+
+    def looking(gates: Any, before: Tensor, roots: Tensor, *others: Any, **options: Any) -> Any:
+        calls.append((before.clone(), gates.log_alpha.detach().clone(), roots.clone(), options))
+        result = project(gates, before, roots, *others, **options)
+        calls[-1] += (gates.log_alpha.detach().clone(), result)
+        return result
+
+    monkeypatch.setattr(stage_module, "project", looking)
+    start = student.gates.log_alpha.detach().clone()
+    records = train(stage, tmp_path)
+    squares = torch.zeros_like(start)
+    for step, (before, stepped, roots, options, after, (sparsity, multiplier)) in enumerate(calls, start=1):
+        gradient = seen[step - 1]["gates.log_alpha"]
+        assert torch.equal(before, start)
+        # The first step of Adam is its rate for every gate that has a gradient; later ones are about as long.
+        assert float((stepped - before).abs().max()) < 1.5 * rate
+        squares = 0.999 * squares + 0.001 * gradient.square()
+        torch.testing.assert_close(roots, (squares / (1 - 0.999**step)).sqrt(), rtol=1e-3, atol=1e-9)
+        assert options["largest_move"] == pytest.approx(5 * rate)
+        record = records[step - 1]
+        assert record["sparsity"] == sparsity
+        if multiplier is None:
+            assert "lambda1" not in record
+        else:
+            assert record["lambda1"] == pytest.approx(-multiplier / rate, rel=1e-4)
+        start = after
+    assert len(calls) == 6 and torch.equal(start, student.gates.log_alpha.detach())
+    assert records[-1]["sparsity"] == pytest.approx(0.3, abs=1e-3)
+    assert records[-1]["sparsity"] == pytest.approx(float(student.expected_sparsity().detach()), abs=1e-6)
+
+
+# ---- Noise
+
+
+def test_noise_is_a_function_of_seed_step_and_process(
+    teacher: SpeechEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loss(seed: int, step: int, process: int, share: float) -> float:
+        structures = () if share else STRUCTURES
+        student = make_student(teacher, structures=structures, initial_drop=0.5, masked_share=share)
+        stage = make_stage(teacher, student, tmp_path, seed=seed, sparsity=None if share else 0.5)
+        stage.step = step
+        with monkeypatch.context() as patch:
+            patch.setattr(Accelerator, "process_index", property(lambda self: process))
+            torch.rand(17)  # what others drew in between has no say
+            return stage._train_step(WAVEFORMS)["distillation"]
+
+    for share in (0.0, 0.5):  # masks in stage 1, hidden frames in stage 2
+        drawn = [loss(*each, share) for each in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1))]
+        assert len(set(drawn)) == 5
+        assert loss(0, 0, 0, share) == drawn[0] and loss(1, 1, 1, share) == drawn[-1]
+
+
+# ---- Steps that are skipped
+
+
+@pytest.mark.parametrize("control", ["projection", "lagrangian"])
+def test_a_step_without_a_finite_gradient_leaves_no_trace(
+    control: str, teacher: SpeechEncoder, tmp_path: Path
+) -> None:
+    """Weights, gates, multipliers, and all that the optimisers remember."""
+    student = make_student(
+        teacher, structures=STRUCTURES, initial_quadratic=1.0 if control == "lagrangian" else None
+    )
+    stage = make_stage(teacher, student, tmp_path, sparsity=0.3, matrix_optimiser="muon")
+    for _ in range(2):
+        stage._train_step(WAVEFORMS)
+        stage.step += 1
+    kept = copy.deepcopy(stage.state_dict())
+    stage._train_step(WAVEFORMS * torch.nan)
+    assert_equal(stage.state_dict(), kept)
+    assert all(parameter.grad is None for parameter in student.parameters())
+    stage._train_step(WAVEFORMS)
+    with pytest.raises(AssertionError):
+        assert_equal(stage.state_dict(), kept)
+
+
+def assert_equal(first: Any, second: Any) -> None:
+    """Equal to the bit, through dicts and lists; learning rates, which each step sets anew, left aside."""
+    if isinstance(first, Tensor):
+        assert torch.equal(first, second)
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for name in first.keys() - {"lr"}:
+            assert_equal(first[name], second[name])
+    elif isinstance(first, list):
+        for pair in zip(first, second, strict=True):
+            assert_equal(*pair)
+    else:
+        assert first == second
+
+
+def test_bad_steps_count_only_in_a_row(
+    teacher: SpeechEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage_module, "SKIPS_IN_A_ROW", 3)
+    stage = make_stage(teacher, make_student(teacher), tmp_path)
+    bad = WAVEFORMS * torch.nan
+    for waveforms in (bad, bad, WAVEFORMS, bad, bad, WAVEFORMS):
+        stage._train_step(waveforms)
+    stage._train_step(bad)
+    stage._train_step(bad)
+    with pytest.raises(SlimvoxError, match="3 steps in a row"):
+        stage._train_step(bad)
+
+
+def test_the_teacher_stays_as_it_is(teacher: SpeechEncoder, tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    stage = make_stage(
+        teacher, make_student(teacher, noise=0.3, structures=STRUCTURES), tmp_path, sparsity=0.3
+    )
+    stage._train_step(WAVEFORMS)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
