@@ -23,7 +23,7 @@ def magnitudes(encoder: SpeechEncoder, groups: Sequence[GateGroup]) -> Tensor:
         encoder: the dense one.
         groups: the layout of the gates.
     """
-    # Weights of size 0 are buffers, see `PackedLinear`.
+    # Weights of size 0 are buffers, see `EmptyLinear`.
     parameters = dict(encoder.named_parameters()) | dict(encoder.named_buffers())
     scores = torch.empty(groups[-1].stop)
     for group in groups:
