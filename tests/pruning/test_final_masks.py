@@ -174,21 +174,21 @@ def test_convolutions_keep_a_channel_where_channels_must_make_way(
 def test_the_best_gates_stay() -> None:
     """With gates of one size each, those of the highest scores and no others."""
     groups = gate_groups(SMALL, ["intermediate"])
-    scores = torch.rand(groups[-1].stop, generator=torch.Generator().manual_seed(0))
+    scores = torch.randperm(groups[-1].stop, generator=torch.Generator().manual_seed(0)).float()
     whole, each = CostMeasure().cost(SMALL), 2 * SMALL.width + 1
     budget = Budget(measure=CostMeasure(), target=whole - 100.5 * each, dense_cost=whole)
-    chosen = final_masks(SMALL, groups, scores, 0.5 + scores, budget)
+    chosen = final_masks(SMALL, groups, scores, 1 + scores, budget)
     closed = torch.argsort(scores)[:101]
     assert set((~chosen.open).nonzero().flatten().tolist()) == set(closed.tolist())
     assert chosen.cost == whole - 101 * each
     values = torch.cat([layer.intermediate for layer in chosen.masks.layers])  # type: ignore[misc]
-    assert torch.equal(values, torch.where(chosen.open, 0.5 + scores, 0.0))
+    assert torch.equal(values, torch.where(chosen.open, 1 + scores, 0.0))
 
 
 def test_the_lowest_scores_close_in_exchange_for_a_block() -> None:
     """A feed-forward block comes last in line and whole; without it the target is missed by two percent."""
     groups = gate_groups(SMALL, ["feed_forward", "intermediate"])
-    scores = torch.rand(groups[-1].stop, generator=torch.Generator().manual_seed(0))
+    scores = torch.randperm(groups[-1].stop, generator=torch.Generator().manual_seed(0)).float()
     scores[groups[0].slice] = -1
     whole = CostMeasure().cost(SMALL)
     budget = Budget(measure=CostMeasure(), target=whole - 100_000, dense_cost=whole)

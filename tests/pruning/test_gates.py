@@ -149,12 +149,12 @@ def test_expected_costs_are_exact(
 
 
 def _avoid_corners(anatomy: EncoderAnatomy, gates: Gates, opened: torch.Tensor) -> None:
-    """Open what `Gates.expected_sizes` names as corners: a last channel, value dimension or head that is closed."""
+    """Open what `Gates.expected_sizes` names as corners: last channels, value dimensions, heads, attention blocks."""
     for group in gates.groups:
         if group.structure in ("conv", "vo"):
             for start, _ in gate_spans(anatomy, group):
                 opened[start] = True
-        elif group.structure == "head":
+        elif group.structure == "head" or (group.structure == "attention" and group.index == 0):
             opened[group.start] = True
 
 

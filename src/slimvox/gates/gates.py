@@ -133,8 +133,9 @@ class Gates(nn.Module):
     def expected_sizes(self) -> EncoderSizes:
         """The sizes that surgery would leave on average, differentiable (scalar tensors).
 
-        Exact but for two corners: a head all of whose value dimensions are closed goes as a whole, and here its query
-        dimensions still count; WavLM's bias gate goes with the last head of a block, and here it stays with the block.
+        Exact but for what goes with the last of its kind: a head all of whose value dimensions are closed goes as a
+        whole, and here its query dimensions still count; WavLM's bias gate goes with the last head of a block, and the
+        bias table with the last head of all, and here they stay.
         """
         probability = open_probability(self.log_alpha.float())
         by_layer: list[dict[str, Tensor]] = [{} for _ in self.anatomy.layers]
