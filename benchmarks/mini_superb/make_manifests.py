@@ -256,7 +256,7 @@ def speech_bounds(samples: np.ndarray, *, spare: float = 0.05) -> tuple[float, f
 def _with_channels(table: Sequence[Row], draw: random.Random) -> list[Row]:
     """Each row with the seed of a recording channel of its own."""
     seeds = draw.sample(range(1 << 31), len(table))
-    return [{**row, "channel": str(seed)} for row, seed in zip(table, seeds, strict=True)]
+    return [{**row, "channel_seed": str(seed)} for row, seed in zip(table, seeds, strict=True)]
 
 
 def _by_speakers(

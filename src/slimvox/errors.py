@@ -6,8 +6,17 @@ from __future__ import annotations
 class SlimvoxError(Exception):
     """Something the user can mend: the message says what is wrong, where, and what to do.
 
-    The command line prints the message alone and exits with status 2; from Python it is raised as it is.
+    The command line prints the message alone and exits with `exit_status`; from Python it is raised as it is.
     """
+
+    exit_status = 2
+    """Bad input."""
+
+
+class UnusableResultError(SlimvoxError):
+    """A result that must not be used, such as hidden states that are NaN; it was not written."""
+
+    exit_status = 1
 
 
 def first_line(error: Exception) -> str:

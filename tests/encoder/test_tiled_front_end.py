@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from slimvox.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
 from slimvox.encoder import tiled_front_end
+from slimvox.encoder.backend import inference_obstacle
 from slimvox.encoder.front_end import FeatureExtractor
-from slimvox.encoder.inference import inference_on_cpu
 
 
 def extractor(
@@ -79,7 +79,7 @@ def test_autocast_gives_the_precision_asked_for(norm: Literal["group", "layer"])
 
 def test_only_inference_goes_in_stretches() -> None:
     x = torch.zeros(1)
-    assert not inference_on_cpu(x)
+    assert inference_obstacle(x) == "gradients are enabled"
     with torch.no_grad():
-        assert inference_on_cpu(x)
-        assert not inference_on_cpu(torch.zeros(1, device="meta"))
+        assert inference_obstacle(x) is None
+        assert inference_obstacle(torch.zeros(1, device="meta")) == "the input is on meta"

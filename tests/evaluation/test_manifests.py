@@ -2,12 +2,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from evaluation_tables import write_table
+from slimvox.audio import UnreadableAudioError
 from slimvox.errors import SlimvoxError
-from slimvox.evaluation.examples import Clip, Segment, Turn, VerificationSet
+from slimvox.evaluation.examples import Clip, Recording, Segment, Turn, VerificationSet
+from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.manifests import parse_slots, read_task_manifest
+from slimvox.evaluation.upstreams import FilterBankUpstream
+from slimvox.evaluation.waveforms import Excerpt, read_waveform
 
 
 def table(path: Path, text: str) -> Path:
@@ -86,7 +92,8 @@ def test_matches_of_queries_and_documents(tmp_path: Path) -> None:
     ("task", "text", "message"),
     [
         ("ks", "path | split\na | train\n", "no column 'label'"),
-        ("ks", "file | label\na | b\n", "no column 'path'"),
+        ("ks", "sound | label\na | b\n", "no column 'path'"),
+        ("ks", "file | label\na | b\n", "no column 'split'"),
         ("pr", "path | split\na | train\n", "no column 'text'"),
         (
             "ks",
@@ -97,7 +104,7 @@ def test_matches_of_queries_and_documents(tmp_path: Path) -> None:
         (
             "ks",
             "path | split | label | start_seconds\na | test | b | x\n",
-            "`start_seconds` must be a number",
+            "`start_seconds` in line 2 .* must be a number",
         ),
         ("sd", "path | split | turns\na | test | A 2-1\n", "a turn must be"),
         ("qbe", "path | split | role | label\na | test | doc | x\n", "`role` must be query or document"),
@@ -115,13 +122,107 @@ def test_no_manifest_no_task(tmp_path: Path) -> None:
         read_task_manifest("xx", tmp_path / "none.tsv", tmp_path)
 
 
-def test_a_column_gives_recordings_their_channels(tmp_path: Path) -> None:
+def test_a_column_gives_recordings_the_seeds_of_their_acoustic_channels(tmp_path: Path) -> None:
     rows = [
-        {"path": "a.wav", "split": "train", "label": "x", "channel": "17"},
-        {"path": "b.wav", "split": "train", "label": "x", "channel": ""},
+        {"path": "a.wav", "split": "train", "label": "x", "channel_seed": "17"},
+        {"path": "b.wav", "split": "train", "label": "x", "channel_seed": ""},
     ]
     found = read_task_manifest("sid", write_table(tmp_path / "t.tsv", rows), tmp_path)
     assert [example.recording.channel for example in found.examples] == [17, None]
-    rows[1]["channel"] = "-1"
-    with pytest.raises(SlimvoxError, match=r"line 3 .*`channel` must be a whole number, but is '-1'"):
+    rows[1]["channel_seed"] = "-1"
+    with pytest.raises(SlimvoxError, match=r"line 3 .*`channel_seed` must be a whole number, but is '-1'"):
         read_task_manifest("sid", write_table(tmp_path / "t.tsv", rows), tmp_path)
+
+
+def test_a_channel_is_one_of_the_file_and_no_seed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    wave = rng.normal(0, 0.1, (16_000, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, 16_000, subtype="FLOAT")
+    file = table(
+        tmp_path / "t.tsv",
+        "id | path | split | label | channel\na | a.wav | train | x | 1\nb | a.wav | dev | x | \n"
+        "c | a.wav | test | x | 2\n",
+    )
+    found = [each.recording for each in read_task_manifest("ks", file, tmp_path).examples]
+    assert [recording.channel for recording in found] == [None] * 3
+    np.testing.assert_array_equal(read_waveform(Excerpt(recording=found[0])), wave[:, 1])
+    np.testing.assert_allclose(read_waveform(Excerpt(recording=found[1])), wave.mean(1), atol=1e-6)
+    with pytest.raises(UnreadableAudioError, match="no channel 2"):
+        read_waveform(Excerpt(recording=found[2]))
+    cache = FeatureCache(upstream=FilterBankUpstream(), directory=tmp_path / "cache")
+    means = [
+        cache.features(
+            [Excerpt(recording=Recording(id="a", clips=recording.clips))], task="ks", pooling="mean"
+        )
+        for recording in found[:2]
+    ]
+    assert not means[0].get("a").allclose(means[1].get("a"), atol=1e-3)
+    # A table written for seeds in that column is told so.
+    text = "path | split | label | channel\na.wav | train | x | 1988601454\n"
+    with pytest.raises(SlimvoxError, match=r"`channel` in line 2 .* must be the number of one channel"):
+        read_task_manifest("ks", table(tmp_path / "t.tsv", text), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "values"),
+    [
+        ("start_seconds | end_seconds", "0.1 | 0.4"),
+        ("start | end", "0.1 | 0.4"),
+        ("start | stop", "0.1 | 0.4"),
+        ("offset | duration", "0.1 | 0.3"),
+        ("start_ms | end_ms", "100 | 400"),
+    ],
+)
+def test_a_stretch_may_be_given_as_in_any_table_of_audio(tmp_path: Path, columns: str, values: str) -> None:
+    wave = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, 16_000, subtype="FLOAT")
+    file = table(tmp_path / "t.tsv", f"File | split | label | {columns}\na.wav | train | x | {values}\n")
+    (example,) = read_task_manifest("ks", file, tmp_path).examples
+    np.testing.assert_array_equal(read_waveform(Excerpt(recording=example.recording)), wave[1_600:6_400])
+
+
+def test_ends_are_as_written_so_that_results_of_the_same_data_compare(tmp_path: Path) -> None:
+    file = table(
+        tmp_path / "t.tsv", "path | split | label | start_seconds | end_seconds\na | dev | x | 0.45 | 3.07\n"
+    )
+    (example,) = read_task_manifest("ks", file, tmp_path).examples
+    assert example.recording.clips == (Clip(path=tmp_path / "a", start_seconds=0.45, end_seconds=3.07),)
+
+
+def test_a_stretch_that_ends_far_behind_its_file_is_not_the_rest_of_it(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.full(32_000, 0.1), 16_000)
+    text = "id | path | split | label | start | end\na | a.wav | dev | x | 0 | 2.5\nb | a.wav | dev | x | 0 | 16000\n"
+    good, bad = (
+        each.recording
+        for each in read_task_manifest("ks", table(tmp_path / "t.tsv", text), tmp_path).examples
+    )
+    assert len(read_waveform(Excerpt(recording=good))) == 32_000
+    with pytest.raises(UnreadableAudioError, match=r"it ends after 2\.00 s of the 16000\.00 s"):
+        read_waveform(Excerpt(recording=bad))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            'path,split,label\na.wav,train,"x\nb.wav,train,y\nc.wav,dev,z\n',
+            "Line 2 .* quotation mark that is not closed",
+        ),
+        ("path,split,label\na.wav,train,x, y\n", "Line 2 .* must have 3 values, .* but has 4"),
+        ("path,Path,split,label\na.wav,b.wav,train,x\n", "the column 'path' is there twice"),
+        (
+            "path,split,label,start_sample\na.wav,train,x,16000\n",
+            "`start_sample` in line 2 .* counts samples",
+        ),
+        (
+            "path,split,label,start,stop,duration\na.wav,train,x,4800,9600,8.1\n",
+            "contradict each other in line 2",
+        ),
+        ("path,split,turns\na.wav,train,A 0-1..2\n", "line 2 .*: `turns` must be a number, but is '1..2'"),
+        ("path,split,turns\na.wav@999999999,train,A 0-1\n", "`path` must be at most"),
+    ],
+)
+def test_rows_that_are_not_understood_are_errors(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(SlimvoxError, match=message):
+        read_task_manifest("sd" if "turns" in text else "ks", tmp_path / "t.csv", tmp_path)

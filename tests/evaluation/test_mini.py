@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import pytest
 from slimvox.evaluation.examples import VerificationSet
 from slimvox.evaluation.manifests import read_task_manifest
 from slimvox.evaluation.protocols import MINI, OFFICIAL
-from slimvox.evaluation.suite import mini_manifests
+from slimvox.evaluation.report import FIXED_ROWS
+from slimvox.evaluation.suite import _plain, mini_manifests
 from slimvox.evaluation.tasks import TASKS, task
 
 FOLDS = [(name, path) for name in TASKS for path in mini_manifests(name)]
@@ -76,6 +79,14 @@ def test_every_task_has_both_protocols_and_a_table() -> None:
     assert set(MINI) == set(OFFICIAL) == set(TASKS)
     for name in TASKS:
         assert mini_manifests(name) and task(name).name == name
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_tables_are_those_that_the_fixed_rows_were_measured_on(name: str) -> None:
+    fixed = json.loads((mini_manifests(name)[0].parent / FIXED_ROWS).read_text(encoding="utf-8"))
+    folds = [read_task_manifest(name, path, Path("/")) for path in mini_manifests(name)]
+    described = json.dumps([_plain(fold, Path("/")) for fold in folds], sort_keys=True)
+    assert hashlib.sha256(described.encode()).hexdigest() == fixed["data_fingerprints"][name]
 
 
 @pytest.mark.parametrize("name", ["sid", "asv"])

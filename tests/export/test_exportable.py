@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from drawn import anatomies, masks_for, random_encoder
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.encoder.front_end import PositionalConvolution
+from slimvox.encoder.spectral_convolution import SpectrumCache
 from slimvox.export.exportable import ExportableModel
 from slimvox.export.position import SpectralPositions
 from slimvox.surgery import slice_encoder
@@ -52,6 +53,7 @@ def test_spectral_positions_are_the_convolution(taps: int, frames: int) -> None:
     layer.__class__ = PositionalConvolution
     torch.manual_seed(frames)
     layer.conv = torch.nn.Conv1d(24, 24, taps, padding=taps // 2, groups=4)
+    layer.spectrum = SpectrumCache()
     x = torch.randn(2, frames, 24)
     with torch.no_grad():
         expected = layer(x)

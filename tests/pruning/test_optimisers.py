@@ -10,7 +10,7 @@ from torch import nn
 
 from slimvox.checkpoint import load_model
 from slimvox.distillation import Distillation
-from slimvox.encoder.linear import PackedLinear
+from slimvox.encoder.linear import linear_map
 from slimvox.gates import Gates
 from slimvox.pruning.optimisers import MATRICES, WEIGHTS, build_optimisers, rate_share, schedule_rates
 from slimvox.pruning.student import Student
@@ -51,7 +51,7 @@ def test_muon_has_the_linear_maps_and_nothing_else(student: Student) -> None:
 
 
 def test_maps_with_nothing_left_are_left_aside(student: Student) -> None:
-    empty = PackedLinear(0, 4)
+    empty = linear_map(0, 4)
     student.distillation.add_module("empty", empty)
     optimisers = build_optimisers(student, WITH_MUON, GateSettings())
     assert not any(parameter is empty.weight for parameter in held(optimisers[MATRICES]))

@@ -84,6 +84,8 @@ class Stretch:
     offset_seconds: float = 0.0
     seconds: float | None = None
     """None to the end of the file."""
+    end_seconds: float | None = None
+    """The end as it was given, or offset and duration together; None for that of the file."""
     channel: int | None = None
     """Counted from 0; None for all."""
 
@@ -249,6 +251,7 @@ def _combined(
     return Stretch(
         offset_seconds=start,
         seconds=None if math.isnan(duration) else duration,
+        end_seconds=end if "end" in times else None if math.isnan(duration) else start + duration,
         channel=channel_of(row, where),
     )
 

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, 2 for bad input, 130 when interrupted."""
+    """Run a command and return its exit status: 0, 1 for an unusable result, 2 for bad input, 130 when interrupted."""
     errors = Console(stderr=True, soft_wrap=True)
     command: Any = tyro.cli(
         Command,
@@ -61,7 +61,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         command.run(Console(highlight=False))
     except SlimvoxError as error:
         errors.print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False)
-        return BAD_INPUT
+        return error.exit_status
     except KeyboardInterrupt:
         errors.print("interrupted", highlight=False)
         return INTERRUPTED

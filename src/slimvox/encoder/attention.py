@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimvox.anatomy import EncoderAnatomy, LayerAnatomy
-from slimvox.encoder.linear import PackedLinear
-from slimvox.encoder.plain import is_plain
+from slimvox.encoder.backend import attention_kernels, backend_obstacle, module_obstacle, takes
+from slimvox.encoder.linear import linear_map
 from slimvox.encoder.position_bias import PositionBiasGate
-from slimvox.encoder.products import linear
+from slimvox.encoder.products import apply_linear, linear
 
 WIDTH_MULTIPLE = 8
 """Heads of unequal width are computed at a common width, rounded up to a multiple of this (one SIMD register)."""
@@ -30,10 +30,10 @@ class SelfAttention(nn.Module):
         self.heads = len(layer.heads)
         self.scale = anatomy.head_width**-0.5
         if self.heads:
-            self.q_proj = PackedLinear(anatomy.width, layer.qk)
-            self.k_proj = PackedLinear(anatomy.width, layer.qk)
-            self.v_proj = PackedLinear(anatomy.width, layer.vo)
-        self.out_proj = PackedLinear(layer.vo, anatomy.width)
+            self.q_proj = linear_map(anatomy.width, layer.qk)
+            self.k_proj = linear_map(anatomy.width, layer.qk)
+            self.v_proj = linear_map(anatomy.width, layer.vo)
+        self.out_proj = linear_map(layer.vo, anatomy.width)
         self.gate: PositionBiasGate | None = None
         if anatomy.has_position_bias and self.heads:
             self.gate = PositionBiasGate(anatomy, [head.index for head in layer.heads])
@@ -58,8 +58,7 @@ class SelfAttention(nn.Module):
             (batch, frames, width).
         """
         if not self.heads:
-            nothing: Tensor = self.out_proj(x[..., :0])
-            return nothing
+            return apply_linear(self.out_proj, x[..., :0])
         batch, frames, _ = x.shape
         q = self._heads(x, self.q_proj, self.qk_slots)
         k = self._heads(x, self.k_proj, self.qk_slots)
@@ -72,25 +71,25 @@ class SelfAttention(nn.Module):
                 bias = bias + padding_bias
         if bias is not None:
             bias = bias.to(q.dtype)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)
+        with attention_kernels(q):
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)
         attended = attended.transpose(1, 2).reshape(batch, frames, self.heads * self.head_width)
         if self.vo_slots is not None:
             attended = attended[..., self.vo_slots]
-        out: Tensor = self.out_proj(attended)
-        return out
+        return apply_linear(self.out_proj, attended)
 
     def _heads(self, x: Tensor, projection: nn.Linear, slots: Tensor | None) -> Tensor:
         """Project and split, (batch, heads, frames, common width)."""
         rows = self.heads * self.head_width
         if slots is None:
-            y: Tensor = projection(x)
-        elif is_plain(projection, PackedLinear):
+            y = apply_linear(projection, x)
+        elif takes("spreading of weights", backend_obstacle() or module_obstacle(projection, nn.Linear)):
             # Spreading the weights rather than the activations: there are far fewer of them.
             weight = projection.weight.new_zeros(rows, x.shape[-1]).index_copy(0, slots, projection.weight)
             bias = projection.bias.new_zeros(rows).index_copy(0, slots, projection.bias)
             y = linear(x, weight, bias)
         else:
-            packed: Tensor = projection(x)
+            packed = apply_linear(projection, x)
             y = packed.new_zeros(*packed.shape[:-1], rows).index_copy(-1, slots, packed)
         return y.view(*x.shape[:2], self.heads, self.head_width).transpose(1, 2)
 

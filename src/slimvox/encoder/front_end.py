@@ -2,72 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.encoder.inference import inference_on_cpu
-from slimvox.encoder.linear import PackedLinear
-from slimvox.encoder.plain import is_plain
-from slimvox.encoder.spectral_convolution import spectral_convolution, suits_spectral
-from slimvox.encoder.tiled_front_end import may_be_tiled, tiled_features
-
-KeptChannels = Sequence[Tensor | None] | None
-"""Per convolution, 1 where a channel is kept and 0 where it is masked, shape (channels,); None: all are kept."""
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer norm over channels, the last dimension, whose statistics can leave masked channels out.
-
-    A layer norm does not commute with removing channels. With `kept`, mean and variance are those of the kept
-    channels alone, which is what the sliced encoder will compute. What comes out at masked channels is of no
-    meaning: whoever consumes them multiplies by zero.
-    """
-
-    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Normalise x (..., channels); `kept` is 0 or 1, shape (channels,)."""
-        if kept is None:
-            return super().forward(x)
-        kept = kept.to(x.dtype)
-        count = kept.sum()
-        mean = (x * kept).sum(-1, keepdim=True) / count
-        centred = x - mean
-        variance = (centred.square() * kept).sum(-1, keepdim=True) / count
-        return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
-
-
-class ConvLayer(nn.Module):
-    """Convolution, norm (where the model has one here), GELU."""
-
-    def __init__(self, anatomy: EncoderAnatomy, index: int) -> None:
-        super().__init__()
-        convolution = anatomy.convolutions[index]
-        inputs = anatomy.convolutions[index - 1].channels if index else 1
-        self.conv = nn.Conv1d(
-            inputs,
-            convolution.channels,
-            convolution.kernel,
-            stride=convolution.stride,
-            bias=anatomy.conv_bias,
-        )
-        self.layer_norm: nn.Module | None = None
-        if anatomy.conv_norm == "layer":
-            self.layer_norm = ChannelNorm(convolution.channels)
-        elif index == 0:
-            # One channel per group: the statistics are over time, so removing a channel leaves the others alone.
-            self.layer_norm = nn.GroupNorm(convolution.channels, convolution.channels)
-
-    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
-        """(batch, channels in, time) to (batch, channels out, shorter time)."""
-        x = self.conv(x)
-        if isinstance(self.layer_norm, ChannelNorm):
-            x = self.layer_norm(x.transpose(1, 2), kept).transpose(1, 2)
-        elif self.layer_norm is not None:
-            x = self.layer_norm(x)
-        return F.gelu(x)
+from slimvox.encoder.backend import inference_obstacle, module_obstacle, takes
+from slimvox.encoder.convolution import ChannelNorm, ConvLayer, KeptChannels
+from slimvox.encoder.linear import linear_map
+from slimvox.encoder.products import apply_linear
+from slimvox.encoder.sparse_taps import SparseTaps
+from slimvox.encoder.spectral_convolution import SpectrumCache, spectral_convolution, spectral_obstacle
+from slimvox.encoder.tiled_front_end import tiled_features, tiling_obstacle
 
 
 class FeatureExtractor(nn.Module):
@@ -81,7 +27,8 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, waveforms: Tensor, kept: KeptChannels = None) -> Tensor:
         """Waveforms (batch, samples) to features (batch, frames, channels)."""
-        if kept is None and inference_on_cpu(waveforms) and may_be_tiled(self.conv_layers):
+        obstacle = "channels are masked" if kept is not None else tiling_obstacle(self.conv_layers, waveforms)
+        if takes("front end in tiles", obstacle):
             return tiled_features(self.conv_layers, waveforms)
         x = waveforms.unsqueeze(1)
         for index, layer in enumerate(self.conv_layers):
@@ -98,14 +45,13 @@ class FeatureProjection(nn.Module):
         self.layer_norm = (
             ChannelNorm(channels, eps=anatomy.layer_norm_eps) if anatomy.projection_norm else None
         )
-        self.projection = PackedLinear(channels, anatomy.width)
+        self.projection = linear_map(channels, anatomy.width)
 
     def forward(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
         """(batch, frames, channels) to (batch, frames, width)."""
         if self.layer_norm is not None:
             features = self.layer_norm(features, kept)
-        projected: Tensor = self.projection(features)
-        return projected
+        return apply_linear(self.projection, features)
 
 
 class PositionalConvolution(nn.Module):
@@ -113,21 +59,54 @@ class PositionalConvolution(nn.Module):
 
     def __init__(self, anatomy: EncoderAnatomy) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(
-            anatomy.width,
-            anatomy.width,
-            anatomy.position_kernel,
-            padding=anatomy.position_kernel // 2,
-            groups=anatomy.position_groups,
-        )
+        width, taps, groups = anatomy.width, anatomy.position_kernel, anatomy.position_groups
+        self.conv: nn.Conv1d
+        if anatomy.position_taps:
+            self.conv = SparseTaps(width, groups, taps=taps, kept=anatomy.kept_taps(0))
+        else:
+            self.conv = nn.Conv1d(width, width, taps, padding=taps // 2, groups=groups)
+        self.spectrum = SpectrumCache()
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, frames, width) to the same shape: what is to be added."""
-        frames = x.shape[1]
-        if inference_on_cpu(x) and is_plain(self.conv, nn.Conv1d) and suits_spectral(self.conv):
+        obstacle = inference_obstacle(x) or spectral_obstacle(self.conv, x)
+        if takes("positional convolution by Fourier transform", obstacle):
             # In float32 under autocast too: the direct convolution in bf16 takes four times as long.
             with torch.autocast(x.device.type, enabled=False):
-                return F.gelu(spectral_convolution(self.conv, x.float())).to(x.dtype)
+                return F.gelu(spectral_convolution(self.conv, x, self.spectrum)).to(x.dtype)
+        return F.gelu(self._direct(x.transpose(1, 2))).transpose(1, 2)
+
+    def _direct(self, x: Tensor) -> Tensor:
+        """The convolution of x (batch, width, frames), frame by frame."""
+        conv = self.conv
+        if multiplied_wrongly(conv, x):
+            if module_obstacle(conv, nn.Conv1d) is None:
+                # One more tap, of zeros, and the kernel is another. It also takes the surplus frame away.
+                weight = F.pad(conv.weight, (0, 1))
+                return F.conv1d(x, weight, conv.bias, padding=conv.padding, groups=conv.groups)
+            with torch.autocast(x.device.type, enabled=False):
+                return self._called(x.to(conv.weight.dtype))
+        return self._called(x)
+
+    def _called(self, x: Tensor) -> Tensor:
         # An even kernel with this padding gives one frame too many, the last, which the originals drop.
-        positions = self.conv(x.transpose(1, 2))[..., :frames]
-        return F.gelu(positions).transpose(1, 2)
+        y: Tensor = self.conv(x)
+        return y[..., : x.shape[-1]]
+
+
+FEWEST_CHANNELS = 16
+"""Below so many channels to a group, see `multiplied_wrongly`."""
+
+
+def multiplied_wrongly(convolution: nn.Module, x: Tensor) -> bool:
+    """Whether torch's own kernel may give wrong numbers for a convolution of x in half precision on a CPU.
+
+    With oneDNN 3.x and AMX, the result of a grouped convolution in bfloat16 is unrelated to the right one where groups
+    have less than 16 channels and channels times taps are a multiple of 32 (its gradients are right). An odd number of
+    taps is safe.
+    """
+    if x.device.type != "cpu" or not isinstance(convolution, nn.Conv1d) or convolution.groups == 1:
+        return False
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    few = convolution.in_channels // convolution.groups < FEWEST_CHANNELS
+    return few and convolution.kernel_size[0] % 2 == 0 and dtype in (torch.bfloat16, torch.float16)

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from slimvox.anatomy import EncoderAnatomy, LayerAnatomy
 from slimvox.encoder.attention import SelfAttention
-from slimvox.encoder.linear import PackedLinear
+from slimvox.encoder.linear import linear_map
+from slimvox.encoder.products import apply_linear
 
 
 class FeedForward(nn.Module):
@@ -15,13 +16,12 @@ class FeedForward(nn.Module):
 
     def __init__(self, anatomy: EncoderAnatomy, layer: LayerAnatomy) -> None:
         super().__init__()
-        self.intermediate_dense = PackedLinear(anatomy.width, layer.intermediate)
-        self.output_dense = PackedLinear(layer.intermediate, anatomy.width)
+        self.intermediate_dense = linear_map(anatomy.width, layer.intermediate)
+        self.output_dense = linear_map(layer.intermediate, anatomy.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, frames, width) to the same shape."""
-        out: Tensor = self.output_dense(F.gelu(self.intermediate_dense(x)))
-        return out
+        return apply_linear(self.output_dense, F.gelu(apply_linear(self.intermediate_dense, x)))
 
 
 class EncoderLayer(nn.Module):

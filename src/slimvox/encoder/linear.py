@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
-from slimvox.encoder.products import linear
+from torch import nn
 
 
-class PackedLinear(nn.Linear):
-    """`nn.Linear` for any sizes, 0 included.
+class EmptyLinear(nn.Linear):
+    """`nn.Linear` of which at least one size is 0.
 
     A map from 0 inputs gives its bias, one to 0 outputs gives nothing; both are what pruning everything means. A weight
     or bias of size 0 is a non-persistent buffer instead of a parameter: it is not stored, and nothing (such as
@@ -22,13 +20,15 @@ class PackedLinear(nn.Linear):
                 delattr(self, name)
                 self.register_buffer(name, parameter.detach(), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., inputs) to (..., outputs)."""
-        return linear(x, self.weight, self.bias)
-
     def reset_parameters(self) -> None:
         """Initialise as `nn.Linear` does, without its warning that an empty tensor can't be."""
-        if self.weight.numel():
-            super().reset_parameters()
-        elif self.bias.numel():
+        if self.bias.numel():
             nn.init.zeros_(self.bias)
+
+
+def linear_map(inputs: int, outputs: int) -> nn.Linear:
+    """An `nn.Linear` for any sizes, 0 included.
+
+    Where there is something to multiply it is exactly an `nn.Linear`, no subclass: quantisers select by type.
+    """
+    return nn.Linear(inputs, outputs) if inputs and outputs else EmptyLinear(inputs, outputs)

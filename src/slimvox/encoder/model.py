@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.encoder.front_end import FeatureExtractor, FeatureProjection, KeptChannels, PositionalConvolution
+from slimvox.encoder.convolution import KeptChannels
+from slimvox.encoder.front_end import FeatureExtractor, FeatureProjection, PositionalConvolution
 from slimvox.encoder.layer import EncoderLayer
 from slimvox.encoder.padding import frame_mask, padding_bias
 from slimvox.encoder.position_bias import PositionBiasTable
+from slimvox.encoder.waveforms import check_waveforms, normalize_waveforms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,8 @@ class SpeechEncoder(nn.Module):
         """Encode.
 
         Args:
-            waveforms: (batch, samples), 16 kHz, mono, zero-padded on the right where lengths differ.
+            waveforms: (batch, samples), 16 kHz, mono, zero-padded on the right where lengths differ. Of any
+                floating-point type: they are converted to that of the weights.
             mask: (batch, samples), true or 1 for audio and false or 0 for padding, with the meaning of `transformers`'
                 `attention_mask`. Models with a group-norm front end (the base models) were trained on zero-padded audio
                 without a mask, and their first norm runs over the padding as well: with or without a mask, a
@@ -86,13 +89,24 @@ class SpeechEncoder(nn.Module):
             kept_channels: for the masked student only; see `slimvox.masks`.
 
         Raises:
-            ValueError: if `waveforms` is not (batch, samples), or too short for one frame.
+            ValueError: if `waveforms` is not (batch, samples), not floating point, or too short for one frame.
         """
-        self._check(waveforms, mask)
-        if self.anatomy.normalize_waveform:
-            waveforms = normalize_waveforms(waveforms, mask)
+        waveforms = self.prepared(waveforms, mask)
         features = self.feature_extractor(waveforms, kept_channels)
         return self.transform(features, mask, kept_channels=kept_channels)
+
+    def prepared(self, waveforms: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The waveforms as the front end takes them: checked, normalized where the model wants that, in its precision.
+
+        Raises:
+            ValueError: see `forward`.
+        """
+        check_waveforms(waveforms, mask, least=self.anatomy.receptive_field)
+        if self.anatomy.normalize_waveform:
+            waveforms = normalize_waveforms(waveforms, mask)
+        weights = (each for each in self.feature_extractor.parameters() if each.is_floating_point())
+        first = next(weights, None)
+        return waveforms.to(torch.float32 if first is None else first.dtype)
 
     def transform(
         self, features: Tensor, mask: Tensor | None = None, *, kept_channels: KeptChannels = None
@@ -117,30 +131,3 @@ class SpeechEncoder(nn.Module):
             states.append(x)
         last = self.layer_norm(x) if self.anatomy.pre_norm else x
         return EncoderOutput(hidden_states=tuple(states), last_hidden_state=last, frame_mask=speech)
-
-    def _check(self, waveforms: Tensor, mask: Tensor | None) -> None:
-        if waveforms.dim() != 2:
-            raise ValueError(f"`waveforms` must be (batch, samples), but is {tuple(waveforms.shape)} instead")
-        if waveforms.shape[1] < self.anatomy.receptive_field:
-            raise ValueError(
-                f"`waveforms` must hold at least {self.anatomy.receptive_field} samples (one frame),"
-                f" but holds {waveforms.shape[1]} instead"
-            )
-        if mask is not None and mask.shape != waveforms.shape:
-            raise ValueError(
-                f"`mask` must have the shape of the waveforms, {tuple(waveforms.shape)},"
-                f" but is {tuple(mask.shape)} instead"
-            )
-
-
-def normalize_waveforms(waveforms: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Zero mean, unit variance per clip, (batch, samples); padding does not count and stays 0.
-
-    The same as the `do_normalize` of `transformers`' `Wav2Vec2FeatureExtractor`; doing it twice changes nothing.
-    """
-    waveforms = waveforms.float()
-    weights = torch.ones_like(waveforms) if mask is None else mask.to(waveforms.dtype)
-    count = weights.sum(-1, keepdim=True).clamp(min=1)
-    centred = waveforms - (waveforms * weights).sum(-1, keepdim=True) / count
-    variance = (centred.square() * weights).sum(-1, keepdim=True) / count
-    return centred * weights * torch.rsqrt(variance + 1e-7)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from slimvox.anatomy import POSITION_GATE_OUTPUTS, EncoderAnatomy
-from slimvox.encoder.inference import inference_on_cpu
+from slimvox.encoder.backend import inference_obstacle, takes, tensor_obstacle
 
 
 class PositionBiasTable(nn.Module):
@@ -84,7 +84,8 @@ class PositionBiasGate(nn.Module):
         gate = first * (second * self.gru_rel_pos_const - 1.0) + 2.0
         if self.all_heads:
             return gate * bias
-        if not inference_on_cpu(x):
+        obstacle = inference_obstacle(gate) or tensor_obstacle(bias)
+        if not takes("position bias head by head", obstacle):
             return gate * bias[self.head_indices]
         # Head by head, so that the kept heads' part of the table is not copied out first.
         gated = torch.empty(*gate.shape[:3], frames, dtype=torch.result_type(gate, bias))

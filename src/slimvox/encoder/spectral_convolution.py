@@ -7,12 +7,14 @@ frequency, a twentieth of the multiplications and about a sixth of the time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from slimvox.encoder.backend import dtype_obstacle, module_obstacle
+from slimvox.encoder.sparse_taps import SparseTaps, all_taps, dense_weight
 
 FEWEST_TAPS = 32
 """Below this the plain convolution is as fast."""
@@ -20,45 +22,80 @@ BLOCKS_AT_ONCE = 16
 """Bounds the memory: clips are taken in groups of no more blocks than this (or one by one)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Spectrum:
-    """Transformed weights, and how to know that they still are those of the convolution."""
+class SpectrumCache:
+    """The transformed weights of one convolution, kept from call to call.
 
-    mark: tuple[int, int, float]
-    weight: Tensor
-    """(groups, frequencies, channels in, channels out), complex."""
+    They are no part of the state of a model, its copies or its files: a copy of a cache is empty.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[Tensor, Tensor] | None = None
+
+    def __deepcopy__(self, _: object) -> SpectrumCache:
+        return SpectrumCache()
+
+    def __reduce__(self) -> tuple[type[SpectrumCache], tuple[()]]:
+        return SpectrumCache, ()
+
+    def spectrum(self, convolution: nn.Conv1d, size: int) -> Tensor:
+        """The convolution's weights in blocks of `size`: (groups, frequencies, channels in, channels out), complex.
+
+        They are transformed anew when the weights are others, however those were written (through `.data` or a NumPy
+        array that shares the memory, no counter of torch tells). What tells is one sum per output channel of the
+        weights, each times a number of its own. A change below the rounding of those sums is below that of the
+        convolution as well.
+        """
+        weight = _in_precision(convolution.weight.detach())
+        rows = weight.reshape(len(weight), -1)
+        mark = rows @ _probe(rows.shape[1], rows.dtype)
+        kept = self._kept
+        # Bits rather than numbers: NaN is not equal to itself.
+        if kept is None or not _same_bits(kept[0], mark) or kept[1].shape[1] != size // 2 + 1:
+            weight = _in_precision(dense_weight(convolution).detach())
+            by_group = weight.flip(-1).view(convolution.groups, -1, *weight.shape[1:])
+            transformed = torch.fft.rfft(by_group, n=size).permute(0, 3, 2, 1).contiguous()
+            kept = mark, transformed
+            self._kept = kept
+        return kept[1]
 
 
-_SPECTRA: WeakKeyDictionary[nn.Conv1d, _Spectrum] = WeakKeyDictionary()
-"""Kept while their convolutions live, apart from them: not part of a model's state, its copies or its files."""
+def spectral_obstacle(convolution: nn.Module, x: Tensor) -> str | None:
+    """The reason why `spectral_convolution` can't take the place of a convolution of the frames x, or None."""
+    sparse = type(convolution) is SparseTaps
+    obstacle = module_obstacle(convolution, SparseTaps if sparse else nn.Conv1d)
+    if obstacle is not None:
+        return obstacle
+    assert isinstance(convolution, nn.Conv1d)
+    taps = all_taps(convolution)
+    if convolution.kernel_size[0] < FEWEST_TAPS:
+        return f"the convolution has only {convolution.kernel_size[0]} taps"
+    padded = sparse or convolution.padding == (taps // 2,)
+    if convolution.stride != (1,) or convolution.dilation != (1,) or not padded:
+        return "the convolution is strided or dilated, or is not padded by half its taps"
+    if convolution.padding_mode != "zeros":
+        return "the convolution is not padded with zeros"
+    if torch.is_autocast_enabled("cpu"):
+        return dtype_obstacle(torch.float32, convolution)
+    return dtype_obstacle(x.dtype, convolution)
 
 
-def suits_spectral(convolution: nn.Conv1d) -> bool:
-    """Whether `spectral_convolution` can take the place of a convolution."""
-    weight = convolution.weight
-    return (
-        convolution.kernel_size[0] >= FEWEST_TAPS
-        and convolution.stride[0] == convolution.dilation[0] == 1
-        and convolution.padding == (convolution.kernel_size[0] // 2,)
-        and weight.dtype == torch.float32
-        and not weight.is_inference()
-    )
-
-
-def spectral_convolution(convolution: nn.Conv1d, x: Tensor) -> Tensor:
+def spectral_convolution(convolution: nn.Conv1d, x: Tensor, cache: SpectrumCache) -> Tensor:
     """What the convolution, padded by half its taps, makes of the frames x.
 
     Args:
-        convolution: see `suits_spectral`.
-        x: (batch, frames, channels), float32.
+        convolution: see `spectral_obstacle`.
+        x: (batch, frames, channels).
+        cache: the convolution's.
 
     Returns:
-        (batch, frames, channels): as many frames as came in, the surplus one of an even number of taps left out.
+        (batch, frames, channels), in float32 or, for a convolution in float64, in float64: as many frames as came in,
+        the surplus one of an even number of taps left out.
     """
-    taps = convolution.kernel_size[0]
+    taps = all_taps(convolution)
     size = _block_size(taps)
-    spectrum = _spectrum(convolution, size)
-    blocks = -(-x.shape[1] // (size - taps + 1))
+    spectrum = cache.spectrum(convolution, size)
+    x = x.to(_in_precision(convolution.weight).dtype)
+    blocks = max(1, -(-x.shape[1] // (size - taps + 1)))
     clips = max(1, BLOCKS_AT_ONCE // blocks)
     parts = [_convolved(part, spectrum, taps, size) for part in torch.split(x, clips)]
     y = torch.cat(parts) if len(parts) > 1 else parts[0]
@@ -85,15 +122,17 @@ def _block_size(taps: int) -> int:
     return 2 << (taps - 1).bit_length()
 
 
-def _spectrum(convolution: nn.Conv1d, size: int) -> Tensor:
-    weight = convolution.weight.detach()
-    # Writing through `.data` leaves the version as it is; the sum tells.
-    mark = (weight.data_ptr(), convolution.weight._version, float(weight.sum()))
-    kept = _SPECTRA.get(convolution)
-    if kept is None or kept.mark != mark:
-        groups = convolution.groups
-        by_group = weight.flip(-1).view(groups, -1, *weight.shape[1:])
-        transformed = torch.fft.rfft(by_group, n=size).permute(0, 3, 2, 1).contiguous()
-        kept = _Spectrum(mark=mark, weight=transformed)
-        _SPECTRA[convolution] = kept
-    return kept.weight
+def _in_precision(weight: Tensor) -> Tensor:
+    """In the precision of the transform, which half-precision types have none of."""
+    return weight if weight.dtype == torch.float64 else weight.float()
+
+
+@cache
+def _probe(length: int, dtype: torch.dtype) -> Tensor:
+    """Fixed numbers between 1 and 2 in no order, (length,)."""
+    steps = torch.arange(1, length + 1, dtype=torch.float64, device="cpu")
+    return (1 + (steps * 0.6180339887498949) % 1).to(dtype)
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and torch.equal(a.view(torch.uint8), b.view(torch.uint8))

@@ -12,19 +12,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slimvox.encoder.backend import dtype_obstacle, inference_obstacle, module_obstacle
+from slimvox.encoder.convolution import ChannelNorm, ConvLayer
 from slimvox.encoder.folded_norm import normalised_weight
-from slimvox.encoder.plain import is_plain
 from slimvox.encoder.products import linear
 
 TILE_BYTES = 4 << 20
 """Size of the largest intermediate result of a tile, roughly; smaller than a cache of the last level."""
 
 
-def may_be_tiled(layers: nn.ModuleList) -> bool:
-    """Whether each convolution may be bypassed, so that its weights say all of what it does."""
-    return all(
-        is_plain(layer, type(layer)) and is_plain(layer.get_submodule("conv"), nn.Conv1d) for layer in layers
-    )
+def tiling_obstacle(layers: nn.ModuleList, waveforms: Tensor) -> str | None:
+    """The reason why the weights of a front end do not say all that becomes of some waveforms, or None."""
+    obstacle = inference_obstacle(waveforms)
+    if obstacle is not None:
+        return obstacle
+    dtype = torch.float32 if torch.is_autocast_enabled(waveforms.device.type) else waveforms.dtype
+    for layer in layers:
+        obstacle = obstacle or _layer_obstacle(layer, dtype)
+    return obstacle
+
+
+def _layer_obstacle(layer: nn.Module, dtype: torch.dtype) -> str | None:
+    obstacle = module_obstacle(layer, ConvLayer)
+    if obstacle is not None:
+        return obstacle
+    convolution, norm = layer.get_submodule("conv"), layer.layer_norm
+    obstacle = module_obstacle(convolution, nn.Conv1d) or dtype_obstacle(dtype, convolution)
+    if obstacle is not None:
+        return obstacle
+    assert isinstance(convolution, nn.Conv1d)
+    if convolution.padding != (0,) or convolution.dilation != (1,) or convolution.groups != 1:
+        return "a convolution is padded, dilated or grouped"
+    if norm is None:
+        return None
+    if isinstance(norm, nn.GroupNorm):
+        if norm.num_groups != norm.num_channels or norm.weight is None:
+            return "a group norm has groups of several channels or no weights"
+        return module_obstacle(norm, nn.GroupNorm) or dtype_obstacle(dtype, norm)
+    assert isinstance(norm, nn.Module)
+    return module_obstacle(norm, ChannelNorm) or dtype_obstacle(dtype, norm)
 
 
 def tiled_features(layers: nn.ModuleList, waveforms: Tensor) -> Tensor:
@@ -92,13 +118,12 @@ class _Stage:
         return folded
 
     def __call__(self, x: Tensor) -> Tensor:
-        rows = (len(x) - self.kernel) // self.stride + 1
         inputs = x.shape[1]
         dtype = self.dtype(x)
         x, weight = x.to(dtype), self.weight.to(dtype)
         bias = None if self.bias is None else self.bias.to(dtype)
-        # Every patch is a row: overlapping views, not copies.
-        patches = x.as_strided((rows, self.kernel * inputs), (self.stride * inputs, 1))
+        # Every patch is a row: overlapping views, not copies (except of a waveform that is not contiguous).
+        patches = x.reshape(-1).unfold(0, self.kernel * inputs, self.stride * inputs)
         if self.norm is None:
             return linear(patches, weight, bias, gelu=True)
         return F.gelu(self.norm(linear(patches, weight, bias)).to(dtype))

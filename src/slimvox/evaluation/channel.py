@@ -1,4 +1,4 @@
-"""A recording channel of each recording's own: an equaliser and a noise floor, both drawn from a seed.
+"""An acoustic channel of each recording's own: an equaliser and a noise floor, both drawn from a seed.
 
 Where each speaker was recorded in one session, microphone, room and noise floor tell the speakers apart better than
 their voices do. Giving every recording another channel takes that away: the long-term spectrum no longer says who

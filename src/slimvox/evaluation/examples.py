@@ -20,6 +20,9 @@ from typing import Generic, Literal, TypeVar
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
+ABSENT_AT_DEFAULT = "absent at default"
+"""Metadata of a field that is younger than results whose data must still compare: its default is not described."""
+
 Example_co = TypeVar("Example_co", covariant=True)
 
 
@@ -36,6 +39,8 @@ class Clip:
     """Where in the recording to put it."""
     gain: float = 1.0
     """Factor on the samples."""
+    file_channel: int | None = field(default=None, metadata={ABSENT_AT_DEFAULT: True})
+    """Which channel of the file, counted from 0; None for the mean of all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +51,7 @@ class Recording:
     """Unique in a data set."""
     clips: tuple[Clip, ...]
     channel: int | None = None
-    """Seed of a recording channel that it is sent through, see `slimvox.evaluation.channel`; None for as it is."""
+    """Seed of an acoustic channel that it is sent through, see `slimvox.evaluation.channel`; None for as it is."""
 
     @staticmethod
     def of_file(

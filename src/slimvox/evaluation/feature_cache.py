@@ -258,7 +258,8 @@ def _identity(excerpt: Excerpt) -> list[Any]:
             file: list[Any] = [os.path.abspath(clip.path), status.st_size, status.st_mtime_ns]
         except (OSError, ValueError):
             file = [os.path.abspath(clip.path), None, None]
-        clips.append([*file, clip.start_seconds, clip.end_seconds, clip.at_seconds, clip.gain])
+        channel = [] if clip.file_channel is None else [clip.file_channel]
+        clips.append([*file, clip.start_seconds, clip.end_seconds, clip.at_seconds, clip.gain, *channel])
     return [excerpt.id, excerpt.max_seconds, excerpt.recording.channel, clips]
 
 

@@ -8,10 +8,11 @@ Every table is a TSV (or CSV) file with a header. These columns are read for eve
     split           train, dev or test
     start_seconds   where in the file to begin (optional)
     end_seconds     where in the file to stop (optional)
-    channel         a whole number: the seed of a recording channel of its own, see `slimvox.evaluation.channel`
-                    (optional; empty for the recording as it is)
+    channel         which channel of the file, counted from 0; the mean of all where empty (optional)
+    channel_seed    a whole number: the seed of an acoustic channel that the recording is sent through, see
+                    `slimvox.evaluation.channel`; as it is where empty (optional)
 
-and these by task:
+The file, the stretch and the channel may have any of the names that `slimvox.audio.columns` knows, and these by task:
 
     pr, asr         text: phones, or words, parted by blanks
     ks, sid, er     label
@@ -24,16 +25,15 @@ and these by task:
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from slimvox.audio.columns import MAX_SECONDS, PATH_COLUMNS, file_of, normalized, stretch_of
 from slimvox.audio.sources import read_text
+from slimvox.audio.tables import read_rows
 from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import (
     Clip,
@@ -53,6 +53,7 @@ from slimvox.evaluation.examples import (
 
 Row = Mapping[str, str]
 LABEL_PREFIX = "label_"
+SEED_COLUMN = "channel_seed"
 MOST_TRIALS = 20_000
 """Of each kind, per split."""
 
@@ -77,10 +78,12 @@ def read_task_manifest(task: str, manifest: Path, root: Path) -> ExampleSet[Any]
     return _READERS[task](_Table(manifest, root, task))
 
 
-class _PlainTSV(csv.excel_tab):
-    """A quote is a character like any other."""
-
-    quoting = csv.QUOTE_NONE
+def _column(name: str | None) -> str:
+    """A column's normalized name; what follows `label_` is a name of the user's own."""
+    plain = normalized(name)
+    if not plain.startswith(LABEL_PREFIX):
+        return plain
+    return LABEL_PREFIX + (name or "").strip()[len(LABEL_PREFIX) :]
 
 
 class _Table:
@@ -89,24 +92,18 @@ class _Table:
     def __init__(self, manifest: Path, root: Path, task: str) -> None:
         if not manifest.is_file():
             raise SlimvoxError(f"{task}: there is no manifest {manifest}")
-        text = io.StringIO(read_text(manifest), newline="")
-        lines = csv.reader(text, "excel" if manifest.suffix.lower() == ".csv" else _PlainTSV)
-        self.columns = [name.strip() for name in next(lines, [])]
+        self.columns, rows = read_rows(
+            manifest, read_text(manifest), is_tsv=manifest.suffix.lower() != ".csv", name=_column
+        )
+        twice = [name for name in self.columns if name and self.columns.count(name) > 1]
+        if twice:
+            raise SlimvoxError(f"{manifest}: the column {twice[0]!r} is there twice")
         self.manifest, self.root, self.task = manifest, root, task
         self.skipped: dict[str, int] = {}
-        self.need("path", "split")
-        self._rows = [
-            (
-                line,
-                dict(
-                    itertools.zip_longest(
-                        self.columns, map(str.strip, cells[: len(self.columns)]), fillvalue=""
-                    )
-                ),
-            )
-            for line, cells in enumerate(lines, 2)
-            if cells
-        ]
+        if not any(name in self.columns for name in PATH_COLUMNS):
+            self.need("path", "split")
+        self.need("split")
+        self._rows = list(rows)
 
     def need(self, *columns: str) -> None:
         """Raise if a column is missing."""
@@ -134,30 +131,29 @@ class _Table:
         raise SlimvoxError(f"{where}: `split` must be train, dev or test, but is {row['split']!r} instead")
 
     def _recording(self, row: Row, where: str) -> Recording:
-        if not row["path"]:
+        path = file_of(row, where)
+        if path is None:
             raise SlimvoxError(f"{where}: `path` is empty")
-        start = _number(row.get("start_seconds", ""), "start_seconds", where) or 0.0
-        end = _number(row.get("end_seconds", ""), "end_seconds", where)
+        stretch = stretch_of(row, where)
         clips = []
-        for part in row["path"].split(" + "):
+        for part in path.split(" + "):
             found = _CLIP.match(part.strip())
             if found is None:
                 raise SlimvoxError(f"{where}: there is an empty clip in `path`")
             clips.append(
                 Clip(
                     path=self.root / found["path"],
-                    start_seconds=start,
-                    end_seconds=end,
-                    at_seconds=_number(found["at"] or "0", "path", where) or 0.0,
-                    gain=_number(found["gain"] or "1", "path", where) or 0.0,
+                    start_seconds=stretch.offset_seconds,
+                    end_seconds=stretch.end_seconds,
+                    file_channel=stretch.channel,
+                    at_seconds=_number(found["at"] or "0", "path", where),
+                    gain=_number(found["gain"] or "1", "path", where),
                 )
             )
-        channel = row.get("channel", "")
-        if channel and not channel.isdecimal():
-            raise SlimvoxError(f"{where}: `channel` must be a whole number, but is {channel!r} instead")
-        return Recording(
-            id=row.get("id") or row["path"], clips=tuple(clips), channel=int(channel) if channel else None
-        )
+        seed = row.get(SEED_COLUMN, "")
+        if seed and not (seed.isascii() and seed.isdecimal()):
+            raise SlimvoxError(f"{where}: `{SEED_COLUMN}` must be a whole number, but is {seed!r} instead")
+        return Recording(id=row.get("id") or path, clips=tuple(clips), channel=int(seed) if seed else None)
 
 
 def _transcribed(table: _Table) -> ExampleSet[TranscribedExample]:
@@ -255,9 +251,10 @@ def _conversations(table: _Table) -> ExampleSet[ConversationExample]:
         turns = []
         for part in filter(None, (part.strip() for part in row["turns"].split(";"))):
             match = _TURN.match(part)
-            if match is None or float(match[2]) >= float(match[3]):
+            times = match and [_number(match[group], "turns", where) for group in (2, 3)]
+            if match is None or times is None or times[0] >= times[1]:
                 raise SlimvoxError(f"{where}: a turn must be SPEAKER START-END, but is {part!r} instead")
-            turns.append(Turn(speaker=match[1], start_seconds=float(match[2]), end_seconds=float(match[3])))
+            turns.append(Turn(speaker=match[1], start_seconds=times[0], end_seconds=times[1]))
         if not turns:
             table.skip("no turns")
             continue
@@ -295,13 +292,13 @@ def _searches(table: _Table) -> ExampleSet[QuerySearch]:
     return ExampleSet(name=table.manifest.stem, examples=tuple(searches), skipped=table.skipped)
 
 
-def _number(text: str, column: str, where: str) -> float | None:
-    if not text:
-        return None
+def _number(text: str, column: str, where: str) -> float:
     try:
         value = float(text)
     except ValueError as error:
         raise SlimvoxError(f"{where}: `{column}` must be a number, but is {text!r} instead") from error
+    if not value <= MAX_SECONDS:
+        raise SlimvoxError(f"{where}: `{column}` must be at most {MAX_SECONDS:g}, but is {text!r} instead")
     return value
 
 

@@ -19,7 +19,7 @@ import torch
 import slimvox
 from slimvox.checkpoint.directory import write_atomically
 from slimvox.errors import SlimvoxError
-from slimvox.evaluation.examples import ExampleSet
+from slimvox.evaluation.examples import ABSENT_AT_DEFAULT, ExampleSet
 from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES, FeatureCache
 from slimvox.evaluation.manifests import read_task_manifest
 from slimvox.evaluation.protocols import ProtocolName, protocol
@@ -215,8 +215,11 @@ def _configuration(
 def _plain(value: Any, root: Path) -> Any:
     """Examples as JSON; paths relative to the data folder, so that the same data elsewhere is the same data."""
     if dataclasses.is_dataclass(value):
-        fields = dataclasses.fields(value)
-        return {field.name: _plain(getattr(value, field.name), root) for field in fields}
+        return {
+            field.name: _plain(getattr(value, field.name), root)
+            for field in dataclasses.fields(value)
+            if not (field.metadata.get(ABSENT_AT_DEFAULT) and getattr(value, field.name) == field.default)
+        }
     if isinstance(value, Path):
         return str(value.relative_to(root)) if value.is_relative_to(root) else str(value)
     if isinstance(value, Mapping):

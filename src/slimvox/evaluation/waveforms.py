@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from slimvox.anatomy import SAMPLE_RATE_HZ
-from slimvox.audio.decode import FloatArray, read_audio
+from slimvox.audio.decode import FloatArray, UnreadableAudioError, read_audio
+from slimvox.audio.sources import end_tolerance_seconds
 from slimvox.evaluation.channel import through_channel
 from slimvox.evaluation.examples import Recording
 
@@ -34,7 +35,7 @@ def read_waveform(excerpt: Excerpt) -> FloatArray:
         (samples,) at 16 kHz; as long as its last clip's end, empty if its clips are.
 
     Raises:
-        UnreadableAudioError: a file of it is missing or damaged.
+        UnreadableAudioError: a file of it is missing or damaged, or much shorter than what is asked of it.
     """
     waveform = _summed(excerpt.recording)
     if excerpt.recording.channel is not None:
@@ -46,7 +47,13 @@ def _summed(recording: Recording) -> FloatArray:
     placed: list[tuple[int, FloatArray]] = []
     for clip in recording.clips:
         seconds = None if clip.end_seconds is None else clip.end_seconds - clip.start_seconds
-        samples = read_audio(clip.path, offset_seconds=clip.start_seconds, seconds=seconds)
+        samples = read_audio(
+            clip.path, offset_seconds=clip.start_seconds, seconds=seconds, channel=clip.file_channel
+        )
+        have = len(samples) / SAMPLE_RATE_HZ
+        if seconds is not None and have + end_tolerance_seconds(seconds) < seconds:
+            detail = f"it ends after {have:.2f} s of the {seconds:.2f} s that were asked for"
+            raise UnreadableAudioError(clip.path, "truncated", detail)
         placed.append((round(clip.at_seconds * SAMPLE_RATE_HZ), samples * np.float32(clip.gain)))
     if len(placed) == 1 and placed[0][0] == 0:
         return placed[0][1]

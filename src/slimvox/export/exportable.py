@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from slimvox.encoder import EncoderOutput, SpeechEncoder
 from slimvox.encoder.layer import EncoderLayer
-from slimvox.encoder.model import normalize_waveforms
 from slimvox.encoder.padding import frame_mask, padding_bias
+from slimvox.encoder.waveforms import normalize_waveforms
 from slimvox.export.front_end import PatchFrontEnd
 from slimvox.export.layer import ExportedLayer
 from slimvox.export.position import SpectralPositions

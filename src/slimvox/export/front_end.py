@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimvox.anatomy import EncoderAnatomy
+from slimvox.encoder.convolution import ChannelNorm, ConvLayer
 from slimvox.encoder.folded_norm import normalised_weight
-from slimvox.encoder.front_end import ChannelNorm, ConvLayer, FeatureExtractor
+from slimvox.encoder.front_end import FeatureExtractor
 
 
 class PatchConvolution(nn.Module):

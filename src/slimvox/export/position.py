@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimvox.encoder.front_end import PositionalConvolution
+from slimvox.encoder.sparse_taps import SparseTaps, all_taps
 
 
 class SpectralPositions(nn.Module):
@@ -23,17 +24,20 @@ class SpectralPositions(nn.Module):
         """`taps_in_file`: hold the taps, half the size of their transform; for runtimes that fold constants."""
         super().__init__()
         convolution = positions.conv
-        self.taps = convolution.kernel_size[0]
+        self.taps = all_taps(convolution)
         self.groups = convolution.groups
         self.width = convolution.out_channels
         forward, backward, weight_transform = _transforms(self.taps)
+        kept = convolution.kernel_size[0]
+        if isinstance(convolution, SparseTaps):
+            weight_transform = weight_transform[:, convolution.positions.cpu()].contiguous()
         self.register_buffer("transform", forward)
         self.register_buffer("inverse", backward)
         self.register_buffer("weight_transform", weight_transform if taps_in_file else None)
         per_group = self.width // self.groups
-        # (taps, groups * in per group * out per group)
-        weight = convolution.weight.detach().view(self.groups, per_group, per_group, self.taps)
-        weight = weight.permute(3, 0, 2, 1).reshape(self.taps, -1).contiguous()
+        # (kept taps, groups * in per group * out per group)
+        weight = convolution.weight.detach().view(self.groups, per_group, per_group, kept)
+        weight = weight.permute(3, 0, 2, 1).reshape(kept, -1).contiguous()
         self.weight = nn.Parameter(weight if taps_in_file else weight_transform.to(weight) @ weight)
         bias = convolution.bias
         assert bias is not None

@@ -115,6 +115,10 @@ class Gates(nn.Module):
     def expected_counts(self) -> Tensor:
         """Expected number of units that surgery would leave at each address of the encoder.
 
+        Exact but for what goes with the last of its kind: a head all of whose value dimensions are closed goes as a
+        whole, and here its query dimensions still count; WavLM's bias gate goes with the last head of a block, and the
+        bias table with the last head of all, and here they stay.
+
         Returns:
             (addresses,) float32, differentiable, in the order of `slimvox.structures.units.units`.
         """

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 BETA = 2 / 3
@@ -29,8 +30,7 @@ SHIFT = BETA * math.log(-LEFT / RIGHT)
 def stretched(log_alpha: Tensor, u: Tensor) -> Tensor:
     """s_bar: the stretched sample before it is clipped; `u` uniform in (0, 1), same shape as `log_alpha`."""
     u = u.clamp(EPSILON, 1 - EPSILON)
-    s = torch.sigmoid((torch.log(u) - torch.log1p(-u) + log_alpha) / BETA)
-    return s * (RIGHT - LEFT) + LEFT
+    return _stretch(torch.sigmoid((torch.log(u) - torch.log1p(-u) + log_alpha) / BETA))
 
 
 def sample(log_alpha: Tensor, u: Tensor, *, straight_through: bool) -> Tensor:
@@ -55,13 +55,15 @@ def open_probability(log_alpha: Tensor) -> Tensor:
 
 
 def typical_open_value(log_alpha: Tensor) -> Tensor:
-    """The median of z given that the gate is open: always above 0, 1 for gates that are surely open.
+    """The median of z given that the gate is open: from 0.145 for gates that are surely closed to 1 for open ones.
 
     It is what a gate is worth after pruning. (Equation 13 of the paper, the value at u = 1/2, is 0 for a gate that a
-    budget may still keep.)
+    budget may still keep.) With p = P(z > 0) the median lies at u = 1 - p / 2, whose logit is log(2 - p) - log p; in
+    that form nothing cancels, however small p is.
     """
-    closed = 1 - open_probability(log_alpha)
-    return stretched(log_alpha, (1 + closed) / 2).clamp(0.0, 1.0)
+    log_p = F.logsigmoid(log_alpha - SHIFT)
+    logit = torch.log(2 - log_p.exp()) - log_p
+    return _stretch(torch.sigmoid((logit + log_alpha) / BETA)).clamp(0.0, 1.0)
 
 
 def location(drop: float) -> float:
@@ -69,3 +71,7 @@ def location(drop: float) -> float:
     if not 0 < drop < 1:
         raise ValueError(f"`drop` must be between 0 and 1, but is {drop} instead")
     return math.log1p(-drop) - math.log(drop)
+
+
+def _stretch(s: Tensor) -> Tensor:
+    return s * (RIGHT - LEFT) + LEFT

@@ -53,7 +53,7 @@ def magnitudes(encoder: SpeechEncoder, layout: GateLayout) -> Tensor:
 
     Between structures, only the distance from the average of the own structure is compared.
     """
-    # Weights of size 0 are buffers, see `PackedLinear`.
+    # Weights of size 0 are buffers, see `EmptyLinear`.
     parameters = dict(encoder.named_parameters()) | dict(encoder.named_buffers())
     norms = {
         address: structure(address.structure).magnitude(parameters, encoder.anatomy, address.index).cpu()

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 
 from slimvox.anatomy import EncoderAnatomy
+from slimvox.budget import Budget
 from slimvox.costs import macs, parameters
 from slimvox.distance import Distance
 from slimvox.distillation import Distillation
 from slimvox.encoder import SpeechEncoder
 from slimvox.encoder.untrained import untrained_encoder
-from slimvox.gates import final_masks
+from slimvox.errors import UnusableResultError
+from slimvox.gates import FinalMasks, final_masks
 from slimvox.gates.hard_concrete import typical_open_value
 from slimvox.kept_indices import KeptIndices
 from slimvox.pruning.controls import control_scores, forgets_weights
@@ -102,7 +104,8 @@ class Size:
             log: the run's directory; its log up to here becomes the first part of this size's.
 
         Raises:
-            SlimvoxError: if it can't be written.
+            SlimvoxError: if it can't be written, the gates are not finite, or the sliced encoder has not the size that
+                its masks promised.
         """
         trainer = self._trainer
         sliced = _slice(student, self.settings, warn=trainer.main)
@@ -178,9 +181,9 @@ def _slice(student: Student, settings: RunSettings, *, warn: bool) -> SlicedEnco
     """The student cut down to the budget, by its gates or the scores of a control."""
     encoder, gates, budget = copy.deepcopy(student.encoder).cpu(), student.gates, settings.budget
     assert gates is not None
-    groups, log_alpha = gates.groups, gates.log_alpha.detach().cpu()
+    log_alpha = gates.log_alpha.detach().cpu()
     if settings.control is None:
-        sparsity = float(budget.expected_sparsity(encoder.anatomy, gates.expected_sizes()).detach())
+        sparsity = float(student.expected_sparsity().detach())
         gap = sparsity - budget.target_sparsity
         if abs(gap) > FAR_FROM_TARGET and warn:
             logger.warning(
@@ -192,8 +195,28 @@ def _slice(student: Student, settings: RunSettings, *, warn: bool) -> SlicedEnco
             )
         scores = log_alpha
     else:
-        scores = control_scores(settings.control, encoder, groups, settings.seed)
+        scores = control_scores(settings.control, encoder, gates.layout, settings.seed)
     soft = settings.recipe.gates.final_values == "soft" and settings.control is None
     values = typical_open_value(log_alpha) if soft else torch.ones_like(log_alpha)
-    chosen = final_masks(encoder.anatomy, groups, scores, values, budget)
-    return slice_encoder(encoder, chosen.masks)
+    chosen = final_masks(gates.layout, scores, values, budget)
+    sliced = slice_encoder(encoder, chosen.masks)
+    check_promise(sliced, chosen, budget)
+    return sliced
+
+
+def check_promise(sliced: SlicedEncoder, chosen: FinalMasks, budget: Budget) -> None:
+    """Compare the sliced encoder with the size that its masks promised.
+
+    Raises:
+        UnusableResultError: if its cost is another, or above the target, or its tensors are not those of its anatomy.
+    """
+    encoder = sliced.encoder
+    cost, stored = budget.cost.of(encoder.anatomy), sum(each.numel() for each in encoder.parameters())
+    if cost == chosen.cost <= budget.target and stored == parameters(encoder.anatomy):
+        return
+    describe = budget.cost.describe
+    raise UnusableResultError(
+        f"the sliced encoder has {describe(cost)} and {stored} stored parameters, but its masks promised"
+        f" {describe(chosen.cost)} of at most {describe(budget.target)} and {parameters(encoder.anatomy)} stored"
+        " parameters; this is a fault of slimvox: nothing was written, please report it with the recipe"
+    )

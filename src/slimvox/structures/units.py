@@ -133,8 +133,8 @@ def units(anatomy: EncoderAnatomy) -> Units:
 class ExpectedCounts:
     """Expected number of units left at each address when some structures have independent gates.
 
-    Exact but for one corner: a head all of whose value dimensions are closed goes as a whole, and here its query
-    dimensions still count.
+    Exact but for what goes with the last of its contents: a head all of whose value dimensions are closed goes as a
+    whole, and here its query dimensions still count.
     """
 
     def __init__(self, anatomy: EncoderAnatomy, gated: Sequence[Address]) -> None:

@@ -17,7 +17,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
 from slimvox.encoder.layer import EncoderLayer
-from slimvox.encoder.model import EncoderOutput, SpeechEncoder, normalize_waveforms
+from slimvox.encoder.model import EncoderOutput, SpeechEncoder
 from slimvox.encoder.padding import frame_counts, frame_mask
 from slimvox.encoder.position_bias import PositionBiasGate, PositionBiasTable
 from slimvox.integrations.transformers.augmentation import spec_augment
@@ -162,7 +162,8 @@ class SlimvoxModel(SlimvoxPreTrainedModel, DeferredEncoder):
 
         Args:
             input_values: waveforms (batch, samples), 16 kHz, as the feature extractor gives them (raw ones are
-                brought to zero mean and unit variance where the model wants that).
+                brought to zero mean and unit variance where the model wants that). Of any floating-point type: they are
+                converted to that of the weights.
             attention_mask: (batch, samples), 1 for audio and 0 for padding.
             output_attentions: not available; must not be true.
             output_hidden_states: whether to return all hidden states; `config.output_hidden_states` if not given.
@@ -185,10 +186,8 @@ class SlimvoxModel(SlimvoxPreTrainedModel, DeferredEncoder):
 
     def encode(self, waveforms: Tensor, mask: Tensor | None = None) -> EncoderOutput:
         """`SpeechEncoder.forward`, in the precision of the weights, with SpecAugment in training where it is on."""
-        self._check(waveforms, mask)
-        if self.anatomy.normalize_waveform:
-            waveforms = normalize_waveforms(waveforms, mask)
-        features = self.feature_extractor(waveforms.to(self.dtype))
+        waveforms = self.prepared(waveforms, mask)
+        features = self.feature_extractor(waveforms)
         if self.training:
             samples = torch.ones_like(waveforms) if mask is None else mask
             features = spec_augment(features, self.frame_mask(samples, features.shape[1]), self.config)

@@ -1,0 +1,60 @@
+"""A convolution that has only some of its taps left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SparseTaps(nn.Conv1d):
+    """`nn.Conv1d` of stride 1, padded by half its taps, of which only some are stored.
+
+    The weight is packed: (channels out, channels in per group, kept taps). What it computes is what the convolution
+    with all taps would, those that are not stored being zero; there are as many frames in the output as in the input.
+    """
+
+    def __init__(self, channels: int, groups: int, *, taps: int, kept: Sequence[int]) -> None:
+        """A convolution with random weights.
+
+        Args:
+            channels: channels in and out.
+            groups: groups of channels.
+            taps: number of taps of the convolution with all of them.
+            kept: indices of the taps that are stored, ascending.
+        """
+        super().__init__(channels, channels, len(kept), groups=groups)
+        self.taps = taps
+        self.positions: Tensor
+        self.register_buffer("positions", torch.tensor(list(kept), dtype=torch.long), persistent=False)
+        self._first, self._last = kept[0], kept[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, frames) to the same shape."""
+        # An odd number of taps, with a tap of zeros if need be: see `multiplied_wrongly`.
+        span = self._last - self._first + 1
+        span += 1 - span % 2
+        before = self.taps // 2 - self._first
+        padded = F.pad(x, (before, span - 1 - before))
+        weight = self._spread(span, self._first)
+        return F.conv1d(padded, weight, self.bias, groups=self.groups)
+
+    def all_taps(self) -> Tensor:
+        """The weights with zeros for the taps that are not stored, (channels out, channels in per group, taps)."""
+        return self._spread(self.taps, 0)
+
+    def _spread(self, size: int, first: int) -> Tensor:
+        zeros = self.weight.new_zeros(*self.weight.shape[:2], size)
+        return zeros.index_copy(2, self.positions - first, self.weight)
+
+
+def dense_weight(convolution: nn.Conv1d) -> Tensor:
+    """The weights of a convolution, with zeros for taps that are not stored."""
+    return convolution.all_taps() if isinstance(convolution, SparseTaps) else convolution.weight
+
+
+def all_taps(convolution: nn.Conv1d) -> int:
+    """Number of taps of a convolution, those that are not stored included."""
+    return convolution.taps if isinstance(convolution, SparseTaps) else convolution.kernel_size[0]
