@@ -1,24 +1,42 @@
-"""One way to measure cost of each kind; clips of one second."""
+"""One cost of each kind; clips of one second."""
 
 from __future__ import annotations
 
-from slimvox.budget import CostMeasure
+from collections.abc import Callable
+
+from torch import Tensor
+
+from slimvox.anatomy import EncoderAnatomy
+from slimvox.budget import Budget, ExpectedSparsity
+from slimvox.costs import Cost, Macs, Parameters
+from slimvox.gates import Gates
 from slimvox.latency import LatencyTable
 
 TABLE = LatencyTable(
     seconds=1.0,
     device="cpu",
     threads=1,
-    front_end=(2e4, 3.0, 9.0, 0.05),
-    projection=(1e4, 90.0),
-    attention=(3e4, 9e4, 700.0),
-    feed_forward=(2e4, 800.0),
-    position=2e5,
+    nanoseconds={
+        "front_end": {"constant": 2e4, "first output": 3.0, "output": 9.0, "macs": 0.05},
+        "projection": {"constant": 1e4, "channels": 90.0},
+        "position": {"constant": 2e5, "taps": 400.0},
+        "attention": {"block": 3e4, "head": 9e4, "dimensions": 700.0},
+        "feed_forward": {"block": 2e4, "width": 800.0},
+    },
     rest=1e5,
     error=0.05,
 )
-MEASURES = {
-    "params": CostMeasure(),
-    "macs": CostMeasure(kind="macs", seconds=1.0),
-    "latency": CostMeasure(kind="latency", latency=TABLE),
-}
+COSTS: dict[str, Cost] = {"params": Parameters(), "macs": Macs(1.0), "latency": TABLE}
+
+
+def expected_cost(cost: Cost, anatomy: EncoderAnatomy, gates: Gates) -> Tensor:
+    """The expected cost of what gates leave, differentiable."""
+    return cost.form(anatomy).expected(gates.expected_counts())
+
+
+def sparsity_of(gates: Gates, kind: str = "params") -> Callable[[], Tensor]:
+    """The expected sparsity of gates as they are, against the whole encoder."""
+    cost = COSTS[kind]
+    budget = Budget(cost=cost, target=1.0, dense_cost=cost.of(gates.anatomy))
+    sparsity = ExpectedSparsity(budget, gates.anatomy)
+    return lambda: sparsity(gates.expected_counts())

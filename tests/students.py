@@ -15,11 +15,13 @@ from torch import Tensor
 
 from drawn import random_encoder
 from models import config
-from slimvox.budget import Budget, CostMeasure, Lagrangian, SparsitySchedule
+from slimvox.budget import Budget, Lagrangian, SparsitySchedule
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
+from slimvox.costs import Parameters
 from slimvox.distillation import Distillation
 from slimvox.encoder import SpeechEncoder
-from slimvox.gates import Gates, Structure
+from slimvox.gates import Gates
+from slimvox.structures import structure_names
 from slimvox.pruning.accelerator import build_accelerator
 from slimvox.pruning.progress import JsonLog, StageProgress
 from slimvox.pruning.stage import Stage
@@ -42,7 +44,7 @@ def make_student(
     teacher: SpeechEncoder,
     *,
     noise: float = 0.0,
-    structures: Collection[Structure] = (),
+    structures: Collection[str] = (),
     initial_drop: float = 0.1,
     straight_through: bool = True,
     initial_quadratic: float | None = None,
@@ -67,7 +69,7 @@ def make_student(
             if parameter.numel() > 1:
                 parameter.add_(noise * parameter.std() * torch.randn(parameter.shape, generator=generator))
     anatomy = encoder.anatomy
-    dense = CostMeasure().cost(anatomy)
+    dense = Parameters().of(anatomy)
     gates = None
     if structures:
         gates = Gates(anatomy, structures, initial_drop=initial_drop, straight_through=straight_through)
@@ -76,7 +78,7 @@ def make_student(
         encoder,
         Distillation(anatomy.width, options.pop("layers"), **options),
         gates=gates,
-        budget=None if gates is None else Budget(measure=CostMeasure(), target=0.5 * dense, dense_cost=dense),
+        budget=None if gates is None else Budget(cost=Parameters(), target=0.5 * dense, dense_cost=dense),
         lagrangian=None if initial_quadratic is None else Lagrangian(initial_quadratic),
         masked_share=masked_share,
     )

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from slimvox.distillation import hide_frames, teacher_forcing
 from slimvox.encoder import SpeechEncoder
-from slimvox.gates import STRUCTURES, masks_from_vector
+from slimvox.gates import GateLayout
+from slimvox.structures import structure_names
 from slimvox.gates.hard_concrete import BETA, LEFT, RIGHT, sample, stretched
 from slimvox.masks import masked_forward
 from slimvox.pruning.student import Student
@@ -48,7 +49,7 @@ def test_without_gates_the_loss_is_the_distillation(teacher: SpeechEncoder) -> N
 
 
 def test_with_gates_the_student_runs_under_sampled_masks(teacher: SpeechEncoder) -> None:
-    student = make_student(teacher, structures=STRUCTURES, initial_drop=0.4)
+    student = make_student(teacher, structures=structure_names(), initial_drop=0.4)
     losses, gates = loss_of(student, teacher), student.gates
     assert gates is not None
     output = masked_forward(student.encoder, gates.sample(noise()), WAVEFORMS)
@@ -58,7 +59,7 @@ def test_with_gates_the_student_runs_under_sampled_masks(teacher: SpeechEncoder)
 
 
 def test_the_penalty_is_added(teacher: SpeechEncoder) -> None:
-    student = make_student(teacher, structures=STRUCTURES, initial_quadratic=3.0)
+    student = make_student(teacher, structures=structure_names(), initial_quadratic=3.0)
     assert student.lagrangian is not None
     student.lagrangian.linear.data.fill_(-0.8)
     losses = {
@@ -89,7 +90,7 @@ def test_layers_start_from_the_teacher_as_far_as_they_are_forced(
 def test_hidden_frames_are_hidden_from_the_student_and_do_not_count_in_state_0(
     gated: bool, teacher: SpeechEncoder
 ) -> None:
-    structures = STRUCTURES if gated else ()
+    structures = structure_names() if gated else ()
     student = make_student(teacher, structures=structures, masked_share=0.4, relation_weight=1.0)
     wanted, generator = teacher(WAVEFORMS), noise()
     masks = None if student.gates is None else student.gates.sample(generator)
@@ -107,7 +108,7 @@ def test_hidden_frames_are_hidden_from_the_student_and_do_not_count_in_state_0(
 
 
 @pytest.mark.parametrize("straight_through", [True, False])
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", structure_names())
 def test_the_gradient_of_a_gate_is_the_masks_times_that_of_the_estimator(
     structure: Any, straight_through: bool, teacher: SpeechEncoder
 ) -> None:
@@ -136,7 +137,7 @@ def test_the_gradient_of_a_gate_is_the_masks_times_that_of_the_estimator(
         assert float((gates.log_alpha.grad != 0).float().mean()) > 0.8
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", structure_names())
 def test_the_gradient_of_the_gates_is_how_the_loss_changes(structure: Any, teacher: SpeechEncoder) -> None:
     """A small step along it, under the same noise and without the straight-through estimator."""
     student = make_student(

@@ -23,7 +23,8 @@ from slimvox.anatomy import EncoderAnatomy
 from slimvox.checkpoint import write_slimvox_directory
 from slimvox.cost import parameters
 from slimvox.encoder import SpeechEncoder
-from slimvox.gates import STRUCTURES, gate_groups
+from slimvox.gates import GateLayout
+from slimvox.structures import structure_names
 from slimvox.masks import EncoderMasks, LayerMasks, masked_forward
 from slimvox.pruning.magnitude import magnitudes
 from slimvox.surgery import slice_encoder
@@ -106,7 +107,7 @@ def test_what_has_no_heads_or_no_width_can_be_pruned_again() -> None:
         masked = masked_forward(encoder, masks, waveforms).last_hidden_state
     torch.testing.assert_close(changed, masked)
     assert again.anatomy == encoder.anatomy
-    sizes = magnitudes(encoder, gate_groups(encoder.anatomy, STRUCTURES))
+    sizes = magnitudes(encoder, gate_groups(encoder.anatomy, structure_names()))
     assert sizes.isfinite().all() and (sizes > 0).sum() >= 14, (
         "channels of three convolutions and five widths"
     )

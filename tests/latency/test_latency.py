@@ -15,7 +15,8 @@ from measures import TABLE
 from models import config
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.cost import sizes_of
-from slimvox.gates import STRUCTURES, Gates
+from slimvox.gates import Gates
+from slimvox.structures import structure_names
 from slimvox.latency import LatencyTable, measure_latency, real_time_factors
 from slimvox.latency.fit import fit_times
 from slimvox.latency.measure import drawn_anatomy
@@ -45,7 +46,7 @@ def test_probes_are_parts_of_the_dense_encoder(anatomy, seed: int) -> None:  # t
 def test_expected_latency_is_that_of_expected_sizes() -> None:
     """Open gates cost what the whole encoder costs, and every gate has a gradient that says so."""
     anatomy = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
-    gates = Gates(anatomy, STRUCTURES)
+    gates = Gates(anatomy, structure_names())
     gates.log_alpha.data.fill_(30.0)
     expected = TABLE.costs(anatomy, gates.expected_sizes()).total
     assert float(expected.detach()) == pytest.approx(TABLE.nanoseconds(anatomy), rel=1e-5)

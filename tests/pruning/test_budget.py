@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from measures import MEASURES
+from measures import COSTS, sparsity_of
 from models import config
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.budget import Budget, CostMeasure, Lagrangian, scheduled_target
+from slimvox.budget import Budget, Lagrangian, scheduled_target
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
-from slimvox.cost import cost, sizes_of
+from slimvox.costs import parameters
 from slimvox.distance import hidden_state_distance
 from slimvox.encoder import SpeechEncoder
-from slimvox.gates import STRUCTURES, Gates
+from slimvox.gates import Gates
+from slimvox.structures import structure_names
 from slimvox.pruning.optimisers import multiplier_optimiser
 from slimvox.recipe import GateSettings
 
@@ -39,14 +40,13 @@ def test_multipliers_ascend_and_drive_the_sparsity_to_its_target(
     settings: GateSettings, tolerance: float, anatomy: EncoderAnatomy
 ) -> None:
     """With no other loss, gates alone must settle at the target."""
-    gates, lagrangian = Gates(anatomy, STRUCTURES), Lagrangian(settings.initial_quadratic_multiplier)
-    whole = cost(anatomy, "params")
-    budget = Budget(measure=CostMeasure(), target=0.4 * whole, dense_cost=whole)
+    gates, lagrangian = Gates(anatomy, structure_names()), Lagrangian(settings.initial_quadratic_multiplier)
+    expected_sparsity = sparsity_of(gates)
     descent = torch.optim.Adam(gates.parameters(), lr=0.1)
     ascent = multiplier_optimiser(lagrangian, settings)
     for step in range(400):
-        sparsity = budget.expected_sparsity(anatomy, gates.expected_sizes())
-        lagrangian(sparsity, scheduled_target(step, 100, budget.target_sparsity)).backward()
+        sparsity = expected_sparsity()
+        lagrangian(sparsity, scheduled_target(step, 100, 0.6)).backward()
         for optimiser in (descent, ascent):
             optimiser.step()
             optimiser.zero_grad()
@@ -54,15 +54,11 @@ def test_multipliers_ascend_and_drive_the_sparsity_to_its_target(
     assert float(lagrangian.quadratic.detach()) > settings.initial_quadratic_multiplier
 
 
-@pytest.mark.parametrize("kind", MEASURES)
+@pytest.mark.parametrize("kind", COSTS)
 def test_sparsity_of_an_open_encoder_is_zero(kind: str, anatomy: EncoderAnatomy) -> None:
-    measure = MEASURES[kind]
-    budget = Budget(measure=measure, target=1.0, dense_cost=measure.cost(anatomy))
-    assert float(budget.expected_sparsity(anatomy, sizes_of(anatomy))) == pytest.approx(0.0, abs=1e-6)
-    gates = Gates(anatomy, STRUCTURES)
+    gates = Gates(anatomy, structure_names())
     gates.log_alpha.data.fill_(30.0)
-    sizes = gates.expected_sizes()
-    assert float(budget.expected_sparsity(anatomy, sizes).detach()) == pytest.approx(0.0, abs=1e-5)
+    assert float(sparsity_of(gates, kind)().detach()) == pytest.approx(0.0, abs=1e-5)
 
 
 def test_the_target_ramps_linearly() -> None:

@@ -41,7 +41,7 @@ def weights(encoder: SpeechEncoder, layer: int, kept: tuple[int, ...] | None = N
 
 
 def kept_indices(out: Path) -> KeptIndices:
-    return KeptIndices.from_dict(json.loads((out / "kept_indices.json").read_text()))
+    return KeptIndices.from_dict(json.loads((out / "kept_indices.json").read_text()), dense)
 
 
 def without_training(patch: pytest.MonkeyPatch, log_alpha: Tensor | None = None) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from drawn import anatomies, random_encoder
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.encoder.untrained import untrained_encoder
-from slimvox.gates import STRUCTURES, gate_groups, gate_spans, masks_from_vector
+from slimvox.gates import GateLayout
+from slimvox.structures import structure_names
 from slimvox.masks import masked_forward
 from slimvox.pruning.controls import control_scores
 
@@ -35,7 +36,7 @@ def test_weights_that_are_zero_go_first_by_magnitude(anatomy: EncoderAnatomy, se
     torch.testing.assert_close(masked, plain, rtol=1e-4, atol=1e-5)
 
 
-@given(anatomy=anatomies(), seed=st.integers(0, 1000), structure=st.sampled_from(STRUCTURES))
+@given(anatomy=anatomies(), seed=st.integers(0, 1000), structure=st.sampled_from(structure_names()))
 def test_magnitudes_average_one_within_each_kind(anatomy: EncoderAnatomy, seed: int, structure: Any) -> None:
     encoder = random_encoder(anatomy, seed)
     groups = gate_groups(anatomy, [structure])
@@ -45,7 +46,7 @@ def test_magnitudes_average_one_within_each_kind(anatomy: EncoderAnatomy, seed: 
 
 @given(anatomy=anatomies(), threshold=st.floats(0.05, 0.95))
 def test_thin_cuts_every_width_by_the_same_share(anatomy: EncoderAnatomy, threshold: float) -> None:
-    groups = gate_groups(anatomy, STRUCTURES)
+    groups = gate_groups(anatomy, structure_names())
     scores = control_scores("thin", random_encoder(anatomy, 0), groups, 0)
     for group in groups:
         if group.structure in ("attention", "feed_forward"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,28 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drawn import anatomies, random_encoder
-from measures import MEASURES
+from measures import COSTS
 from models import config
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.budget import Budget, CostMeasure
+from slimvox.budget import Budget
 from slimvox.checkpoint import load_model
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
-from slimvox.cost import parameters as parameter_count
+from slimvox.costs import Cost, Parameters
+from slimvox.costs import parameters as parameter_count
 from slimvox.errors import SlimvoxError, UnusableResultError
-from slimvox.gates import (
-    STRUCTURES,
-    FinalMasks,
-    Structure,
-    check_reachable,
-    final_masks,
-    gate_groups,
-    masks_from_vector,
-    smallest_cost,
-)
+from slimvox.gates import FinalMasks, GateLayout, check_reachable, final_masks, smallest_cost
 from slimvox.gates.final import TOLERANCE
-from slimvox.gates.gates import GateGroup
 from slimvox.gates.hard_concrete import typical_open_value
 from slimvox.pruning.size import check_promise
+from slimvox.structures import Address, structure_names
 from slimvox.surgery import slice_encoder, survivors
 
 SMALL = anatomy_from_config(
@@ -45,16 +37,15 @@ SMALL = anatomy_from_config(
 
 
 def budget_for(
-    anatomy: EncoderAnatomy,
-    groups: Sequence[GateGroup],
-    measure: CostMeasure,
+    layout: GateLayout,
+    cost: Cost,
     share: float,
     round_to: int = 1,
 ) -> Budget:
     """A budget somewhere between everything closed and everything open."""
-    whole = measure.cost(anatomy)
-    budget = Budget(measure=measure, target=0, dense_cost=whole, round_to=round_to)
-    smallest = smallest_cost(anatomy, groups, budget)
+    whole = cost.of(layout.anatomy)
+    budget = Budget(cost=cost, target=0, dense_cost=whole, round_to=round_to)
+    smallest = smallest_cost(layout, budget)
     return replace(budget, target=smallest + share * (whole - smallest))
 
 
@@ -66,7 +57,7 @@ def check(
 ) -> EncoderAnatomy:
     """What the masks promise is what surgery leaves: the cost, never above the target, and every multiple."""
     left = survivors(anatomy, chosen.masks).anatomy(anatomy)
-    assert budget.measure.cost(left) == chosen.cost <= budget.target
+    assert budget.cost.of(left) == chosen.cost <= budget.target
 
     def assert_rounded(size: int, dense: int, structure: str) -> None:
         assert size == dense or (structure in structures and size % budget.round_to == 0)
@@ -85,8 +76,8 @@ def check(
 @settings(max_examples=60)
 @given(
     anatomy=anatomies(),
-    structures=st.sets(st.sampled_from(STRUCTURES), min_size=1),
-    measure=st.sampled_from(list(MEASURES.values())),
+    structures=st.sets(st.sampled_from(structure_names()), min_size=1),
+    cost=st.sampled_from(list(COSTS.values())),
     share=st.floats(0.0, 1.0),
     round_to=st.sampled_from([1, 2, 4, 8]),
     seed=st.integers(0, 1000),
@@ -96,8 +87,8 @@ def check(
 )
 def test_masks_keep_what_they_promise(
     anatomy: EncoderAnatomy,
-    structures: set[Structure],
-    measure: CostMeasure,
+    structures: set[str],
+    cost: Cost,
     share: float,
     round_to: int,
     seed: int,
@@ -106,20 +97,20 @@ def test_masks_keep_what_they_promise(
     equal: bool,
 ) -> None:
     """For gates anywhere, in the units of log_alpha, with the values that a run gives them."""
-    groups = gate_groups(anatomy, structures)
-    drawn = torch.rand(groups[-1].stop, generator=torch.Generator().manual_seed(seed))
+    layout = GateLayout(anatomy, structures)
+    drawn = torch.rand(layout.size, generator=torch.Generator().manual_seed(seed))
     log_alpha = torch.full_like(drawn, low) if equal else low + (high - low) * drawn
-    budget = budget_for(anatomy, groups, measure, share, round_to)
-    chosen = final_masks(anatomy, groups, log_alpha, typical_open_value(log_alpha), budget)
+    budget = budget_for(layout, cost, share, round_to)
+    chosen = final_masks(layout, log_alpha, typical_open_value(log_alpha), budget)
     check(anatomy, structures, chosen, budget)
     if chosen.cost < budget.target * (1 - TOLERANCE):
-        check_nothing_fits(anatomy, structures, groups, chosen, budget)
+        check_nothing_fits(anatomy, structures, layout, chosen, budget)
 
 
 def check_nothing_fits(
     anatomy: EncoderAnatomy,
     structures: Collection[str],
-    groups: Sequence[GateGroup],
+    layout: GateLayout,
     chosen: FinalMasks,
     budget: Budget,
 ) -> None:
@@ -129,23 +120,23 @@ def check_nothing_fits(
     for gate in (~chosen.open).nonzero().flatten().tolist():
         opened = chosen.open.clone()
         opened[gate] = True
-        left = survivors(anatomy, masks_from_vector(anatomy, groups, opened.float())).anatomy(anatomy)
-        cost = budget.measure.cost(left)
+        left = survivors(anatomy, layout.masks(opened.float())).anatomy(anatomy)
+        cost = budget.cost.of(left)
         assert cost > budget.target or cost == chosen.cost, (gate, structures)
 
 
 @pytest.mark.parametrize("round_to", [1, 8])
 @pytest.mark.parametrize("apart", [True, False])
 def test_gates_that_training_drove_far_below_zero_keep_their_size(apart: bool, round_to: int) -> None:
-    groups = gate_groups(SMALL, STRUCTURES)
+    layout = GateLayout(SMALL, structure_names())
     generator = torch.Generator().manual_seed(0)
-    log_alpha = -18 + 0.01 * torch.randn(groups[-1].stop, generator=generator)
+    log_alpha = -18 + 0.01 * torch.randn(layout.size, generator=generator)
     if apart:
         log_alpha[torch.rand(log_alpha.shape, generator=generator) < 0.25] = 6.0
-    whole = CostMeasure().cost(SMALL)
-    budget = Budget(measure=CostMeasure(), target=0.28 * whole, dense_cost=whole, round_to=round_to)
-    chosen = final_masks(SMALL, groups, log_alpha, typical_open_value(log_alpha), budget)
-    left = check(SMALL, STRUCTURES, chosen, budget)
+    whole = Parameters().of(SMALL)
+    budget = Budget(cost=Parameters(), target=0.28 * whole, dense_cost=whole, round_to=round_to)
+    chosen = final_masks(layout, log_alpha, typical_open_value(log_alpha), budget)
+    left = check(SMALL, structure_names(), chosen, budget)
     assert 0.995 * budget.target <= parameter_count(left) <= budget.target
 
 
@@ -157,42 +148,42 @@ def test_convolutions_keep_a_channel_where_channels_must_make_way(
     """One convolution is at its last channels when gates close in exchange for a block that was passed over."""
     anatomy = load_model(teacher).encoder.anatomy
     structures = {"conv", "attention", "feed_forward"}
-    groups = gate_groups(anatomy, structures)
-    scores = torch.rand(groups[-1].stop, generator=torch.Generator().manual_seed(seed))
-    for group in groups:
-        if group.structure == "conv":
-            scores[group.slice] -= 1 + (group.index + 3) % 5
-    measure = MEASURES["macs"]
-    whole = measure.cost(anatomy)
+    layout = GateLayout(anatomy, structures)
+    scores = torch.rand(layout.size, generator=torch.Generator().manual_seed(seed))
+    for address, part in layout.slices.items():
+        if address.structure == "conv":
+            scores[part] -= 1 + (address.index + 3) % 5
+    cost = COSTS["macs"]
+    whole = cost.of(anatomy)
     for share in (0.3, 0.5, 0.7):
-        budget = Budget(measure=measure, target=share * whole, dense_cost=whole, round_to=round_to)
-        chosen = final_masks(anatomy, groups, scores, torch.ones_like(scores), budget)
+        budget = Budget(cost=cost, target=share * whole, dense_cost=whole, round_to=round_to)
+        chosen = final_masks(layout, scores, torch.ones_like(scores), budget)
         left = check(anatomy, structures, chosen, budget)
         assert min(each.channels for each in left.convolutions) >= round_to
 
 
 def test_the_best_gates_stay() -> None:
     """With gates of one size each, those of the highest scores and no others."""
-    groups = gate_groups(SMALL, ["intermediate"])
-    scores = torch.randperm(groups[-1].stop, generator=torch.Generator().manual_seed(0)).float()
-    whole, each = CostMeasure().cost(SMALL), 2 * SMALL.width + 1
-    budget = Budget(measure=CostMeasure(), target=whole - 100.5 * each, dense_cost=whole)
-    chosen = final_masks(SMALL, groups, scores, 1 + scores, budget)
+    layout = GateLayout(SMALL, ["intermediate"])
+    scores = torch.randperm(layout.size, generator=torch.Generator().manual_seed(0)).float()
+    whole, each = Parameters().of(SMALL), 2 * SMALL.width + 1
+    budget = Budget(cost=Parameters(), target=whole - 100.5 * each, dense_cost=whole)
+    chosen = final_masks(layout, scores, 1 + scores, budget)
     closed = torch.argsort(scores)[:101]
     assert set((~chosen.open).nonzero().flatten().tolist()) == set(closed.tolist())
     assert chosen.cost == whole - 101 * each
-    values = torch.cat([layer.intermediate for layer in chosen.masks.layers])  # type: ignore[misc]
+    values = torch.cat(list(chosen.masks.values()))
     assert torch.equal(values, torch.where(chosen.open, 1 + scores, 0.0))
 
 
 def test_the_lowest_scores_close_in_exchange_for_a_block() -> None:
     """A feed-forward block comes last in line and whole; without it the target is missed by two percent."""
-    groups = gate_groups(SMALL, ["feed_forward", "intermediate"])
-    scores = torch.randperm(groups[-1].stop, generator=torch.Generator().manual_seed(0)).float()
-    scores[groups[0].slice] = -1
-    whole = CostMeasure().cost(SMALL)
-    budget = Budget(measure=CostMeasure(), target=whole - 100_000, dense_cost=whole)
-    chosen = final_masks(SMALL, groups, scores, torch.ones_like(scores), budget)
+    layout = GateLayout(SMALL, ["feed_forward", "intermediate"])
+    scores = torch.randperm(layout.size, generator=torch.Generator().manual_seed(0)).float()
+    scores[next(iter(layout.slices.values()))] = -1
+    whole = Parameters().of(SMALL)
+    budget = Budget(cost=Parameters(), target=whole - 100_000, dense_cost=whole)
+    chosen = final_masks(layout, scores, torch.ones_like(scores), budget)
     assert bool(chosen.open[0]) and 0.995 * budget.target <= chosen.cost <= budget.target
     closed = (~chosen.open).nonzero().flatten()
     assert len(closed) == -(-100_000 // (2 * SMALL.width + 1))
@@ -200,46 +191,44 @@ def test_the_lowest_scores_close_in_exchange_for_a_block() -> None:
 
 
 def test_the_best_gates_of_a_rounded_width_stay() -> None:
-    groups = gate_groups(SMALL, ["intermediate"])
-    scores = torch.rand(groups[-1].stop, generator=torch.Generator().manual_seed(1))
-    budget = budget_for(SMALL, groups, CostMeasure(), 0.5, 8)
-    chosen = final_masks(SMALL, groups, scores, torch.ones_like(scores), budget)
-    for group in groups:
-        opened, own = chosen.open[group.slice], scores[group.slice]
+    layout = GateLayout(SMALL, ["intermediate"])
+    scores = torch.rand(layout.size, generator=torch.Generator().manual_seed(1))
+    budget = budget_for(layout, Parameters(), 0.5, 8)
+    chosen = final_masks(layout, scores, torch.ones_like(scores), budget)
+    for address, part in layout.slices.items():
+        opened, own = chosen.open[part], scores[part]
         assert int(opened.sum()) % 8 == 0
         assert float(own[opened].min()) > float(own[~opened].max())
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
 def test_scores_that_are_not_finite_are_refused(wrong: float) -> None:
-    groups = gate_groups(SMALL, ["intermediate"])
-    budget = budget_for(SMALL, groups, CostMeasure(), 0.5)
-    scores = torch.zeros(groups[-1].stop)
+    layout = GateLayout(SMALL, ["intermediate"])
+    budget = budget_for(layout, Parameters(), 0.5)
+    scores = torch.zeros(layout.size)
     scores[5] = wrong
     with pytest.raises(SlimvoxError, match=f"1 of {len(scores)} gates have a score that is NaN or infinite"):
-        final_masks(SMALL, groups, scores, torch.ones_like(scores), budget)
+        final_masks(layout, scores, torch.ones_like(scores), budget)
     for value in (wrong, 0.0, -1.0):
         values = torch.ones_like(scores)
         values[7] = value
         with pytest.raises(ValueError, match="`values` must be finite and above 0"):
-            final_masks(SMALL, groups, torch.zeros_like(scores), values, budget)
+            final_masks(layout, torch.zeros_like(scores), values, budget)
 
 
 def test_a_sliced_encoder_that_breaks_the_promise_is_an_error() -> None:
     anatomy = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
-    groups = gate_groups(anatomy, ["intermediate"])
-    scores = torch.rand(groups[-1].stop, generator=torch.Generator().manual_seed(0))
-    budget = budget_for(anatomy, groups, CostMeasure(), 0.5)
-    chosen = final_masks(anatomy, groups, scores, torch.ones_like(scores), budget)
+    layout = GateLayout(anatomy, ["intermediate"])
+    scores = torch.rand(layout.size, generator=torch.Generator().manual_seed(0))
+    budget = budget_for(layout, Parameters(), 0.5)
+    chosen = final_masks(layout, scores, torch.ones_like(scores), budget)
     encoder = random_encoder(anatomy, 0)
     sliced = slice_encoder(encoder, chosen.masks)
     check_promise(sliced, chosen, budget)
     # One gate whose value is 0: surgery takes it for closed.
-    layer = chosen.masks.layers[0]
-    assert layer.intermediate is not None
-    broken = layer.intermediate.clone()
+    broken = chosen.masks[Address("intermediate", 0)].clone()
     broken[int(broken.nonzero()[0])] = 0
-    masks = replace(chosen.masks, layers=(replace(layer, intermediate=broken), *chosen.masks.layers[1:]))
+    masks = {**chosen.masks, Address("intermediate", 0): broken}
     with pytest.raises(UnusableResultError, match="this is a fault of slimvox"):
         check_promise(slice_encoder(encoder, masks), chosen, budget)
     with pytest.raises(UnusableResultError, match="at most"):
@@ -253,23 +242,21 @@ def test_a_sliced_encoder_that_breaks_the_promise_is_an_error() -> None:
 @pytest.mark.parametrize("kind", ["params", "macs"])
 @pytest.mark.parametrize("seed", range(3))
 def test_final_masks_come_within_half_a_percent(kind: str, seed: int, round_to: int) -> None:
-    groups = gate_groups(SMALL, STRUCTURES)
-    scores = torch.randn(groups[-1].stop, generator=torch.Generator().manual_seed(seed))
-    measure = MEASURES[kind]
-    whole = measure.cost(SMALL)
-    budget = Budget(measure=measure, target=0.28 * whole, dense_cost=whole, round_to=round_to)
-    chosen = final_masks(SMALL, groups, scores, torch.ones_like(scores), budget)
+    layout = GateLayout(SMALL, structure_names())
+    scores = torch.randn(layout.size, generator=torch.Generator().manual_seed(seed))
+    cost = COSTS[kind]
+    whole = cost.of(SMALL)
+    budget = Budget(cost=cost, target=0.28 * whole, dense_cost=whole, round_to=round_to)
+    chosen = final_masks(layout, scores, torch.ones_like(scores), budget)
     assert 0.995 * budget.target <= chosen.cost <= budget.target
 
 
-def check_target_is_met(
-    anatomy: EncoderAnatomy, groups: Sequence[GateGroup], scores: torch.Tensor, kind: str, share: float
-) -> None:
+def check_target_is_met(layout: GateLayout, scores: torch.Tensor, kind: str, share: float) -> None:
     """Masks of these scores come within half a percent of a share of the cost, and not above it."""
-    measure = MEASURES[kind]
-    whole = measure.cost(anatomy)
-    budget = Budget(measure=measure, target=share * whole, dense_cost=whole)
-    chosen = final_masks(anatomy, groups, scores, torch.ones_like(scores), budget)
+    cost = COSTS[kind]
+    whole = cost.of(layout.anatomy)
+    budget = Budget(cost=cost, target=share * whole, dense_cost=whole)
+    chosen = final_masks(layout, scores, torch.ones_like(scores), budget)
     assert 0.995 * budget.target <= chosen.cost <= budget.target
 
 
@@ -279,12 +266,12 @@ def test_final_masks_come_within_half_a_percent_where_whole_blocks_are_last_in_l
 ) -> None:
     # Each block comes with all its dimensions open, 5 % of this encoder at once.
     anatomy = load_model(teacher).encoder.anatomy
-    groups = gate_groups(anatomy, STRUCTURES)
-    scores = torch.rand(groups[-1].stop, generator=torch.Generator().manual_seed(seed))
-    for group in groups:
-        if group.structure in ("attention", "feed_forward", "head"):
-            scores[group.slice] -= 1
-    check_target_is_met(anatomy, groups, scores, "params", 0.45)
+    layout = GateLayout(anatomy, structure_names())
+    scores = torch.rand(layout.size, generator=torch.Generator().manual_seed(seed))
+    for address, part in layout.slices.items():
+        if address.structure in ("attention", "feed_forward", "head"):
+            scores[part] -= 1
+    check_target_is_met(layout, scores, "params", 0.45)
 
 
 @pytest.mark.parametrize("seed", [10, 17, 25, 26])
@@ -294,28 +281,27 @@ def test_final_masks_come_within_half_a_percent_where_channels_are_last_in_line(
     # In MACs one channel is more than half a percent of this encoder, and only feed-forward dimensions are less: they
     # have to make way, although channels have lower scores.
     anatomy = load_model(teacher).encoder.anatomy
-    groups = gate_groups(anatomy, {"conv", "head", "intermediate"})
-    scores = torch.rand(groups[-1].stop, generator=torch.Generator().manual_seed(seed))
-    for group in groups:
-        if group.structure == "intermediate":
-            scores[group.slice] += 1
-        if group.structure == "head":
-            scores[group.slice] -= 1
-    check_target_is_met(anatomy, groups, scores, "macs", 0.6)
+    layout = GateLayout(anatomy, {"conv", "head", "intermediate"})
+    scores = torch.rand(layout.size, generator=torch.Generator().manual_seed(seed))
+    for address, part in layout.slices.items():
+        if address.structure == "intermediate":
+            scores[part] += 1
+        if address.structure == "head":
+            scores[part] -= 1
+    check_target_is_met(layout, scores, "macs", 0.6)
 
 
 def test_a_target_out_of_reach_is_named() -> None:
     anatomy = anatomy_from_config({"model_type": "hubert"}, "test", normalize_waveform=False)
-    groups = gate_groups(anatomy, {"intermediate"})
+    layout = GateLayout(anatomy, {"intermediate"})
     with pytest.raises(SlimvoxError, match="can't be reached"):
         check_reachable(
-            anatomy, groups, Budget(measure=CostMeasure(), target=0.2 * 94e6, dense_cost=94_000_000)
+            layout, Budget(cost=Parameters(), target=0.2 * 94e6, dense_cost=94_000_000)
         )
     with pytest.raises(SlimvoxError, match="can't be reached"):
         final_masks(
-            anatomy,
-            groups,
-            torch.zeros(groups[-1].stop),
-            torch.ones(groups[-1].stop),
-            Budget(measure=CostMeasure(), target=1e6, dense_cost=94_000_000),
+            layout,
+            torch.zeros(layout.size),
+            torch.ones(layout.size),
+            Budget(cost=Parameters(), target=1e6, dense_cost=94_000_000),
         )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
-from typing import Any
 
 import pytest
 import torch
@@ -12,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drawn import anatomies
-from measures import MEASURES
+from measures import COSTS, expected_cost
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.budget import CostMeasure
-from slimvox.cost import BlockCosts
-from slimvox.gates import STRUCTURES, Gates, Structure, gate_groups, gate_spans, masks_from_vector
+from slimvox.costs import Cost
+from slimvox.gates import GateLayout, Gates
+from slimvox.structures import structure_names
 from slimvox.gates.hard_concrete import (
     SHIFT,
     location,
@@ -26,6 +24,7 @@ from slimvox.gates.hard_concrete import (
     typical_open_value,
 )
 from slimvox.gates.histogram import gate_histograms
+from slimvox.structures import Address, structure, structure_names
 from slimvox.surgery import survivors
 
 SAMPLES = 20_000
@@ -105,13 +104,13 @@ def test_location_inverts_the_drop_rate() -> None:
         location(1.0)
 
 
-@given(data=st.data(), anatomy=anatomies(), structures=st.sets(st.sampled_from(STRUCTURES), min_size=1))
+@given(data=st.data(), anatomy=anatomies(), structures=st.sets(st.sampled_from(structure_names()), min_size=1))
 def test_expected_costs_are_exact(
-    data: st.DataObject, anatomy: EncoderAnatomy, structures: set[Structure]
+    data: st.DataObject, anatomy: EncoderAnatomy, structures: set[str]
 ) -> None:
     """Gates are independent, so an expectation is linear in each probability and right if it is so at 0 and 1.
 
-    At 0 and 1 it is the cost of what surgery leaves, block by block; between them it is the mean of both ends.
+    At 0 and 1 it is the cost of what surgery leaves; between them it is the mean of both ends.
     """
     gates = Gates(anatomy, structures)
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
@@ -120,103 +119,81 @@ def test_expected_costs_are_exact(
     )
     _avoid_corners(anatomy, gates, opened)
     gates.log_alpha.data = torch.where(opened, 40.0, -40.0)
-    left = survivors(anatomy, masks_from_vector(anatomy, gates.groups, opened.float())).anatomy(anatomy)
-    for measure in MEASURES.values():
-        expected, counted = measure.costs(anatomy, gates.expected_sizes()), measure.costs(left)
-        for block in fields(BlockCosts):
-            pairs = zip(
-                _each(getattr(expected, block.name)), _each(getattr(counted, block.name)), strict=True
-            )
-            for a, b in pairs:
-                # Float32 sums; a head is 1 parameter in some thousands, the bias gate some dozens.
-                assert float(torch.as_tensor(a).detach()) == pytest.approx(float(b), rel=1e-6, abs=1e-2), (
-                    measure.kind,
-                    block.name,
-                )
+    left = survivors(anatomy, gates.layout.masks(opened.float())).anatomy(anatomy)
+    for cost in COSTS.values():
+        # Float32 sums; a head is 1 parameter in some thousands, the bias gate some dozens.
+        expected = float(expected_cost(cost, anatomy, gates).detach())
+        assert expected == pytest.approx(cost.of(left), rel=1e-6, abs=1), cost.kind
 
     gates.log_alpha.data = 3 * torch.randn(gates.log_alpha.shape, generator=generator)
     gate = int(torch.randint(len(gates.log_alpha), (), generator=generator))
     middle = float(open_probability(gates.log_alpha.detach()[gate]))
 
-    def total(measure: CostMeasure, log_alpha: float) -> float:
+    def total(cost: Cost, log_alpha: float) -> float:
         gates.log_alpha.data[gate] = log_alpha
-        return float(measure.costs(anatomy, gates.expected_sizes()).total.detach())
+        return float(expected_cost(cost, anatomy, gates).detach())
 
-    for measure in MEASURES.values():
-        between = total(measure, math.log(middle / (1 - middle)) + SHIFT)
-        ends = total(measure, -40.0), total(measure, 40.0)
+    for cost in COSTS.values():
+        between = total(cost, math.log(middle / (1 - middle)) + SHIFT)
+        ends = total(cost, -40.0), total(cost, 40.0)
         assert between == pytest.approx((1 - middle) * ends[0] + middle * ends[1], rel=1e-5)
 
 
 def _avoid_corners(anatomy: EncoderAnatomy, gates: Gates, opened: torch.Tensor) -> None:
-    """Open what `Gates.expected_sizes` names as corners: last channels, value dimensions, heads, attention blocks."""
-    for group in gates.groups:
-        if group.structure in ("conv", "vo"):
-            for start, _ in gate_spans(anatomy, group):
-                opened[start] = True
-        elif group.structure == "head" or (group.structure == "attention" and group.index == 0):
-            opened[group.start] = True
-
-
-def _each(cost: Any) -> tuple[Any, ...]:
-    return cost if isinstance(cost, tuple) else (cost,)
+    """Open what `ExpectedCounts` names as corners: last channels, taps, value dimensions, heads, attention blocks."""
+    for address, part in gates.layout.slices.items():
+        if structure(address.structure).min_kept or address.structure == "vo":
+            for span in gates.layout.spans(address):
+                opened[span.start] = True
+        elif address.structure == "head" or address == Address("attention", 0):
+            opened[part.start] = True
 
 
 def test_gates_are_laid_out_front_end_first_then_layer_by_layer() -> None:
     anatomy = drawn_anatomy()
     heads, width = anatomy.attention_heads, anatomy.head_width
-    gates = Gates(anatomy, STRUCTURES, initial_drop=0.2, initial_drops={"conv": 0.01, "qk": 0.5})
+    gates = Gates(anatomy, structure_names(), initial_drop=0.2, initial_drops={"conv": 0.01, "qk": 0.5})
     channels = [("conv", index, each.channels) for index, each in enumerate(anatomy.convolutions)]
     layer = [("attention", 1), ("head", heads), ("qk", heads * width), ("vo", heads * width)]
     layer += [("feed_forward", 1), ("intermediate", anatomy.layers[0].intermediate)]
-    expected = channels + [
+    expected = [*channels, ("position", 0, anatomy.position_kernel)] + [
         (name, index, size) for index in range(len(anatomy.layers)) for name, size in layer
     ]
-    assert [(each.structure, each.index, each.stop - each.start) for each in gates.groups] == expected
-    assert [each.start for each in gates.groups] == [0, *(each.stop for each in gates.groups[:-1])]
-    assert gates.log_alpha.shape == (gates.groups[-1].stop,)
+    slices = gates.layout.slices
+    assert [(*address, part.stop - part.start) for address, part in slices.items()] == expected
+    assert [part.start for part in slices.values()] == [0, *(part.stop for part in [*slices.values()][:-1])]
+    assert gates.log_alpha.shape == (gates.layout.size,)
     drops = {"conv": 0.01, "qk": 0.5}
-    for group in gates.groups:
-        drop = drops.get(group.structure, 0.2)
-        assert gates.log_alpha.detach()[group.slice].tolist() == pytest.approx(
-            [math.log((1 - drop) / drop)] * (group.stop - group.start), abs=1e-6
+    for address, part in slices.items():
+        drop = drops.get(address.structure, 0.2)
+        assert gates.log_alpha.detach()[part].tolist() == pytest.approx(
+            [math.log((1 - drop) / drop)] * (part.stop - part.start), abs=1e-6
         )
     assert (
-        gate_groups(anatomy, ["vo", "conv"])[-1].stop
+        GateLayout(anatomy, ["vo", "conv"]).size
         == sum(c for _, _, c in channels) + len(anatomy.layers) * heads * width
     )
     with pytest.raises(ValueError, match="the encoder has no structure chosen to gate"):
         Gates(anatomy, [])
+    with pytest.raises(KeyError, match="no structure is named toes"):
+        Gates(anatomy, ["toes"])
 
 
-def test_masks_are_cut_from_the_vector_in_the_order_of_the_groups() -> None:
+def test_masks_are_cut_from_the_vector_in_the_order_of_the_layout() -> None:
     anatomy = drawn_anatomy()
-    gates = Gates(anatomy, STRUCTURES)
-    values = torch.arange(float(gates.groups[-1].stop))
-    masks = masks_from_vector(anatomy, gates.groups, values)
-    for group in gates.groups:
-        if group.structure == "conv":
-            mask = masks.conv[group.index]
-        else:
-            mask = getattr(masks.layers[group.index], group.structure)
-        assert mask.flatten().tolist() == list(range(group.start, group.stop))
-        assert mask.shape == (
-            () if group.structure in ("attention", "feed_forward") else mask.flatten().shape
-        )
-    some = masks_from_vector(anatomy, gate_groups(anatomy, ["qk"]), values)
-    assert some.conv == (None,) * len(anatomy.convolutions) and some.layers[0].vo is None
-    spans = [
-        list(gate_spans(anatomy, group))
-        for group in gate_groups(anatomy, ["conv", "head", "qk"])
-        if group.index == 0
-    ]
+    layout = GateLayout(anatomy, structure_names())
+    masks = layout.masks(torch.arange(float(layout.size)))
+    assert masks.keys() == layout.slices.keys()
+    for address, part in layout.slices.items():
+        assert masks[address].tolist() == list(range(part.start, part.stop))
+    layout = GateLayout(anatomy, ["conv", "head", "qk"])
     channels, heads, width = anatomy.convolutions[0].channels, anatomy.attention_heads, anatomy.head_width
     start = sum(each.channels for each in anatomy.convolutions)
-    assert spans == [
-        [(0, channels)],
-        [(start + head, 1) for head in range(heads)],
-        [(start + heads + head * width, width) for head in range(heads)],
-    ]
+    assert layout.spans(Address("conv", 0)) == (slice(0, channels),)
+    assert layout.spans(Address("head", 0)) == (slice(start, start + heads),)
+    assert layout.spans(Address("qk", 0)) == tuple(
+        slice(start + heads + head * width, start + heads + (head + 1) * width) for head in range(heads)
+    )
 
 
 def test_samples_are_drawn_from_the_generator_and_follow_the_gates() -> None:
@@ -224,7 +201,7 @@ def test_samples_are_drawn_from_the_generator_and_follow_the_gates() -> None:
     gates.log_alpha.data = torch.linspace(-6, 6, len(gates.log_alpha))
     first, again = (gates.sample(torch.Generator().manual_seed(3)) for _ in range(2))
     other = gates.sample(torch.Generator().manual_seed(4))
-    values = [torch.cat([layer.intermediate for layer in masks.layers]) for masks in (first, again, other)]  # type: ignore[misc]
+    values = [torch.cat(list(masks.values())) for masks in (first, again, other)]
     assert torch.equal(values[0], values[1]) and not torch.equal(values[0], values[2])
     u = torch.rand(len(gates.log_alpha), generator=torch.Generator().manual_seed(3))
     assert torch.equal(values[0], sample(gates.log_alpha, u, straight_through=True))
@@ -232,27 +209,28 @@ def test_samples_are_drawn_from_the_generator_and_follow_the_gates() -> None:
     assert gates.log_alpha.grad is not None and bool((gates.log_alpha.grad > 0).all())
     plain = Gates(drawn_anatomy(), ["intermediate"], straight_through=False)
     plain.log_alpha.data.fill_(8.0)
-    plain.sample(torch.Generator().manual_seed(0)).layers[0].intermediate.sum().backward()  # type: ignore[union-attr]
+    plain.sample(torch.Generator().manual_seed(0))[Address("intermediate", 0)].sum().backward()
     assert plain.log_alpha.grad is not None and int(plain.log_alpha.grad.count_nonzero()) == 0
 
 
 def test_histograms_count_gates_by_their_probability() -> None:
     gates = Gates(drawn_anatomy(), ["attention", "intermediate"])
     gates.log_alpha.data.fill_(40.0)
-    group = next(each for each in gates.groups if each.structure == "intermediate")
-    gates.log_alpha.data[group.start] = SHIFT
-    gates.log_alpha.data[group.start + 1] = -40.0
+    parts = {address: part for address, part in gates.layout.slices.items() if address[0] == "intermediate"}
+    start = parts[Address("intermediate", 0)].start
+    gates.log_alpha.data[start] = SHIFT
+    gates.log_alpha.data[start + 1] = -40.0
     counts = gate_histograms(gates)
-    gated = sum(e.stop - e.start for e in gates.groups if e.structure == "intermediate")
+    gated = sum(part.stop - part.start for part in parts.values())
     assert counts["attention"] == [0] * 19 + [len(gates.anatomy.layers)]
     assert counts["intermediate"] == [1] + [0] * 9 + [1] + [0] * 8 + [gated - 2]
 
 
 def test_gates_are_float32_under_autocast() -> None:
-    gates = Gates(drawn_anatomy(), STRUCTURES)
+    gates = Gates(drawn_anatomy(), structure_names())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         masks = gates.sample()
-    assert all(mask is not None and mask.dtype == torch.float32 for mask in masks.conv)
+    assert all(mask.dtype == torch.float32 for mask in masks.values())
 
 
 def drawn_anatomy() -> EncoderAnatomy:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from measures import MEASURES
+from measures import COSTS, sparsity_of
 from models import config
-from slimvox.budget import Budget, SparsitySchedule, scheduled_target
+from slimvox.budget import SparsitySchedule, scheduled_target
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
-from slimvox.gates import STRUCTURES, Gates, project
+from slimvox.gates import Gates, project
+from slimvox.structures import structure_names
 from slimvox.gates.projection import FLOOR, TOLERANCE
 from slimvox.report.charts.training import training_panels
 from slimvox.report.runs import read_runs
@@ -28,22 +28,16 @@ FAR = 100.0
 """A largest move that is never in the way."""
 
 
-def sparsity_of(gates: Gates, kind: str = "params") -> Callable[[], Tensor]:
-    measure = MEASURES[kind]
-    budget = Budget(measure=measure, target=1.0, dense_cost=measure.cost(ANATOMY))
-    return lambda: budget.expected_sparsity(ANATOMY, gates.expected_sizes())
-
-
 def random_gates(seed: int) -> tuple[Gates, Tensor]:
     """Gates somewhere between open and closed, and root mean squares of gradients that differ a hundredfold."""
     generator = torch.Generator().manual_seed(seed)
-    gates = Gates(ANATOMY, STRUCTURES)
+    gates = Gates(ANATOMY, structure_names())
     gates.log_alpha.data = 3 * torch.randn(gates.log_alpha.shape, generator=generator)
     return gates, 10 ** (2 * torch.rand(gates.log_alpha.shape, generator=generator) - 3)
 
 
 @settings(max_examples=30)
-@given(seed=st.integers(0, 10_000), further=st.floats(0.05, 0.9), kind=st.sampled_from(sorted(MEASURES)))
+@given(seed=st.integers(0, 10_000), further=st.floats(0.05, 0.9), kind=st.sampled_from(sorted(COSTS)))
 def test_gates_below_the_target_close_until_they_meet_it(seed: int, further: float, kind: str) -> None:
     gates, weights = random_gates(seed)
     expected_sparsity = sparsity_of(gates, kind)

@@ -16,7 +16,7 @@ from slimvox.distance import hidden_state_distance
 from slimvox.distillation import teacher_forcing
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
-from slimvox.gates import STRUCTURES
+from slimvox.structures import structure_names
 from slimvox.pruning import stage as stage_module
 from slimvox.pruning.stage import Stage
 from slimvox.recipe import GateSettings, StageSettings
@@ -141,7 +141,7 @@ def test_a_step_of_the_gates_alone_lowers_the_loss(
     multipliers at 0, there is nothing but distillation."""
     student = make_student(
         teacher,
-        structures=STRUCTURES,
+        structures=structure_names(),
         initial_drop=0.4,
         initial_quadratic=0.0 if control == "lagrangian" else None,
     )
@@ -160,7 +160,7 @@ def test_a_step_of_the_gates_alone_lowers_the_loss(
 
 
 def test_multipliers_ascend_and_close_the_gates(teacher: SpeechEncoder, tmp_path: Path) -> None:
-    student = make_student(teacher, structures=STRUCTURES, initial_drop=0.05, initial_quadratic=0.0)
+    student = make_student(teacher, structures=structure_names(), initial_drop=0.05, initial_quadratic=0.0)
     settings = GateSettings(learning_rate=0.3, multiplier_learning_rate=1.0)
     stage = make_stage(teacher, student, tmp_path, sparsity=0.6, gates=settings, steps=15)
     records = train(stage, tmp_path)
@@ -177,7 +177,7 @@ def test_multipliers_ascend_and_close_the_gates(teacher: SpeechEncoder, tmp_path
 
 
 def test_each_optimiser_steps_at_the_rate_of_its_own_schedule(teacher: SpeechEncoder, tmp_path: Path) -> None:
-    student = make_student(teacher, structures=STRUCTURES, initial_quadratic=0.0)
+    student = make_student(teacher, structures=structure_names(), initial_quadratic=0.0)
     stage = make_stage(
         teacher,
         student,
@@ -213,7 +213,7 @@ def test_the_target_of_each_step_is_the_schedules(
     control: str, teacher: SpeechEncoder, tmp_path: Path
 ) -> None:
     student = make_student(
-        teacher, structures=STRUCTURES, initial_quadratic=5.0 if control == "lagrangian" else None
+        teacher, structures=structure_names(), initial_quadratic=5.0 if control == "lagrangian" else None
     )
     stage = make_stage(teacher, student, tmp_path, sparsity=0.4, ramp_steps=4, steps=6)
     records = train(stage, tmp_path)
@@ -232,7 +232,7 @@ def test_gradients_of_the_weights_are_clipped_and_those_of_the_gates_are_not(
 ) -> None:
     clipped, logged = {}, {}
     for most in (1e-3, 1e6):
-        student = make_student(teacher, noise=0.3, structures=STRUCTURES)
+        student = make_student(teacher, noise=0.3, structures=structure_names())
         stage = make_stage(teacher, student, tmp_path, sparsity=0.1, gradient_clip=most)
         seen = gradients(stage)
         logged[most] = stage._train_step(WAVEFORMS)["gradient_norm"]
@@ -289,7 +289,7 @@ def test_the_share_of_the_teacher_falls_to_nothing_in_the_middle() -> None:
 def test_a_projection_starts_from_the_gates_before_the_step_and_their_gradients(
     teacher: SpeechEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    student = make_student(teacher, structures=STRUCTURES)
+    student = make_student(teacher, structures=structure_names())
     assert student.gates is not None
     rate = 0.2
     stage = make_stage(
@@ -340,7 +340,7 @@ def test_noise_is_a_function_of_seed_step_and_process(
     teacher: SpeechEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def loss(seed: int, step: int, process: int, share: float) -> float:
-        structures = () if share else STRUCTURES
+        structures = () if share else structure_names()
         student = make_student(teacher, structures=structures, initial_drop=0.5, masked_share=share)
         stage = make_stage(teacher, student, tmp_path, seed=seed, sparsity=None if share else 0.5)
         stage.step = step
@@ -364,7 +364,7 @@ def test_a_step_without_a_finite_gradient_leaves_no_trace(
 ) -> None:
     """Weights, gates, multipliers, and all that the optimisers remember."""
     student = make_student(
-        teacher, structures=STRUCTURES, initial_quadratic=1.0 if control == "lagrangian" else None
+        teacher, structures=structure_names(), initial_quadratic=1.0 if control == "lagrangian" else None
     )
     stage = make_stage(teacher, student, tmp_path, sparsity=0.3, matrix_optimiser="muon")
     for _ in range(2):
@@ -411,7 +411,7 @@ def test_bad_steps_count_only_in_a_row(
 def test_the_teacher_stays_as_it_is(teacher: SpeechEncoder, tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     stage = make_stage(
-        teacher, make_student(teacher, noise=0.3, structures=STRUCTURES), tmp_path, sparsity=0.3
+        teacher, make_student(teacher, noise=0.3, structures=structure_names()), tmp_path, sparsity=0.3
     )
     stage._train_step(WAVEFORMS)
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())

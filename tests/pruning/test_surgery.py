@@ -14,7 +14,8 @@ from drawn import anatomies, masks_for, random_encoder
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.encoder import SpeechEncoder
 from slimvox.kept_indices import KeptIndices
-from slimvox.masks import EncoderMasks, LayerMasks, masked_forward
+from slimvox.masks import Masks, masked_forward
+from slimvox.structures import Address
 from slimvox.surgery import slice_encoder, survivors
 
 TOLERANCE = 1e-5
@@ -27,7 +28,7 @@ equal; there the law is checked in float64 only."""
 
 def difference(
     encoder: SpeechEncoder,
-    masks: EncoderMasks,
+    masks: Masks,
     smaller: SpeechEncoder,
     *,
     padded: bool,
@@ -101,22 +102,14 @@ def check_law(data: st.DataObject, anatomy: EncoderAnatomy, seed: int, padded: b
     assert encoder.dense_anatomy == anatomy
 
 
-def sliced_exactly(encoder: SpeechEncoder, masks: EncoderMasks) -> SpeechEncoder:
+def sliced_exactly(encoder: SpeechEncoder, masks: Masks) -> SpeechEncoder:
     """Surgery in float64, so that folding the masks rounds nothing."""
     return slice_encoder(copy.deepcopy(encoder).double(), exact(masks)).encoder
 
 
-def exact(masks: EncoderMasks) -> EncoderMasks:
+def exact(masks: Masks) -> Masks:
     """The same masks in float64."""
-
-    def double(mask: torch.Tensor | None) -> torch.Tensor | None:
-        return None if mask is None else mask.double()
-
-    names = ("attention", "head", "qk", "vo", "feed_forward", "intermediate")
-    return EncoderMasks(
-        conv=tuple(double(mask) for mask in masks.conv),
-        layers=tuple(LayerMasks(**{n: double(getattr(layer, n)) for n in names}) for layer in masks.layers),
-    )
+    return {address: mask.double() for address, mask in masks.items()}
 
 
 def test_worst_difference_is_reported() -> None:
@@ -127,27 +120,50 @@ def test_worst_difference_is_reported() -> None:
 def test_kept_indices_point_at_the_dense_weights() -> None:
     anatomy = replace(random_anatomy(), projection_norm=True)
     encoder = random_encoder(anatomy, 0)
-    layer = LayerMasks(
-        head=torch.tensor([0.0, 1.0]),
-        qk=torch.tensor([1.0, 0, 1, 0, 0, 1, 1, 0]),
-        intermediate=torch.eye(6)[4],
-    )
-    masks = EncoderMasks(conv=(None,) * 3, layers=(layer,))
+    masks = {
+        Address("head", 0): torch.tensor([0.0, 1.0]),
+        Address("qk", 0): torch.tensor([1.0, 0, 1, 0, 0, 1, 1, 0]),
+        Address("intermediate", 0): torch.eye(6)[4],
+        Address("position", 0): torch.tensor([0.0, 1, 0, 1]),
+    }
     result = slice_encoder(encoder, masks)
-    head = result.kept.layers[0].heads[0]
-    assert (head.index, head.qk, head.vo) == (1, (1, 2), (0, 1, 2, 3))
-    dense = encoder.state_dict()["layers.0.attention.k_proj.weight"]
-    small = result.encoder.state_dict()["layers.0.attention.k_proj.weight"]
-    assert torch.equal(small, dense[[5, 6]])
-    assert result.kept.layers[0].intermediate == (4,)
-    assert KeptIndices.from_dict(result.kept.to_dict()) == result.kept
+    kept = result.kept
+    assert (kept["head", 0], kept["qk", 0], kept["vo", 0]) == ((1,), (5, 6), (4, 5, 6, 7))
+    assert [head.index for head in result.encoder.anatomy.layers[0].heads] == [1]
+    dense, small = encoder.state_dict(), result.encoder.state_dict()
+    name = "layers.0.attention.k_proj.weight"
+    assert torch.equal(small[name], dense[name][[5, 6]])
+    assert kept["intermediate", 0] == (4,)
+    taps = "pos_conv_embed.conv.weight"
+    assert torch.equal(small[taps], dense[taps][:, :, [1, 3]])
+    assert KeptIndices.from_dict(kept.to_dict(), anatomy) == kept
+
+
+def test_kept_indices_of_the_first_format_are_read() -> None:
+    anatomy = random_anatomy()
+    data = {
+        "conv": [[0, 1, 2, 3], [1], [0, 3]],
+        "layers": [
+            {
+                "attention": True,
+                "heads": [{"index": 1, "qk": [1, 2], "vo": [0, 3]}],
+                "feed_forward": True,
+                "intermediate": [4],
+            }
+        ],
+    }
+    kept = KeptIndices.from_dict(data, anatomy)
+    assert (kept["head", 0], kept["qk", 0], kept["vo", 0]) == ((1,), (5, 6), (4, 7))
+    assert (kept["conv", 1], kept["intermediate", 0], kept["position", 0]) == ((1,), (4,), (0, 1, 2, 3))
+    assert KeptIndices.from_dict(kept.to_dict(), anatomy) == kept
+    for broken in ({}, {**data, "conv": [[9], [1], [0]]}, {"format": 7}, {"format": 2, "qk": {"5": [0]}}):
+        with pytest.raises(ValueError, match="kept indices"):
+            KeptIndices.from_dict(broken, anatomy)
 
 
 def test_a_convolution_with_no_channel_is_refused() -> None:
-    anatomy = random_anatomy()
-    masks = replace(EncoderMasks.none(anatomy), conv=(None, torch.zeros(4), None))
-    with pytest.raises(ValueError, match="convolution 1 must keep"):
-        survivors(anatomy, masks)
+    with pytest.raises(ValueError, match="at least 1 of the front-end channels at index 1 must be kept"):
+        survivors(random_anatomy(), {Address("conv", 1): torch.zeros(4)})
 
 
 def test_position_bias_survives_the_first_layer() -> None:
@@ -155,7 +171,7 @@ def test_position_bias_survives_the_first_layer() -> None:
     anatomy = replace(random_anatomy(), family="wavlm", position_buckets=16, position_max_distance=24)
     anatomy = replace(anatomy, layers=anatomy.layers * 2)
     encoder = random_encoder(anatomy, 1)
-    masks = EncoderMasks(conv=(None,) * 3, layers=(LayerMasks(attention=torch.tensor(0.0)), LayerMasks()))
+    masks = {Address("attention", 0): torch.tensor([0.0])}
     result = slice_encoder(encoder, masks)
     assert result.encoder.rel_attn_embed is not None
     assert difference(encoder, masks, result.encoder, padded=False) < TOLERANCE

@@ -9,20 +9,21 @@ import torch
 
 import models
 import slimvox
-from slimvox.gates import STRUCTURES, Gates
+from slimvox.gates import Gates
+from slimvox.structures import structure_names
 from slimvox.gates.hard_concrete import open_probability
 from slimvox.gates.histogram import BINS, gate_histograms
 
 
 def test_histograms_count_every_gate_in_its_bin(tmp_path: Path) -> None:
     encoder = slimvox.load(models.directory(tmp_path, "hubert"))
-    gates = Gates(encoder.anatomy, frozenset(STRUCTURES))
+    gates = Gates(encoder.anatomy, frozenset(structure_names()))
     with torch.no_grad():
         gates.log_alpha.normal_(0, 3)
         gates.log_alpha[:2] = torch.tensor([-50.0, 50.0])
     histograms = gate_histograms(gates)
     probability = open_probability(gates.log_alpha.detach())
-    for structure in STRUCTURES:
+    for structure in structure_names():
         parts = [probability[group.slice] for group in gates.groups if group.structure == structure]
         bins = (torch.cat(parts) * BINS).long().clamp(max=BINS - 1)
         assert histograms[structure] == torch.bincount(bins, minlength=BINS).tolist()
