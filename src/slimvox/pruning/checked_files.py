@@ -117,7 +117,7 @@ def _digest(content: Any, digest: Any) -> None:
     if isinstance(content, Tensor):
         tensor = content.detach().cpu().contiguous()
         digest.update(f"tensor {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
     elif isinstance(content, Mapping):
         digest.update(f"mapping {len(content)};".encode())
         for key, value in content.items():

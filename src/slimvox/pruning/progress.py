@@ -101,7 +101,7 @@ class JsonLog:
         for line in self._path.read_bytes().splitlines():
             try:
                 record = json.loads(line)
-                done = (order.index(record["stage"]), record["step"]) <= (order.index(stage), step)
+                done = (order.index(record["stage"]), int(record["step"])) <= (order.index(stage), step)
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # a damaged line, or the one that was being written when the power went
             if done:

@@ -225,7 +225,9 @@ class _Run:
         held.enter_context(out.locked())
         if out.claim(self.fingerprint):
             self.console.print(
-                f"{out.path} already holds this run, finished; nothing is done again", highlight=False
+                f"{out.path} already holds this run, finished; nothing is done again",
+                highlight=False,
+                soft_wrap=True,
             )
             return True
         if latency is not None:
