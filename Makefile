@@ -1,5 +1,7 @@
 # make demo    the whole story on the embedded teacher, in an isolated environment (.venv) made from nothing
 # make test    the tests
+# make golden  write tests/pruning/golden_runs.json again, after a change that was meant to move its values
+# make mutate  mutate the code and count how many of the mutants the tests kill: MODULE="gates masks" SAMPLE=50 SEED=0
 # make check   lint, format, types and tests: what .ci/run runs
 #
 # The environment is made once and used again until pyproject.toml or constraints.txt changes.
@@ -11,6 +13,11 @@ VENV ?= .venv
 TORCH_INDEX ?=
 # Further arguments of pytest: make test PYTEST_ARGS="-k surgery -x"
 PYTEST_ARGS ?=
+# Options of make mutate: names of modules from tests/mutation/modules.toml (all of them by default), number of mutants
+# per module (0 for all) and the seed of the sample
+MODULE ?=
+SAMPLE ?= 50
+SEED ?= 0
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -18,7 +25,7 @@ TORCH := $(shell sed -n 's/^torch==[^ ;]*/&/p' constraints.txt)
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses=4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-dev test test-slow lint format format-check types check versions clean
+.PHONY: help demo setup setup-dev test test-slow golden mutate lint format format-check types check versions clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -31,6 +38,13 @@ test: setup-dev
 
 test-slow: setup-dev
 	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+golden: setup-dev
+	$(BIN)/python tests/golden_runs.py
+
+mutate: setup-dev
+	$(PIP) install --quiet -c constraints.txt -e ".[mutation]"
+	$(BIN)/python tests/mutation/run.py $(MODULE) --sample $(SAMPLE) --seed $(SEED)
 
 lint: setup-dev
 	$(BIN)/ruff check .

@@ -50,13 +50,5 @@ def make_run(
 ) -> slimvox.PruneResult:
     """Prune; `settings` are fields of the recipe."""
     overrides = {**SETTINGS, **(settings or {})}
-    return slimvox.prune(
-        teacher,
-        speech,
-        out,
-        recipe="quick",
-        overrides=overrides,
-        device="cpu",
-        precision="float32",
-        **arguments,
-    )
+    where = {"device": "cpu", "precision": "float32"}
+    return slimvox.prune(teacher, speech, out, recipe="quick", overrides=overrides, **{**where, **arguments})

@@ -16,7 +16,6 @@ import argparse
 import json
 from pathlib import Path
 
-from slimvox.checkpoint.directory import write_atomically
 from slimvox.errors import SlimvoxError
 from slimvox.evaluation.comparison import (
     check_comparable,
@@ -29,6 +28,7 @@ from slimvox.evaluation.comparison import (
 from slimvox.evaluation.published import published_models
 from slimvox.evaluation.report import FIXED_ROWS, fixed_rows
 from slimvox.evaluation.scores import mean11, superb_s, tasks_told_apart
+from slimvox.files import write_atomically
 from slimvox.report.markdown_page import write_tables
 
 MINI = Path(__file__).parents[2] / "src" / "slimvox" / "evaluation" / "mini"

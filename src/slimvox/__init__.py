@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from slimvox.errors import SlimvoxError
     from slimvox.export import ExportResult, export_encoder
     from slimvox.integrations.transformers.carry import carry_head
-    from slimvox.pruning import PruneResult, prune
+    from slimvox.pruning import PruneResult, RunInterrupted, prune
 
 __version__ = "0.1.0"
 
@@ -31,6 +31,7 @@ __all__ = [
     "EncoderOutput",
     "ExportResult",
     "PruneResult",
+    "RunInterrupted",
     "SlimvoxError",
     "SpeechEncoder",
     "__version__",
@@ -48,6 +49,7 @@ _HOMES = {
     "EncoderOutput": "slimvox.encoder",
     "ExportResult": "slimvox.export",
     "PruneResult": "slimvox.pruning",
+    "RunInterrupted": "slimvox.pruning",
     "SlimvoxError": "slimvox.errors",
     "SpeechEncoder": "slimvox.encoder",
     "carry_head": "slimvox.integrations.transformers.carry",

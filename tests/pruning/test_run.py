@@ -17,7 +17,8 @@ from torch import Tensor
 import slimvox
 from interruptions import interrupt_after, kill_when
 from slimvox.kept_indices import KeptIndices
-from slimvox.pruning import CONTROLS, run_directory, stage, student
+from slimvox.pruning import CONTROLS, checked_files, stage, student
+from slimvox.pruning.checked_files import read_checked_state
 from slimvox.pruning.interrupts import RunInterrupted
 from slimvox.recipe import shipped_recipes
 
@@ -149,19 +150,22 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     out, saved = tmp_path / "out", 0
     save = torch.save
 
-    def failing(state: object, path: Path) -> None:
+    def failing(state: object, file: Any) -> None:
         nonlocal saved
         saved += 1
         if saved == 3:
-            path.write_bytes(b"half of a checkpoint")
+            file.write(b"half of a checkpoint")
             raise OSError(28, "No space left on device")
-        save(state, path)
+        save(state, file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_directory.torch, "save", failing)
-        with pytest.raises(slimvox.SlimvoxError, match="disk full"):
+        patch.setattr(checked_files.torch, "save", failing)
+        with pytest.raises(
+            slimvox.SlimvoxError, match=r"checkpoint\.pt can't be written \(is the disk full\?\)"
+        ):
             run(teacher, speech, out, checkpoint_seconds=0)
-    assert [path.name for path in (out / "run").glob("checkpoint*")] == ["checkpoint.pt"]
+    saved_steps = [read_checked_state(path)["step"] for path in (out / "run").rglob("checkpoint.pt")]
+    assert sorted(saved_steps) == [1, 2] and not list(out.rglob("*.tmp"))
     run(teacher, speech, out)
     assert weights_hash(out) == weights_hash(finished)
 
@@ -237,7 +241,7 @@ def test_a_run_whose_gradients_stay_bad_stops_with_a_good_checkpoint(
     bad = "3 steps in a row were not finite, up to step 5 of stage prune; start again with a lower learning rate"
     with spoiled_losses(lambda step: step >= 3), pytest.raises(slimvox.SlimvoxError, match=bad):
         run(teacher, speech, out, checkpoint_seconds=0)
-    state = torch.load(out / "run" / "checkpoint.pt", weights_only=True)["student"]
+    state = read_checked_state(out / "run" / "checkpoint.pt")["student"]
     assert all(torch.isfinite(values).all() for values in state.values())
     run(teacher, speech, out)
     assert slimvox.load(out)(torch.randn(1, 8000)).hidden_states[-1].isfinite().all()
@@ -247,8 +251,8 @@ def test_a_finished_or_foreign_directory_is_left_alone(
     finished: Path, teacher: Path, speech: Path, tmp_path: Path
 ) -> None:
     before = weights_hash(finished)
-    with pytest.raises(slimvox.SlimvoxError, match="finished run"):
-        run(teacher, speech, finished)
+    with pytest.raises(slimvox.SlimvoxError, match=r"finished run of another command \(seed differ\)"):
+        run(teacher, speech, finished, seed=1)
     assert weights_hash(finished) == before
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(slimvox.SlimvoxError, match="not empty"):

@@ -14,7 +14,7 @@ from interruptions import interrupt_after, kill_when
 from slimvox.budget import SparsitySchedule
 from slimvox.cli.main import run
 from slimvox.kept_indices import KeptIndices
-from slimvox.pruning import run_directory, stage
+from slimvox.pruning import checked_files, stage
 from slimvox.pruning.interrupts import RunInterrupted
 from slimvox.report.runs import read_runs
 from tiny_runs import SETTINGS, make_run
@@ -162,17 +162,23 @@ def test_a_full_disk_at_a_cut_is_made_good(
 ) -> None:
     out, save = tmp_path / "out", torch.save
 
-    def failing(state: object, path: Path) -> None:
-        if path.parent.parent.name == "keep-28":
-            path.write_bytes(b"half of it")
+    def failing(state: object, file: Any) -> None:
+        if Path(file.name).parent.parent.name == "keep-28":
+            file.write(b"half of it")
             raise OSError(28, "No space left on device")
-        save(state, path)
+        save(state, file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_directory.torch, "save", failing)
+        patch.setattr(checked_files.torch, "save", failing)
         with pytest.raises(slimvox.SlimvoxError, match="disk full"):
             make_sizes(teacher, speech, out, checkpoint_seconds=0)
-    assert [path.name for path in sorted(out.rglob("*.pt*"))] == ["cut.pt", "checkpoint.pt"]
+    left = [str(path.relative_to(out)) for path in sorted(out.rglob("*.*")) if path.suffix in (".pt", ".tmp")]
+    assert left == [
+        "keep-50/run/backup/cut.pt",
+        "keep-50/run/cut.pt",
+        "run/backup/checkpoint.pt",
+        "run/checkpoint.pt",
+    ]
     make_sizes(teacher, speech, out)
     assert weights(out) == weights(finished)
 
@@ -180,8 +186,10 @@ def test_a_full_disk_at_a_cut_is_made_good(
 def test_a_finished_run_or_that_of_other_sizes_is_left_alone(
     finished: Path, teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(slimvox.SlimvoxError, match="finished run"):
-        make_sizes(teacher, speech, finished)
+    before = weights(finished)
+    with pytest.raises(slimvox.SlimvoxError, match=r"finished run of another command \(seed differ\)"):
+        make_sizes(teacher, speech, finished, seed=1)
+    assert weights(finished) == before
 
     def interrupted(self: stage.Stage, waveforms: torch.Tensor) -> dict[str, float]:
         raise KeyboardInterrupt

@@ -14,6 +14,7 @@ import torch
 import slimvox
 from measures import TABLE
 from slimvox.pruning import machine_speed, stage
+from slimvox.pruning.checked_files import read_checked_json
 from slimvox.pruning.interrupts import RunInterrupted
 
 SETTINGS = ["data.seconds_per_batch=3.0", "data.min_seconds=0.5", "data.max_seconds=1.0", "target.seconds=1"]
@@ -46,7 +47,7 @@ def test_the_predicted_latency_meets_the_target(
     dense, pruned = result.encoder.dense_anatomy, result.encoder.anatomy
     assert 0.9 * table.nanoseconds(dense) / 2 <= table.nanoseconds(pruned) <= table.nanoseconds(dense) / 2
     assert result.speed_up is not None and result.speed_up > 0
-    assert json.loads((tmp_path / "out" / "run" / "latency.json").read_text()) == json.loads(
+    assert read_checked_json(tmp_path / "out" / "run" / "latency.json") == json.loads(
         json.dumps(table.to_dict())
     )
     assert "measured speed" in (tmp_path / "out" / "README.md").read_text()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from slimvox.checkpoint.empty import empty_encoder
 from slimvox.checkpoint.transformers_reader import load_exactly, read_json, read_tensors
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
+from slimvox.files import write_atomically
 from slimvox.integrations.transformers.directory_format import FORMAT_VERSION, MODEL_TYPE
 
 logger = logging.getLogger("slimvox.checkpoint")
@@ -125,16 +125,3 @@ def write_slimvox_directory(
     for name, source in travelling_files().items():
         write_atomically(directory / name, source.encode())
     write_atomically(directory / "config.json", config.to_json_string().encode())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is either the old one or the new one, whole, whenever the power goes."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

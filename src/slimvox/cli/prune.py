@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +16,7 @@ class PruneCommand:
     """Prune a speech encoder on unlabelled audio.
 
     Learns which structures the encoder can do without while it is distilled, cuts them out, and distils what is left.
-    Ctrl-C saves; the same command goes on from there.
+    Ctrl-C saves; the same command goes on from there, and shows the result again once the run is finished.
     """
 
     model: tyro.conf.Positional[str]
@@ -59,6 +60,9 @@ class PruneCommand:
         """Run the command."""
         from slimvox.pruning import RunInterrupted, prune
 
+        if os.environ.get("RANK", "0") != "0":
+            # Of several processes, the first speaks for all.
+            console = Console(quiet=True)
         try:
             result = prune(
                 self.model,

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 import slimvox
-from slimvox.checkpoint.directory import write_atomically
 from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import ABSENT_AT_DEFAULT, ExampleSet
 from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES, FeatureCache
@@ -26,6 +25,7 @@ from slimvox.evaluation.protocols import ProtocolName, protocol
 from slimvox.evaluation.tasks import TASKS, task
 from slimvox.evaluation.tasks.base import Metric, Scores
 from slimvox.evaluation.upstreams import Upstream, load_upstream
+from slimvox.files import write_atomically
 
 logger = logging.getLogger("slimvox.evaluation")
 

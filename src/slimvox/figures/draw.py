@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slimvox.checkpoint.directory import write_atomically
 from slimvox.errors import SlimvoxError
 from slimvox.figures.arms import arms_of
 from slimvox.figures.hard_concrete import hard_concrete_figure
@@ -14,6 +13,7 @@ from slimvox.figures.quality import Quality
 from slimvox.figures.scatter import pareto_figure, quality_figure
 from slimvox.figures.straight_through import straight_through_figure, straight_through_pairs
 from slimvox.figures.style import rendered, require_matplotlib, style
+from slimvox.files import write_atomically
 from slimvox.report.runs import RunRecord
 from slimvox.report.speeds import Speed
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import importlib.util
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from slimvox.devices import check_device
 from slimvox.errors import SlimvoxError
@@ -25,7 +29,8 @@ def build_accelerator(*, device: str, precision: str, log_directory: Path) -> Ac
         log_directory: where TensorBoard's events go, if it is installed.
 
     Raises:
-        SlimvoxError: if the device is not there, or the name unknown.
+        SlimvoxError: if the device is not there, the name unknown, or the launcher started more processes than can
+            work together on such devices.
     """
     check_device(device)
     if precision not in PRECISIONS:
@@ -34,22 +39,69 @@ def build_accelerator(*, device: str, precision: str, log_directory: Path) -> Ac
         )
     if precision == "auto":
         precision = "bf16" if _bf16_pays(device) else "float32"
-    # accelerate keeps one state per process: an earlier run in this process may have had another precision.
-    AcceleratorState._reset_state()
-    return Accelerator(
-        cpu=device == "cpu",
+    # On a CPU, accelerate joins the processes of `torchrun` only if it is told that the CPU is meant.
+    on_cpu = device == "cpu" or (device == "auto" and not torch.accelerator.is_available())
+    _check_launch(on_cpu)
+    # accelerate keeps one state per process: an earlier run in this process may have had another device or precision.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    had_group = torch.distributed.is_available() and torch.distributed.is_initialized()
+    accelerator = Accelerator(
+        cpu=on_cpu,
         mixed_precision="bf16" if precision == "bf16" else "no",
         log_with="tensorboard" if importlib.util.find_spec("tensorboard") else None,
         project_dir=str(log_directory),
         # In pre-norm models the loss does not see the last norm.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    if accelerator.num_processes > 1 and not had_group:
+        atexit.register(_leave_group)
+    if device != "auto" and accelerator.device.type != device:
+        raise SlimvoxError(
+            f"`device` is {device}, but accelerate chose {accelerator.device.type}; unset the environment variables"
+            " of accelerate (`ACCELERATE_*`)"
+        )
+    return accelerator
+
+
+@contextlib.contextmanager
+def own_accelerate_state() -> Iterator[None]:
+    """Within the block accelerate has a state for itself; after it, that of the caller again (of a Trainer, say)."""
+    kinds = (AcceleratorState, PartialState, GradientState)
+    before = [dict(kind._shared_state) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, state in zip(kinds, before, strict=True):
+            kind._shared_state.clear()
+            kind._shared_state.update(state)
+
+
+def _check_launch(on_cpu: bool) -> None:
+    """Raise `SlimvoxError` where processes would each take themselves for the only one, or share one GPU."""
+    processes, here = (int(os.environ.get(name) or 1) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if processes == 1 or on_cpu:
+        return
+    if not torch.cuda.is_available() and torch.backends.mps.is_available():
+        raise SlimvoxError(
+            f"{processes} processes can't work together on mps; start one, or add `--device cpu`"
+        )
+    if torch.cuda.is_available() and here > torch.cuda.device_count():
+        raise SlimvoxError(
+            f"{here} processes were started on this machine, but it has {torch.cuda.device_count()} GPUs; start one"
+            " process per GPU (`--nproc-per-node`), or add `--device cpu`"
+        )
+
+
+def _leave_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _bf16_pays(device: str) -> bool:
     """Whether the hardware multiplies bf16 matrices faster than float32 ones."""
     if device in ("auto", "cuda") and torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
+        # V100 and T4 emulate bf16, more slowly than they compute in float32.
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device == "mps" or (device == "auto" and torch.backends.mps.is_available()):
         return False
     supported = (

@@ -6,22 +6,38 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
+from slimvox.errors import SlimvoxError
 
-class RunInterrupted(Exception):
-    """The run was asked to stop, and has saved its state."""
+
+class RunInterrupted(SlimvoxError):
+    """A run was stopped by Ctrl-C or SIGTERM, after its state was saved: the same call goes on from there."""
 
 
 class StopRequests:
-    """While in force, the first SIGINT or SIGTERM is remembered; the second interrupts at once."""
+    """While in force, the first SIGINT or SIGTERM is remembered; the second interrupts at once.
 
-    def __init__(self) -> None:
+    With several processes the second one is remembered too: a launcher such as `torchrun` passes on the signal of a
+    terminal that each process has received already, and kills what does not end in time.
+
+    Signals are only taken over in the main thread, and not where they are ignored (`nohup`) or handled outside Python.
+    Elsewhere nothing is changed, and nothing is ever requested.
+    """
+
+    def __init__(self, *, patient: bool = False) -> None:
+        """No request yet.
+
+        Args:
+            patient: remember the second signal as well.
+        """
         self.requested = False
+        self._patient = patient
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopRequests:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._request)
+                if signal.getsignal(number) not in (None, signal.SIG_IGN):
+                    self._previous[number] = signal.signal(number, self._request)
         return self
 
     def __exit__(
@@ -31,6 +47,6 @@ class StopRequests:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested and not self._patient:
             raise KeyboardInterrupt
         self.requested = True

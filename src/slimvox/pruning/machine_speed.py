@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from rich.console import Console
 
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.encoder import SpeechEncoder
 from slimvox.latency import LatencyTable, measure_latency, real_time_factors
+from slimvox.pruning.processes import Processes
 from slimvox.pruning.run_directory import RunDirectory
 
 
@@ -28,25 +28,24 @@ def latency_table(
         accelerator: gives the device.
         console: told what takes so long.
     """
-    table = directory.load_latency()
-    if table is not None and table.seconds == seconds:
-        return table
-    shared: list[LatencyTable | None] = [None]
-    if accelerator.is_main_process:
+
+    def load_or_measure() -> LatencyTable:
+        table = directory.load_latency()
+        if table is not None and table.seconds == seconds:
+            return table
         console.print(
             f"measuring how long encoders of this shape take here, {seconds:g} s of audio ...",
             highlight=False,
         )
-        measured = measure_latency(dense, seconds=seconds, device=accelerator.device)
+        table = measure_latency(dense, seconds=seconds, device=accelerator.device)
         console.print(
-            f"dense: {measured.nanoseconds(dense) / 1e6:.3g} ms on {measured.device}, {measured.threads} threads;"
-            f" the table misses encoders that it has not seen by {measured.error:.0%} (median)",
+            f"dense: {table.nanoseconds(dense) / 1e6:.3g} ms on {table.device}, {table.threads} threads;"
+            f" the table misses encoders that it has not seen by {table.error:.0%} (median)",
             highlight=False,
         )
-        shared = [measured]
-    broadcast_object_list(shared)
-    assert shared[0] is not None
-    return shared[0]
+        return table
+
+    return Processes(accelerator).on_main(load_or_measure)
 
 
 def speed_up(encoder: SpeechEncoder, seconds: float) -> float:

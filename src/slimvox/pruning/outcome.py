@@ -11,13 +11,12 @@ import torch
 
 import slimvox
 from slimvox.benchmark.result import machine
-from slimvox.checkpoint.directory import write_atomically
 from slimvox.errors import SlimvoxError
+from slimvox.files import write_atomically
+from slimvox.pruning.run_directory import OUTCOME
 
 if TYPE_CHECKING:
     from slimvox.pruning.result import PruneResult, RunSettings
-
-OUTCOME = "outcome.json"
 
 
 def write_outcome(result: PruneResult, settings: RunSettings, device: torch.device) -> None:

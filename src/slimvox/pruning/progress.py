@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
+
+from slimvox.errors import SlimvoxError
+from slimvox.files import write_atomically
 
 PLAIN_SECONDS = 15.0
 """How often a line is printed where there is no terminal."""
@@ -94,20 +98,36 @@ class JsonLog:
         if not self._enabled or not self._path.is_file():
             return
         kept, order = [], ["prune", "finish"]
-        for line in self._path.read_text().splitlines():
+        for line in self._path.read_bytes().splitlines():
             try:
                 record = json.loads(line)
-            except ValueError:
-                continue  # the line that was being written when the power went
-            if (order.index(record["stage"]), record["step"]) <= (order.index(stage), step):
+                done = (order.index(record["stage"]), int(record["step"])) <= (order.index(stage), step)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # a damaged line, or the one that was being written when the power went
+            if done:
                 kept.append(line)
-        self._path.write_text("".join(line + "\n" for line in kept))
+        with self._writable():
+            write_atomically(self._path, b"".join(line + b"\n" for line in kept))
 
     def write(self, record: Mapping[str, object]) -> None:
-        """Append a record."""
+        """Append a record.
+
+        Raises:
+            SlimvoxError: if it can't be written.
+        """
         if self._enabled:
-            with self._path.open("a") as file:
+            with self._writable(), self._path.open("a") as file:
                 file.write(json.dumps(record) + "\n")
+
+    @contextlib.contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SlimvoxError(
+                f"{self._path} can't be written: {error.strerror or error}; the last checkpoint is kept: make room,"
+                " then repeat the same command to go on"
+            ) from error
 
 
 class _TimeLeft(ProgressColumn):

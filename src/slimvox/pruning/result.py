@@ -144,6 +144,7 @@ def read_result(settings: RunSettings) -> PruneResult:
         SlimvoxError: if something is missing or damaged.
     """
     out = settings.out
+    out.check_model_files()
     encoder, outcome = load_model(out.path).encoder, read_outcome(out.run)
     first, last = (outcome.get(f"distance_after_{stage}") for stage in ("prune", "finish"))
     return PruneResult(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from rich.console import Console
 
@@ -17,11 +19,13 @@ from slimvox.checkpoint import load_model
 from slimvox.costs import macs, parameters
 from slimvox.errors import SlimvoxError
 from slimvox.gates import Gates
-from slimvox.pruning.accelerator import build_accelerator
-from slimvox.pruning.controls import Control
+from slimvox.pruning.accelerator import build_accelerator, own_accelerate_state
+from slimvox.pruning.controls import CONTROLS, Control
 from slimvox.pruning.data import gather_audio
 from slimvox.pruning.fingerprint import fingerprint, of_size
+from slimvox.pruning.interrupts import RunInterrupted, StopRequests
 from slimvox.pruning.machine_speed import latency_table
+from slimvox.pruning.processes import Processes
 from slimvox.pruning.result import PruneResult, RunSettings
 from slimvox.pruning.run_directory import RunDirectory
 from slimvox.pruning.size import Size
@@ -32,6 +36,8 @@ from slimvox.recipe import load_recipe
 from slimvox.units import short_number
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def prune(
     model: str | Path,
     audio: AudioInput | Sequence[AudioInput],
@@ -54,7 +60,7 @@ def prune(
 ) -> PruneResult:
     """Prune a speech encoder on unlabelled audio; the command `slimvox prune` as a function.
 
-    The same call goes on where an interrupted one stopped.
+    The same call goes on where an interrupted one stopped, and reads the result again where it is finished.
 
     Args:
         model: `embedded`, a directory or a model id on the hub; a directory that slimvox wrote can be pruned further.
@@ -86,63 +92,82 @@ def prune(
 
     Raises:
         SlimvoxError: for anything the caller can mend.
-        RunInterrupted: on Ctrl-C, after a checkpoint.
+        RunInterrupted: on Ctrl-C or SIGTERM, after a checkpoint; only in the main thread, which takes over these
+            signals while the run lasts.
     """
+    _check_request(control, sizes, max_steps, seed, checkpoint_seconds)
     sources = as_sources(audio)
     directory = RunDirectory(path=Path(out).expanduser())
-    directory.refuse_if_taken()
     wanted = WantedTarget(parameters=target_parameters, macs=target_macs, speed=target_speed, sizes=sizes)
+    name = recipe or ("quick" if str(model) == "embedded" else "default")
+    chosen = load_recipe(name, overrides)
+    if max_steps is not None:
+        chosen = chosen.limited_to(max_steps)
+    console = console or Console(quiet=True)
+    with own_accelerate_state():
+        accelerator = build_accelerator(device=device, precision=precision, log_directory=directory.run)
+        processes = Processes(accelerator)
+        processes.on_main(directory.refuse_if_taken)
+        loaded = processes.together(lambda: load_model(model))
+        aims = aim(
+            chosen,
+            loaded.encoder,
+            wanted,
+            lambda seconds: latency_table(
+                loaded.encoder.dense_anatomy, seconds, directory, accelerator, console
+            ),
+        )
+        recipe_of_smallest, budget = aims[-1]
+        settings = RunSettings(
+            model=loaded,
+            recipe=recipe_of_smallest,
+            budget=budget,
+            audio=processes.together(lambda: gather_audio(sources, chosen.data, seed, held_out)),
+            audio_names=tuple(source_name(source) for source in sources),
+            out=directory,
+            seed=seed,
+            control=control,
+            sizes=() if sizes is None else tuple(each.target.keep for each, _ in aims),
+            schedule=SparsitySchedule(
+                sparsities=tuple(each.target_sparsity for _, each in aims),
+                ramp_steps=chosen.gates.ramp_steps,
+                steps=chosen.prune.steps,
+                shape=chosen.gates.ramp_shape,
+            ),
+            cut_step=chosen.prune.steps,
+        )
+        each_size: tuple[RunSettings, ...] = (settings,)
+        if sizes is not None:
+            each_size = tuple(
+                replace(
+                    settings,
+                    recipe=its_recipe,
+                    budget=its_budget,
+                    out=directory.of_size(its_recipe.target.keep),
+                    cut_step=step,
+                )
+                for (its_recipe, its_budget), step in zip(aims, settings.schedule.ends, strict=True)
+            )
+        with StopRequests(patient=processes.count > 1) as stop:
+            return _Run(settings, each_size, accelerator, console, checkpoint_seconds, stop).execute()
+
+
+def _check_request(
+    control: Control | None, sizes: object, max_steps: int | None, seed: int, checkpoint_seconds: float
+) -> None:
+    """Raise `SlimvoxError` for arguments that make no sense by themselves."""
+    if control is not None and control not in CONTROLS:
+        raise SlimvoxError(f"`control` must be one of {', '.join(CONTROLS)}, but is {control!r} instead")
     if sizes is not None and control is not None:
         raise SlimvoxError(
             "`sizes` come from gates that are learned, and a `control` learns none: give a target instead"
         )
-    loaded = load_model(model)
-    name = recipe or ("quick" if str(model) == "embedded" else "default")
-    chosen = load_recipe(name, overrides)
-    if max_steps is not None:
-        if max_steps < 1:
-            raise SlimvoxError(f"`max_steps` must be at least 1, but is {max_steps} instead")
-        chosen = chosen.limited_to(max_steps)
-    accelerator = build_accelerator(device=device, precision=precision, log_directory=directory.run)
-    console = console or Console(quiet=True)
-    aims = aim(
-        chosen,
-        loaded.encoder,
-        wanted,
-        lambda seconds: latency_table(loaded.encoder.dense_anatomy, seconds, directory, accelerator, console),
-    )
-    recipe_of_smallest, budget = aims[-1]
-    settings = RunSettings(
-        model=loaded,
-        recipe=recipe_of_smallest,
-        budget=budget,
-        audio=gather_audio(sources, chosen.data, seed, held_out),
-        audio_names=tuple(source_name(source) for source in sources),
-        out=directory,
-        seed=seed,
-        control=control,
-        sizes=() if sizes is None else tuple(each.target.keep for each, _ in aims),
-        schedule=SparsitySchedule(
-            sparsities=tuple(each.target_sparsity for _, each in aims),
-            ramp_steps=chosen.gates.ramp_steps,
-            steps=chosen.prune.steps,
-            shape=chosen.gates.ramp_shape,
-        ),
-        cut_step=chosen.prune.steps,
-    )
-    each_size: tuple[RunSettings, ...] = (settings,)
-    if sizes is not None:
-        each_size = tuple(
-            replace(
-                settings,
-                recipe=its_recipe,
-                budget=its_budget,
-                out=directory.of_size(its_recipe.target.keep),
-                cut_step=step,
-            )
-            for (its_recipe, its_budget), step in zip(aims, settings.schedule.ends, strict=True)
-        )
-    return _Run(settings, each_size, accelerator, console, checkpoint_seconds).execute()
+    if max_steps is not None and max_steps < 1:
+        raise SlimvoxError(f"`max_steps` must be at least 1, but is {max_steps} instead")
+    if not isinstance(seed, int) or seed < 0:
+        raise SlimvoxError(f"`seed` must be a whole number from 0 up, but is {seed!r} instead")
+    if not checkpoint_seconds >= 0:
+        raise SlimvoxError(f"`checkpoint_seconds` must be 0 or more, but is {checkpoint_seconds} instead")
 
 
 class _Run:
@@ -155,6 +180,7 @@ class _Run:
         accelerator: Accelerator,
         console: Console,
         checkpoint_seconds: float,
+        stop: StopRequests,
     ) -> None:
         """A run.
 
@@ -164,38 +190,66 @@ class _Run:
             accelerator: device and processes.
             console: where progress is shown.
             checkpoint_seconds: time from checkpoint to checkpoint.
+            stop: asked after every step, and between stages.
         """
         self.settings, self.accelerator, self.console = settings, accelerator, console
-        self.main = accelerator.is_main_process
-        self.trainer = Trainer(settings, accelerator, console, checkpoint_seconds)
+        self.processes, self.stop = Processes(accelerator), stop
+        self.main = self.processes.main
+        self.trainer = Trainer(settings, accelerator, console, checkpoint_seconds, stop)
         self.teacher = self.trainer.teacher
         self.fingerprint = fingerprint(settings, accelerator)
         self.sizes = [Size(size, self.trainer, {**self.fingerprint, **of_size(size)}) for size in sizes]
 
     def execute(self) -> PruneResult:
-        """Run from the start, or from the last checkpoint."""
-        out = self.settings.out
-        if self.main:
-            out.claim(self.fingerprint)
-            if self.settings.budget.measure.latency is not None:
-                out.save_latency(self.settings.budget.measure.latency)
-        self.accelerator.wait_for_everyone()
-        if not self.main:
-            return self._stages()
-        with out.locked():
-            if self.accelerator.log_with:
-                self.accelerator.init_trackers("tensorboard")
-            self._introduce()
-            result = self._stages()
-            out.finish(self.fingerprint)
-            self.accelerator.end_training()
-            return result
+        """Run from the start, or from the last checkpoint; read the result again if the run is finished.
 
-    def _stages(self) -> PruneResult:
-        if not self.sizes[-1].out.is_cut:
-            self._first_stage()
-        results = tuple(size.finish() for size in self.sizes)
+        Raises:
+            RunInterrupted: if a process was asked to stop.
+            SlimvoxError: if the directory is another run's, or can't be written; if processes differ.
+        """
+        out = self.settings.out
+        self.processes.agree(self.fingerprint, "give all of them the same command, model and audio")
+        with contextlib.ExitStack() as held:
+            finished = self.processes.on_main(lambda: self._claim(held))
+            results = tuple(size.finish() for size in self.sizes) if finished else self._stages()
+            if not finished:
+                self.processes.on_main(lambda: out.finish(self.fingerprint))
+                for tracker in self.accelerator.trackers:
+                    tracker.finish()
+        self._stop_if_asked()
         return replace(results[-1], sizes=results) if self.settings.sizes else results[-1]
+
+    def _claim(self, held: contextlib.ExitStack) -> bool:
+        """Lock the directory and make it this run's; whether the run is finished. Called in the main process."""
+        out, latency = self.settings.out, self.settings.budget.measure.latency
+        held.enter_context(out.locked())
+        if out.claim(self.fingerprint):
+            self.console.print(
+                f"{out.path} already holds this run, finished; nothing is done again",
+                highlight=False,
+                soft_wrap=True,
+            )
+            return True
+        if latency is not None:
+            out.save_latency(latency)
+        if self.accelerator.log_with:
+            self.accelerator.init_trackers("tensorboard")
+        self._introduce()
+        return False
+
+    def _stages(self) -> tuple[PruneResult, ...]:
+        if not self.processes.on_main(lambda: self.sizes[-1].out.is_cut):
+            self._first_stage()
+        results = []
+        for size in self.sizes:
+            self._stop_if_asked()
+            results.append(size.finish())
+        return tuple(results)
+
+    def _stop_if_asked(self) -> None:
+        """Between stages, where everything that was done is saved."""
+        if self.processes.any(self.stop.requested):
+            raise RunInterrupted("stopped, with the state of the run saved; the same call goes on from there")
 
     def _first_stage(self) -> None:
         """Learn what to prune, and cut each size when its turn has come."""
@@ -211,8 +265,7 @@ class _Run:
                     size.cut(student, out)
 
         self.trainer.train("prune", student, settings, after_step=cut_what_is_due)
-        if self.main:
-            out.forget_checkpoint()
+        self.processes.on_main(out.forget_checkpoint)
 
     def _first_student(self) -> Student:
         encoder = copy.deepcopy(self.teacher).requires_grad_(True)

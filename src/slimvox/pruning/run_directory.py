@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-from collections.abc import Iterator, Mapping
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
-
-from slimvox.checkpoint.directory import write_atomically
 from slimvox.errors import SlimvoxError, first_line
+from slimvox.files import atomic_file, is_temporary, sweep_temporaries
 from slimvox.latency import LatencyTable
+from slimvox.pruning.checked_files import (
+    DamagedFileError,
+    file_checksum,
+    read_checked_json,
+    read_checked_state,
+    write_checked_json,
+    write_checked_state,
+)
 from slimvox.units import share_name
 
 SETTINGS, CHECKPOINT, CUT, LOG, LOCK = "settings.json", "checkpoint.pt", "cut.pt", "log.jsonl", "lock"
-LATENCY = "latency.json"
+LATENCY, OUTCOME = "latency.json", "outcome.json"
+BACKUP = "backup"
+"""Folder of the checkpoint before the last one, and of a second copy of everything else that a run goes on from."""
+MODEL_FILES = ("model.safetensors", "config.json", "kept_indices.json", f"run/{OUTCOME}")
+"""Files of a finished encoder that are read again when the run goes on, or is repeated."""
+Content = TypeVar("Content")
+logger = logging.getLogger("slimvox.pruning")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunDirectory:
-    """Files of one run. The model lands in `path`, everything about the run in `path/run`."""
+    """Files of one run. The model lands in `path`, everything about the run in `path/run`.
+
+    Every file that a run goes on from has a checksum and a second copy (of a checkpoint, the one before it) in
+    `path/run/backup`, which is read where the first is damaged.
+    """
 
     path: Path
 
@@ -46,63 +62,83 @@ class RunDirectory:
     @property
     def is_cut(self) -> bool:
         """Whether surgery is done."""
-        return (self.run / CUT).is_file() or self.finished
+        return any(path.is_file() for path in self._places(CUT)) or self.finished
 
     def of_size(self, share: float) -> RunDirectory:
         """Where the encoder goes that keeps this share of the dense one, in a run for several sizes."""
         return RunDirectory(path=self.path / f"keep-{share_name(share)}")
 
     def refuse_if_taken(self) -> None:
-        """Raise `SlimvoxError` unless the directory is new, empty, or that of an unfinished run."""
+        """Raise `SlimvoxError` unless the directory is new, empty, or that of a run."""
         if self.path.exists() and not self.path.is_dir():
             raise SlimvoxError(f"`--out` {self.path} is a file; give a directory that is new or empty")
         try:
-            taken = self.path.is_dir() and any(self.path.iterdir())
+            taken = self.path.is_dir() and not self._holds_nothing()
         except OSError as error:
             raise SlimvoxError(f"`--out` {self.path} can't be read: {error.strerror}") from error
-        if not taken:
-            return
-        settings = self._settings()
-        if settings is None:
+        if taken and self._settings() is None:
             raise SlimvoxError(f"`--out` {self.path} is not empty; give a directory that is new or empty")
-        if settings["status"] == "finished":
-            raise SlimvoxError(
-                f"`--out` {self.path} already holds a finished run; give another directory, or delete this one first"
-            )
 
-    def claim(self, fingerprint: Mapping[str, Any]) -> None:
-        """Make the directory this run's, or find that it already is.
+    def claim(self, fingerprint: Mapping[str, Any]) -> bool:
+        """Make the directory this run's, or find that it already is; whether the run is finished.
 
         Raises:
             SlimvoxError: if it holds something else, another run, or can't be written.
         """
         self.refuse_if_taken()
         settings = self._settings()
-        if settings is not None:
-            before = settings["fingerprint"]
-            changed = sorted(
-                key for key in {*before, *fingerprint} if before.get(key) != fingerprint.get(key)
+        if settings is None:
+            with self._writable():
+                self.run.mkdir(parents=True, exist_ok=True)
+                self._write_settings(fingerprint, "unfinished")
+        else:
+            before, finished = settings["fingerprint"], settings["status"] == "finished"
+            changed = ", ".join(
+                sorted(key for key in {*before, *fingerprint} if before.get(key) != fingerprint.get(key))
             )
             if changed:
                 raise SlimvoxError(
-                    f"`--out` {self.path} holds the unfinished run of another command ({', '.join(changed)} differ);"
-                    " repeat that command to go on with it, or give another directory"
+                    f"`--out` {self.path} already holds the finished run of another command ({changed} differ); give"
+                    " another directory, or delete this one first"
+                    if finished
+                    else f"`--out` {self.path} holds the unfinished run of another command ({changed} differ); repeat"
+                    " that command to go on with it, or give another directory"
                 )
-            return
-        try:
-            self.run.mkdir(parents=True, exist_ok=True)
-            self._write_settings(fingerprint, "unfinished")
-        except OSError as error:
-            raise SlimvoxError(f"`--out` {self.path} can't be written: {error.strerror}") from error
+            if finished:
+                self._forget_state()
+        for folder in (self.path, self.run, self.run / BACKUP):
+            sweep_temporaries(folder)
+        return self.finished
 
     def finish(self, fingerprint: Mapping[str, Any]) -> None:
-        """Mark the run as finished; its checkpoints are of no more use."""
-        self._write_settings(fingerprint, "finished")
-        self.forget_checkpoint()
-        (self.run / CUT).unlink(missing_ok=True)
+        """Mark the run as finished; its checkpoints are of no more use.
+
+        Raises:
+            SlimvoxError: if that can't be written.
+        """
+        with self._writable():
+            files = {
+                name: file_checksum(self.path / name) for name in MODEL_FILES if (self.path / name).is_file()
+            }
+            self._write_settings(fingerprint, "finished", files)
+        self._forget_state()
+
+    def check_model_files(self) -> None:
+        """Raise `SlimvoxError` if a file of the finished encoder is not what the run wrote."""
+        for name, written in ((self._settings() or {}).get("files") or {}).items():
+            path = self.path / name
+            try:
+                intact = file_checksum(path) == written
+            except OSError:
+                intact = False
+            if not intact:
+                raise SlimvoxError(
+                    f"{path} is not the file that the run wrote (damaged, edited or deleted); delete"
+                    f" {self._whole_run} and start again"
+                )
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint so that the last one stays until this one is whole.
+        """Write a checkpoint so that the last one stays until this one is whole, and after that as a backup.
 
         Raises:
             SlimvoxError: if it can't be written (the disk is full, say); the last one is still there.
@@ -110,52 +146,48 @@ class RunDirectory:
         self._save(CHECKPOINT, state)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint; None if there is none yet.
-
-        Raises:
-            SlimvoxError: if it is damaged.
-        """
-        return self._load(CHECKPOINT)
+        """The last checkpoint, or where it is damaged the one before; None if there is none, or none that is whole."""
+        try:
+            return self._load(CHECKPOINT, read_checked_state)
+        except SlimvoxError:
+            for path in self._places(CHECKPOINT):
+                path.unlink(missing_ok=True)
+            logger.warning(
+                "%s is damaged, and there is none before it; the stage starts again", self.run / CHECKPOINT
+            )
+            return None
 
     def forget_checkpoint(self) -> None:
         """The stage is over and what came of it is kept elsewhere."""
-        (self.run / CHECKPOINT).unlink(missing_ok=True)
+        for path in self._places(CHECKPOINT):
+            path.unlink(missing_ok=True)
 
     def save_cut(self, state: Mapping[str, Any]) -> None:
         """Write what surgery left, as `save_checkpoint` does."""
+        path, backup = self._places(CUT)
+        path.unlink(missing_ok=True)
         self._save(CUT, state)
+        with self._writable():
+            _copy(path, backup)
 
-    def load_cut(self) -> dict[str, Any] | None:
-        """What surgery left; None if there was none yet.
+    def copy_log(self, other: RunDirectory) -> None:
+        """Copy the log to another directory, of a size of the same run.
 
         Raises:
-            SlimvoxError: if it is damaged.
+            SlimvoxError: if it can't be written.
         """
-        return self._load(CUT)
+        with other._writable():
+            _copy(self.log, other.log)
 
-    def _save(self, name: str, state: Mapping[str, Any]) -> None:
-        temporary = self.run / f"{name}.tmp"
-        try:
-            torch.save(dict(state), temporary)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(self.run / name)
-        except (OSError, RuntimeError) as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise SlimvoxError(
-                f"the checkpoint can't be written to {self.run} (is the disk full?): {first_line(error)};"
-                " the last one is kept: make room, then repeat the same command to go on"
-            ) from error
+    def load_cut(self) -> dict[str, Any]:
+        """What surgery left.
 
-    def _load(self, name: str) -> dict[str, Any] | None:
-        path = self.run / name
-        if not path.is_file():
-            return None
-        try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged zip, pickle or tensor, each with exceptions of its own
-            raise SlimvoxError(f"{path} is damaged: delete {self.path} and start again") from error
+        Raises:
+            SlimvoxError: if it is damaged or gone.
+        """
+        state = self._load(CUT, read_checked_state)
+        if state is None:
+            raise SlimvoxError(f"{self.run / CUT} is gone; delete {self._whole_run} and start again")
         return state
 
     def load_latency(self) -> LatencyTable | None:
@@ -164,46 +196,141 @@ class RunDirectory:
         Raises:
             SlimvoxError: if it is damaged.
         """
-        path = self.run / LATENCY
-        try:
-            return LatencyTable.from_dict(json.loads(path.read_text()))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise SlimvoxError(f"{path} is damaged: delete {self.path} and start again") from error
+
+        def read(path: Path) -> LatencyTable:
+            try:
+                return LatencyTable.from_dict(read_checked_json(path))
+            except (TypeError, AttributeError) as error:
+                raise DamagedFileError(path) from error
+
+        return self._load(LATENCY, read)
 
     def save_latency(self, table: LatencyTable) -> None:
-        """Keep the table, so that the run goes on with it after an interruption."""
-        try:
-            write_atomically(self.run / LATENCY, json.dumps(table.to_dict(), indent=1).encode())
-        except OSError as error:
-            raise SlimvoxError(f"`--out` {self.path} can't be written: {error.strerror}") from error
+        """Keep the table, so that the run goes on with it after an interruption.
+
+        Raises:
+            SlimvoxError: if it can't be written.
+        """
+        with self._writable():
+            self._write_json(LATENCY, table.to_dict())
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second process out of the directory while this one works in it."""
+        """Keep a second process out of the directory while this one works in it.
+
+        Raises:
+            SlimvoxError: if another process works in it, or it can't be written.
+        """
+        self.refuse_if_taken()
         try:
             import fcntl
         except ImportError:  # not on Windows
             yield
             return
-        with (self.run / LOCK).open("w") as file:
+        with self._writable():
+            self.run.mkdir(parents=True, exist_ok=True)
+            file = (self.run / LOCK).open("w")
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise SlimvoxError(f"another process is working in {self.path} right now") from error
             yield
 
-    def _settings(self) -> dict[str, Any] | None:
-        path = self.run / SETTINGS
-        try:
-            settings = json.loads(path.read_text())
-            return settings if {"status", "fingerprint"} <= set(settings) else None
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError) as error:
-            raise SlimvoxError(f"{path} is damaged: delete {self.path} and start again") from error
+    @property
+    def _whole_run(self) -> Path:
+        """The directory to delete to start again: of a size, that of the run it belongs to."""
+        above = RunDirectory(path=self.path.parent)
+        return above.path if (above.run / SETTINGS).is_file() else self.path
 
-    def _write_settings(self, fingerprint: Mapping[str, Any], status: str) -> None:
-        content = {"status": status, "fingerprint": dict(fingerprint)}
-        write_atomically(self.run / SETTINGS, json.dumps(content, indent=1).encode())
+    def _holds_nothing(self) -> bool:
+        """Whether nothing is in it but what a run leaves that was killed before it wrote its settings."""
+        if any(each.name != "run" and not is_temporary(each.name) for each in self.path.iterdir()):
+            return False
+        if not self.run.is_dir():
+            return not self.run.exists()
+        names = {each.name for each in self.run.iterdir() if not is_temporary(each.name)}
+        return names <= {LOCK} or (names <= {LOCK, BACKUP} and not any((self.run / BACKUP).iterdir()))
+
+    def _places(self, name: str) -> tuple[Path, Path]:
+        return self.run / name, self.run / BACKUP / name
+
+    def _load(self, name: str, read: Callable[[Path], Content]) -> Content | None:
+        """Read a file, or where it is damaged its backup; None if there is neither."""
+        damaged: list[Path] = []
+        for path in self._places(name):
+            try:
+                content = read(path)
+            except FileNotFoundError:
+                continue
+            except DamagedFileError:
+                damaged.append(path)
+                continue
+            if damaged:
+                logger.warning("%s is damaged; the run goes on from %s", damaged[0], path)
+                damaged[0].unlink(missing_ok=True)
+                if name != CHECKPOINT:
+                    with contextlib.suppress(OSError):
+                        _copy(path, damaged[0])
+            return content
+        if damaged:
+            raise SlimvoxError(f"{damaged[0]} is damaged; delete {self._whole_run} and start again")
+        return None
+
+    def _save(self, name: str, state: Mapping[str, Any]) -> None:
+        path, backup = self._places(name)
+        try:
+            write_checked_state(path, state, before=backup)
+        except (OSError, RuntimeError) as error:
+            # torch's writer hides the error of the file behind one of its own.
+            cause = error if isinstance(error, OSError) else error.__context__
+            reason = (cause.strerror if isinstance(cause, OSError) else None) or first_line(error)
+            raise SlimvoxError(
+                f"{path} can't be written (is the disk full?): {reason}; the last checkpoint is kept: make room, then"
+                " repeat the same command to go on"
+            ) from error
+
+    def _settings(self) -> dict[str, Any] | None:
+        def read(path: Path) -> dict[str, Any]:
+            settings = read_checked_json(path)
+            if not {"status", "fingerprint"} <= settings.keys():
+                raise FileNotFoundError(path)  # some other program's
+            if isinstance(settings["fingerprint"], dict):
+                return settings
+            raise DamagedFileError(path)
+
+        return self._load(SETTINGS, read)
+
+    def _write_settings(
+        self, fingerprint: Mapping[str, Any], status: str, files: Mapping[str, str] | None = None
+    ) -> None:
+        content = {"status": status, "fingerprint": dict(fingerprint), **({"files": files} if files else {})}
+        self._write_json(SETTINGS, content)
+
+    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        path, backup = self._places(name)
+        write_checked_json(path, content)
+        backup.parent.mkdir(exist_ok=True)
+        write_checked_json(backup, content)
+
+    def _forget_state(self) -> None:
+        """Remove what only an unfinished run needs."""
+        for name in (CHECKPOINT, CUT):
+            (self.run / name).unlink(missing_ok=True)
+        shutil.rmtree(self.run / BACKUP, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SlimvoxError(
+                f"`--out` {self.path} can't be written: {error.strerror or error}"
+                + (f" ({error.filename})" if error.filename else "")
+            ) from error
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
+    with source.open("rb") as reader, atomic_file(target) as writer:
+        shutil.copyfileobj(reader, writer)

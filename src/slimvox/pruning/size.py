@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -108,54 +107,80 @@ class Size:
                 its masks promised.
         """
         trainer = self._trainer
-        sliced = _slice(student, self.settings, warn=trainer.main)
+        # Sliced in one process and sent to the others, so that all of them go on with the same encoder.
+        state = trainer.processes.on_main(lambda: self._slice_and_save(student, log))
+        self._cut = Cut.from_state(state, trainer)
+
+    def _slice_and_save(self, student: Student, log: RunDirectory) -> dict[str, Any]:
+        trainer = self._trainer
+        sliced = _slice(student, self.settings)
         encoder = sliced.encoder
         if forgets_weights(self.settings.control):
             encoder = untrained_encoder(encoder.anatomy, encoder.dense_anatomy, seed=self.settings.seed)
         encoder = encoder.to(trainer.accelerator.device)
-        self._cut = Cut(
+        state = Cut(
             encoder=encoder,
-            distillation=copy.deepcopy(student.distillation),
+            distillation=student.distillation,
             kept=sliced.kept,
             distance=trainer.distance(encoder),
-        )
-        if trainer.main:
-            self.out.claim(self._fingerprint)
+        ).state_dict()
+        if not self.out.claim(self._fingerprint):
             if log.log != self.out.log and log.log.is_file():
-                shutil.copyfile(log.log, self.out.log)
-            self.out.save_cut(self._cut.state_dict())
+                log.copy_log(self.out)
+            self.out.save_cut(state)
+        return state
 
     def finish(self) -> PruneResult:
         """Run stage 2 on what was cut, and write the slimvox directory; read it again where that is done."""
-        if self.out.finished:
-            return read_result(self.settings)
-        cut, trainer, settings = self._cut, self._trainer, self.settings
-        self._cut = None
+        trainer, settings = self._trainer, self.settings
+        result = trainer.processes.on_main(self.read)
+        if result is not None:
+            return result
+        cut, self._cut = self._cut, None
         if cut is None:
-            state = self.out.load_cut()
-            assert state is not None
-            cut = Cut.from_state(state, trainer)
+            cut = Cut.from_state(trainer.processes.on_main(self.out.load_cut), trainer)
         student = trainer.student(cut.encoder, cut.distillation)
         if settings.recipe.finish.steps or settings.control is not None:
             trainer.train("finish", student, settings)
-        result = self._measure(student.encoder, cut)
-        if trainer.main:
-            write_outcome(result, settings, trainer.accelerator.device)
-            write_result(result, settings, cut.kept)
-        trainer.accelerator.wait_for_everyone()
-        if trainer.main:
+        encoder = student.encoder.eval().requires_grad_(False)
+
+        def measure_and_write() -> tuple[Distance | None, float | None, dict[str, int]]:
+            measured = self._measure(encoder, cut)
+            write_outcome(measured, settings, trainer.accelerator.device)
+            write_result(measured, settings, cut.kept)
             self.out.finish(self._fingerprint)
-        return result
+            return measured.distance_after_finish, measured.speed_up, measured.skipped_files
+
+        told = trainer.processes.on_main(measure_and_write)
+        return self._result(encoder, cut, *told)
+
+    def read(self) -> PruneResult | None:
+        """The result again where it is finished, else None.
+
+        Raises:
+            SlimvoxError: if a file of it is damaged or gone.
+        """
+        return read_result(self.settings) if self.out.finished and self.out.claim(self._fingerprint) else None
 
     def _measure(self, encoder: SpeechEncoder, cut: Cut) -> PruneResult:
+        """Measure the encoder on the device of the run."""
         settings, trainer = self.settings, self._trainer
-        encoder = encoder.eval().requires_grad_(False)
         distance = trainer.distance(encoder)
-        by_speed = trainer.main and settings.budget.measure.latency is not None
+        by_speed = settings.budget.measure.latency is not None
         faster = speed_up(encoder, settings.budget.measure.seconds) if by_speed else None
+        return self._result(encoder, cut, distance, faster, settings.audio.skips.counts)
+
+    def _result(
+        self,
+        encoder: SpeechEncoder,
+        cut: Cut,
+        distance: Distance | None,
+        faster: float | None,
+        skipped: dict[str, int],
+    ) -> PruneResult:
         encoder, dense = encoder.cpu(), encoder.dense_anatomy
         return PruneResult(
-            directory=settings.out.path,
+            directory=self.settings.out.path,
             encoder=encoder,
             parameters=parameters(encoder.anatomy),
             parameters_dense=parameters(dense),
@@ -164,7 +189,7 @@ class Size:
             distance_after_prune=cut.distance,
             distance_after_finish=distance,
             speed_up=faster,
-            skipped_files=settings.audio.skips.counts,
+            skipped_files=skipped,
         )
 
 
@@ -177,7 +202,7 @@ def _cure(gap: float, gates: GateSettings) -> str:
     return "lower `gates.multiplier_learning_rate`"
 
 
-def _slice(student: Student, settings: RunSettings, *, warn: bool) -> SlicedEncoder:
+def _slice(student: Student, settings: RunSettings) -> SlicedEncoder:
     """The student cut down to the budget, by its gates or the scores of a control."""
     encoder, gates, budget = copy.deepcopy(student.encoder).cpu(), student.gates, settings.budget
     assert gates is not None
@@ -185,7 +210,7 @@ def _slice(student: Student, settings: RunSettings, *, warn: bool) -> SlicedEnco
     if settings.control is None:
         sparsity = float(student.expected_sparsity().detach())
         gap = sparsity - budget.target_sparsity
-        if abs(gap) > FAR_FROM_TARGET and warn:
+        if abs(gap) > FAR_FROM_TARGET:
             logger.warning(
                 "the gates were still far from the target: expected sparsity %.0f %%, target %.0f %%."
                 " The target is met all the same, but a longer stage 1 (`prune.steps`), or a %s, would prune better.",

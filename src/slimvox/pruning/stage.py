@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from slimvox.gates import project
 from slimvox.gates.histogram import gate_histograms
 from slimvox.pruning.interrupts import RunInterrupted, StopRequests
 from slimvox.pruning.optimisers import build_optimisers, schedule_rates
+from slimvox.pruning.processes import Processes
 from slimvox.pruning.progress import JsonLog, StageProgress
 from slimvox.pruning.student import Student
 from slimvox.recipe import GateSettings, StageSettings
@@ -62,6 +62,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.title = self.title or self.name
+        self.processes = Processes(self.accelerator)
         self.optimisers = build_optimisers(
             self.student,
             self.settings,
@@ -96,6 +97,7 @@ class Stage:
         *,
         progress: StageProgress,
         log: JsonLog,
+        stop: StopRequests,
         save: Callable[[dict[str, Any]], None],
         save_every_seconds: float,
         log_every: int,
@@ -103,13 +105,15 @@ class Stage:
     ) -> None:
         """Train from where it stands to the end.
 
-        A step whose gradient is not finite changes nothing and is not logged.
+        A step whose gradient is not finite changes nothing and is not logged. All processes stop, and save, after the
+        same step, whichever of them is asked to.
 
         Args:
             batches: from this stage's current step on.
             progress: told of every step.
             log: told every `log_every` steps.
-            save: writes a checkpoint.
+            stop: asked after every step.
+            save: writes a checkpoint; called in all processes.
             save_every_seconds: time from checkpoint to checkpoint.
             log_every: steps from log line to log line.
             after_step: called with the number of steps done, before a checkpoint of them is written.
@@ -120,52 +124,70 @@ class Stage:
         """
         saved = time.monotonic()
         histogram_every = log_every * max(1, self.settings.steps // (GATE_HISTOGRAMS * log_every))
-        with StopRequests() as stop:
-            while self.step < self.settings.steps:
-                batch = next(batches)
-                values = self._train_step(batch.waveforms)
-                self.step += 1
-                progress.advance(self.step, batch.seconds * self.accelerator.num_processes, values)
-                due = self.step % log_every == 0 or self.step == self.settings.steps
-                if due and not self._skipped_in_a_row:
-                    record: dict[str, object] = {"stage": self.name, "step": self.step, **values}
-                    if self.student.gates is not None and (
-                        self.step % histogram_every == 0 or self.step in (1, self.settings.steps)
-                    ):
-                        record["gates"] = gate_histograms(self.student.gates)
-                    log.write({**record, "audio_seconds_per_second": round(progress.audio_rate, 2)})
-                    if self.accelerator.trackers:
-                        self.accelerator.log(
-                            {f"{self.title}/{k}": v for k, v in values.items()}, step=self.step
-                        )
-                if after_step is not None:
-                    after_step(self.step)
-                if stop.requested:
-                    save(self.state_dict())
-                    raise RunInterrupted
-                if time.monotonic() - saved > save_every_seconds:
-                    save(self.state_dict())
-                    saved = time.monotonic()
+        while self.step < self.settings.steps:
+            batch = next(batches)
+            values = self._train_step(batch.waveforms)
+            self.step += 1
+            # The main process's clock counts, and any process's signal.
+            is_time = self.processes.main and time.monotonic() - saved > save_every_seconds
+            *means, stopping, saving = self.processes.mean([*values.values(), stop.requested, is_time])
+            values = dict(zip(values, means, strict=True))
+            progress.advance(self.step, batch.seconds * self.accelerator.num_processes, values)
+            due = self.step % log_every == 0 or self.step == self.settings.steps
+            if due and not self._skipped_in_a_row:
+                record: dict[str, object] = {"stage": self.name, "step": self.step, **values}
+                if self.student.gates is not None and (
+                    self.step % histogram_every == 0 or self.step in (1, self.settings.steps)
+                ):
+                    record["gates"] = gate_histograms(self.student.gates)
+                log.write({**record, "audio_seconds_per_second": round(progress.audio_rate, 2)})
+                if self.accelerator.trackers:
+                    self.accelerator.log({f"{self.title}/{k}": v for k, v in values.items()}, step=self.step)
+            if after_step is not None:
+                after_step(self.step)
+            if stopping or saving:
+                save(self.state_dict())
+                saved = time.monotonic()
+            if stopping:
+                raise RunInterrupted(
+                    f"stopped after step {self.step} of stage {self.title}, with its state saved; the same call goes on"
+                    " from there"
+                )
 
     def _train_step(self, waveforms: torch.Tensor) -> dict[str, float]:
         """One optimiser step; returns what is logged."""
+        losses = self._losses(waveforms, self.accelerator.process_index)
+        self.accelerator.backward(losses["loss"])
+        return self._update(losses)
+
+    def _losses(self, waveforms: torch.Tensor, process: int) -> dict[str, torch.Tensor]:
+        """The loss and its parts for the waveforms (batch, samples) that process number `process` has in this step."""
         waveforms = waveforms.to(self.accelerator.device, non_blocking=True)
-        target = 0.0 if self.schedule is None else self.schedule.target(self.step + 1)
-        stream = (NOISE_STREAM, self.seed, self.step, self.accelerator.process_index)
+        stream = (NOISE_STREAM, self.seed, self.step, process)
         noise = torch.Generator().manual_seed(
             int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0] >> 1)
         )
         with torch.no_grad(), self.accelerator.autocast():
             wanted = self.teacher(waveforms)
-        rate = self.settings.learning_rate * schedule_rates(self.optimisers, self.step, self.settings)
-        forced = self.settings.forced(self.step)
         with self.accelerator.autocast():
-            losses = self._wrapped(waveforms, wanted, target_sparsity=target, forced=forced, generator=noise)
-        self.accelerator.backward(losses["loss"])
-        norm = float(self.accelerator.clip_grad_norm_(self.student.weights(), self.settings.gradient_clip))
-        self._count_skips(norm, rate)
-        values = {name: float(loss.detach()) for name, loss in losses.items()}
-        values.update(gradient_norm=norm, learning_rate=rate)
+            losses: dict[str, torch.Tensor] = self._wrapped(
+                waveforms,
+                wanted,
+                target_sparsity=self._target_sparsity,
+                forced=self.settings.forced(self.step),
+                generator=noise,
+            )
+        return losses
+
+    def _update(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Step all optimisers along the gradients that are there; returns what is logged."""
+        rate = self.settings.learning_rate * schedule_rates(self.optimisers, self.step, self.settings)
+        norm, finite = self._clip()
+        # One transfer from the device for all of them.
+        figures = torch.stack([*(loss.detach().float() for loss in losses.values()), norm, finite]).tolist()
+        values = dict(zip([*losses, "gradient_norm", "finite"], figures, strict=True))
+        self._count_skips(bool(values.pop("finite")), rate)
+        values.update(learning_rate=rate)
         gates, lagrangian = self.student.gates, self.student.lagrangian
         before = gates.log_alpha.detach().clone() if gates is not None and lagrangian is None else None
         for optimiser in self.optimisers.values():
@@ -173,14 +195,32 @@ class Stage:
                 optimiser.step()
             optimiser.zero_grad()
         if gates is not None:
-            values.update(target_sparsity=target)
+            values.update(target_sparsity=self._target_sparsity)
         if before is not None and not self._skipped_in_a_row:
-            values.update(self._project(before, target))
+            values.update(self._project(before, self._target_sparsity))
         if lagrangian is not None:
             values.update(
                 lambda1=float(lagrangian.linear.detach()), lambda2=float(lagrangian.quadratic.detach())
             )
         return values
+
+    @property
+    def _target_sparsity(self) -> float:
+        """t of the step that is being done."""
+        return 0.0 if self.schedule is None else self.schedule.target(self.step + 1)
+
+    def _clip(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Clip the gradients of the weights; their norm before that, and 1 where all gradients, those of gates and
+        multipliers too, are finite, else 0.
+        """
+        norm = self.accelerator.clip_grad_norm_(self.student.weights(), self.settings.gradient_clip)
+        norm = torch.as_tensor(norm, dtype=torch.float32, device=self.accelerator.device)
+        finite = norm.isfinite()
+        for part in (self.student.gates, self.student.lagrangian):
+            for parameter in () if part is None else part.parameters():
+                if parameter.grad is not None:
+                    finite = finite & parameter.grad.isfinite().all()
+        return norm, finite.float()
 
     def _project(self, before: torch.Tensor, target: float) -> dict[str, float]:
         """Take the gates to the target after a step of the loss; returns what is logged.
@@ -206,12 +246,12 @@ class Stage:
         # As Adam would have it: the multiplier of a penalty that has the gates at the same place after this step.
         return {"sparsity": sparsity, "lambda1": -multiplier / group["lr"]}
 
-    def _count_skips(self, norm: float, rate: float) -> None:
+    def _count_skips(self, finite: bool, rate: float) -> None:
         """One bad batch must not end, or spoil, a run of days; a stage that does not come back must.
 
         Gradients are the same in all processes, so all of them skip the same steps.
         """
-        if math.isfinite(norm):
+        if finite:
             self._skipped_in_a_row = 0
             return
         self._skipped_in_a_row += 1

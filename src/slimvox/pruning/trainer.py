@@ -14,6 +14,8 @@ from slimvox.distance import Distance, hidden_state_distance
 from slimvox.distillation import Distillation, distilled_layers
 from slimvox.encoder import SpeechEncoder
 from slimvox.gates import Gates
+from slimvox.pruning.interrupts import StopRequests
+from slimvox.pruning.processes import Processes
 from slimvox.pruning.progress import JsonLog, StageProgress
 from slimvox.pruning.result import RunSettings
 from slimvox.pruning.stage import Stage
@@ -24,10 +26,16 @@ class Trainer:
     """Builds students and trains them."""
 
     def __init__(
-        self, settings: RunSettings, accelerator: Accelerator, console: Console, checkpoint_seconds: float
+        self,
+        settings: RunSettings,
+        accelerator: Accelerator,
+        console: Console,
+        checkpoint_seconds: float,
+        stop: StopRequests,
     ) -> None:
-        self.accelerator, self.console = accelerator, console
-        self.main = accelerator.is_main_process
+        self.accelerator, self.console, self.stop = accelerator, console, stop
+        self.processes = Processes(accelerator)
+        self.main = self.processes.main
         self.teacher = settings.model.encoder.to(accelerator.device).requires_grad_(False)
         self._settings, self._checkpoint_seconds = settings, checkpoint_seconds
         self._held_out: Iterable[Tensor] = settings.audio.held_out_waveforms() if self.main else ()
@@ -100,13 +108,13 @@ class Trainer:
             accelerator=self.accelerator,
             title=name if name == "prune" or not settings.sizes else f"{name} {out.path.name}",
         )
-        checkpoint = out.load_checkpoint()
+        checkpoint = self.processes.on_main(out.load_checkpoint)
         if checkpoint is not None and checkpoint["stage"] == name:
             stage.load_state_dict(checkpoint)
             if self.main:
                 self.console.print(f"going on from step {stage.step} of stage {stage.title}", highlight=False)
         log = JsonLog(out.log, enabled=self.main)
-        log.forget_after(name, stage.step)
+        self.processes.on_main(lambda: log.forget_after(name, stage.step))
         batches = settings.audio.batches(
             stage=name,
             start=stage.step,
@@ -125,7 +133,8 @@ class Trainer:
                 batches,
                 progress=progress,
                 log=log,
-                save=out.save_checkpoint if self.main else lambda state: None,
+                stop=self.stop,
+                save=lambda state: self.processes.on_main(lambda: out.save_checkpoint(state)),
                 save_every_seconds=self._checkpoint_seconds,
                 log_every=max(1, stage_settings.steps // 1000),
                 after_step=after_step,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slimvox.checkpoint.directory import write_atomically
 from slimvox.errors import SlimvoxError
+from slimvox.files import write_atomically
 from slimvox.report.page import GENERATOR
 
 

@@ -1,0 +1,85 @@
+"""Files that are either the old one or the new one, whole, whenever the process is killed or the power goes."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+PREFIX, SUFFIX = ".slimvox-", ".tmp"
+"""Beginning and end of the names of temporary files."""
+_numbers = itertools.count()
+_swept: set[str] = set()
+"""Folders in which this process has looked for leftovers."""
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file for writing that takes the place of `path` once the block is left without an error.
+
+    Temporary files that killed processes left in the same folder are removed on the way.
+
+    Raises:
+        OSError: if the disk is full or the folder can't be written, with the path in `filename`; `path` is then as it
+            was before.
+    """
+    if (folder := os.path.abspath(path.parent)) not in _swept:
+        sweep_temporaries(path.parent)
+        _swept.add(folder)
+    temporary = path.with_name(f"{PREFIX}{os.getpid()}-{next(_numbers)}{SUFFIX}")
+    try:
+        with temporary.open("xb") as file:
+            _lock(file)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            # The error of a full disk names no file, and that of a temporary file helps nobody.
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is either the old one or the new one, whole, whenever the power goes.
+
+    Raises:
+        OSError: as for `atomic_file`.
+    """
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether this is the name of a temporary file of `atomic_file`."""
+    return name.startswith(PREFIX) and name.endswith(SUFFIX)
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Remove the temporary files of `atomic_file` that killed processes left in a folder.
+
+    Files that a process is still writing are locked by it, and stay.
+    """
+    with contextlib.suppress(OSError):
+        for path in [Path(entry.path) for entry in os.scandir(folder) if is_temporary(entry.name)]:
+            with contextlib.suppress(OSError), path.open("r+b") as file:
+                if _lock(file):
+                    path.unlink(missing_ok=True)
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Lock a file until it is closed; whether that worked (not where locks are unknown, and not if another has it)."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True

@@ -1,0 +1,146 @@
+"""The processes of a run, which must do the same: results, errors and requests to stop are shared among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from torch import Tensor
+
+from slimvox.errors import SlimvoxError, first_line
+
+Result = TypeVar("Result")
+
+
+class Processes:
+    """All processes of a run; one, or as many as `torchrun` started.
+
+    Only the main process touches the run's directory, so that the others need not see the same disk. Each method is
+    called by all processes at the same point of the run.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.count: int = accelerator.num_processes
+        self.main: bool = accelerator.is_main_process
+        self._device: torch.device = accelerator.device
+
+    def on_main(self, work: Callable[[], Result]) -> Result:
+        """Call `work` in the main process alone, and return its result, on the CPU, in all of them.
+
+        Raises:
+            Exception: what `work` raised, in the main process; a `SlimvoxError` that says the same in the others.
+        """
+        if self.count == 1:
+            return work()
+        failure: Exception | None = None
+        tensors: list[Tensor] = []
+        told: list[Any] = [None]
+        if self.main:
+            try:
+                told = [(None, _without_tensors(work(), tensors))]
+            except Exception as error:
+                failure = error
+                told = [(_message(error), None)]
+        dist.broadcast_object_list(told, device=self._device)
+        message, result = told[0]
+        if failure is not None:
+            raise failure
+        if message is not None:
+            raise SlimvoxError(message)
+        return self._with_tensors(result, tensors)  # type: ignore[no-any-return]
+
+    def together(self, work: Callable[[], Result]) -> Result:
+        """Call `work` in every process, and return its own result in each.
+
+        Raises:
+            Exception: what `work` raised; where it did so in others only, a `SlimvoxError` that says the same.
+        """
+        if self.count == 1:
+            return work()
+        failure: Exception | None = None
+        try:
+            result = work()
+        except Exception as error:
+            failure = error
+        messages: list[str | None] = [None] * self.count
+        dist.all_gather_object(messages, None if failure is None else _message(failure))
+        if failure is not None:
+            raise failure
+        for message in messages:
+            if message is not None:
+                raise SlimvoxError(message)
+        return result
+
+    def agree(self, content: dict[str, Any], advice: str) -> None:
+        """Raise a `SlimvoxError` in all processes unless `content` is the same in all of them."""
+        if self.count == 1:
+            return
+        all_of_them: list[dict[str, Any]] = [{}] * self.count
+        dist.all_gather_object(all_of_them, content)
+        first = all_of_them[0]
+        differing = {
+            key for each in all_of_them for key in {*first, *each} if first.get(key) != each.get(key)
+        }
+        if differing:
+            raise SlimvoxError(
+                f"the {self.count} processes differ in {', '.join(sorted(differing))}; {advice}"
+            )
+
+    def mean(self, values: Sequence[float]) -> list[float]:
+        """Mean of each value over the processes."""
+        if self.count == 1:
+            return list(values)
+        total = torch.tensor(list(values), dtype=torch.float32, device=self._device)
+        dist.all_reduce(total)
+        return [float(value) / self.count for value in total.tolist()]
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        return self.mean([float(flag)])[0] > 0
+
+    def _with_tensors(self, value: Any, tensors: Sequence[Tensor]) -> Any:
+        """The reverse of `_without_tensors`, in all processes."""
+        if isinstance(value, _Slot):
+            number, size = value.shape.numel(), torch.empty(0, dtype=value.dtype).element_size()
+            data = torch.empty(number * size, dtype=torch.uint8, device=self._device)
+            if self.main:
+                data.copy_(tensors[value.index].contiguous().reshape(-1).view(torch.uint8))
+            if number:
+                dist.broadcast(data, src=0)
+            return data.cpu().view(value.dtype).reshape(value.shape)
+        if isinstance(value, dict):
+            return {key: self._with_tensors(each, tensors) for key, each in value.items()}
+        if type(value) in (list, tuple):
+            return type(value)(self._with_tensors(each, tensors) for each in value)
+        return value
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """The place of a tensor that is sent by itself, not as an object."""
+
+    index: int
+    dtype: torch.dtype
+    shape: torch.Size
+
+
+def _without_tensors(value: Any, tensors: list[Tensor]) -> Any:
+    """The same nested dictionaries, lists and tuples with their tensors moved to a list."""
+    if isinstance(value, Tensor):
+        tensors.append(value.detach())
+        return _Slot(len(tensors) - 1, value.dtype, value.shape)
+    if isinstance(value, dict):
+        return {key: _without_tensors(each, tensors) for key, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_without_tensors(each, tensors) for each in value)
+    return value
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, SlimvoxError):
+        return str(error)
+    return f"another process failed: {type(error).__name__}: {first_line(error)}"

@@ -1,0 +1,58 @@
+"""Device, precision and processes that a run gets, on machines that are not at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, PartialState
+
+import slimvox
+from slimvox.pruning import accelerator
+from slimvox.pruning.accelerator import build_accelerator, own_accelerate_state
+
+
+def test_each_run_in_a_process_gets_its_own_device_and_the_caller_keeps_theirs(tmp_path: Path) -> None:
+    with own_accelerate_state():
+        AcceleratorState._reset_state(reset_partial_state=True)
+        theirs = PartialState(cpu=True)
+        theirs.device = torch.device("meta")  # an earlier run's, or a Trainer's
+        with own_accelerate_state():
+            ours = build_accelerator(device="cpu", precision="float32", log_directory=tmp_path)
+            assert ours.device == torch.device("cpu") and ours.mixed_precision == "no"
+            again = build_accelerator(device="cpu", precision="bf16", log_directory=tmp_path)
+            assert again.mixed_precision == "bf16"
+        assert theirs.device == torch.device("meta")
+
+
+@pytest.mark.parametrize(("units", "chosen"), [(True, True), (False, False)])
+def test_bf16_that_is_emulated_is_not_chosen(
+    units: bool, chosen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A V100 or a T4 says that it supports bf16, but has no units for it."""
+
+    def is_supported(including_emulation: bool = True) -> bool:
+        return including_emulation or units
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    assert accelerator._bf16_pays("cuda") == chosen and accelerator._bf16_pays("auto") == chosen
+
+
+def test_more_processes_than_gpus_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine: dict[str, Any] = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "0", "RANK": "0"}
+    for name, value in machine.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(
+        slimvox.SlimvoxError, match="2 processes were started on this machine, but it has 1 GPUs"
+    ):
+        build_accelerator(device="auto", precision="float32", log_directory=tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with pytest.raises(slimvox.SlimvoxError, match="2 processes can't work together on mps"):
+        build_accelerator(device="auto", precision="float32", log_directory=tmp_path)
