@@ -13,7 +13,8 @@ import torch
 
 import slimvox
 from measures import TABLE
-from slimvox.pruning import machine_speed, stage
+from slimvox.latency import kind as latency_kind
+from slimvox.pruning import stage
 from slimvox.pruning.checked_files import read_checked_json
 from slimvox.pruning.interrupts import RunInterrupted
 
@@ -36,7 +37,7 @@ def run(teacher: Path, speech: Path, out: Path, speed: str = "2x") -> slimvox.Pr
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> Any:
     """In place of measuring: a machine whose table is known."""
-    monkeypatch.setattr(machine_speed, "measure_latency", lambda *_, **__: TABLE)
+    monkeypatch.setattr(latency_kind, "measure_latency", lambda *_, **__: TABLE)
     return TABLE
 
 
@@ -45,9 +46,9 @@ def test_the_predicted_latency_meets_the_target(
 ) -> None:
     result = run(teacher, speech, tmp_path / "out")
     dense, pruned = result.encoder.dense_anatomy, result.encoder.anatomy
-    assert 0.9 * table.nanoseconds(dense) / 2 <= table.nanoseconds(pruned) <= table.nanoseconds(dense) / 2
+    assert 0.9 * table.of(dense) / 2 <= table.of(pruned) <= table.of(dense) / 2
     assert result.speed_up is not None and result.speed_up > 0
-    assert read_checked_json(tmp_path / "out" / "run" / "latency.json") == json.loads(
+    assert read_checked_json(tmp_path / "out" / "run" / "cost.json") == json.loads(
         json.dumps(table.to_dict())
     )
     assert "measured speed" in (tmp_path / "out" / "README.md").read_text()
@@ -68,9 +69,9 @@ def test_a_resumed_run_goes_on_with_its_first_table(
         with pytest.raises(RunInterrupted):
             run(teacher, speech, tmp_path / "out")
     other = replace(TABLE, rest=10 * TABLE.rest)
-    monkeypatch.setattr(machine_speed, "measure_latency", lambda *_, **__: other)
+    monkeypatch.setattr(latency_kind, "measure_latency", lambda *_, **__: other)
     resumed = run(teacher, speech, tmp_path / "out")
-    monkeypatch.setattr(machine_speed, "measure_latency", lambda *_, **__: TABLE)
+    monkeypatch.setattr(latency_kind, "measure_latency", lambda *_, **__: TABLE)
     whole = run(teacher, speech, tmp_path / "whole")
     assert resumed.encoder.anatomy == whole.encoder.anatomy
     for name, weights in whole.encoder.state_dict().items():

@@ -6,46 +6,44 @@ from accelerate import Accelerator
 from rich.console import Console
 
 from slimvox.anatomy import EncoderAnatomy
+from slimvox.costs import Cost, CostContext, cost_kind
 from slimvox.encoder import SpeechEncoder
-from slimvox.latency import LatencyTable, measure_latency, real_time_factors
+from slimvox.latency import real_time_factors
 from slimvox.pruning.processes import Processes
 from slimvox.pruning.run_directory import RunDirectory
 
 
-def latency_table(
-    dense: EncoderAnatomy,
+def prepare_cost(
+    kind: str,
     seconds: float,
+    dense: EncoderAnatomy,
     directory: RunDirectory,
     accelerator: Accelerator,
     console: Console,
-) -> LatencyTable:
-    """The table of an interrupted run, or a newly measured one; the same in all processes.
+) -> Cost:
+    """The cost that an interrupted run measured, or a newly prepared one; the same in all processes.
 
     Args:
+        kind: name of the kind of cost.
+        seconds: length in seconds of the clip that is counted or timed.
         dense: the encoder with everything in it.
-        seconds: length of the clip.
-        directory: the run's.
+        directory: directory of the run.
         accelerator: gives the device.
-        console: told what takes so long.
+        console: shows progress where the machine is measured.
     """
+    wanted = cost_kind(kind)
+    context = CostContext(
+        dense=dense,
+        seconds=seconds,
+        device=accelerator.device,
+        say=lambda line: console.print(line, highlight=False),
+    )
 
-    def load_or_measure() -> LatencyTable:
-        table = directory.load_latency()
-        if table is not None and table.seconds == seconds:
-            return table
-        console.print(
-            f"measuring how long encoders of this shape take here, {seconds:g} s of audio ...",
-            highlight=False,
-        )
-        table = measure_latency(dense, seconds=seconds, device=accelerator.device)
-        console.print(
-            f"dense: {table.nanoseconds(dense) / 1e6:.3g} ms on {table.device}, {table.threads} threads;"
-            f" the table misses encoders that it has not seen by {table.error:.0%} (median)",
-            highlight=False,
-        )
-        return table
+    def load_or_measure() -> Cost:
+        cost = directory.load_cost(kind)
+        return wanted.prepare(context) if cost is None else cost
 
-    return Processes(accelerator).on_main(load_or_measure)
+    return Processes(accelerator).on_main(load_or_measure) if wanted.measured else wanted.prepare(context)
 
 
 def speed_up(encoder: SpeechEncoder, seconds: float) -> float:

@@ -16,7 +16,7 @@ from rich.console import Console
 from slimvox.audio import AudioInput, as_sources, source_name
 from slimvox.budget import SparsitySchedule
 from slimvox.checkpoint import load_model
-from slimvox.costs import macs, parameters
+from slimvox.costs import cost_kind, macs, parameters
 from slimvox.errors import SlimvoxError
 from slimvox.gates import Gates
 from slimvox.pruning.accelerator import build_accelerator, own_accelerate_state
@@ -24,7 +24,7 @@ from slimvox.pruning.controls import CONTROLS, Control
 from slimvox.pruning.data import gather_audio
 from slimvox.pruning.fingerprint import fingerprint, of_size
 from slimvox.pruning.interrupts import RunInterrupted, StopRequests
-from slimvox.pruning.machine_speed import latency_table
+from slimvox.pruning.machine_speed import prepare_cost
 from slimvox.pruning.processes import Processes
 from slimvox.pruning.result import PruneResult, RunSettings
 from slimvox.pruning.run_directory import RunDirectory
@@ -113,8 +113,8 @@ def prune(
             chosen,
             loaded.encoder,
             wanted,
-            lambda seconds: latency_table(
-                loaded.encoder.dense_anatomy, seconds, directory, accelerator, console
+            lambda kind, seconds: prepare_cost(
+                kind, seconds, loaded.encoder.dense_anatomy, directory, accelerator, console
             ),
         )
         recipe_of_smallest, budget = aims[-1]
@@ -221,7 +221,7 @@ class _Run:
 
     def _claim(self, held: contextlib.ExitStack) -> bool:
         """Lock the directory and make it this run's; whether the run is finished. Called in the main process."""
-        out, latency = self.settings.out, self.settings.budget.measure.latency
+        out, cost = self.settings.out, self.settings.budget.cost
         held.enter_context(out.locked())
         if out.claim(self.fingerprint):
             self.console.print(
@@ -230,8 +230,8 @@ class _Run:
                 soft_wrap=True,
             )
             return True
-        if latency is not None:
-            out.save_latency(latency)
+        if cost_kind(cost.kind).measured:
+            out.save_cost(cost)
         if self.accelerator.log_with:
             self.accelerator.init_trackers("tensorboard")
         self._introduce()
@@ -281,10 +281,10 @@ class _Run:
 
     def _introduce(self) -> None:
         """Say what is about to happen."""
-        settings, measure = self.settings, self.settings.budget.measure
-        anatomy, whole = self.teacher.anatomy, measure.cost(self.teacher.dense_anatomy)
+        settings, cost = self.settings, self.settings.budget.cost
+        anatomy, whole = self.teacher.anatomy, cost.of(self.teacher.dense_anatomy)
         targets = ", ".join(
-            f"{measure.describe(size.settings.budget.target)} ({size.settings.budget.target / whole:.1%} of dense)"
+            f"{cost.describe(size.settings.budget.target)} ({size.settings.budget.target / whole:.1%} of dense)"
             for size in self.sizes
         )
         say = self.console.print

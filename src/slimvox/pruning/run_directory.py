@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from slimvox.errors import SlimvoxError, first_line
 from slimvox.files import atomic_file, is_temporary, sweep_temporaries
-from slimvox.latency import LatencyTable
+from slimvox.costs import Cost, cost_kind
 from slimvox.pruning.checked_files import (
     DamagedFileError,
     file_checksum,
@@ -24,7 +24,7 @@ from slimvox.pruning.checked_files import (
 from slimvox.units import share_name
 
 SETTINGS, CHECKPOINT, CUT, LOG, LOCK = "settings.json", "checkpoint.pt", "cut.pt", "log.jsonl", "lock"
-LATENCY, OUTCOME = "latency.json", "outcome.json"
+COST, OUTCOME = "cost.json", "outcome.json"
 BACKUP = "backup"
 """Folder of the checkpoint before the last one, and of a second copy of everything else that a run goes on from."""
 MODEL_FILES = ("model.safetensors", "config.json", "kept_indices.json", f"run/{OUTCOME}")
@@ -190,29 +190,30 @@ class RunDirectory:
             raise SlimvoxError(f"{self.run / CUT} is gone; delete {self._whole_run} and start again")
         return state
 
-    def load_latency(self) -> LatencyTable | None:
-        """The table that an interrupted run measured; None if there is none.
+    def load_cost(self, kind: str) -> Cost | None:
+        """The cost that an interrupted run measured; None if there is none, or one of another kind.
 
         Raises:
             SlimvoxError: if it is damaged.
         """
 
-        def read(path: Path) -> LatencyTable:
+        def read(path: Path) -> Cost | None:
             try:
-                return LatencyTable.from_dict(read_checked_json(path))
-            except (TypeError, AttributeError) as error:
+                data = read_checked_json(path)
+                return cost_kind(kind).from_dict(data) if data["kind"] == kind else None
+            except (TypeError, AttributeError, KeyError, ValueError) as error:
                 raise DamagedFileError(path) from error
 
-        return self._load(LATENCY, read)
+        return self._load(COST, read)
 
-    def save_latency(self, table: LatencyTable) -> None:
-        """Keep the table, so that the run goes on with it after an interruption.
+    def save_cost(self, cost: Cost) -> None:
+        """Keep a measured cost, so that the run goes on with it after an interruption.
 
         Raises:
             SlimvoxError: if it can't be written.
         """
         with self._writable():
-            self._write_json(LATENCY, table.to_dict())
+            self._write_json(COST, cost.to_dict())
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

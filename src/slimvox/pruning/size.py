@@ -12,7 +12,7 @@ import torch
 
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.budget import Budget
-from slimvox.costs import macs, parameters
+from slimvox.costs import cost_kind, macs, parameters
 from slimvox.distance import Distance
 from slimvox.distillation import Distillation
 from slimvox.encoder import SpeechEncoder
@@ -166,8 +166,8 @@ class Size:
         """Measure the encoder on the device of the run."""
         settings, trainer = self.settings, self._trainer
         distance = trainer.distance(encoder)
-        by_speed = settings.budget.measure.latency is not None
-        faster = speed_up(encoder, settings.budget.measure.seconds) if by_speed else None
+        by_speed = cost_kind(settings.budget.cost.kind).measured
+        faster = speed_up(encoder, settings.recipe.target.seconds) if by_speed else None
         return self._result(encoder, cut, distance, faster, settings.audio.skips.counts)
 
     def _result(
