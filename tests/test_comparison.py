@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file, save_file
 
 import models
 import slimvox
@@ -73,6 +75,50 @@ def test_one_clip_is_what_the_definition_says(world: Path) -> None:
     result = slimvox.compare(world / "pruned", clip, teacher=world / "teacher")
     expected = by_hand(world / "teacher", world / "pruned", [clip])
     assert result.sources[0].distances.relative_errors == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+def test_silent_and_single_frames_are_left_out_and_counted(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise = read_audio(world / "noise" / "03.wav")
+    (tmp_path / "mixed").mkdir()
+    soundfile.write(tmp_path / "mixed" / "sound.wav", noise, 16_000, "FLOAT")
+    alone = slimvox.compare(world / "pruned", tmp_path / "mixed", teacher=world / "teacher")
+    soundfile.write(tmp_path / "mixed" / "silent.wav", np.zeros(64_000), 16_000)
+    soundfile.write(tmp_path / "mixed" / "frame.wav", noise[:450], 16_000)
+    beside = slimvox.compare(world / "pruned", tmp_path / "mixed", teacher=world / "teacher")
+    assert beside.sources[0].distances == alone.sources[0].distances
+    assert beside.sources[0].clips == 1 and beside.sources[0].skipped == {"silent": 1, "too short": 1}
+    for name, reason in (("silent", "1 silent"), ("frame", "1 audio files can be used")):
+        with pytest.raises(SlimvoxError, match=reason):
+            slimvox.compare(world / "pruned", tmp_path / "mixed" / f"{name}.wav", teacher=world / "teacher")
+    half = tmp_path / "half.wav"
+    soundfile.write(half, np.concatenate([noise, np.zeros(16_000)]), 16_000, "FLOAT")
+    arguments = ["compare", str(world / "pruned"), str(half), "--teacher", str(world / "teacher")]
+    assert run(arguments) == 0
+    # Less than a second: the first of these frames still read some of the sound.
+    assert "left out 0.9 s of silence in these clips" in capsys.readouterr().out
+
+
+def test_weights_that_are_not_finite_end_with_status_1_and_no_json(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(world / "teacher", tmp_path / "broken")
+    path = tmp_path / "broken" / "model.safetensors"
+    weights = load_file(path)
+    name = next(each for each in weights if each.endswith("output_dense.weight"))
+    weights[name][0, 0] = float("nan")
+    save_file(weights, path, {"format": "pt"})
+    teacher, clip = str(world / "teacher"), str(world / "noise" / "03.wav")
+    for arguments in (
+        [str(tmp_path / "broken"), clip, "--teacher", teacher],
+        [teacher, clip, "--teacher", str(tmp_path / "broken")],
+    ):
+        assert run(["compare", *arguments, "--json"]) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        text = " ".join(captured.err.split())
+        assert "broken is NaN or infinite" in text and "output_dense.weight`" in text
 
 
 def test_an_encoder_is_no_distance_from_itself(world: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimvox.anatomy import SAMPLE_RATE_HZ
+from slimvox.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.audio import (
     AudioClip,
     AudioInput,
@@ -26,7 +26,7 @@ from slimvox.audio import (
 from slimvox.checkpoint import LoadedModel, load_model
 from slimvox.checkpoint.resolve import EMBEDDED
 from slimvox.devices import Device, find_device
-from slimvox.distance import StateDistances, hidden_state_distances
+from slimvox.distance import FEWEST_FRAMES, StateDistances, frames_with_sound, hidden_state_distances
 from slimvox.errors import SlimvoxError
 
 LONGEST_SECONDS = 30.0
@@ -40,6 +40,7 @@ class SourceComparison:
     source: str
     """As it was given."""
     clips: int
+    """Clips it was measured on."""
     distances: StateDistances
     skipped: Mapping[str, int]
     """Files left out, by reason."""
@@ -72,7 +73,7 @@ def compare(
     """Compare the hidden states of an encoder with its teacher's, source by source.
 
     A pruned encoder imitates its teacher on what it was pruned on, and less well elsewhere. This tells where, before
-    any task does.
+    any task does. Silence does not count: neither clips without sound nor single frames without it.
 
     Args:
         model: what `slimvox.load` takes; such as the directory of a run.
@@ -88,6 +89,7 @@ def compare(
     Raises:
         SlimvoxError: for a model, teacher or audio that is not there or of no use, and two encoders whose hidden
             states differ in number, width or rate.
+        NotFiniteError: if a hidden state is NaN or infinite.
     """
     sources = as_sources(audio)
     if seconds is not None and not seconds > 0:
@@ -109,15 +111,18 @@ def compare(
 def _compare(
     student: LoadedModel, dense: LoadedModel, source: AudioInput, seconds: float | None, seed: int
 ) -> SourceComparison:
-    shortest = max(each.encoder.anatomy.receptive_field for each in (student, dense))
+    anatomies = [each.encoder.anatomy for each in (student, dense)]
+    shortest = max(each.receptive_field + (FEWEST_FRAMES - 1) * each.hop for each in anatomies)
     skips = SkipCounter()
     scan = scan_audio(find_audio([source]), min_seconds=shortest / SAMPLE_RATE_HZ, skips=skips)
-    waveforms = _Waveforms(list(_drawn(scan.clips, seconds, seed)), shortest, skips)
-    distances = hidden_state_distances(dense.encoder, student.encoder, waveforms)
+    waveforms = _Waveforms(list(_drawn(scan.clips, seconds, seed)), dense.encoder.anatomy, shortest, skips)
+    distances = hidden_state_distances(
+        dense.encoder, student.encoder, waveforms, names=(dense.name, student.name)
+    )
     if distances is None:
         raise SlimvoxError(f"{_name(source)}: none of the audio can be used: {skips.summary()}")
     return SourceComparison(
-        source=_name(source), clips=waveforms.used, distances=distances, skipped=skips.counts
+        source=_name(source), clips=distances.clips, distances=distances, skipped=skips.counts
     )
 
 
@@ -140,14 +145,14 @@ def _drawn(clips: Sequence[AudioClip], seconds: float | None, seed: int) -> Iter
 
 @dataclass
 class _Waveforms:
-    """Each clip as (1, samples); those that can't be decoded are left out."""
+    """Each clip as (1, samples); those that can't be decoded, or hold no sound, are left out."""
 
     clips: Sequence[AudioClip]
+    anatomy: EncoderAnatomy
+    """The teacher's, which says what a frame is."""
     shortest: int
     """Samples."""
     skips: SkipCounter
-    used: int = 0
-    """Clips handed out so far."""
 
     def __iter__(self) -> Iterator[Tensor]:
         for clip in self.clips:
@@ -159,9 +164,13 @@ class _Waveforms:
             except UnreadableAudioError as error:
                 self.skips.add(clip.path, error.reason, error.detail)
                 continue
-            if len(samples) >= self.shortest:
-                self.used += 1
-                yield torch.from_numpy(samples)[None]
+            if len(samples) < self.shortest:
+                continue
+            waveform = torch.from_numpy(samples)[None]
+            if int(frames_with_sound(waveform, self.anatomy).sum()) < FEWEST_FRAMES:
+                self.skips.add(clip.path, "silent", f"fewer than {FEWEST_FRAMES} of its frames hold sound")
+                continue
+            yield waveform
 
 
 def _teacher_of(model: LoadedModel) -> str:

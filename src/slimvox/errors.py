@@ -19,6 +19,10 @@ class UnusableResultError(SlimvoxError):
     exit_status = 1
 
 
+class NotFiniteError(UnusableResultError):
+    """An encoder computed NaN or infinite values from valid input."""
+
+
 def first_line(error: Exception) -> str:
     """The first line of a library's message, which may go on for pages; the kind of error where it has none."""
     return (str(error) or type(error).__name__).splitlines()[0]

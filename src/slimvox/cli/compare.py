@@ -61,7 +61,7 @@ class CompareCommand:
                 on_progress=status.update,
             )
         if self.json:
-            print(json.dumps(result.to_dict(), indent=1))
+            print(json.dumps(result.to_dict(), indent=1, allow_nan=False))
             return
         print_comparison(console, result, states=self.states)
 
@@ -102,6 +102,12 @@ def print_comparison(console: Console, result: Comparison, *, states: bool) -> N
         if source.skipped:
             counts = ", ".join(f"{count} {reason}" for reason, count in source.skipped.items())
             console.print(f"{name}: skipped {counts}", soft_wrap=True, markup=False)
+        if source.distances.silent_seconds >= 0.1:
+            console.print(
+                f"{name}: left out {source.distances.silent_seconds:.1f} s of silence in these clips",
+                soft_wrap=True,
+                markup=False,
+            )
     errors = {
         name: source.distances.mean.relative_error for name, source in zip(names, result.sources, strict=True)
     }

@@ -14,6 +14,7 @@ from slimvox.units import short_number
 
 if TYPE_CHECKING:
     from slimvox.anatomy import EncoderAnatomy
+    from slimvox.distance import Distance
     from slimvox.pruning import PruneResult
 
 PER_LAYER = ("attention", "feed_forward")
@@ -75,7 +76,7 @@ def prune_summary(console: Console, result: PruneResult) -> None:
         if distance is not None:
             console.print(
                 f"distance to the teacher {when}: relative error {distance.relative_error:.3f},"
-                f" 1 - cosine {distance.cosine:.3f} ({distance.seconds:.0f} s held out)"
+                f" 1 - cosine {distance.cosine:.3f} ({_held_out(distance)})"
             )
     if result.speed_up is not None:
         console.print(f"speed: {result.speed_up:.2f}x the dense encoder's, measured side by side")
@@ -112,7 +113,7 @@ def sizes_summary(console: Console, results: Sequence[PruneResult]) -> None:
     if last.distance_after_finish is not None:
         console.print(
             "after surgery, at the end: relative error of the hidden states against the teacher's"
-            f" ({last.distance_after_finish.seconds:.0f} s held out)",
+            f" ({_held_out(last.distance_after_finish)})",
             soft_wrap=True,
         )
     _skipped(console, last)
@@ -120,6 +121,12 @@ def sizes_summary(console: Console, results: Sequence[PruneResult]) -> None:
         f"written to {last.directory.parent}; try: slimvox inspect {last.directory}",
         soft_wrap=True,
     )
+
+
+def _held_out(distance: Distance) -> str:
+    silence = distance.silent_seconds
+    left_out = f", {silence:.1f} s of silence left out" if silence >= 0.1 else ""
+    return f"{distance.seconds:.0f} s held out{left_out}"
 
 
 def _skipped(console: Console, result: PruneResult) -> None:

@@ -191,7 +191,7 @@ def _sizes_text(settings: RunSettings) -> dict[str, str]:
 
 def _distance_text(distance: Distance | None) -> str:
     if distance is None:
-        return "not measured (no audio held out)"
+        return "not measured (no audio with sound held out)"
     return (
         f"relative error {distance.relative_error:.3f}, 1 - cosine {distance.cosine:.3f}"
         f" (all hidden states, {distance.seconds:.0f} s of audio held out)"
