@@ -21,7 +21,6 @@ from slimvox.costs import Parameters
 from slimvox.distillation import Distillation
 from slimvox.encoder import SpeechEncoder
 from slimvox.gates import Gates
-from slimvox.structures import structure_names
 from slimvox.pruning.accelerator import build_accelerator
 from slimvox.pruning.progress import JsonLog, StageProgress
 from slimvox.pruning.stage import Stage

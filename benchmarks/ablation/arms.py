@@ -84,7 +84,7 @@ IDEAS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
             {"distillation.layers": 4, "distillation.targets": "groups"},
         ),
         "maps": ("with maps", {"distillation.maps": True}),
-        "relation": ("temporal relations too", {"distillation.relation_weight": 3.0}),
+        "relation": ("temporal relations too", {"distillation.weights.relation": 3.0}),
         "masked-input": ("10 % of the input hidden", {"distillation.masked_share": 0.1}),
         "adam-multipliers": (
             "multipliers by Adam from 0",
@@ -102,7 +102,7 @@ IDEAS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
         "hard-values": ("gates that stay count 1", {"gates.final_values": "one"}),
         "together": (
             "relations and gates that count 1 together",
-            {"distillation.relation_weight": 3.0, "gates.final_values": "one"},
+            {"distillation.weights.relation": 3.0, "gates.final_values": "one"},
         ),
     }
 )

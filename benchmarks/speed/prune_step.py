@@ -14,17 +14,19 @@ import torch.nn.functional as F
 from shapes import base_plus
 from torch import Tensor, nn
 
-from slimvox.budget import Budget, CostMeasure, Lagrangian, SparsitySchedule
+from slimvox.budget import Budget, Lagrangian, SparsitySchedule
+from slimvox.costs import Parameters
 from slimvox.distillation import Distillation, distilled_layers
 from slimvox.encoder import SpeechEncoder
 from slimvox.encoder.attention import SelfAttention
 from slimvox.gates import Gates
-from slimvox.masks import EncoderMasks
+from slimvox.masks import Masks
 from slimvox.pruning.accelerator import build_accelerator
 from slimvox.pruning.optimisers import build_optimisers
 from slimvox.pruning.stage import Stage
 from slimvox.pruning.student import Student
 from slimvox.recipe import load_recipe
+from slimvox.structures import Address
 
 BATCH, SECONDS = 4, 8.0
 
@@ -71,7 +73,7 @@ def plain_step(structures: str) -> Callable[[Tensor], object]:
     """Float32, attention with its scores and softmax written out, masks multiplied onto activations, a Lagrangian."""
     teacher, student, recipe = _parts(structures)
     encoder, gates, lagrangian = student.encoder, student.gates, student.lagrangian or Lagrangian()
-    assert gates is not None and student.budget is not None
+    assert gates is not None
     student.lagrangian = lagrangian
     for model in (teacher, encoder):
         for layer in model.layers:
@@ -83,7 +85,7 @@ def plain_step(structures: str) -> Callable[[Tensor], object]:
             wanted = teacher(waveforms)
         with masked_activations(encoder, gates.sample()):
             output = encoder(waveforms)
-        sparsity = student.budget.expected_sparsity(encoder.anatomy, gates.expected_sizes())
+        sparsity = student.expected_sparsity()
         loss = student.distillation(output, wanted).total + lagrangian(sparsity, 0.1)
         loss.backward()
         nn.utils.clip_grad_norm_(student.weights(), recipe.prune.gradient_clip)
@@ -118,7 +120,7 @@ class PlainAttention(nn.Module):
 
 
 @contextlib.contextmanager
-def masked_activations(encoder: SpeechEncoder, masks: EncoderMasks) -> Iterator[None]:
+def masked_activations(encoder: SpeechEncoder, masks: Masks) -> Iterator[None]:
     """Multiply what the masked modules put out, or take in, while the context is open."""
     handles = []
 
@@ -128,17 +130,18 @@ def masked_activations(encoder: SpeechEncoder, masks: EncoderMasks) -> Iterator[
     def scale_input(module: nn.Module, mask: Tensor) -> None:
         handles.append(module.register_forward_pre_hook(lambda *call: (call[1][0] * mask,)))
 
-    for layer, mask in zip(encoder.feature_extractor.conv_layers, masks.conv, strict=True):
-        if mask is not None:
-            scale_output(layer, mask[:, None])
-    for layer, layer_masks in zip(encoder.layers, masks.layers, strict=True):
+    for index, layer in enumerate(encoder.feature_extractor.conv_layers):
+        if Address("conv", index) in masks:
+            scale_output(layer, masks[Address("conv", index)][:, None])
+    for index, layer in enumerate(encoder.layers):
         attention, feed_forward = layer.attention, layer.feed_forward
-        scale_output(attention, layer_masks.attention)
-        scale_output(attention.q_proj, layer_masks.qk)
-        scale_input(attention.out_proj, layer_masks.vo)
-        scale_input(attention.out_proj, layer_masks.head.repeat_interleave(encoder.anatomy.head_width))
-        scale_output(feed_forward, layer_masks.feed_forward)
-        scale_input(feed_forward.output_dense, layer_masks.intermediate)
+        scale_output(attention, masks[Address("attention", index)])
+        scale_output(attention.q_proj, masks[Address("qk", index)])
+        scale_input(attention.out_proj, masks[Address("vo", index)])
+        heads = masks[Address("head", index)].repeat_interleave(encoder.anatomy.head_width)
+        scale_input(attention.out_proj, heads)
+        scale_output(feed_forward, masks[Address("feed_forward", index)])
+        scale_input(feed_forward.output_dense, masks[Address("intermediate", index)])
     try:
         yield
     finally:
@@ -160,14 +163,14 @@ def _parts(structures: str):  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
     anatomy, recipe = base_plus(), load_recipe(structures)
     teacher = SpeechEncoder(anatomy).requires_grad_(False)
-    gates = Gates(anatomy, recipe.structures.enabled())
-    measure = CostMeasure()
-    whole = measure.cost(anatomy)
+    gates = Gates(anatomy, recipe.pruned_structures)
+    cost = Parameters()
+    whole = cost.of(anatomy)
     student = Student(
         copy.deepcopy(teacher).requires_grad_(True),
         Distillation(anatomy.width, distilled_layers(len(anatomy.layers))),
         gates=gates,
-        budget=Budget(measure=measure, target=0.28 * whole, dense_cost=whole),
+        budget=Budget(cost=cost, target=0.28 * whole, dense_cost=whole),
         lagrangian=Lagrangian() if recipe.gates.sparsity_control == "lagrangian" else None,
     )
     return teacher, student, recipe

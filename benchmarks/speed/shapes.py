@@ -10,11 +10,11 @@ import torch
 from slimvox.anatomy import EncoderAnatomy, HeadAnatomy, dense_layer
 from slimvox.checkpoint import load, write_slimvox_directory
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
-from slimvox.cost import CountedKind, cost
+from slimvox.costs import Cost, Parameters
 from slimvox.encoder import SpeechEncoder
 
-PARAMETERS, MACS = 0.28, 0.20
-"""What `paper` keeps of the dense encoder's parameters, and `fast` of its MACs."""
+SHARES = {"params": 0.28, "macs": 0.20}
+"""Shares of the dense encoder's parameters that `paper` keeps, and of its MACs that `fast` keeps."""
 
 
 def base_plus() -> EncoderAnatomy:
@@ -22,13 +22,13 @@ def base_plus() -> EncoderAnatomy:
     return anatomy_from_config({"model_type": "wavlm"}, "WavLM Base+", normalize_waveform=False)
 
 
-def even(*, channels: int, heads: int, kind: CountedKind = "params") -> EncoderAnatomy:
+def even(*, channels: int, heads: int, cost: Cost = Parameters()) -> EncoderAnatomy:
     """Every convolution with so many channels, every layer with so many whole heads, and what is left for the FFN.
 
     Args:
         channels: of each convolution.
         heads: of each layer.
-        kind: whether the encoder keeps `PARAMETERS` of the parameters or `MACS` of the MACs.
+        cost: cost of which the encoder keeps its share (`SHARES`).
     """
     dense = base_plus()
     return _filled(
@@ -38,7 +38,7 @@ def even(*, channels: int, heads: int, kind: CountedKind = "params") -> EncoderA
             layers=(dense_layer(heads=heads, head_width=dense.head_width, intermediate=1),)
             * len(dense.layers),
         ),
-        kind,
+        cost,
     )
 
 
@@ -82,9 +82,9 @@ def write(anatomy: EncoderAnatomy, directory: Path) -> Path:
     return directory
 
 
-def _filled(anatomy: EncoderAnatomy, kind: CountedKind) -> EncoderAnatomy:
+def _filled(anatomy: EncoderAnatomy, cost: Cost) -> EncoderAnatomy:
     """The widest FFNs with which the encoder stays below its share."""
-    target = (PARAMETERS if kind == "params" else MACS) * cost(base_plus(), kind)
+    target = SHARES[cost.kind] * cost.of(base_plus())
 
     def with_width(width: int) -> EncoderAnatomy:
         layers = tuple(replace(layer, intermediate=width) for layer in anatomy.layers)
@@ -93,5 +93,5 @@ def _filled(anatomy: EncoderAnatomy, kind: CountedKind) -> EncoderAnatomy:
     low, high = 1, anatomy.width * 4
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if cost(with_width(middle), kind) <= target else (low, middle)
+        low, high = (middle, high) if cost.of(with_width(middle)) <= target else (low, middle)
     return with_width(low)

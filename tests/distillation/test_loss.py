@@ -12,8 +12,8 @@ from drawn import anatomies, random_encoder
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.distillation import Distillation, distilled_layers, hide_frames, layer_groups
 from slimvox.distillation.masked_input import SPAN_FRAMES, draw_hidden
-from slimvox.distillation.relation import temporal_relation_loss
 from slimvox.encoder import EncoderOutput
+from slimvox.losses import temporal_relation_loss
 
 
 def output(states: list[torch.Tensor], speech: torch.Tensor) -> EncoderOutput:
@@ -38,15 +38,14 @@ def test_groups_end_at_the_chosen_layers_and_overlap_nowhere(layers: int, count:
 def test_a_copy_has_no_loss_and_its_opposite_a_loss_by_hand() -> None:
     speech = torch.tensor([[True, True, False]])
     states = [torch.randn(1, 3, 4) for _ in range(3)]
-    loss = Distillation(4, (0, 2), relation_weight=1.0)
+    loss = Distillation(4, (0, 2), weights={"relation": 1.0})
     same = loss(output(states, speech), output(states, speech))
     assert float(same.total.detach()) == pytest.approx(0, abs=1e-6)
     opposite = loss(output([-state for state in states], speech), output(states, speech))
     expected = torch.stack([(2 * states[i][:, :2]).abs().mean() for i in (0, 2)]).mean()
-    assert float(opposite.l1.detach()) == pytest.approx(float(expected), rel=1e-5)
-    assert float(opposite.cosine.detach()) == pytest.approx(2.0, rel=1e-5)
-    assert opposite.relation is not None
-    assert float(opposite.relation.detach()) == pytest.approx(0, abs=1e-6)
+    assert float(opposite.terms["l1"].detach()) == pytest.approx(float(expected), rel=1e-5)
+    assert float(opposite.terms["cosine"].detach()) == pytest.approx(2.0, rel=1e-5)
+    assert float(opposite.terms["relation"].detach()) == pytest.approx(0, abs=1e-6)
     assert float(opposite.total.detach()) == pytest.approx(float(expected) + 2, rel=1e-5)
 
 
@@ -71,7 +70,7 @@ def test_group_means_compare_means() -> None:
     grouped = Distillation(4, (0, 2, 4), maps=False, group_means=True)
     single = Distillation(4, (0, 2, 4), maps=False)
     assert float(grouped(output(other, speech), output(states, speech)).total) == pytest.approx(0, abs=1e-5)
-    assert float(single(output(other, speech), output(states, speech)).l1) == pytest.approx(
+    assert float(single(output(other, speech), output(states, speech)).terms["l1"]) == pytest.approx(
         float(error.abs().mean()) / 3, rel=1e-5
     )
 
@@ -113,7 +112,7 @@ def test_padding_has_no_say() -> None:
     teacher = [torch.randn(1, 6, 4) for _ in range(3)]
     student = [torch.randn(1, 6, 4) for _ in range(3)]
     noisy = [torch.cat([state[:, :4], torch.randn(1, 2, 4)], dim=1) for state in student]
-    loss = Distillation(4, (0, 2), relation_weight=2.0, group_means=True)
+    loss = Distillation(4, (0, 2), weights={"relation": 2.0}, group_means=True)
     first = loss(output(student, speech), output(teacher, speech)).total
     second = loss(output(noisy, speech), output(teacher, speech)).total
     assert float(first.detach()) == pytest.approx(float(second.detach()), rel=1e-6)
@@ -131,9 +130,9 @@ def test_frames_that_were_hidden_do_not_count_before_the_transformer() -> None:
     assert float(loss(output(first_wrong, speech), output(states, speech), hidden).total) == pytest.approx(
         0, abs=1e-6
     )
-    assert float(loss(output(second_wrong, speech), output(states, speech), hidden).l1) == pytest.approx(
-        5 / 4 / 2, rel=1e-5
-    )
+    assert float(
+        loss(output(second_wrong, speech), output(states, speech), hidden).terms["l1"]
+    ) == pytest.approx(5 / 4 / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.65])

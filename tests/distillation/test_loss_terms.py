@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slimvox.distillation import Distillation
-from slimvox.distillation.relation import temporal_relation_loss
 from slimvox.encoder import EncoderOutput
+from slimvox.losses import temporal_relation_loss
 
 SPEECH = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
 HIDDEN = torch.tensor([[False, True, False, False, False, False], [True] + [False] * 5])
@@ -51,9 +51,7 @@ def test_every_term_and_its_weight_by_hand(group_means: bool, hidden: Tensor | N
     loss = Distillation(
         WIDTH,
         LAYERS,
-        l1_weight=0.7,
-        cosine_weight=1.9,
-        relation_weight=2.3,
+        weights={"l1": 0.7, "cosine": 1.9, "relation": 2.3},
         maps=False,
         group_means=group_means,
     )
@@ -65,9 +63,9 @@ def test_every_term_and_its_weight_by_hand(group_means: bool, hidden: Tensor | N
         pairs.append((ours, theirs, SPEECH if group[-1] else shown))
     l1, cosine = mean([l1_by_hand(*pair) for pair in pairs]), mean([cosine_by_hand(*pair) for pair in pairs])
     relation = float(temporal_relation_loss(student, teacher, LAYERS, shown.float()))
-    assert float(compared.l1) == pytest.approx(l1, rel=1e-5)
-    assert float(compared.cosine) == pytest.approx(cosine, rel=1e-5)
-    assert compared.relation is not None and float(compared.relation) == pytest.approx(relation, rel=1e-5)
+    assert float(compared.terms["l1"]) == pytest.approx(l1, rel=1e-5)
+    assert float(compared.terms["cosine"]) == pytest.approx(cosine, rel=1e-5)
+    assert float(compared.terms["relation"]) == pytest.approx(relation, rel=1e-5)
     assert float(compared.total) == pytest.approx(0.7 * l1 + 1.9 * cosine + 2.3 * relation, rel=1e-5)
     assert relation > 0.01
 
@@ -107,19 +105,21 @@ def test_state_0_has_a_map_of_its_own_and_the_others_share_one() -> None:
     with torch.no_grad():
         mapped = [student[0] @ first.weight.T + 0.3, *(student[i] @ shared.weight.T - 0.2 for i in (2, 4))]
     pairs = [(ours, teacher[i], SPEECH) for ours, i in zip(mapped, LAYERS, strict=True)]
-    assert float(compared.l1.detach()) == pytest.approx(mean([l1_by_hand(*each) for each in pairs]), rel=1e-5)
-    assert float(compared.cosine.detach()) == pytest.approx(
+    assert float(compared.terms["l1"].detach()) == pytest.approx(
+        mean([l1_by_hand(*each) for each in pairs]), rel=1e-5
+    )
+    assert float(compared.terms["cosine"].detach()) == pytest.approx(
         mean([cosine_by_hand(*each) for each in pairs]), rel=1e-5
     )
     assert Distillation(WIDTH, (1, 2)).first_map is None and Distillation(WIDTH, (0,)).shared_map is None
 
 
 TERMS: dict[str, dict[str, Any]] = {
-    "l1": {"cosine_weight": 0.0},
-    "cosine": {"l1_weight": 0.0},
-    "relation": {"l1_weight": 0.0, "cosine_weight": 0.0, "relation_weight": 1.0},
+    "l1": {"weights": {"cosine": 0.0}},
+    "cosine": {"weights": {"l1": 0.0}},
+    "relation": {"weights": {"l1": 0.0, "cosine": 0.0, "relation": 1.0}},
     "groups": {"group_means": True},
-    "all": {"relation_weight": 1.0},
+    "all": {"weights": {"relation": 1.0}},
 }
 
 
@@ -139,7 +139,7 @@ def test_a_term_alone_brings_states_to_the_teachers(term: str) -> None:
         totals.append(float(compared.total.detach()))
     assert totals[0] > 0.02 and totals[-1] < 0.3 * totals[0]
     used = {state for group in loss.groups for state in group}
-    if loss.relation_weight:
+    if loss.weights["relation"]:
         used |= {1, 3}  # what enters the layers whose outputs are compared
     for index, state in enumerate(student):
         assert (state.grad is not None) == (index in used)

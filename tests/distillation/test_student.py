@@ -10,11 +10,10 @@ from torch import Tensor
 
 from slimvox.distillation import hide_frames, teacher_forcing
 from slimvox.encoder import SpeechEncoder
-from slimvox.gates import GateLayout
-from slimvox.structures import structure_names
 from slimvox.gates.hard_concrete import BETA, LEFT, RIGHT, sample, stretched
 from slimvox.masks import masked_forward
 from slimvox.pruning.student import Student
+from slimvox.structures import structure_names
 from students import WAVEFORMS, make_student, make_teacher
 
 
@@ -33,16 +32,15 @@ def loss_of(student: Student, teacher: SpeechEncoder, **options: Any) -> dict[st
 
 
 def test_without_gates_the_loss_is_the_distillation(teacher: SpeechEncoder) -> None:
-    student = make_student(teacher, noise=0.3, relation_weight=1.5, maps=True)
+    student = make_student(teacher, noise=0.3, weights={"relation": 1.5}, maps=True)
     losses = loss_of(student, teacher)
     compared = student.distillation(student.encoder(WAVEFORMS), teacher(WAVEFORMS))
-    assert compared.relation is not None
     for name, value in (
         ("loss", compared.total),
         ("distillation", compared.total),
-        ("l1", compared.l1),
-        ("cosine", compared.cosine),
-        ("relation", compared.relation),
+        ("l1", compared.terms["l1"]),
+        ("cosine", compared.terms["cosine"]),
+        ("relation", compared.terms["relation"]),
     ):
         assert float(losses[name].detach()) == pytest.approx(float(value.detach()), rel=1e-5)
     assert float(losses["loss"].detach()) > 0 and "penalty" not in losses
@@ -91,7 +89,7 @@ def test_hidden_frames_are_hidden_from_the_student_and_do_not_count_in_state_0(
     gated: bool, teacher: SpeechEncoder
 ) -> None:
     structures = structure_names() if gated else ()
-    student = make_student(teacher, structures=structures, masked_share=0.4, relation_weight=1.0)
+    student = make_student(teacher, structures=structures, masked_share=0.4, weights={"relation": 1.0})
     wanted, generator = teacher(WAVEFORMS), noise()
     masks = None if student.gates is None else student.gates.sample(generator)
     with hide_frames(student.encoder, 0.4, generator) as hidden:
@@ -123,7 +121,7 @@ def test_the_gradient_of_a_gate_is_the_masks_times_that_of_the_estimator(
     log_alpha = gates.log_alpha.detach()
     u = torch.rand(log_alpha.shape, generator=noise())
     z = sample(log_alpha, u, straight_through=False).requires_grad_()
-    output = masked_forward(student.encoder, masks_from_vector(gates.anatomy, gates.groups, z), WAVEFORMS)
+    output = masked_forward(student.encoder, gates.layout.masks(z), WAVEFORMS)
     (by_mask,) = torch.autograd.grad(student.distillation(output, teacher(WAVEFORMS)).total, z)
     s_bar = stretched(log_alpha, u)
     s = (s_bar - LEFT) / (RIGHT - LEFT)

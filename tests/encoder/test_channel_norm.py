@@ -10,7 +10,8 @@ from torch import Tensor
 
 from drawn import random_encoder
 from slimvox.encoder.convolution import ChannelNorm
-from slimvox.masks import EncoderMasks, masked_forward
+from slimvox.masks import masked_forward
+from slimvox.structures import Address
 from slimvox.surgery import slice_encoder
 from small_encoders import wavlm
 
@@ -50,11 +51,11 @@ def test_the_masked_norm_rounds_as_the_norm_does(channels: int, autocast: bool, 
 def test_masked_and_sliced_encoders_agree_under_autocast() -> None:
     """They are no further apart than half precision takes each of them from the exact states."""
     encoder = random_encoder(wavlm(conv_norm="layer", conv_bias=True), 0)
-    none = EncoderMasks.none(encoder.anatomy)
-    masks = replace(
-        none, conv=tuple((torch.rand(c.channels) < 0.7).float() for c in encoder.anatomy.convolutions)
-    )
-    assert all(mask is not None and 4 < mask.sum() < len(mask) for mask in masks.conv)
+    masks = {
+        Address("conv", index): (torch.rand(each.channels) < 0.7).float()
+        for index, each in enumerate(encoder.anatomy.convolutions)
+    }
+    assert all(4 < mask.sum() < len(mask) for mask in masks.values())
     sliced = slice_encoder(encoder, masks).encoder
     waveforms = torch.randn(2, 1500)
     for mode in (torch.enable_grad, torch.no_grad):

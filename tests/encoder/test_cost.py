@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import models
 from slimvox.checkpoint.transformers_reader import anatomy_from_config, read_transformers_directory
-from slimvox.cost import macs, parameter_costs, parameters
+from slimvox.costs import Parameters, macs, parameters
 from slimvox.encoder import SpeechEncoder
 
 
@@ -35,9 +35,11 @@ def test_wavlm_base_has_its_published_size() -> None:
 
 def test_blocks_add_up() -> None:
     anatomy = anatomy_from_config({"model_type": "hubert"}, "defaults", normalize_waveform=False)
-    costs = parameter_costs(anatomy)
+    costs = Parameters().by_block(anatomy)
     assert costs.total == parameters(anatomy)
-    assert len(costs.attention) == len(costs.feed_forward) == 12
+    assert {block.layer for block in costs.blocks if block.kind == "attention"} == set(range(12))
+    layers = sum(costs.layer(index) for index in range(12))
+    assert layers == costs.kind("attention") + costs.kind("feed_forward")
 
 
 @pytest.mark.parametrize("layout", models.LAYOUTS)

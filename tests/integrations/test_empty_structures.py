@@ -21,12 +21,13 @@ import slimvox
 from drawn import anatomies, masks_for, odd_encoder, random_encoder
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.checkpoint import write_slimvox_directory
-from slimvox.cost import parameters
+from slimvox.costs import parameters
 from slimvox.encoder import SpeechEncoder
 from slimvox.gates import GateLayout
-from slimvox.structures import structure_names
-from slimvox.masks import EncoderMasks, LayerMasks, masked_forward
-from slimvox.pruning.magnitude import magnitudes
+from slimvox.masks import masked_forward
+from slimvox.pruning.controls import magnitudes
+from slimvox.structures import Address, structure_names
+from slimvox.structures.units import units
 from slimvox.surgery import slice_encoder
 
 EMPTY = {  # of `odd_encoder`, as earlier versions stored them
@@ -45,8 +46,11 @@ EMPTY = {  # of `odd_encoder`, as earlier versions stored them
 
 def without_heads(encoder: SpeechEncoder) -> SpeechEncoder:
     """The same encoder with no head left in any layer."""
-    layers = tuple(LayerMasks(head=torch.zeros(len(layer.heads))) for layer in encoder.anatomy.layers)
-    masks = EncoderMasks(conv=(None,) * len(encoder.anatomy.convolutions), layers=layers)
+    masks = {
+        Address("head", index): torch.zeros(len(layer.heads))
+        for index, layer in enumerate(encoder.anatomy.layers)
+        if layer.heads
+    }
     return slice_encoder(encoder, masks).encoder
 
 
@@ -89,25 +93,19 @@ def test_the_bias_table_goes_with_the_last_head() -> None:
 def test_what_has_no_heads_or_no_width_can_be_pruned_again() -> None:
     encoder = without_heads(odd_encoder())
     waveforms = torch.randn(2, 700)
-    layers = tuple(
-        LayerMasks(
-            attention=torch.tensor(0.5),
-            head=torch.zeros(0),
-            qk=torch.zeros(0),
-            vo=torch.zeros(0),
-            feed_forward=torch.tensor(0.5),
-            intermediate=torch.ones(layer.intermediate),
-        )
-        for layer in encoder.anatomy.layers
-    )
-    masks = EncoderMasks(conv=(None,) * len(encoder.anatomy.convolutions), layers=layers)
+    halved = ("attention", "feed_forward")
+    masks = {
+        address: torch.full((size,), 0.5 if address.structure in halved else 1.0)
+        for address, size in units(encoder.anatomy).sizes.items()
+        if address.structure in (*halved, "intermediate")
+    }
     with torch.no_grad():
         again = slice_encoder(encoder, masks).encoder
         changed, whole = again(waveforms).last_hidden_state, encoder(waveforms).last_hidden_state
         masked = masked_forward(encoder, masks, waveforms).last_hidden_state
     torch.testing.assert_close(changed, masked)
     assert again.anatomy == encoder.anatomy
-    sizes = magnitudes(encoder, gate_groups(encoder.anatomy, structure_names()))
+    sizes = magnitudes(encoder, GateLayout(encoder.anatomy, structure_names()))
     assert sizes.isfinite().all() and (sizes > 0).sum() >= 14, (
         "channels of three convolutions and five widths"
     )

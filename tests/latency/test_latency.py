@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drawn import anatomies, random_encoder
-from measures import TABLE
+from measures import TABLE, expected_cost
 from models import config
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
-from slimvox.cost import sizes_of
+from slimvox.costs import BLOCK_KINDS
 from slimvox.gates import Gates
-from slimvox.structures import structure_names
 from slimvox.latency import LatencyTable, measure_latency, real_time_factors
 from slimvox.latency.fit import fit_times
 from slimvox.latency.measure import drawn_anatomy
+from slimvox.structures import structure_names
 
 
 def test_a_linear_law_is_found_again() -> None:
@@ -40,7 +40,7 @@ def test_no_coefficient_is_negative() -> None:
 def test_probes_are_parts_of_the_dense_encoder(anatomy, seed: int) -> None:  # type: ignore[no-untyped-def]
     part = drawn_anatomy(anatomy, np.random.default_rng(seed))
     random_encoder(part, seed)(torch.randn(1, 800))
-    assert TABLE.nanoseconds(part) <= TABLE.nanoseconds(anatomy)
+    assert TABLE.of(part) <= TABLE.of(anatomy)
 
 
 def test_expected_latency_is_that_of_expected_sizes() -> None:
@@ -48,10 +48,10 @@ def test_expected_latency_is_that_of_expected_sizes() -> None:
     anatomy = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
     gates = Gates(anatomy, structure_names())
     gates.log_alpha.data.fill_(30.0)
-    expected = TABLE.costs(anatomy, gates.expected_sizes()).total
-    assert float(expected.detach()) == pytest.approx(TABLE.nanoseconds(anatomy), rel=1e-5)
+    expected = expected_cost(TABLE, anatomy, gates)
+    assert float(expected.detach()) == pytest.approx(TABLE.of(anatomy), rel=1e-5)
     gates.log_alpha.data.fill_(1.0)
-    TABLE.costs(anatomy, gates.expected_sizes()).total.backward()
+    expected_cost(TABLE, anatomy, gates).backward()
     assert gates.log_alpha.grad is not None and bool((gates.log_alpha.grad > 0).all())
 
 
@@ -63,11 +63,11 @@ def test_measured_times_are_positive_and_complete() -> None:
     anatomy = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
     table = measure_latency(anatomy, seconds=0.5)
     assert table.seconds == 0.5 and table.threads == torch.get_num_threads()
-    assert table.position > 0 and table.error >= 0
-    for coefficients in (table.front_end, table.projection, table.attention, table.feed_forward):
-        assert min(coefficients) >= 0 and max(coefficients) > 0
-    blocks = table.costs(anatomy, sizes_of(anatomy))
-    assert table.nanoseconds(anatomy) == round(blocks.total)
+    assert table.error >= 0 and table.rest >= 0
+    assert set(table.nanoseconds) == set(BLOCK_KINDS)
+    for kind, coefficients in table.nanoseconds.items():
+        assert min(coefficients.values()) >= 0 and max(coefficients.values()) > 0, kind
+    assert table.of(anatomy) == round(table.by_block(anatomy).total) > 0
 
 
 def test_real_time_factors_cover_every_encoder() -> None:

@@ -8,15 +8,14 @@ import torch
 from measures import COSTS, sparsity_of
 from models import config
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.budget import Budget, Lagrangian, scheduled_target
+from slimvox.budget import Lagrangian, scheduled_target
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
-from slimvox.costs import parameters
 from slimvox.distance import hidden_state_distance
 from slimvox.encoder import SpeechEncoder
 from slimvox.gates import Gates
-from slimvox.structures import structure_names
 from slimvox.pruning.optimisers import multiplier_optimiser
 from slimvox.recipe import GateSettings
+from slimvox.structures import structure_names
 
 
 @pytest.fixture

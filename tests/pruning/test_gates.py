@@ -14,7 +14,6 @@ from measures import COSTS, expected_cost
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.costs import Cost
 from slimvox.gates import GateLayout, Gates
-from slimvox.structures import structure_names
 from slimvox.gates.hard_concrete import (
     SHIFT,
     location,
@@ -104,10 +103,10 @@ def test_location_inverts_the_drop_rate() -> None:
         location(1.0)
 
 
-@given(data=st.data(), anatomy=anatomies(), structures=st.sets(st.sampled_from(structure_names()), min_size=1))
-def test_expected_costs_are_exact(
-    data: st.DataObject, anatomy: EncoderAnatomy, structures: set[str]
-) -> None:
+@given(
+    data=st.data(), anatomy=anatomies(), structures=st.sets(st.sampled_from(structure_names()), min_size=1)
+)
+def test_expected_costs_are_exact(data: st.DataObject, anatomy: EncoderAnatomy, structures: set[str]) -> None:
     """Gates are independent, so an expectation is linear in each probability and right if it is so at 0 and 1.
 
     At 0 and 1 it is the cost of what surgery leaves; between them it is the mean of both ends.

@@ -17,10 +17,10 @@ from models import config
 from slimvox.budget import SparsitySchedule, scheduled_target
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.gates import Gates, project
-from slimvox.structures import structure_names
 from slimvox.gates.projection import FLOOR, TOLERANCE
 from slimvox.report.charts.training import training_panels
 from slimvox.report.runs import read_runs
+from slimvox.structures import structure_names
 from tiny_runs import make_run
 
 ANATOMY = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)

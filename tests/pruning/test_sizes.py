@@ -67,7 +67,8 @@ def test_every_size_meets_its_target_and_serves_as_a_run_of_its_own(
     for name, share in SIZES.items():
         encoder = slimvox.load(finished / name)
         assert 0.995 * share <= encoder.parameter_count / dense.parameter_count <= share
-        kept = KeptIndices.from_dict(json.loads((finished / name / "kept_indices.json").read_text()))
+        kept_json = json.loads((finished / name / "kept_indices.json").read_text())
+        kept = KeptIndices.from_dict(kept_json, dense.anatomy)
         assert kept.anatomy(dense.anatomy) == encoder.anatomy
         card = (finished / name / "README.md").read_text()
         assert f"keep = {share}" in card and f"cut out of the student after step {CUTS[name]} of 9" in card

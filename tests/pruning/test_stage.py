@@ -16,10 +16,10 @@ from slimvox.distance import hidden_state_distance
 from slimvox.distillation import teacher_forcing
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
-from slimvox.structures import structure_names
 from slimvox.pruning import stage as stage_module
 from slimvox.pruning.stage import Stage
 from slimvox.recipe import GateSettings, StageSettings
+from slimvox.structures import structure_names
 from students import STILL, WAVEFORMS, make_stage, make_student, make_teacher, train
 
 
@@ -109,11 +109,11 @@ def test_gates_learn_which_dimensions_matter(
     assert student.gates is not None
     silent = torch.arange(student.gates.log_alpha.numel()) % 3 == 0
     with torch.no_grad():
-        for group in student.gates.groups:
+        for address, part in student.gates.layout.slices.items():
             for encoder in (teacher, student.encoder):
-                output = encoder.layers[group.index].feed_forward.output_dense  # type: ignore[union-attr]
-                output.weight[:, silent[group.slice]] = 0.0
-                output.weight[:, ~silent[group.slice]] *= 3.0
+                output = encoder.layers[address.index].feed_forward.output_dense  # type: ignore[union-attr]
+                output.weight[:, silent[part]] = 0.0
+                output.weight[:, ~silent[part]] *= 3.0
     stage = make_stage(
         teacher,
         student,

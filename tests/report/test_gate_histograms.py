@@ -10,9 +10,9 @@ import torch
 import models
 import slimvox
 from slimvox.gates import Gates
-from slimvox.structures import structure_names
 from slimvox.gates.hard_concrete import open_probability
 from slimvox.gates.histogram import BINS, gate_histograms
+from slimvox.structures import structure_names
 
 
 def test_histograms_count_every_gate_in_its_bin(tmp_path: Path) -> None:
@@ -24,7 +24,11 @@ def test_histograms_count_every_gate_in_its_bin(tmp_path: Path) -> None:
     histograms = gate_histograms(gates)
     probability = open_probability(gates.log_alpha.detach())
     for structure in structure_names():
-        parts = [probability[group.slice] for group in gates.groups if group.structure == structure]
+        parts = [
+            probability[part]
+            for address, part in gates.layout.slices.items()
+            if address.structure == structure
+        ]
         bins = (torch.cat(parts) * BINS).long().clamp(max=BINS - 1)
         assert histograms[structure] == torch.bincount(bins, minlength=BINS).tolist()
     assert sum(map(sum, histograms.values())) == gates.log_alpha.numel()

@@ -11,7 +11,7 @@ import pytest
 
 from page_reader import Page
 from score_files import write_benchmark, write_scores
-from slimvox.cost import parameter_costs, parameters
+from slimvox.costs import Parameters, parameters
 from slimvox.report import read_runs, read_scores, read_speeds, report_page
 from slimvox.units import short_number
 
@@ -74,11 +74,11 @@ def test_costs_are_those_of_the_anatomies(learned: Path) -> None:
     costs = page_of(learned).section("costs")
     (run,) = read_runs([learned])
     assert run.anatomy is not None and run.dense is not None
-    dense, pruned = parameter_costs(run.dense), parameter_costs(run.anatomy)
+    dense, pruned = Parameters().by_block(run.dense), Parameters().by_block(run.anatomy)
     for block, before, after in (
-        ("front end", dense.front_end, pruned.front_end),
-        ("attention", sum(dense.attention), sum(pruned.attention)),
-        ("feed-forward", sum(dense.feed_forward), sum(pruned.feed_forward)),
+        ("front end", dense.kind("front_end"), pruned.kind("front_end")),
+        ("attention", dense.kind("attention"), pruned.kind("attention")),
+        ("feed-forward", dense.kind("feed_forward"), pruned.kind("feed_forward")),
         ("total", parameters(run.dense), parameters(run.anatomy)),
     ):
         shown = f"{block} {short_number(before)} {short_number(after)} {after / before:.0%}"
@@ -114,7 +114,7 @@ def test_several_runs_stand_side_by_side(runs: Path) -> None:
     assert "control" in recipe and "Where the runs differ" in recipe
     captions = [name for name in ("learned", "random") if name in page.section("anatomy").text]
     assert captions == ["learned", "random"]
-    assert len(page.section("anatomy").of("figure")) == 8
+    assert len(page.section("anatomy").of("figure")) == 2 * 6
     assert [run.label for run in read_runs([runs])] == ["learned", "random"]
     assert [run.label for run in read_runs([runs / "random", runs])] == ["random", "learned"]
 

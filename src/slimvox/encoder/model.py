@@ -73,7 +73,6 @@ class SpeechEncoder(nn.Module):
             names.append("rel_attn_embed.weight")
         return frozenset(names)
 
-
     def forward(
         self, waveforms: Tensor, mask: Tensor | None = None, *, kept_channels: KeptChannels = None
     ) -> EncoderOutput:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from slimvox.costs import Cost, cost_kind
 from slimvox.errors import SlimvoxError, first_line
 from slimvox.files import atomic_file, is_temporary, sweep_temporaries
-from slimvox.costs import Cost, cost_kind
 from slimvox.pruning.checked_files import (
     DamagedFileError,
     file_checksum,
