@@ -23,6 +23,7 @@ from slimvox.audio import (
     scan_audio,
     source_name,
 )
+from slimvox.audio.find import printable
 from slimvox.checkpoint import LoadedModel, load_model
 from slimvox.checkpoint.resolve import EMBEDDED
 from slimvox.devices import Device, find_device
@@ -128,7 +129,7 @@ def _compare(
 
 def _name(source: AudioInput) -> str:
     """Paths as they were given: the last part of two may be the same."""
-    return str(source) if isinstance(source, (str, Path)) else source_name(source)
+    return printable(str(source)) if isinstance(source, (str, Path)) else source_name(source)
 
 
 def _drawn(clips: Sequence[AudioClip], seconds: float | None, seed: int) -> Iterator[AudioClip]:

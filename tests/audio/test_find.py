@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slimvox.audio import AudioSource, find_audio
+from slimvox.audio import AudioSource, find_audio, source_name
 from slimvox.errors import SlimvoxError
 
 
@@ -155,3 +155,9 @@ def test_nothing_there(tmp_path: Path) -> None:
         find_audio([tmp_path])
     with pytest.raises(SlimvoxError, match="no audio given"):
         find_audio([])
+
+
+def test_the_name_of_a_source_can_be_written(tmp_path: Path) -> None:
+    name = source_name(tmp_path / os.fsdecode(b"caf\xe9 \xff"))
+    assert name.encode() == "caf\N{REPLACEMENT CHARACTER} \N{REPLACEMENT CHARACTER}".encode()
+    assert source_name("hf:user/caf\N{LATIN SMALL LETTER E WITH ACUTE}") == "hf:user/caf\xe9"

@@ -149,6 +149,8 @@ def test_rows_with_one_file_and_start_but_another_duration_or_channel_all_count(
         ('a.wav,"hello', "b.wav,x", 'c.wav,"bye', "d.wav,z"),
         ('a.wav,"hello', "b.wav,x", 'c.wav,say "', "d.wav,z"),
         ("a.wav,x", 'b.wav,"hello', 'c.wav,say "'),
+        ('a,"hello', "b,x", "c,y"),
+        ('a,"hello', "b,x", 'c,"bye'),
     ],
 )
 def test_a_lone_quotation_mark_swallows_no_rows(tmp_path: Path, rows: tuple[str, ...]) -> None:

@@ -80,6 +80,7 @@ def test_each_skipped_file_is_named_once_and_counted(
     with caplog.at_level(logging.WARNING, logger="slimvox.audio"):
         audio = gather_audio([tmp_path / "train"], SETTINGS, 0, [tmp_path / "test"])
     named = [record.getMessage() for record in caplog.records]
+    assert audio.named == len(audio.training) + len(audio.held_out) + sum(audio.skips.counts.values()) == 5
     assert len(named) == 2 and audio.skips.counts == {"unreadable": 2}
     assert [sum(f"{folder}/bad.mp3" in message for message in named) for folder in ("train", "test")] == [
         1,

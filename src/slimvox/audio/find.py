@@ -57,10 +57,15 @@ def as_sources(audio: AudioInput | Sequence[AudioInput]) -> list[AudioInput]:
 
 
 def source_name(source: AudioInput) -> str:
-    """What a source may be called in public: of a path the last part only."""
+    """What a source may be called in public: of a path the last part only. It can be written as UTF-8."""
     if isinstance(source, (str, os.PathLike)):
-        return public_name(str(source)) if is_on_hub(source) else Path(source).name
-    return dataset_name(source)
+        return printable(public_name(str(source)) if is_on_hub(source) else Path(source).name)
+    return printable(dataset_name(source))
+
+
+def printable(name: str) -> str:
+    """A name as text: bytes of a file name that are not UTF-8 are replaced."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def find_audio(sources: Sequence[AudioInput]) -> list[AudioSource]:

@@ -44,6 +44,8 @@ class RunAudio:
     fingerprint: str
     skips: SkipCounter
     """Files left out, when they were measured or when they were decoded."""
+    named: int
+    """Stretches of audio that the sources name, usable or not; `held_out` included, each counted once."""
 
     @property
     def training_seconds(self) -> float:
@@ -127,12 +129,16 @@ def gather_audio(
         SlimvoxError: if nothing usable is left.
     """
     skips = SkipCounter()
-    scan = scan_audio(find_audio(sources), min_seconds=settings.min_seconds, skips=skips)
+    found = find_audio(sources)
+    scan = scan_audio(found, min_seconds=settings.min_seconds, skips=skips)
+    named = len(found)
     clips = list(scan.clips)
     aside: list[AudioClip] = []
     fingerprint = scan.fingerprint
     if held_out:
-        other = scan_audio(find_audio(held_out), min_seconds=settings.min_seconds, skips=skips)
+        found = find_audio(held_out)
+        other = scan_audio(found, min_seconds=settings.min_seconds, skips=skips)
+        named += len(found)
         aside = list(other.clips)
         fingerprint += other.fingerprint
     else:
@@ -152,4 +158,5 @@ def gather_audio(
         seed=seed,
         fingerprint=fingerprint,
         skips=skips,
+        named=named,
     )

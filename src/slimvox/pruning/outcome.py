@@ -48,6 +48,8 @@ def outcome(result: PruneResult, settings: RunSettings, device: torch.device) ->
         "speed_up": result.speed_up,
         "audio": {
             "clips": len(audio.training),
+            "held_out": len(audio.held_out),
+            "named": audio.named,
             "hours": audio.training_seconds / 3600,
             "skipped": dict(result.skipped_files),
         },

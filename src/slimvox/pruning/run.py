@@ -294,7 +294,8 @@ class _Run:
             highlight=False,
         )
         say(
-            f"target: {targets}; audio: {len(settings.audio.training)} clips,"
+            f"target: {targets}; audio: {len(settings.audio.training)} clips to train on and"
+            f" {len(settings.audio.held_out)} held out, of {settings.audio.named} files or rows,"
             f" {settings.audio.training_seconds / 3600:.2f} h;"
             f" {self.accelerator.device.type}, {self.accelerator.mixed_precision.replace('no', 'float32')}",
             highlight=False,
