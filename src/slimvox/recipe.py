@@ -9,22 +9,37 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from slimvox.budget import RampShape
 from slimvox.cost import CostKind
 from slimvox.errors import SlimvoxError
 from slimvox.gates import Structure, Structures
+from slimvox.validation import (
+    Count,
+    CountOrZero,
+    Positive,
+    PositiveOrZero,
+    ProperShare,
+    Range,
+    Seconds,
+    SecondsOrZero,
+    Share,
+    build,
+    check_fields,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+ONE_FRAME_SECONDS = 0.025
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +48,11 @@ class TargetSettings:
 
     kind: CostKind = "params"
     """`params`, `macs`, or `latency`: predicted from a table that the run measures on its machine."""
-    keep: float = 0.28
+    keep: ProperShare = 0.28
     """The share of the dense encoder's cost that is kept, between 0 and 1."""
-    seconds: float = 10.0
+    seconds: Seconds = 10.0
     """Length in seconds of the clip that MACs and latency are counted for."""
-    round_to: int = 1
+    round_to: Count = 1
     """Final head widths, feed-forward widths and channels are multiples of this (or as wide as they were)."""
 
 
@@ -47,23 +62,23 @@ class GateSettings:
 
     straight_through: bool = True
     """Give clipped gates the gradient of unclipped ones (the paper's STE)."""
-    initial_drop: float = 0.01
+    initial_drop: ProperShare = 0.01
     """Gates start at log_alpha = log((1 - drop) / drop)."""
-    intermediate_initial_drop: float | None = None
+    intermediate_initial_drop: ProperShare | None = None
     """The same for feed-forward dimensions; as `initial_drop` where it is not given."""
-    learning_rate: float = 0.02
+    learning_rate: PositiveOrZero = 0.02
     """Adam, constant, for log_alpha."""
     sparsity_control: Literal["lagrangian", "projection"] = "lagrangian"
     """What takes the expected sparsity to its target: a penalty with multipliers that ascend (the paper), or a
     projection of the gates after each step, which has nothing to tune."""
-    multiplier_learning_rate: float = 0.02
+    multiplier_learning_rate: PositiveOrZero = 0.02
     """Constant, ascending, for the Lagrange multipliers."""
     multiplier_optimiser: Literal["adam", "sgd"] = "adam"
     """`adam` moves the multipliers at its own speed however small the gap to the target is, `sgd` in proportion to it
     (the method of multipliers)."""
-    initial_quadratic_multiplier: float = 0.0
+    initial_quadratic_multiplier: PositiveOrZero = 0.0
     """Where the multiplier of the squared gap starts."""
-    ramp_steps: int = 5000
+    ramp_steps: CountOrZero = 5000
     """Steps in which the target sparsity grows from 0 to its final value."""
     ramp_shape: RampShape = "linear"
     """Whether each step of the ramp takes the same share of the dense cost, or of what is left."""
@@ -80,20 +95,20 @@ class GateSettings:
 class DistillationSettings:
     """What the student imitates."""
 
-    layers: int = 4
+    layers: Count = 4
     """How many hidden states are compared, evenly spaced; all of them where there are no more."""
-    l1_weight: float = 1.0
+    l1_weight: PositiveOrZero = 1.0
     """Weight of the mean absolute difference."""
-    cosine_weight: float = 1.0
+    cosine_weight: PositiveOrZero = 1.0
     """Weight of 1 - cosine similarity."""
-    relation_weight: float = 0.0
+    relation_weight: PositiveOrZero = 0.0
     """Weight of the squared difference between Gram matrices over time, of states and between a layer's input and
     output."""
     maps: bool = True
     """Whether the student's states go through linear maps, which start as the identity, before they are compared."""
     targets: Literal["layers", "groups"] = "layers"
     """Whether single hidden states are compared, or means over the neighbouring states up to each."""
-    masked_share: float = 0.0
+    masked_share: Annotated[float, Range(at_least=0, below=1)] = 0.0
     """Share of the frames that the teacher sees and the student does not, in spans of 0.2 s."""
 
 
@@ -101,13 +116,13 @@ class DistillationSettings:
 class DataSettings:
     """What a batch is made of."""
 
-    seconds_per_batch: float = 640.0
+    seconds_per_batch: Seconds = 640.0
     """Seconds of audio per optimiser step and process."""
-    min_seconds: float = 2.0
+    min_seconds: Annotated[float, Range(at_least=ONE_FRAME_SECONDS)] = 2.0
     """Shorter files are skipped."""
-    max_seconds: float = 15.6
+    max_seconds: Seconds = 15.6
     """Longer files give random crops of this length."""
-    held_out_seconds: float = 60.0
+    held_out_seconds: SecondsOrZero = 60.0
     """Audio kept out of training to measure the distance to the teacher on (at most a tenth of all)."""
 
 
@@ -115,24 +130,24 @@ class DataSettings:
 class StageSettings:
     """One stage of training."""
 
-    steps: int
+    steps: CountOrZero
     """Optimiser steps."""
-    learning_rate: float
+    learning_rate: Positive
     """Peak, for the encoder's weights and the distillation maps (AdamW); see also `matrix_optimiser`."""
-    warmup_steps: int = 0
+    warmup_steps: CountOrZero = 0
     """Steps of linear warm-up; then the rate decays linearly to 0."""
-    gradient_clip: float = 10.0
+    gradient_clip: Positive = 10.0
     """Largest gradient norm of the weights."""
-    weight_decay: float = 0.0
+    weight_decay: PositiveOrZero = 0.0
     """Decoupled weight decay."""
     matrix_optimiser: Literal["adamw", "muon"] = "adamw"
     """What trains the weight matrices of linear maps: AdamW, as everything else, or Muon (Jordan et al. 2024), with
     updates scaled to the size that AdamW's have."""
-    matrix_rate_factor: float = 2.0
+    matrix_rate_factor: Positive = 2.0
     """Muon's rate, in multiples of `learning_rate`."""
-    teacher_forcing: float = 0.0
+    teacher_forcing: Share = 0.0
     """The teacher's share in what each layer of the student starts from, at the first step; falls linearly to 0."""
-    teacher_forcing_until: float = 0.5
+    teacher_forcing_until: Share = 0.5
     """The part of the stage after which layers start from the student's own states alone."""
 
     def forced(self, step: int) -> float:
@@ -158,7 +173,11 @@ class Recipe:
     """Stage 2: distillation of the small encoder, after surgery."""
 
     def __post_init__(self) -> None:
-        problems = _problems(self)
+        try:
+            check_fields(self)
+        except SlimvoxError as error:
+            raise SlimvoxError(f"recipe {self.name}: {error}") from error
+        problems = _contradictions(self)
         if problems:
             raise SlimvoxError(f"recipe {self.name}: " + "; ".join(problems))
 
@@ -201,7 +220,9 @@ def load_recipe(name: str | Path, overrides: Iterable[str] | Mapping[str, Any] =
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SlimvoxError(f"recipe {name} is no valid TOML: {error}") from error
+        raise SlimvoxError(f"recipe {name} is not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise SlimvoxError(f"recipe {name} is not valid TOML: it is nested too deeply") from error
     data.setdefault("name", Path(name).stem)
     pairs = overrides.items() if isinstance(overrides, Mapping) else (_split(text) for text in overrides)
     for dotted, value in pairs:
@@ -211,7 +232,13 @@ def load_recipe(name: str | Path, overrides: Iterable[str] | Mapping[str, Any] =
             if not isinstance(target, dict):
                 raise SlimvoxError(f"recipe {name}: there is no field `{dotted}`")
         target[parts[-1]] = value
-    recipe: Recipe = _build(Recipe, data, str(name), "")
+    try:
+        recipe: Recipe = build(Recipe, data)
+    except SlimvoxError as error:
+        # A recipe that was built has named itself.
+        prefix = f"recipe {name}: "
+        text = str(error)
+        raise SlimvoxError(text if text.startswith("recipe ") else prefix + text) from error
     return recipe
 
 
@@ -249,104 +276,21 @@ def _split(text: str) -> tuple[str, Any]:
         raise SlimvoxError(f"an override must read section.field=value, but is {text!r} instead")
     try:
         return dotted.strip(), tomllib.loads(f"value = {value.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return dotted.strip(), value.strip()
 
 
-def _build(cls: Any, data: Any, recipe: str, prefix: str) -> Any:
-    """A dataclass from a mapping, with every name and type checked."""
-    if not isinstance(data, dict):
-        raise SlimvoxError(
-            f"recipe {recipe}: `{prefix.rstrip('.')}` must be a table, but is {data!r} instead"
-        )
-    hints = typing.get_type_hints(cls)
-    known = {item.name: item for item in dataclasses.fields(cls)}
-    for name in data:
-        if name not in known:
-            raise SlimvoxError(
-                f"recipe {recipe}: there is no field `{prefix}{name}`; the fields here are {', '.join(known)}"
-            )
-    missing = [
-        f"{prefix}{item.name}"
-        for item in known.values()
-        if item.default is dataclasses.MISSING
-        and item.default_factory is dataclasses.MISSING
-        and item.name not in data
-    ]
-    if missing:
-        raise SlimvoxError(f"recipe {recipe}: missing: {', '.join(missing)}")
-    return cls(**{name: _convert(hints[name], value, recipe, prefix + name) for name, value in data.items()})
-
-
-def _convert(hint: Any, value: Any, recipe: str, name: str) -> Any:
-    if type(None) in typing.get_args(hint):
-        # TOML has no null: what is not given is None.
-        (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, recipe, name + ".")
-    if typing.get_origin(hint) is Literal:
-        choices = typing.get_args(hint)
-        if value in choices:
-            return value
-        wanted = f"one of {', '.join(map(str, choices))}"
-    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    elif (hint is int and isinstance(value, int) and not isinstance(value, bool)) or (
-        hint in (bool, str) and isinstance(value, hint)
-    ):
-        return value
-    else:
-        wanted = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}.get(
-            hint, str(hint)
-        )
-    raise SlimvoxError(f"recipe {recipe}: `{name}` must be {wanted}, but is {value!r} instead")
-
-
-def _problems(recipe: Recipe) -> list[str]:
-    """Everything wrong with the values of a recipe."""
+def _contradictions(recipe: Recipe) -> list[str]:
+    """Values that are valid by themselves but not together."""
     problems = []
-
-    def check(condition: bool, name: str, wanted: str, value: object) -> None:
-        if not condition:
-            problems.append(f"`{name}` must be {wanted}, but is {value} instead")
-
-    check(0 < recipe.target.keep < 1, "target.keep", "between 0 and 1", recipe.target.keep)
-    check(recipe.target.seconds > 0, "target.seconds", "above 0", recipe.target.seconds)
-    check(recipe.target.round_to >= 1, "target.round_to", "at least 1", recipe.target.round_to)
-    check(bool(recipe.structures.enabled()), "structures", "such that at least one is on", "all off")
-    for name in ("initial_drop", "intermediate_initial_drop"):
-        drop = getattr(recipe.gates, name)
-        check(drop is None or 0 < drop < 1, f"gates.{name}", "between 0 and 1", drop)
-    quadratic = recipe.gates.initial_quadratic_multiplier
-    check(quadratic >= 0, "gates.initial_quadratic_multiplier", "at least 0", quadratic)
-    check(recipe.gates.ramp_steps >= 0, "gates.ramp_steps", "at least 0", recipe.gates.ramp_steps)
-    distillation = recipe.distillation
-    check(distillation.layers >= 1, "distillation.layers", "at least 1", distillation.layers)
-    for name in ("l1_weight", "cosine_weight", "relation_weight"):
-        weight = getattr(distillation, name)
-        check(weight >= 0, f"distillation.{name}", "at least 0", weight)
-    share = distillation.masked_share
-    check(0 <= share < 1, "distillation.masked_share", "at least 0 and below 1", share)
-    data = recipe.data
-    check(data.min_seconds >= 0.025, "data.min_seconds", "at least 0.025 (one frame)", data.min_seconds)
-    check(
-        data.max_seconds >= data.min_seconds,
-        "data.max_seconds",
-        "at least data.min_seconds",
-        data.max_seconds,
-    )
-    check(data.seconds_per_batch > 0, "data.seconds_per_batch", "above 0", data.seconds_per_batch)
-    check(data.held_out_seconds >= 0, "data.held_out_seconds", "at least 0", data.held_out_seconds)
-    for name, stage in (("prune", recipe.prune), ("finish", recipe.finish)):
-        check(stage.steps >= (name == "prune"), f"{name}.steps", "a positive number", stage.steps)
-        check(stage.learning_rate > 0, f"{name}.learning_rate", "above 0", stage.learning_rate)
-        check(stage.warmup_steps >= 0, f"{name}.warmup_steps", "at least 0", stage.warmup_steps)
-        check(stage.gradient_clip > 0, f"{name}.gradient_clip", "above 0", stage.gradient_clip)
-        check(stage.weight_decay >= 0, f"{name}.weight_decay", "at least 0", stage.weight_decay)
-        check(stage.matrix_rate_factor > 0, f"{name}.matrix_rate_factor", "above 0", stage.matrix_rate_factor)
-        for field_name in ("teacher_forcing", "teacher_forcing_until"):
-            value = getattr(stage, field_name)
-            check(0 <= value <= 1, f"{name}.{field_name}", "between 0 and 1", value)
+    if not recipe.structures.enabled():
+        problems.append("`structures` must be such that at least one is on, but all are off")
+    if recipe.data.max_seconds < recipe.data.min_seconds:
+        problems.append(
+            f"`data.max_seconds` must be at least data.min_seconds, but is {recipe.data.max_seconds} instead"
+        )
+    if recipe.prune.steps < 1:
+        problems.append(f"`prune.steps` must be at least 1, but is {recipe.prune.steps} instead")
     return problems
 
 

@@ -6,14 +6,16 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from slimvox.cli.help import readable_help
 from slimvox.errors import SlimvoxError
 from slimvox.units import short_number
+from slimvox.validation import Count, Threads
 
 if TYPE_CHECKING:
     from slimvox.benchmark import BenchmarkResult, Measurement
@@ -22,29 +24,32 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 
 
+@readable_help
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkCommand:
     """Measure how fast encoders are, in turn with each other, against the dense model in `transformers`."""
 
-    models: tyro.conf.Positional[tuple[str, ...]]
+    models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL...")]
     """`embedded`, directories, or model ids on the Hugging Face hub."""
-    against: str | None = None
-    """What to compare with: a directory or model id. By default, the dense model of the first MODEL in
+    against: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """Reference to compare with: a directory or model id. By default, the dense model of the first MODEL in
     `transformers`, as users run it today."""
     seconds: Annotated[str, tyro.conf.arg(metavar="S,S,...")] = "2,10,30"
     """Lengths of the clips in seconds."""
     batch: Annotated[str, tyro.conf.arg(metavar="N,N,...")] = "1"
     """Batch sizes."""
-    threads: int = 2
-    """CPU threads of each."""
+    threads: Threads = 2
+    """Number of CPU threads per measured process."""
     backends: Annotated[str, tyro.conf.arg(metavar="NAME,...")] = "torch"
-    """Of torch, torch-bf16, onnx, onnx-int8, transformers."""
-    runs: int = 7
-    """Timed runs of each at each length and batch size."""
+    """Backends to run each model in, of torch, torch-bf16, onnx, onnx-int8, transformers."""
+    runs: Count = 7
+    """Number of timed runs per model, backend, length and batch size."""
     json: bool = False
     """Print JSON with every run."""
     out: Path | None = None
     """Write the JSON to this file as well."""
+
+    imports: ClassVar = ("slimvox.benchmark",)
 
     def run(self, console: Console) -> None:
         """Run the command."""
@@ -152,4 +157,4 @@ def _numbers(name: str, text: str, kind: Callable[[str], Number]) -> list[Number
     try:
         return [kind(part) for part in text.split(",")]
     except ValueError:
-        raise SlimvoxError(f"`{name}` must be numbers parted by commas, but is {text!r} instead") from None
+        raise SlimvoxError(f"`{name}` must be numbers separated by commas, but is {text!r} instead") from None
