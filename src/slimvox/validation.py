@@ -258,12 +258,13 @@ def _item_kinds(arguments: tuple[Any, ...], count: int, name: str) -> tuple[Any,
 
 
 def _is_checkable(hint: Any) -> bool:
-    """Whether an annotation is made of numbers, choices and `None` alone."""
-    options = [_without_range(each)[0] for each in _options(_without_range(hint)[0])]
-    nested = [part for each in options for part in (_options(each) if _options(each) != (each,) else (each,))]
-    return all(
-        each in (int, float, bool, type(None)) or typing.get_origin(each) is Literal for each in nested
-    )
+    """Whether an annotation is made of numbers, choices, sequences of these and `None` alone."""
+    hint, _ = _without_range(hint)
+    if typing.get_origin(hint) is Sequence:
+        return _is_checkable(typing.get_args(hint)[0])
+    if len(_options(hint)) > 1:
+        return all(_is_checkable(each) for each in _options(hint))
+    return hint in (int, float, bool, type(None)) or typing.get_origin(hint) is Literal
 
 
 def _plain(hint: Any, text: str) -> Any:

@@ -43,8 +43,8 @@ Command = (
     | Annotated[DemoCommand, tyro.conf.subcommand("demo")]
 )
 
-BAD_INPUT = 2
-"""Exit status for something that the user can mend."""
+SYSTEM_ERROR = 2
+"""Exit status where a file or folder can't be read or written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -85,7 +85,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         where = error.filename or getattr(command, "out", None)
         text = f"{error.strerror or error}{f': {where}' if where else ''}"
         errors.print(f"[bold red]error:[/] {escape(text)}", highlight=False)
-        return BAD_INPUT
+        return SYSTEM_ERROR
     return 0
 
 
