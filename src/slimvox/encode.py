@@ -45,6 +45,7 @@ from slimvox.features_file import (
     write_features,
 )
 from slimvox.fingerprint import weights_hash
+from slimvox.output_paths import check_output_folder
 from slimvox.validation import Seconds, SecondsOrZero, checked_arguments
 
 _BLOCK_SECONDS = 5.0
@@ -123,8 +124,7 @@ def encode_files(
         UnusableResultError: if hidden states are NaN or infinite.
     """
     out = Path(out).expanduser()
-    if os.path.exists(out) and not os.path.isdir(out):
-        raise SlimvoxError(f"`--out` must be a directory, but {out} is a file")
+    check_output_folder(out, "--out")
     sources = as_sources(audio)
     found = find_audio(sources)
     targets = [out / name for name in output_names(found, sources, suffix=f".{format}")]

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from slimvox.cli.help import readable_help
 from slimvox.errors import SlimvoxError
+from slimvox.output_paths import check_output_file
 from slimvox.units import short_number
 from slimvox.validation import Count, Threads
 
@@ -55,10 +56,8 @@ class BenchmarkCommand:
         """Run the command."""
         from slimvox.benchmark import benchmark
 
-        if self.out is not None and (self.out.is_dir() or not self.out.absolute().parent.is_dir()):
-            raise SlimvoxError(
-                f"{self.out} can't be written: it must name a file in a directory that is there"
-            )
+        if self.out is not None:
+            check_output_file(self.out, "--out")
         with Console(stderr=True).status("loading") as status:
             result = benchmark(
                 self.models,
@@ -72,6 +71,7 @@ class BenchmarkCommand:
             )
         text = json.dumps(result.to_dict(), indent=1)
         if self.out is not None:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
             self.out.write_text(text + "\n")
         if self.json:
             print(text)

@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 
 from slimvox.cli.help import readable_help
+from slimvox.output_paths import check_output_folder
 
 
 @readable_help
@@ -41,6 +42,7 @@ class FiguresCommand:
         from slimvox.figures import choose_quality, draw_figures
         from slimvox.report import read_runs, read_scores, read_speeds
 
+        check_output_folder(self.out.expanduser(), "--out")
         runs = read_runs(self.runs)
         quality = choose_quality(self.quality, runs, read_scores(self.scores, runs))
         speeds = read_speeds(self.benchmark, runs)
