@@ -63,7 +63,7 @@ def test_fields_are_overridden_by_text_or_mapping() -> None:
         ("prune.steps=many", "`prune.steps` must be a whole number"),
         ("prune.steps=1.5", "`prune.steps` must be a whole number"),
         ("prune.steps=0", "`prune.steps` must be at least 1"),
-        ("target.keep=0", "`target.keep` must be between 0 and 1"),
+        ("target.keep=0", "`target.keep` must be above 0 and below 1"),
         ("target.kind='seconds'", "`target.kind` must be one of params, macs"),
         ("structures.conv=1", "`structures.conv` must be true or false"),
         ("data.max_seconds=0.1", "`data.max_seconds` must be at least data.min_seconds"),

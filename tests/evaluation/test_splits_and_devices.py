@@ -53,6 +53,8 @@ def test_selection_sees_train_and_dev_alone_and_scores_are_those_of_test(
     of_split = {split: {id for id in read if id.startswith(split)} for split in ("dev", "test")}
     expected = {"qbe": 9, "asv": 4}.get(name, 3)
     assert {split: len(ids) for split, ids in of_split.items()} == {"dev": expected, "test": expected}
+    reads = {read.count(id) for id in of_split["test"]}
+    assert reads == {1 if name == "qbe" else 2}, "each recording of test is read once per seed, for its score"
     assert set(scores.test) == {metric.name for metric in task(name).metrics}
 
 
