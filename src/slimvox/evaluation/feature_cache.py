@@ -28,7 +28,7 @@ from torch import Tensor
 
 from slimvox.audio.decode import FloatArray, UnreadableAudioError
 from slimvox.devices import CPU
-from slimvox.errors import NotFiniteError, SlimvoxError
+from slimvox.errors import SlimvoxError, UnusableResultError
 from slimvox.evaluation.cache_room import PARTIAL, make_room, remove_stale
 from slimvox.evaluation.features import Features
 from slimvox.evaluation.upstreams import Upstream
@@ -96,7 +96,7 @@ class FeatureCache:
             whiten_on: training recordings to measure the whitening on; none for features as they are.
 
         Raises:
-            NotFiniteError: features that are NaN or infinite.
+            UnusableResultError: features that are NaN or infinite.
             SlimvoxError: more than fits into the cache, two different recordings of
                 one id, or none that can be read.
         """
@@ -222,7 +222,7 @@ class FeatureCache:
             for ids in _of_equal_length(waveforms):
                 batch = self.upstream(torch.from_numpy(np.stack([waveforms[id] for id in ids])))
                 if not torch.isfinite(batch).all():
-                    raise NotFiniteError(
+                    raise UnusableResultError(
                         f"{task}: {self.upstream.name} gives features that are NaN or infinite for {ids[0]}"
                         + (f" or the {len(ids) - 1} encoded with it" if len(ids) > 1 else "")
                     )
