@@ -15,6 +15,7 @@ from torch import Tensor
 
 from measures import MEASURES
 from models import config
+from nightly import examples
 from slimvox.budget import Budget, SparsitySchedule, scheduled_target
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.gates import STRUCTURES, Gates, project
@@ -42,7 +43,7 @@ def random_gates(seed: int) -> tuple[Gates, Tensor]:
     return gates, 10 ** (2 * torch.rand(gates.log_alpha.shape, generator=generator) - 3)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(seed=st.integers(0, 10_000), further=st.floats(0.05, 0.9), kind=st.sampled_from(sorted(MEASURES)))
 def test_gates_below_the_target_close_until_they_meet_it(seed: int, further: float, kind: str) -> None:
     gates, weights = random_gates(seed)
@@ -60,7 +61,7 @@ def test_gates_below_the_target_close_until_they_meet_it(seed: int, further: flo
     assert bool((gates.log_alpha <= before).all())
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(seed=st.integers(0, 10_000), back=st.floats(0.0, 1.0))
 def test_gates_above_the_target_are_taken_back_and_no_further(seed: int, back: float) -> None:
     gates, weights = random_gates(seed)
