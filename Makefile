@@ -1,5 +1,6 @@
 # make demo    the whole story on the embedded teacher, in an isolated environment (.venv) made from nothing
 # make test    the tests
+# make test-nightly  property tests with random seeds and 20 times as many examples
 # make golden  write tests/pruning/golden_runs.json again, after a change that was meant to move its values
 # make mutate  mutate the code and count how many of the mutants the tests kill: MODULE="gates masks" SAMPLE=50 SEED=0
 # make check   lint, format, types and tests: what .ci/run runs
@@ -25,7 +26,7 @@ TORCH := $(shell sed -n 's/^torch==[^ ;]*/&/p' constraints.txt)
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses=4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-dev test test-slow golden mutate lint format format-check types check versions clean
+.PHONY: help demo setup setup-dev test test-slow test-nightly golden mutate lint format format-check types check versions clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -38,6 +39,9 @@ test: setup-dev
 
 test-slow: setup-dev
 	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+test-nightly: setup-dev
+	SLIMVOX_HYPOTHESIS=nightly $(PYTEST) -m hypothesis $(PYTEST_ARGS)
 
 golden: setup-dev
 	$(BIN)/python tests/golden_runs.py

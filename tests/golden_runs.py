@@ -66,7 +66,7 @@ RUNS: dict[str, dict[str, Any]] = {
             "gates.straight_through": False,
             "gates.final_values": "one",
             "distillation.layers": 3,
-            "distillation.relation_weight": 0.5,
+            "distillation.weights.relation": 0.5,
             "distillation.maps": True,
             "distillation.targets": "groups",
             "distillation.masked_share": 0.2,

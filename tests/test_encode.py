@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import errno
 import itertools
 import os
@@ -11,7 +12,7 @@ import pytest
 import soundfile
 import torch
 from rich.console import Console
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 import models
 from slimvox import features_file
@@ -212,20 +213,92 @@ def test_a_row_that_asks_for_more_than_its_file_has_is_no_output(base: SpeechEnc
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_0.0-2.5.npz", "a_1.0-.npz"]
 
 
-def test_outputs_that_are_there_are_left_alone_unless_overwritten(
-    base: SpeechEncoder, tmp_path: Path
+@pytest.mark.parametrize("format", ["npz", "safetensors"])
+def test_outputs_of_the_same_encoder_and_options_are_kept_unless_overwritten(
+    base: SpeechEncoder, tmp_path: Path, format: Any
 ) -> None:
     write_audio(tmp_path / "a.wav", 2000)
+    out = tmp_path / "out"
+    result = encode_files(base, tmp_path, out, format=format)
+    assert (result.written, result.already_there) == (1, 0)
+    file = out / f"a.{format}"
+    before = file.read_bytes(), file.stat().st_mtime_ns
     write_audio(tmp_path / "b.wav", 2000)
-    (tmp_path / "a.npz").write_bytes(b"mine")
-    result = encode_files(base, tmp_path, tmp_path)
+    result = encode_files(base, tmp_path, out, format=format)
     assert (result.written, result.already_there) == (1, 1)
-    assert (tmp_path / "a.npz").read_bytes() == b"mine"
-    result = encode_files(base, tmp_path, tmp_path)
+    result = encode_files(base, tmp_path, out, format=format)
     assert (result.written, result.already_there, result.seconds) == (0, 2, 0.0)
-    result = encode_files(base, tmp_path, tmp_path, overwrite=True)
+    assert before == (file.read_bytes(), file.stat().st_mtime_ns)
+    result = encode_files(base, tmp_path, out, format=format, overwrite=True)
     assert (result.written, result.already_there) == (2, 0)
-    assert np.load(tmp_path / "a.npz")["layer_00"].shape[0] == base.anatomy.frames(2000)
+
+
+@pytest.mark.parametrize("format", ["npz", "safetensors"])
+@pytest.mark.parametrize(
+    ("changes", "different"),
+    [
+        ({"layers": (1, 2)}, "layers"),
+        ({"dtype": "float16"}, "dtype"),
+        ({"chunk_seconds": 7.0}, "chunk"),
+        ({"overlap_seconds": 1.0}, "overlap"),
+        ({"model": "another"}, "encoder"),
+        ({"audio": "longer"}, "audio"),
+    ],
+)
+def test_features_of_something_else_are_neither_kept_nor_replaced(
+    base: SpeechEncoder, tmp_path: Path, format: Any, changes: dict[str, Any], different: str
+) -> None:
+    audio = write_audio(tmp_path / "a.wav", 2000)
+    out = tmp_path / "out"
+    encode_files(base, audio, out, format=format)
+    before = (out / f"a.{format}").read_bytes()
+    write_audio(tmp_path / "b.wav", 2000)
+    model, changes = base, dict(changes)
+    if changes.pop("model", None):
+        model = copy.deepcopy(base)
+        with torch.no_grad():
+            next(model.parameters()).view(-1)[0] += 1e-3
+    if changes.pop("audio", None):
+        write_audio(audio, 2100)
+    with pytest.raises(
+        SlimvoxError, match=f"a.{format} is there already and has features of another {different};"
+    ):
+        encode_files(model, tmp_path, out, format=format, **changes)
+    assert [path.read_bytes() for path in out.iterdir()] == [before]
+    result = encode_files(model, tmp_path, out, format=format, overwrite=True, **changes)
+    assert result.written == 2
+    assert encode_files(model, tmp_path, out, format=format, **changes).already_there == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"mine", b"PK\x05\x06" + bytes(18), b"\x02" + bytes(7) + b"[]"])
+@pytest.mark.parametrize("format", ["npz", "safetensors"])
+def test_a_file_that_does_not_say_what_it_is_of_is_left_alone(
+    base: SpeechEncoder, tmp_path: Path, format: Any, content: bytes
+) -> None:
+    audio = write_audio(tmp_path / "a.wav", 2000)
+    (tmp_path / f"a.{format}").write_bytes(content)
+    with pytest.raises(SlimvoxError, match="does not say which encoder it is of; give another `--out`"):
+        encode_files(base, audio, tmp_path, format=format)
+    assert (tmp_path / f"a.{format}").read_bytes() == content
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_states_that_are_not_finite_are_an_error(
+    base: SpeechEncoder, tmp_path: Path, dtype: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = models.directory(tmp_path / "model", "wavlm")
+    tensors = load_file(model / "model.safetensors")
+    name = next(name for name in tensors if "layers.1.final_layer_norm.weight" in name)
+    tensors[name] = np.full_like(tensors[name], np.nan)
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    audio = write_audio(tmp_path / "a.wav", 2000)
+    out = tmp_path / "out"
+    arguments = ["encode", str(model), str(audio), "--out", str(out), "--device", "cpu", "--dtype", dtype]
+    assert run(arguments) == 1
+    text = " ".join(capsys.readouterr().err.split())
+    assert "a.wav`: hidden states of layer 2 are NaN or infinite; check the encoder's weights" in text
+    assert list(out.iterdir()) == []
+    assert run([*arguments, "--layers", "0,1"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -279,8 +352,9 @@ def test_damage_in_the_middle_leaves_nothing_behind(base: SpeechEncoder, tmp_pat
         ({"layers": "-1"}, "from 0 to 3"),
         ({"layers": ()}, "there are none"),
         ({"layers": "1;2"}, "`layers` must be"),
-        ({"chunk_seconds": 0.0}, "`chunk_seconds` must be at least"),
-        ({"chunk_seconds": float("nan")}, "`chunk_seconds` must be at least"),
+        ({"chunk_seconds": 0.0}, "`chunk_seconds` must be above 0"),
+        ({"chunk_seconds": 1e-3}, "`chunk_seconds` must be at least"),
+        ({"chunk_seconds": float("nan")}, "`chunk_seconds` must be a finite number"),
         ({"overlap_seconds": -1.0}, "`overlap_seconds` must be at least 0"),
         ({"overlap_seconds": 30.0}, "`overlap_seconds` must be at least 0"),
         ({"format": "csv"}, "`format` must be one of"),

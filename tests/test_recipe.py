@@ -24,7 +24,7 @@ def test_shipped_recipes_survive_toml(name: str, tmp_path: Path) -> None:
 def test_paper_is_what_the_paper_says() -> None:
     recipe = load_recipe("paper")
     assert (recipe.target.kind, recipe.target.keep) == ("params", 0.28)
-    assert recipe.structures.enabled() == {"attention", "feed_forward", "head", "qk", "vo", "intermediate"}
+    assert set(recipe.pruned_structures) == {"attention", "feed_forward", "head", "qk", "vo", "intermediate"}
     assert (recipe.prune.steps, recipe.prune.learning_rate, recipe.prune.warmup_steps) == (
         50_000,
         2e-4,
@@ -37,7 +37,7 @@ def test_paper_is_what_the_paper_says() -> None:
     )
     assert (recipe.gates.learning_rate, recipe.gates.ramp_steps) == (0.02, 5000)
     assert (recipe.data.seconds_per_batch, recipe.data.max_seconds) == (640.0, 15.6)
-    assert "conv" in load_recipe("fast").structures.enabled()
+    assert "conv" in load_recipe("fast").pruned_structures
 
 
 def test_fields_are_overridden_by_text_or_mapping() -> None:
@@ -50,7 +50,7 @@ def test_fields_are_overridden_by_text_or_mapping() -> None:
     }
     recipe = load_recipe("quick", texts)
     assert recipe == load_recipe("quick", mapping)
-    assert (recipe.prune.steps, recipe.structures.conv, recipe.target.kind) == (7, False, "macs")
+    assert (recipe.prune.steps, recipe.structures["conv"], recipe.target.kind) == (7, False, "macs")
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_fields_are_overridden_by_text_or_mapping() -> None:
         ("prune.steps.deep=1", "there is no field `prune.steps.deep`"),
         ("prune.steps=many", "`prune.steps` must be a whole number"),
         ("prune.steps=1.5", "`prune.steps` must be a whole number"),
-        ("prune.steps=0", "`prune.steps` must be a positive number"),
-        ("target.keep=0", "`target.keep` must be between 0 and 1"),
+        ("prune.steps=0", "`prune.steps` must be at least 1"),
+        ("target.keep=0", "`target.keep` must be above 0 and below 1"),
         ("target.kind='seconds'", "`target.kind` must be one of params, macs"),
         ("structures.conv=1", "`structures.conv` must be true or false"),
         ("data.max_seconds=0.1", "`data.max_seconds` must be at least data.min_seconds"),

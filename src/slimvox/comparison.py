@@ -29,6 +29,7 @@ from slimvox.checkpoint.resolve import EMBEDDED
 from slimvox.devices import Device, find_device
 from slimvox.distance import FEWEST_FRAMES, StateDistances, frames_with_sound, hidden_state_distances
 from slimvox.errors import SlimvoxError
+from slimvox.validation import Seconds, Seed, checked_arguments
 
 LONGEST_SECONDS = 30.0
 """Of a longer clip, the beginning."""
@@ -61,13 +62,14 @@ class Comparison:
         return asdict(self)
 
 
+@checked_arguments
 def compare(
     model: str | Path,
     audio: AudioInput | Sequence[AudioInput],
     *,
     teacher: str | Path | None = None,
-    seconds: float | None = 300.0,
-    seed: int = 0,
+    seconds: Seconds | None = 300.0,
+    seed: Seed = 0,
     device: Device = "auto",
     on_progress: Callable[[str], None] | None = None,
 ) -> Comparison:
@@ -93,8 +95,6 @@ def compare(
         NotFiniteError: if a hidden state is NaN or infinite.
     """
     sources = as_sources(audio)
-    if seconds is not None and not seconds > 0:
-        raise SlimvoxError(f"`seconds` must be positive, but is {seconds:g} instead")
     where = find_device(device)
     student = load_model(model)
     dense = load_model(_teacher_of(student) if teacher is None else teacher)

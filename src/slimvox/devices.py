@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import contextlib
+from collections.abc import Iterator
+from typing import Literal, get_args
 
 import torch
 
 from slimvox.errors import SlimvoxError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-DEVICES = ("auto", "cpu", "cuda", "mps")
+CPU = torch.device("cpu")
+DEVICES: tuple[Device, ...] = get_args(Device)
 
 
 def check_device(device: str) -> None:
@@ -35,3 +38,17 @@ def find_device(device: str) -> torch.device:
         return torch.device(device)
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     return torch.device(next(name for name, is_there in there.items() if is_there))
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global random state within this context; afterwards it is as it was, on every device."""
+    gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    with torch.random.fork_rng(gpus):
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            if mps is not None:
+                torch.mps.set_rng_state(mps)

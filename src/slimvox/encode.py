@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +35,18 @@ from slimvox.checkpoint import load
 from slimvox.chunks import Chunk, ChunkPlan, FloatArray, cut_chunks, plan_chunks
 from slimvox.devices import Device, find_device
 from slimvox.encoder import SpeechEncoder
-from slimvox.errors import SlimvoxError
-from slimvox.features_file import DTYPES, FORMATS, FeatureDtype, FeatureFormat, RawArray, write_features
+from slimvox.errors import SlimvoxError, UnusableResultError
+from slimvox.features_file import (
+    DTYPES,
+    FeatureDtype,
+    FeatureFormat,
+    RawArray,
+    read_origin,
+    write_features,
+)
+from slimvox.fingerprint import weights_hash
+from slimvox.output_paths import check_output_folder
+from slimvox.validation import Seconds, SecondsOrZero, checked_arguments
 
 _BLOCK_SECONDS = 5.0
 _TEMPORARY_PREFIX = ".slimvox-encode-"
@@ -53,13 +63,14 @@ class EncodeResult:
     written: int
     """Files written."""
     already_there: int
-    """Files that were there before, and were left alone."""
+    """Files of the same encoder and options that were there before, and were kept."""
     skipped: dict[str, int]
     """Number of audio files without an output, by reason."""
     seconds: float
     """Seconds of audio that were encoded."""
 
 
+@checked_arguments
 def encode_files(
     model: str | Path | SpeechEncoder,
     audio: AudioInput | Sequence[AudioInput],
@@ -68,8 +79,8 @@ def encode_files(
     format: FeatureFormat = "npz",
     layers: Literal["all"] | str | Sequence[int] = "all",
     dtype: FeatureDtype = "float32",
-    chunk_seconds: float = 30.0,
-    overlap_seconds: float = 2.0,
+    chunk_seconds: Seconds = 30.0,
+    overlap_seconds: SecondsOrZero = 2.0,
     device: Device = "auto",
     overwrite: bool = False,
     console: Console | None = None,
@@ -99,7 +110,8 @@ def encode_files(
         chunk_seconds: length of a chunk; the last of a file may be longer by up to an overlap.
         overlap_seconds: what neighbouring chunks share.
         device: `auto` is a GPU where there is one; for an encoder that was passed in, where it is.
-        overwrite: replace outputs that are there. Otherwise they are left alone, whatever is in them.
+        overwrite: replace outputs that are there. Otherwise those of the same encoder, options and audio are kept, and
+            others are an error.
         console: for a progress bar, where it is a terminal.
 
     Returns:
@@ -107,15 +119,12 @@ def encode_files(
 
     Raises:
         SlimvoxError: for arguments that make no sense, audio or a model that is not there, an `out` that cannot be
-            written or is full, states beyond float16's range, or when nothing at all could be encoded.
+            written or is full, outputs of another encoder, other options or other audio where `overwrite` is False,
+            states beyond float16's range, or when nothing at all could be encoded.
+        UnusableResultError: if hidden states are NaN or infinite.
     """
     out = Path(out).expanduser()
-    if format not in FORMATS:
-        raise SlimvoxError(f"`format` must be one of {', '.join(FORMATS)}, but is {format!r} instead")
-    if dtype not in DTYPES:
-        raise SlimvoxError(f"`dtype` must be one of {', '.join(DTYPES)}, but is {dtype!r} instead")
-    if os.path.exists(out) and not os.path.isdir(out):
-        raise SlimvoxError(f"`--out` must be a directory, but {out} is a file")
+    check_output_folder(out, "--out")
     sources = as_sources(audio)
     found = find_audio(sources)
     targets = [out / name for name in output_names(found, sources, suffix=f".{format}")]
@@ -130,6 +139,12 @@ def encode_files(
         layers=parse_layers(layers, len(encoder.anatomy.layers)),
         format=format,
         dtype=dtype,
+        weights=weights_hash(encoder),
+    )
+    finished = (
+        set()
+        if overwrite
+        else {each[1] for each in zip(found, targets, strict=True) if writer.is_done(*each)}
     )
     skips = SkipCounter()
     written, already_there, seconds = 0, 0, 0.0
@@ -141,7 +156,7 @@ def encode_files(
             for source, target in bar.track(
                 zip(found, targets, strict=True), total=len(found), description="encoding"
             ):
-                if not overwrite and os.path.lexists(target):
+                if target in finished:
                     already_there += 1
                     continue
                 try:
@@ -255,6 +270,43 @@ class _Writer:
     layers: tuple[int, ...]
     format: FeatureFormat
     dtype: FeatureDtype
+    weights: str
+    """Hash of the encoder."""
+
+    def origin(self, source: AudioSource) -> dict[str, Any]:
+        """Everything that the features of `source` depend on, as JSON types."""
+        return {
+            "encoder": self.weights,
+            "layers": list(self.layers),
+            "dtype": self.dtype,
+            "chunk_samples": self.plan.samples,
+            "overlap_frames": self.plan.overlap,
+            "audio_bytes": os.path.getsize(source.path) if os.path.isfile(source.path) else None,
+        }
+
+    def is_done(self, source: AudioSource, target: Path) -> bool:
+        """Whether `target` holds these features of `source` already.
+
+        Raises:
+            SlimvoxError: if it holds anything else.
+        """
+        if not os.path.lexists(target):
+            return False
+        try:
+            found = read_origin(target, self.format)
+        except OSError as error:
+            raise SlimvoxError(f"{target} can't be read: {error.strerror or error}") from error
+        origin = self.origin(source)
+        if found == origin:
+            return True
+        if found is None:
+            reason = "does not say which encoder it is of"
+        else:
+            different = [name.split("_")[0] for name in origin if found.get(name) != origin[name]]
+            reason = f"has features of another {' and '.join(different)}"
+        raise SlimvoxError(
+            f"{target} is there already and {reason}; give another `--out`, or `--overwrite` to encode again"
+        )
 
     def write(self, source: AudioSource, target: Path) -> int:
         """Encode `source` into the file `target`, all of it or nothing, and return the samples that it has."""
@@ -291,7 +343,14 @@ class _Writer:
             arrays = {key: RawArray(path=path, shape=shape) for key, path in raw.items()}
             rate_hz = SAMPLE_RATE_HZ / self.encoder.anatomy.hop
             whole = temporary / "whole"
-            write_features(whole, arrays, dtype=self.dtype, frame_rate_hz=rate_hz, format=self.format)
+            write_features(
+                whole,
+                arrays,
+                dtype=self.dtype,
+                frame_rate_hz=rate_hz,
+                format=self.format,
+                origin=self.origin(source),
+            )
             os.replace(whole, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -310,9 +369,13 @@ class _Writer:
         arrays = []
         for number in self.layers:
             state = states[number][0, chunk.first : chunk.end].float().cpu().numpy()
+            if not np.isfinite(state).all():
+                raise UnusableResultError(
+                    f"`{source.path}`: hidden states of layer {number} are NaN or infinite; check the encoder's weights"
+                )
             with np.errstate(over="ignore"):
                 array = np.ascontiguousarray(state, dtype=DTYPES[self.dtype])
-            if self.dtype == "float16" and not np.isfinite(array).all() and np.isfinite(state).all():
+            if not np.isfinite(array).all():
                 raise SlimvoxError(
                     f"`{source.path}`: hidden states of layer {number} are beyond the range of float16;"
                     " use `--dtype float32`"

@@ -158,16 +158,16 @@ def test_speed_ups_are_ratios_of_medians() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--seconds", "ten"], "numbers parted by commas"),
-        (["--seconds", "0.01"], "at least 0.1 s"),
-        (["--backends", "tensorflow"], "must be of torch"),
+        (["--seconds", "ten"], "numbers separated by commas"),
+        (["--seconds", "0.01"], "`seconds[0]` must be at least 0.1"),
+        (["--backends", "tensorflow"], "`backends[0]` must be one of torch"),
         (["--against", "no/such/dir/here"], "no directory"),
-        (["--threads", "0"], "at least 1"),
-        (["--seconds", "nan"], "at least 0.1 s"),
-        (["--seconds", "inf"], "at least 0.1 s"),
+        (["--threads", "0"], "`--threads` must be between 1 and 4096"),
+        (["--seconds", "nan"], "`seconds[0]` must be a finite number"),
+        (["--seconds", "inf"], "`seconds[0]` must be a finite number"),
         (["--batch", "0"], "at least 1"),
-        (["--out", "no/such/directory/speed.json"], "can't be written"),
-        (["--out", "."], "can't be written"),
+        (["--out", "/dev/null/speed.json"], "can't be written"),
+        (["--out", "."], "must be a file, but . is a directory"),
     ],
 )
 def test_bad_input_is_one_sentence(

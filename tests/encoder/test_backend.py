@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from drawn import anatomies, masks_for, random_encoder
+from nightly import examples
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.encoder import SpeechEncoder, record_choices, use_backend
 from slimvox.surgery import slice_encoder
@@ -58,7 +59,7 @@ def test_every_layout_in_memory_gives_the_same(layout: str, kind: str) -> None:
     assert choices[TILES] == {""}
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(data=st.data(), anatomy=anatomies(), seed=st.integers(0, 1000))
 def test_drawn_encoders_and_inputs_agree_with_the_reference(
     data: st.DataObject, anatomy: EncoderAnatomy, seed: int

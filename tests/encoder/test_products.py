@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from nightly import examples
 from slimvox.encoder.backend import record_choices
 from slimvox.encoder.linear import EmptyLinear, linear_map
 from slimvox.encoder.products import WAY, apply_linear, linear
@@ -26,7 +27,7 @@ def test_linear_maps_of_any_size_agree(sizes: tuple[int, int], shape: tuple[int,
         )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     data=st.data(),
     rows=st.sampled_from([1, 30, 64, 128]),

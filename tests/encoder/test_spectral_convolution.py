@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from nightly import examples
 from slimvox.encoder.front_end import PositionalConvolution, multiplied_wrongly
 from slimvox.encoder.spectral_convolution import SpectrumCache, spectral_convolution, spectral_obstacle
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     batch=st.integers(1, 20),
     frames=st.integers(1, 300),
@@ -105,7 +106,7 @@ def test_spectra_are_no_part_of_copies_and_files() -> None:
             assert copied.spectrum(convolution, 128) is not spectrum
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     taps=st.sampled_from([3, 4, 8, 16, 31, 32, 128]),
     channels=st.sampled_from([1, 2, 4, 7, 8, 12, 14, 16]),

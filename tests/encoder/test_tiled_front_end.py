@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nightly import examples
 from slimvox.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
 from slimvox.encoder import tiled_front_end
 from slimvox.encoder.backend import inference_obstacle
@@ -38,7 +39,7 @@ def extractor(
     return module
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(data=st.data())
 def test_stretches_make_no_difference(data: st.DataObject) -> None:
     torch.manual_seed(data.draw(st.integers(0, 1000)))

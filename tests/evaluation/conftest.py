@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def bands() -> Upstream:
 
 @pytest.fixture
 def make_cache(tmp_path: Path) -> Callable[..., FeatureCache]:
-    def make(upstream: Upstream | None = None, **options: int) -> FeatureCache:
+    def make(upstream: Upstream | None = None, **options: Any) -> FeatureCache:
         return FeatureCache(
             upstream=upstream or FilterBankUpstream(), directory=tmp_path / "cache", **options
         )

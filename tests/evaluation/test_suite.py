@@ -119,10 +119,10 @@ def test_an_encoder_of_another_frame_rate_can_be_evaluated(tmp_path: Path, table
     ("more", "message"),
     [
         (["--tasks", "kws"], "there is no task kws"),
-        (["--seeds", "0"], "`seeds` must be at least 1"),
+        (["--seeds", "0"], "`--seeds` must be at least 1"),
         (["--set", "ks.stepz=3"], "there is no field stepz"),
         (["--set", "steps=3"], "must be TASK.FIELD=VALUE"),
-        (["--set", "ks.steps=many"], "'many' does not fit steps"),
+        (["--set", "ks.steps=many"], "`steps` must be a whole number, but is 'many' instead"),
         (["--data", "/nowhere/at/all"], "there is no data folder"),
         (["--manifest", "ks"], "must be TASK=FILE"),
         (["--manifest", "ks=none.tsv"], "there is no manifest none.tsv"),
@@ -146,7 +146,7 @@ def test_missing_audio_of_mini_superb_is_said(tmp_path: Path, capsys: pytest.Cap
 def test_overrides_reach_their_task_only() -> None:
     changed = protocol("mini", "ks", ("ks.balanced=false", "asr.steps=7", "ks.train_seconds=none"))
     assert changed.balanced is False and changed.steps == MINI["ks"].steps  # type: ignore[attr-defined]
-    with pytest.raises(SlimvoxError, match="'yes' does not fit balanced"):
+    with pytest.raises(SlimvoxError, match="`balanced` must be true or false"):
         protocol("mini", "ks", ("ks.balanced=yes",))
 
 

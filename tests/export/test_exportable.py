@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drawn import anatomies, masks_for, random_encoder
+from nightly import examples
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.encoder.front_end import PositionalConvolution
 from slimvox.encoder.spectral_convolution import SpectrumCache
@@ -16,7 +17,7 @@ from slimvox.export.position import SpectralPositions
 from slimvox.surgery import slice_encoder
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(data=st.data(), anatomy=anatomies(), seed=st.integers(0, 1000), padded=st.booleans())
 def test_same_function(data: st.DataObject, anatomy: EncoderAnatomy, seed: int, padded: bool) -> None:
     encoder = random_encoder(anatomy, seed)

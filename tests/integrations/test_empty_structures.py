@@ -19,6 +19,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 import slimvox
 from drawn import anatomies, masks_for, odd_encoder, random_encoder
+from nightly import examples
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.checkpoint import write_slimvox_directory
 from slimvox.costs import parameters
@@ -64,7 +65,7 @@ def write(encoder: SpeechEncoder, path: Path, empty: dict[str, Tensor] | None = 
     return path
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(data=st.data(), anatomy=anatomies(), seed=st.integers(0, 1000))
 def test_every_parameter_has_a_part(data: st.DataObject, anatomy: EncoderAnatomy, seed: int) -> None:
     masks = data.draw(masks_for(anatomy))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from drawn import anatomies, random_encoder
 from measures import TABLE, expected_cost
 from models import config
+from nightly import examples
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.costs import BLOCK_KINDS
 from slimvox.gates import Gates
@@ -35,7 +36,7 @@ def test_no_coefficient_is_negative() -> None:
     assert slope == 0.0 and 1.0 <= constant <= 3.0
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(anatomy=anatomies(), seed=st.integers(0, 1000))
 def test_probes_are_parts_of_the_dense_encoder(anatomy, seed: int) -> None:  # type: ignore[no-untyped-def]
     part = drawn_anatomy(anatomy, np.random.default_rng(seed))

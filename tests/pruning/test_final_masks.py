@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from drawn import anatomies, random_encoder
 from measures import COSTS
 from models import config
+from nightly import examples
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.budget import Budget
 from slimvox.checkpoint import load_model
@@ -73,7 +74,7 @@ def check(
     return left
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     anatomy=anatomies(),
     structures=st.sets(st.sampled_from(structure_names()), min_size=1),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from measures import COSTS, sparsity_of
 from models import config
+from nightly import examples
 from slimvox.budget import SparsitySchedule, scheduled_target
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.gates import Gates, project
@@ -36,7 +37,7 @@ def random_gates(seed: int) -> tuple[Gates, Tensor]:
     return gates, 10 ** (2 * torch.rand(gates.log_alpha.shape, generator=generator) - 3)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(seed=st.integers(0, 10_000), further=st.floats(0.05, 0.9), kind=st.sampled_from(sorted(COSTS)))
 def test_gates_below_the_target_close_until_they_meet_it(seed: int, further: float, kind: str) -> None:
     gates, weights = random_gates(seed)
@@ -54,7 +55,7 @@ def test_gates_below_the_target_close_until_they_meet_it(seed: int, further: flo
     assert bool((gates.log_alpha <= before).all())
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(seed=st.integers(0, 10_000), back=st.floats(0.0, 1.0))
 def test_gates_above_the_target_are_taken_back_and_no_further(seed: int, back: float) -> None:
     gates, weights = random_gates(seed)

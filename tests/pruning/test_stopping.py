@@ -230,8 +230,11 @@ def test_requests_that_make_no_sense_are_one_sentence(teacher: Path, speech: Pat
             "nosuch",
             "`control` must be one of random, magnitude, top-layers, thin, but is 'nosuch' instead",
         ),
-        "seed": (-1, "`seed` must be a whole number from 0 up, but is -1 instead"),
-        "checkpoint_seconds": (float("nan"), "`checkpoint_seconds` must be 0 or more, but is nan instead"),
+        "seed": (-1, "`seed` must be at least 0, but is -1 instead"),
+        "checkpoint_seconds": (
+            float("nan"),
+            "`checkpoint_seconds` must be a finite number, but is nan instead",
+        ),
     }
     for name, (value, message) in wrong.items():
         with pytest.raises(slimvox.SlimvoxError) as caught:

@@ -72,7 +72,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
         ([learned, "--scores", str(tmp_path / "empty")], "has no scores"),
         ([learned, "--scores", str(mixed)], "mixes the scores"),
         ([learned, "--benchmark", str(tmp_path / "none.json")], "there is no file"),
-        ([learned, "--benchmark", str(tmp_path / "notes.json")], "no result of `slimvox benchmark"),
+        ([learned, "--benchmark", str(tmp_path / "notes.json")], "not a result of `slimvox benchmark"),
     ]
     for arguments, message in cases:
         out = tmp_path / "page.html"

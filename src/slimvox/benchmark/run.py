@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Annotated
 
 from slimvox.benchmark.blocks import block_costs, median_blocks
-from slimvox.benchmark.contenders import BACKENDS, Backend, Contender, short_names
+from slimvox.benchmark.contenders import Backend, Contender, short_names
 from slimvox.benchmark.result import BenchmarkResult, ContenderReport, Measurement, machine
 from slimvox.benchmark.worker import Worker
 from slimvox.checkpoint.directory import is_slimvox_directory
@@ -18,20 +18,23 @@ from slimvox.checkpoint.resolve import find_anatomies, find_model
 from slimvox.costs import macs, parameters
 from slimvox.errors import SlimvoxError
 from slimvox.export.onnx_file import require_onnx
+from slimvox.validation import Count, Range, Threads, checked_arguments
 
+ClipSeconds = Annotated[float, Range(at_least=0.1, at_most=1e9)]
 WARM_UP_RUNS = 2
 BLOCK_RUNS = 3
 
 
+@checked_arguments
 def benchmark(
     models: Sequence[str | Path],
     *,
     against: str | Path | None = None,
-    seconds: Sequence[float] = (2.0, 10.0, 30.0),
-    batch: Sequence[int] = (1,),
+    seconds: Sequence[ClipSeconds] = (2.0, 10.0, 30.0),
+    batch: Sequence[Count] = (1,),
     backends: Sequence[Backend] = ("torch",),
-    threads: int = 2,
-    runs: int = 7,
+    threads: Threads = 2,
+    runs: Count = 7,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> BenchmarkResult:
     """Measure encoders against each other on the CPU.
@@ -50,7 +53,7 @@ def benchmark(
     Raises:
         SlimvoxError: if a model can't be loaded, or an argument is out of range.
     """
-    _check(models, seconds, batch, backends, threads, runs)
+    _check(models, seconds, batch, backends)
     with TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         contenders = [
             _exported(contender, Path(temporary), on_progress)
@@ -81,20 +84,12 @@ def _check(
     seconds: Sequence[float],
     batch: Sequence[int],
     backends: Sequence[str],
-    threads: int,
-    runs: int,
 ) -> None:
     if not models or not backends:
         raise SlimvoxError("there must be a model and a backend to measure")
-    if not seconds or not all(0.1 <= length < math.inf for length in seconds):
-        raise SlimvoxError("`seconds` must be lengths of at least 0.1 s, such as 2,10,30")
-    if not batch or min(batch) < 1:
-        raise SlimvoxError("`batch` must be sizes of at least 1, such as 1,8")
-    if threads < 1 or runs < 1:
-        raise SlimvoxError("`threads` and `runs` must be at least 1")
+    if not seconds or not batch:
+        raise SlimvoxError("there must be a length and a batch size to measure, such as 2,10,30 and 1,8")
     for backend in backends:
-        if backend not in BACKENDS:
-            raise SlimvoxError(f"`backends` must be of {', '.join(BACKENDS)}, but has {backend!r} in it")
         if backend.startswith("onnx"):
             require_onnx()
 

@@ -6,14 +6,17 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from slimvox.cli.help import readable_help
 from slimvox.errors import SlimvoxError
+from slimvox.output_paths import check_output_file
 from slimvox.units import short_number
+from slimvox.validation import Count, Threads
 
 if TYPE_CHECKING:
     from slimvox.benchmark import BenchmarkResult, Measurement
@@ -22,38 +25,39 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 
 
+@readable_help
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkCommand:
     """Measure how fast encoders are, in turn with each other, against the dense model in `transformers`."""
 
-    models: tyro.conf.Positional[tuple[str, ...]]
+    models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL...")]
     """`embedded`, directories, or model ids on the Hugging Face hub."""
-    against: str | None = None
-    """What to compare with: a directory or model id. By default, the dense model of the first MODEL in
+    against: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """Reference to compare with: a directory or model id. By default, the dense model of the first MODEL in
     `transformers`, as users run it today."""
     seconds: Annotated[str, tyro.conf.arg(metavar="S,S,...")] = "2,10,30"
     """Lengths of the clips in seconds."""
     batch: Annotated[str, tyro.conf.arg(metavar="N,N,...")] = "1"
     """Batch sizes."""
-    threads: int = 2
-    """CPU threads of each."""
+    threads: Threads = 2
+    """Number of CPU threads per measured process."""
     backends: Annotated[str, tyro.conf.arg(metavar="NAME,...")] = "torch"
-    """Of torch, torch-bf16, onnx, onnx-int8, transformers."""
-    runs: int = 7
-    """Timed runs of each at each length and batch size."""
+    """Backends to run each model in, of torch, torch-bf16, onnx, onnx-int8, transformers."""
+    runs: Count = 7
+    """Number of timed runs per model, backend, length and batch size."""
     json: bool = False
     """Print JSON with every run."""
     out: Path | None = None
     """Write the JSON to this file as well."""
 
+    imports: ClassVar = ("slimvox.benchmark",)
+
     def run(self, console: Console) -> None:
         """Run the command."""
         from slimvox.benchmark import benchmark
 
-        if self.out is not None and (self.out.is_dir() or not self.out.absolute().parent.is_dir()):
-            raise SlimvoxError(
-                f"{self.out} can't be written: it must name a file in a directory that is there"
-            )
+        if self.out is not None:
+            check_output_file(self.out, "--out")
         with Console(stderr=True).status("loading") as status:
             result = benchmark(
                 self.models,
@@ -67,6 +71,7 @@ class BenchmarkCommand:
             )
         text = json.dumps(result.to_dict(), indent=1)
         if self.out is not None:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
             self.out.write_text(text + "\n")
         if self.json:
             print(text)
@@ -152,4 +157,4 @@ def _numbers(name: str, text: str, kind: Callable[[str], Number]) -> list[Number
     try:
         return [kind(part) for part in text.split(",")]
     except ValueError:
-        raise SlimvoxError(f"`{name}` must be numbers parted by commas, but is {text!r} instead") from None
+        raise SlimvoxError(f"`{name}` must be numbers separated by commas, but is {text!r} instead") from None

@@ -6,12 +6,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from slimvox.cli.help import readable_help
+from slimvox.validation import SecondsOrZero, Seed
 
 if TYPE_CHECKING:
     from slimvox.comparison import Comparison
@@ -20,6 +23,7 @@ WORTH_SAYING = 2.0
 """How many times as far as on the nearest source an encoder must be for a word about it."""
 
 
+@readable_help
 @dataclass(frozen=True, kw_only=True)
 class CompareCommand:
     """Measure how far an encoder's hidden states are from its teacher's on your audio, source by source.
@@ -33,18 +37,20 @@ class CompareCommand:
     audio: tyro.conf.Positional[tuple[str, ...]]
     """Files, folders, lists (.txt) or manifests (.tsv, .csv, .jsonl) of audio, or Hugging Face data sets (hf:NAME,
     hf:NAME:CONFIGURATION:SPLIT, .parquet, a folder that save_to_disk wrote)."""
-    teacher: str | None = None
-    """What to compare with; by default what MODEL names as its teacher."""
-    seconds: float = 300.0
-    """Audio of each AUDIO to measure on, clips drawn at random; 0 for all of it."""
-    seed: int = 0
-    """Of the draw."""
+    teacher: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """Encoder to compare with; by default the one that MODEL names as its teacher."""
+    seconds: SecondsOrZero = 300.0
+    """Seconds to measure on of each AUDIO, clips drawn at random; 0 for all of it."""
+    seed: Seed = 0
+    """Random seed for the draw of clips."""
     states: bool = False
     """Print a line for each hidden state too."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to run."""
+    """Device to run on; `auto` is a GPU where there is one."""
     json: bool = False
     """Print JSON, with the distances of each hidden state."""
+
+    imports: ClassVar = ("slimvox.comparison",)
 
     def run(self, console: Console) -> None:
         """Run the command."""

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from rich.console import Console
 
+from slimvox.cli.help import readable_help
+from slimvox.validation import Count, Seed
 
+
+@readable_help
 @dataclass(frozen=True, kw_only=True)
 class DemoCommand:
     """Prune the embedded teacher by 72 % on the embedded audio, and compare it with the dense one and two controls.
@@ -16,11 +21,13 @@ class DemoCommand:
     """
 
     out: Path = Path("runs/demo")
-    """Directory for the pruned encoder and the two controls; what an earlier demo left there is replaced."""
-    max_steps: int | None = None
-    """Squeeze each run into this many steps, to see it work."""
-    seed: int = 0
-    """Of everything random."""
+    """Directory for the pruned encoder and the two controls; the results of an earlier demo are replaced."""
+    max_steps: Count | None = None
+    """Shorten each run to this many steps, to see it work."""
+    seed: Seed = 0
+    """Random seed for gates, batches and controls."""
+
+    imports: ClassVar = ("slimvox.demo",)
 
     def run(self, console: Console) -> None:
         """Run the command."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 from rich.console import Console
 
+from slimvox.cli.help import readable_help
+from slimvox.validation import Seconds, SecondsOrZero
 
+
+@readable_help
 @dataclass(frozen=True, kw_only=True)
 class EncodeCommand:
     """Write the hidden states of all layers for each audio file.
@@ -26,19 +30,21 @@ class EncodeCommand:
     out: Path
     """Directory for the files, which are named after the audio."""
     format: Literal["npz", "safetensors"] = "npz"
-    """Of the files."""
-    layers: str = "all"
-    """`all`, or numbers such as 0,6,12; 0 is what enters the first layer."""
+    """File format of the outputs."""
+    layers: Annotated[str, tyro.conf.arg(metavar="all|N,N,...")] = "all"
+    """Hidden states to write: `all`, or numbers such as 0,6,12; 0 is the input of the first layer."""
     dtype: Literal["float32", "float16"] = "float32"
-    """Of the hidden states in the files."""
-    chunk_seconds: float = 30.0
-    """Longer audio is encoded in chunks of this length."""
-    overlap_seconds: float = 2.0
-    """What neighbouring chunks share; half of it is taken from either."""
+    """Data type of the hidden states in the files."""
+    chunk_seconds: Seconds = 30.0
+    """Length of the chunks that longer audio is encoded in."""
+    overlap_seconds: SecondsOrZero = 2.0
+    """Overlap of neighbouring chunks; half of it is taken from either."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to run."""
+    """Device to run on; `auto` is a GPU where there is one."""
     overwrite: bool = False
-    """Replace outputs that are already there, which are otherwise left alone."""
+    """Encode again what was already encoded; otherwise outputs of the same encoder and options are kept."""
+
+    imports: ClassVar = ("slimvox.encode",)
 
     def run(self, console: Console) -> None:
         """Run the command."""

@@ -6,14 +6,17 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 from rich.console import Console
 
+from slimvox.cli.help import readable_help
 from slimvox.errors import SlimvoxError
+from slimvox.validation import Count, Range
 
 
+@readable_help
 @dataclass(frozen=True, kw_only=True)
 class EvaluateCommand:
     """Score a frozen encoder on SUPERB's ten tasks, or on mini-SUPERB, the same tasks on small sets.
@@ -28,15 +31,15 @@ class EvaluateCommand:
     data: Path
     """Folder of the data; see docs/evaluation.md for how it must look."""
     suite: Literal["mini", "official"] = "mini"
-    """mini-SUPERB's data and short training, or the official data and protocol. The two don't compare."""
-    tasks: tuple[str, ...] = ()
-    """Some of pr asr ks qbe sid asv sd ic sf er; by default all."""
+    """Data and protocol: `mini`, small sets and short training, or `official`. Their scores are not comparable."""
+    tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK...")] = ()
+    """Tasks to run, of pr asr ks qbe sid asv sd ic sf er; by default all."""
     manifest: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK=FILE")] = ()
-    """Own tables, such as `--manifest ks=commands.tsv`; with them, only their tasks run by default."""
-    seeds: int = 1
-    """Heads to train at the best learning rate, for mean and spread."""
+    """Tables of your own data, such as `--manifest ks=commands.tsv`; with them, only their tasks run by default."""
+    seeds: Count = 1
+    """Number of heads to train at the best learning rate, for mean and spread."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK.FIELD=VALUE")] = ()
-    """Override the protocol, such as `--set ks.steps=2000 sid.learning_rates=0.1,0.01`."""
+    """Override fields of the protocol, such as `--set ks.steps=2000 sid.learning_rates=0.1,0.01`."""
     out: Path | None = None
     """Folder for the results, one JSON file per task; finished tasks are not repeated."""
     cache: Path = field(
@@ -45,12 +48,14 @@ class EvaluateCommand:
         )
     )
     """Folder for the features."""
-    cache_gib: float = 8.0
-    """Size of that folder; the features used longest ago make room."""
+    cache_gib: Annotated[float, Range(above=0, at_most=1e9)] = 8.0
+    """Largest size of that folder in GiB; the least recently used features are removed."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the encoder runs; heads are trained on the CPU."""
+    """Device for the encoder and for the training of heads; `auto` is a GPU where there is one."""
     json: bool = False
     """Print the results as JSON instead of a table."""
+
+    imports: ClassVar = ("slimvox.evaluation.suite", "slimvox.evaluation.report")
 
     def run(self, console: Console) -> None:
         """Run the command."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import tyro
 from rich.console import Console
+
+from slimvox.cli.help import readable_help
+from slimvox.validation import Positive
 
 if TYPE_CHECKING:
     from slimvox.export import Int8Errors
 
 
+@readable_help
 @dataclass(frozen=True, kw_only=True)
 class ExportCommand:
     """Write an encoder, or a model with its task head, as a file that runs without slimvox: ONNX, float32 or int8, or
@@ -25,24 +29,26 @@ class ExportCommand:
     model: tyro.conf.Positional[str]
     """`embedded`, a local directory, or a model id on the Hugging Face hub."""
     format: Literal["onnx", "torch-export"] = "onnx"
-    """`torch-export` is a .pt2 file for AOTInductor, ExecuTorch or torch itself."""
+    """File format; `torch-export` is a .pt2 file for AOTInductor, ExecuTorch or torch itself."""
     out: Path | None = None
-    """The file. By default encoder.onnx, encoder-int8.onnx or encoder.pt2 in the model's directory, with its head
+    """File to write. By default encoder.onnx, encoder-int8.onnx or encoder.pt2 in the model's directory, with its head
     model.onnx and so on."""
     int8: bool = False
     """Quantise matrix products; the error is measured on the embedded speech."""
-    max_error: float = 0.05
-    """Refuse an int8 file whose mean relative error is larger, that of the hidden states or that of the logits."""
+    max_error: Positive = 0.05
+    """Largest mean relative error of an int8 file that is accepted, of the hidden states or of the logits."""
     heads: bool = False
-    """With the model's task head: return its logits (and of an x-vector head embeddings)."""
+    """Export the model with its task head: return its logits (and the embeddings of an x-vector head)."""
     layers: Literal["all", "last", "none"] | None = None
-    """All hidden states, only the last, or none. By default none with --heads and else all."""
+    """Hidden states to return: all, only the last, or none. By default none with --heads, else all."""
     mask: bool = False
-    """Also read an attention mask of the samples, and return that of the frames."""
+    """Add an attention mask of the samples to the inputs, and that of the frames to the outputs."""
     opset: int = 20
-    """Version of ONNX's operators."""
+    """ONNX operator set version."""
     force: bool = False
-    """Replace a file that is there, and let a larger error of int8 through."""
+    """Replace an existing file, and accept a larger error of int8."""
+
+    imports: ClassVar = ("slimvox.export",)
 
     def run(self, console: Console) -> None:
         """Run the command."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 from rich.console import Console
 
+from slimvox.cli.help import readable_help
+from slimvox.output_paths import check_output_folder
 
+
+@readable_help
 @dataclass(frozen=True, kw_only=True)
 class FiguresCommand:
     """Draw the paper's Figures 1 to 3 and a Pareto front from measured runs, as SVG and PNG.
@@ -22,21 +26,23 @@ class FiguresCommand:
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN_OR_DIR...")] = ()
     """Directories that `slimvox prune` wrote, or folders of such."""
     out: Path
-    """Folder for the files; those of an earlier call are replaced."""
+    """Folder for the figures; those of an earlier call are replaced."""
     scores: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR...")] = ()
     """Folders that `slimvox evaluate --out` wrote, of these and of other models; a folder `scores` in a run's directory
     is found by itself."""
     benchmark: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")] = ()
     """Files that `slimvox benchmark --out` wrote, for the speed in the Pareto front."""
     quality: str = "auto"
-    """`distance` to the teacher; `mini`, `superb_s` or `mean11`, the scores over all tasks; a metric such as pr; or
-    `auto`: the score over all tasks where every run has one, else the distance."""
+    """Quality on the axes: `distance` to the teacher; `mini`, `superb_s` or `mean11`, the scores over all tasks; a
+    metric such as pr; or `auto`: the score over all tasks where every run has one, else the distance."""
+    imports: ClassVar = ("slimvox.figures", "slimvox.report")
 
     def run(self, console: Console) -> None:
         """Run the command."""
         from slimvox.figures import choose_quality, draw_figures
         from slimvox.report import read_runs, read_scores, read_speeds
 
+        check_output_folder(self.out.expanduser(), "--out")
         runs = read_runs(self.runs)
         quality = choose_quality(self.quality, runs, read_scores(self.scores, runs))
         speeds = read_speeds(self.benchmark, runs)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import tyro
 from rich.console import Console
 
+from slimvox.cli.help import readable_help
 
+
+@readable_help
 @dataclass(frozen=True, kw_only=True)
 class InspectCommand:
     """Show what an encoder is made of: per layer what is kept of what there was, parameters, MACs."""
@@ -18,6 +21,8 @@ class InspectCommand:
     """`embedded`, a local directory, or a model id on the Hugging Face hub."""
     json: bool = False
     """Print JSON: parameters, parameters_dense, macs_10s, macs_10s_dense, layers."""
+
+    imports: ClassVar = ("slimvox.checkpoint", "slimvox.cli.tables")
 
     def run(self, console: Console) -> None:
         """Run the command."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import logging
 import os
 import sys
+import typing
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 
 from slimvox.cli.benchmark import BenchmarkCommand
 from slimvox.cli.compare import CompareCommand
@@ -20,9 +24,11 @@ from slimvox.cli.evaluate import EvaluateCommand
 from slimvox.cli.export import ExportCommand
 from slimvox.cli.figures import FiguresCommand
 from slimvox.cli.inspect import InspectCommand
+from slimvox.cli.interrupts import INTERRUPTED, leave_when_interrupted
 from slimvox.cli.prune import PruneCommand
 from slimvox.cli.report import ReportCommand
 from slimvox.errors import SlimvoxError
+from slimvox.validation import convert
 
 Command = (
     Annotated[PruneCommand, tyro.conf.subcommand("prune")]
@@ -37,8 +43,8 @@ Command = (
     | Annotated[DemoCommand, tyro.conf.subcommand("demo")]
 )
 
-BAD_INPUT, INTERRUPTED = 2, 130
-"""Exit statuses: something the user can mend; stopped by Ctrl-C."""
+SYSTEM_ERROR = 2
+"""Exit status where a file or folder can't be read or written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,18 +55,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 1 for an unusable result, 2 for bad input, 130 when interrupted."""
     errors = Console(stderr=True, soft_wrap=True)
-    command: Any = tyro.cli(
-        Command,
-        prog="slimvox",
-        description="Smaller, faster speech encoders that still serve every downstream task.",
-        args=arguments,
-        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
-    )
+    with leave_when_interrupted():
+        command: Any = tyro.cli(
+            Command,
+            prog="slimvox",
+            description="Smaller, faster speech encoders that still serve every downstream task.",
+            args=arguments,
+            config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+        )
     _quieten_libraries(errors)
     try:
+        _check_flags(command)
+        with leave_when_interrupted():
+            for module in command.imports:
+                importlib.import_module(module)
         command.run(Console(highlight=False))
     except SlimvoxError as error:
-        errors.print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False)
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
         return error.exit_status
     except KeyboardInterrupt:
         errors.print("interrupted", highlight=False)
@@ -70,10 +81,19 @@ def run(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        errors.print(f"[bold red]error:[/] {_escape(str(error.strerror or error) + where)}", highlight=False)
-        return BAD_INPUT
+        # Writing to an open file that no longer fits on the disk names no file.
+        where = error.filename or getattr(command, "out", None)
+        text = f"{error.strerror or error}{f': {where}' if where else ''}"
+        errors.print(f"[bold red]error:[/] {escape(text)}", highlight=False)
+        return SYSTEM_ERROR
     return 0
+
+
+def _check_flags(command: Any) -> None:
+    """Raise SlimvoxError for a flag that is not finite or out of range, before anything is loaded."""
+    hints = typing.get_type_hints(type(command), include_extras=True)
+    for field in dataclasses.fields(command):
+        convert(hints[field.name], getattr(command, field.name), f"--{field.name.replace('_', '-')}")
 
 
 def _quieten_libraries(errors: Console) -> None:
@@ -83,8 +103,3 @@ def _quieten_libraries(errors: Console) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-
-def _escape(text: str) -> str:
-    """Rich reads [brackets] as markup."""
-    return text.replace("[", "\\[")

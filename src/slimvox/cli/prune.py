@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 from rich.console import Console
 
+from slimvox.cli.help import readable_help
+from slimvox.validation import Count, SecondsOrZero, Seed
 
+
+@readable_help
 @dataclass(frozen=True, kw_only=True)
 class PruneCommand:
     """Prune a speech encoder on unlabelled audio.
@@ -26,35 +30,37 @@ class PruneCommand:
     hf:NAME:CONFIGURATION:SPLIT, .parquet, a folder that save_to_disk wrote)."""
     out: Path
     """Directory for the pruned encoder; new or empty."""
-    recipe: str | None = None
+    recipe: Annotated[str | None, tyro.conf.arg(metavar="RECIPE")] = None
     """default, paper, fast, quick, or a TOML file; if not given, quick for the embedded teacher, else default."""
-    target_parameters: str | None = None
+    target_parameters: Annotated[str | None, tyro.conf.arg(metavar="AMOUNT")] = None
     """Parameters to keep: a share of the dense encoder (28%) or a number (26.5M)."""
-    target_macs: str | None = None
+    target_macs: Annotated[str | None, tyro.conf.arg(metavar="AMOUNT")] = None
     """Multiply-accumulates to keep: a share (20%) or a number (15G, for 10 s of audio)."""
-    target_speed: str | None = None
-    """How many times faster than the dense encoder (4x), float32 on this machine; measured first, in about a minute."""
+    target_speed: Annotated[str | None, tyro.conf.arg(metavar="SPEED-UP")] = None
+    """Speed-up over the dense encoder (4x), in float32 on this machine; measured first, in about a minute."""
     sizes: Annotated[str | None, tyro.conf.arg(metavar="SHARE,SHARE,...")] = None
     """Several encoders from one run, in place of a target: the shares to keep (50%,28%,15%) of the dense encoder's
     parameters, or of what the recipe counts. Each gets a directory in OUT, such as OUT/keep-28."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
     """Override fields of the recipe, such as `--set prune.steps=1000 structures.conv=false`."""
-    held_out: tuple[str, ...] = ()
-    """Audio to measure the distance to the teacher on; by default a part of AUDIO is put aside."""
+    held_out: Annotated[tuple[str, ...], tyro.conf.arg(metavar="AUDIO...")] = ()
+    """Audio to measure the distance to the teacher on; by default a part of AUDIO is held out."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to run."""
+    """Device to train on; `auto` is a GPU where there is one."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Of the networks' activations; weights and gates stay float32."""
-    max_steps: int | None = None
-    """Squeeze both stages (with `--sizes`, stage 1 and each stage 2) into this many steps; targets are met all the
-    same."""
-    seed: int = 0
-    """Of everything random."""
+    """Precision of the activations; weights and gates stay float32."""
+    max_steps: Count | None = None
+    """Shorten both stages (with `--sizes`, stage 1 and each stage 2) to this many steps in total; targets are still
+    met."""
+    seed: Seed = 0
+    """Random seed for gates, batches, crops and controls."""
     control: Literal["random", "magnitude", "top-layers", "thin"] | None = None
-    """Do not learn what to prune, to compare with: random gates, the smallest weights, layers from the top, or an
-    evenly thin encoder trained from scratch."""
-    checkpoint_seconds: float = 300.0
-    """Time from checkpoint to checkpoint."""
+    """Baseline in place of learned gates: random gates, the smallest weights removed, layers removed from the top, or
+    an evenly thin encoder trained from scratch."""
+    checkpoint_seconds: SecondsOrZero = 300.0
+    """Seconds between checkpoints."""
+
+    imports: ClassVar = ("slimvox.pruning", "slimvox.cli.tables")
 
     def run(self, console: Console) -> None:
         """Run the command."""

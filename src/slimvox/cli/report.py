@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 from rich.console import Console
 
+from slimvox.cli.help import readable_help
 from slimvox.errors import SlimvoxError
 
 
+@readable_help
 @dataclass(frozen=True, kw_only=True)
 class ReportCommand:
     """Make one page about one or several runs: anatomy, training, gates, costs, scores, recipe.
@@ -22,12 +24,14 @@ class ReportCommand:
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN_OR_DIR...")]
     """Directories that `slimvox prune` wrote, or folders of such; several are compared side by side."""
     out: Path = Path("report.html")
-    """The page; an earlier report is replaced."""
+    """HTML file to write; an earlier report is replaced."""
     scores: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR...")] = ()
     """Folders that `slimvox evaluate --out` wrote, of these and of other models; a folder `scores` in a run's directory
     is found by itself."""
     benchmark: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")] = ()
     """Files that `slimvox benchmark --out` wrote."""
+
+    imports: ClassVar = ("slimvox.report",)
 
     def run(self, console: Console) -> None:
         """Run the command."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from slimvox.anatomy import EncoderAnatomy
+from slimvox.devices import seeded
 from slimvox.encoder.model import SpeechEncoder
 
 
@@ -17,8 +18,7 @@ def untrained_encoder(
     linear maps, Kaiming normal in convolutions, biases zero, norms one and zero. The global random state is left as it
     was.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         encoder = SpeechEncoder(anatomy, dense_anatomy)
         for name, parameter in encoder.named_parameters():
             if parameter.dim() == 3:

@@ -18,7 +18,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,12 +27,15 @@ import torch
 from torch import Tensor
 
 from slimvox.audio.decode import FloatArray, UnreadableAudioError
-from slimvox.errors import SlimvoxError
+from slimvox.devices import CPU
+from slimvox.errors import SlimvoxError, UnusableResultError
 from slimvox.evaluation.cache_room import PARTIAL, make_room, remove_stale
 from slimvox.evaluation.features import Features
 from slimvox.evaluation.upstreams import Upstream
 from slimvox.evaluation.waveforms import Excerpt, read_waveform
 from slimvox.evaluation.whitening import Whitening
+from slimvox.json_files import read_json_object
+from slimvox.validation import Count, CountOrZero, Positive, build
 
 logger = logging.getLogger("slimvox.evaluation")
 
@@ -46,6 +49,21 @@ FRAMES_FOR_WHITENING = 10_000
 Pooling = Literal["frames", "mean"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Index:
+    """The content of index.json."""
+
+    upstream: str
+    """Fingerprint of what computed the features."""
+    dtype: Literal["float16", "float32"]
+    shape: tuple[Count, Count, Count]
+    """(frames, layers, width)."""
+    frame_rate_hz: Positive
+    skipped: Mapping[str, CountOrZero]
+    positions: Mapping[str, Any]
+    """First frame and number of frames, by the recording's id."""
+
+
 @dataclass(kw_only=True)
 class FeatureCache:
     """Hands out features, from disk where they are there."""
@@ -53,6 +71,8 @@ class FeatureCache:
     upstream: Upstream
     directory: Path
     max_bytes: int = DEFAULT_MAX_BYTES
+    device: torch.device = CPU
+    """Where heads are trained on the features."""
     report: Callable[[int, int], None] | None = None
     """Told (done, of how many) recordings while encoding."""
     encode_seconds: float = field(default=0.0, init=False)
@@ -76,7 +96,8 @@ class FeatureCache:
             whiten_on: training recordings to measure the whitening on; none for features as they are.
 
         Raises:
-            SlimvoxError: features that are not finite, more than fits into the cache, two different recordings of
+            UnusableResultError: features that are NaN or infinite.
+            SlimvoxError: more than fits into the cache, two different recordings of
                 one id, or none that can be read.
         """
         _check_ids(excerpts, task)
@@ -118,7 +139,9 @@ class FeatureCache:
 
     def _whitening(self, excerpts: Sequence[Excerpt], task: str) -> Whitening:
         """Measured on recordings from all over the set, until there are frames enough."""
-        order = torch.randperm(len(excerpts), generator=torch.Generator().manual_seed(0)).tolist()
+        order = torch.randperm(
+            len(excerpts), generator=torch.Generator().manual_seed(0), device="cpu"
+        ).tolist()
         skipped: dict[str, int] = {}
 
         def some() -> Iterator[Tensor]:
@@ -167,15 +190,15 @@ class FeatureCache:
                 frames += len(values)
         if not positions:
             raise SlimvoxError(f"{task}: not one recording can be read ({_counts(skipped)})")
-        index = {
-            "upstream": self.upstream.fingerprint,
-            "dtype": np.dtype(dtype).name,
-            "shape": [frames, self.upstream.layers, self.upstream.width],
-            "frame_rate_hz": self.upstream.frame_rate_hz,
-            "skipped": skipped,
-            "positions": positions,
-        }
-        (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
+        index = _Index(
+            upstream=self.upstream.fingerprint,
+            dtype="float32" if pooling == "mean" else "float16",
+            shape=(frames, self.upstream.layers, self.upstream.width),
+            frame_rate_hz=self.upstream.frame_rate_hz,
+            skipped=skipped,
+            positions=positions,
+        )
+        (folder / "index.json").write_text(json.dumps(asdict(index)), encoding="utf-8")
 
     def _encoded(
         self, excerpts: Sequence[Excerpt], task: str, skipped: dict[str, int]
@@ -199,7 +222,7 @@ class FeatureCache:
             for ids in _of_equal_length(waveforms):
                 batch = self.upstream(torch.from_numpy(np.stack([waveforms[id] for id in ids])))
                 if not torch.isfinite(batch).all():
-                    raise SlimvoxError(
+                    raise UnusableResultError(
                         f"{task}: {self.upstream.name} gives features that are NaN or infinite for {ids[0]}"
                         + (f" or the {len(ids) - 1} encoded with it" if len(ids) > 1 else "")
                     )
@@ -223,21 +246,32 @@ class FeatureCache:
 
     def _open(self, folder: Path, encode_seconds: float) -> Features:
         try:
-            index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-            values = np.memmap(
-                folder / "features.bin", dtype=index["dtype"], mode="r", shape=tuple(index["shape"])
-            )
-        except (OSError, ValueError, KeyError) as error:
+            index: _Index = build(_Index, read_json_object(folder / "index.json"))
+            values = np.memmap(folder / "features.bin", dtype=index.dtype, mode="r", shape=index.shape)
+            positions = {id: _position(index, id) for id in index.positions}
+        except (OSError, ValueError, OverflowError, SlimvoxError) as error:
             raise SlimvoxError(f"the cache in {folder} is damaged ({error}); delete that folder") from error
-        if index["upstream"] != self.upstream.fingerprint:
+        if index.upstream != self.upstream.fingerprint:
             raise SlimvoxError(f"the cache in {folder} is of another model; delete that folder")
         return Features(
             values=values,
-            positions={id: (start, count) for id, (start, count) in index["positions"].items()},
-            skipped=index["skipped"],
-            frame_rate_hz=index["frame_rate_hz"],
+            positions=positions,
+            skipped=index.skipped,
+            frame_rate_hz=index.frame_rate_hz,
             encode_seconds=encode_seconds,
+            device=self.device,
         )
+
+
+def _position(index: _Index, id: str) -> tuple[int, int]:
+    """First frame and number of frames of a recording, within the file."""
+    entry = index.positions[id]
+    if not (isinstance(entry, list) and len(entry) == 2 and all(type(each) is int for each in entry)):
+        raise ValueError(f"the position of {id} must be two whole numbers")
+    start, count = entry
+    if not (start >= 0 and 1 <= count <= index.shape[0] - start):
+        raise ValueError(f"the position of {id} is outside the file")
+    return start, count
 
 
 def _of_equal_length(waveforms: Mapping[str, FloatArray]) -> Iterator[list[str]]:
@@ -266,7 +300,7 @@ def _identity(excerpt: Excerpt) -> list[Any]:
 def _check_ids(excerpts: Sequence[Excerpt], task: str) -> None:
     seen: dict[str, Excerpt] = {}
     for excerpt in excerpts:
-        if seen.setdefault(excerpt.id, excerpt) != excerpt or seen[excerpt.id] is not excerpt:
+        if seen.setdefault(excerpt.id, excerpt) is not excerpt:
             raise SlimvoxError(f"{task}: two recordings have the id {excerpt.id}")
 
 

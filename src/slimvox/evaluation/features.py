@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slimvox.devices import CPU
 from slimvox.evaluation.whitening import MEAN_FLOOR, Whitening
 
 
@@ -27,6 +28,8 @@ class Features:
     frame_rate_hz: float
     encode_seconds: float
     """Time it took; 0 where the cache had them."""
+    device: torch.device = CPU
+    """Where heads are trained on them; they are kept on the CPU."""
 
     def __contains__(self, id: object) -> bool:
         return id in self.positions
@@ -36,7 +39,7 @@ class Features:
         return self.positions[id][1]
 
     def get(self, id: str) -> Tensor:
-        """(frames, layers, width) float32."""
+        """(frames, layers, width) float32, on the CPU."""
         start, count = self.positions[id]
         return torch.from_numpy(np.array(self.values[start : start + count])).float()
 

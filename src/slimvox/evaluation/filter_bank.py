@@ -35,7 +35,7 @@ def filter_bank(waveform: Tensor) -> Tensor:
     windows = waveform.unfold(0, WINDOW_SAMPLES, HOP_SAMPLES)
     windows = windows - windows.mean(-1, keepdim=True)
     before = torch.cat([windows[:, :1], windows[:, :-1]], -1)
-    windows = (windows - 0.97 * before) * torch.hann_window(WINDOW_SAMPLES, periodic=False)
+    windows = (windows - 0.97 * before) * torch.hann_window(WINDOW_SAMPLES, periodic=False, device="cpu")
     power = torch.fft.rfft(windows, FFT_SAMPLES).abs().square()
     logs = (power @ mel_matrix()).clamp_min(FLOOR).log()
     first = deltas(logs)
@@ -44,9 +44,9 @@ def filter_bank(waveform: Tensor) -> Tensor:
 
 def mel_matrix() -> Tensor:
     """Triangular filters, evenly spaced in mel from 20 Hz to 8 kHz: (FFT bins, 80)."""
-    bins = _mel(torch.linspace(0, SAMPLE_RATE_HZ / 2, FFT_SAMPLES // 2 + 1))
-    low, high = _mel(torch.tensor([LOWEST_HZ, SAMPLE_RATE_HZ / 2])).tolist()
-    edges = torch.linspace(low, high, MELS + 2)
+    bins = _mel(torch.linspace(0, SAMPLE_RATE_HZ / 2, FFT_SAMPLES // 2 + 1, device="cpu"))
+    low, high = _mel(torch.tensor([LOWEST_HZ, SAMPLE_RATE_HZ / 2], device="cpu")).tolist()
+    edges = torch.linspace(low, high, MELS + 2, device="cpu")
     rising = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
     return torch.minimum(rising, falling).clamp_min(0)

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from slimvox.devices import seeded
 from slimvox.errors import SlimvoxError
 from slimvox.evaluation.features import Features
 from slimvox.evaluation.protocols import Protocol
@@ -39,9 +40,9 @@ class Batch(Generic[Target]):
     """Some items with their features."""
 
     features: Tensor
-    """(batch, frames, layers, width) float32, zero-padded."""
+    """(batch, frames, layers, width) float32, zero-padded; on the features' device."""
     lengths: Tensor
-    """(batch,) frames that count."""
+    """(batch,) frames that count; on the same device."""
     targets: tuple[Target, ...]
 
 
@@ -64,12 +65,12 @@ def make_batch(features: Features, items: Sequence[Item[Target]]) -> Batch[Targe
     In memory the layers come first, so that heads mix them in one pass over each (see `heads.WeightedSum`).
     """
     lengths = [features.frames(item.id) for item in items]
-    by_layer = torch.zeros(features.layers, len(items), max(lengths), features.width)
+    by_layer = torch.zeros(features.layers, len(items), max(lengths), features.width, device="cpu")
     for row, (item, length) in enumerate(zip(items, lengths, strict=True)):
         by_layer[:, row, :length] = features.get(item.id).transpose(0, 1)
     return Batch(
-        features=by_layer.permute(1, 2, 0, 3),
-        lengths=torch.tensor(lengths),
+        features=by_layer.to(features.device).permute(1, 2, 0, 3),
+        lengths=torch.tensor(lengths, device=features.device),
         targets=tuple(item.target for item in items),
     )
 
@@ -103,17 +104,17 @@ def endless(
     weights = None
     if class_of is not None:
         counts = Counter(class_of(item.target) for item in items)
-        weights = torch.tensor([1.0 / counts[class_of(item.target)] for item in items])
+        weights = torch.tensor([1.0 / counts[class_of(item.target)] for item in items], device="cpu")
     waiting: list[int] = []
     while True:
         while len(waiting) < size * BATCHES_PER_POOL:
             if weights is None:
-                waiting += torch.randperm(len(items), generator=generator).tolist()
+                waiting += torch.randperm(len(items), generator=generator, device="cpu").tolist()
             else:
                 waiting += torch.multinomial(weights, len(items), True, generator=generator).tolist()
         pool, waiting = waiting[: size * BATCHES_PER_POOL], waiting[size * BATCHES_PER_POOL :]
         pool.sort(key=lambda index: features.frames(items[index].id))
-        for number in torch.randperm(BATCHES_PER_POOL, generator=generator).tolist():
+        for number in torch.randperm(BATCHES_PER_POOL, generator=generator, device="cpu").tolist():
             yield make_batch(features, [items[i] for i in pool[number * size : (number + 1) * size]])
 
 
@@ -126,8 +127,11 @@ def fit(
     protocol: Protocol,
     learning_rate: float,
     seed: int,
+    device: torch.device,
 ) -> Fit:
     """Train a head at one learning rate; the state that scores best on dev is kept.
+
+    torch's global random state is afterwards as it was.
 
     Args:
         build: makes the head, from torch's global random state.
@@ -136,15 +140,32 @@ def fit(
         dev_score: of a head in evaluation mode, higher is better.
         protocol: optimiser, steps and the like.
         learning_rate: the first one.
-        seed: of the head's weights, the batches and the dropout.
+        seed: random seed for the head's weights, the batches and the dropout.
+        device: where to train; the first weights are the same on every device.
     """
+    with seeded(seed):
+        return _fit(build, batches, loss, dev_score, protocol, learning_rate, seed, device)
+
+
+def _fit(
+    build: Callable[[], nn.Module],
+    batches: Callable[[torch.Generator], Iterator[Batch[Target]]],
+    loss: Callable[[nn.Module, Batch[Target]], Tensor],
+    dev_score: Callable[[nn.Module], float],
+    protocol: Protocol,
+    learning_rate: float,
+    seed: int,
+    device: torch.device,
+) -> Fit:
     started = time.perf_counter()
-    torch.manual_seed(seed)
-    head = build()
+    with torch.device("cpu"):
+        head = build()
+    head.to(device)
     stream = batches(torch.Generator().manual_seed(seed))
     kind = torch.optim.Adam if protocol.optimiser == "adam" else torch.optim.AdamW
     optimiser = kind(head.parameters(), lr=learning_rate)
-    due = {round(protocol.steps * (i + 1) / protocol.evaluations) for i in range(protocol.evaluations)}
+    evaluations = min(protocol.evaluations, protocol.steps)
+    due = {round(protocol.steps * (i + 1) / evaluations) for i in range(evaluations)}
     lost = 0
     best, best_step, best_state = -math.inf, 0, copy.deepcopy(head.state_dict())
     for step in range(1, protocol.steps + 1):

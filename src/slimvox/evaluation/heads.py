@@ -103,17 +103,17 @@ class RecurrentCTCHead(nn.Module):
 
     def _masked(self, x: Tensor) -> Tensor:
         """SpecAugment: stretches of frames and of dimensions set to zero, drawn per example."""
-        keep = torch.ones(x.shape[0], x.shape[1], x.shape[2])
+        keep = torch.ones(x.shape, device=x.device)
         longest = min(self.protocol.time_mask_frames, x.shape[1] // 4)
         widest = int(self.protocol.width_mask_share * x.shape[2])
         for row in keep:
             for _ in range(self.protocol.time_masks if longest else 0):
-                length = int(torch.randint(longest + 1, ()))
-                start = int(torch.randint(x.shape[1] - length + 1, ()))
+                length = _draw(longest + 1)
+                start = _draw(x.shape[1] - length + 1)
                 row[start : start + length] = 0
             for _ in range(self.protocol.width_masks if widest else 0):
-                length = int(torch.randint(widest + 1, ()))
-                start = int(torch.randint(x.shape[2] - length + 1, ()))
+                length = _draw(widest + 1)
+                start = _draw(x.shape[2] - length + 1)
                 row[:, start : start + length] = 0
         return x * keep
 
@@ -141,7 +141,7 @@ class SpeakerHead(nn.Module):
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """`lengths` (B,) are the frames that count."""
-        inside = (torch.arange(features.shape[1]) < lengths.unsqueeze(1)).unsqueeze(1)
+        inside = (torch.arange(features.shape[1], device=lengths.device) < lengths.unsqueeze(1)).unsqueeze(1)
         x = self.projection(self.mix(features)).transpose(1, 2)
         for convolution, norm in zip(self.tdnn, self.norms, strict=True):
             x = norm(F.relu(convolution(x * inside)))
@@ -194,8 +194,13 @@ def layer_weights(head: nn.Module) -> list[float]:
 
 def masked_mean(x: Tensor, lengths: Tensor) -> Tensor:
     """Mean of (B, T, D) over each row's first `lengths` frames: (B, D)."""
-    inside = torch.arange(x.shape[1]) < lengths.unsqueeze(1)
+    inside = torch.arange(x.shape[1], device=lengths.device) < lengths.unsqueeze(1)
     return (x * inside.unsqueeze(-1)).sum(1) / lengths.unsqueeze(-1)
+
+
+def _draw(end: int) -> int:
+    """A number from 0 to below `end`, from the CPU's random state."""
+    return int(torch.randint(end, (), device="cpu"))
 
 
 def _bias_blank(output: nn.Linear, bias: float) -> None:

@@ -8,11 +8,27 @@ hidden layers, fewer steps with a learning rate that falls linearly to zero, whi
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 from slimvox.errors import SlimvoxError
+from slimvox.validation import (
+    Count,
+    CountOrZero,
+    Positive,
+    PositiveOrZero,
+    Range,
+    Seconds,
+    SecondsOrZero,
+    Share,
+    parse_value,
+)
+
+Size = Annotated[int, Range(at_least=1, at_most=65_536)]
+"""Widths and batch sizes: what memory is allocated for."""
+Masks = Annotated[int, Range(at_least=0, at_most=1000)]
 
 ProtocolName = Literal["official", "mini"]
 
@@ -21,20 +37,20 @@ ProtocolName = Literal["official", "mini"]
 class Protocol:
     """What the training of every head needs to know."""
 
-    learning_rates: tuple[float, ...]
+    learning_rates: tuple[Positive, ...]
     """The grid; the best on dev is taken."""
-    batch: int
+    batch: Size
     """Examples at once."""
-    accumulation: int = 1
+    accumulation: Size = 1
     """Batches per step."""
-    steps: int
-    """Of the optimiser."""
-    evaluations: int
+    steps: Count
+    """Steps of the optimiser."""
+    evaluations: Count
     """How often dev is scored, evenly over the steps; the best state is kept."""
     optimiser: Literal["adam", "adamw"] = "adam"
     schedule: Literal["constant", "linear"] = "constant"
     """`linear` falls to 0 at the last step."""
-    gradient_clip: float = 1.0
+    gradient_clip: Positive = 1.0
     """Largest norm of the gradient."""
     whiten: bool = False
     """Whether the head sees whitened features."""
@@ -44,10 +60,10 @@ class Protocol:
 class ClassificationProtocol(Protocol):
     """KS, SID, IC, ER: linear, mean over time, linear."""
 
-    projection: int = 256
+    projection: Size = 256
     balanced: bool = False
     """Whether classes are drawn equally often in training."""
-    train_seconds: float | None = None
+    train_seconds: Seconds | None = None
     """Longer training recordings are cut to this."""
     standardise: bool = False
     """Whether each dimension of the features is brought to mean 0 and deviation 1; correlations stay, unlike with
@@ -58,7 +74,7 @@ class ClassificationProtocol(Protocol):
 class PhoneProtocol(Protocol):
     """PR: two linear maps and CTC."""
 
-    projection: int = 256
+    projection: Size = 256
     blank_bias: float = 0.0
     """First value of the blank's bias."""
 
@@ -67,21 +83,21 @@ class PhoneProtocol(Protocol):
 class RecognitionProtocol(Protocol):
     """ASR and SF: linear, BLSTM, linear and CTC."""
 
-    projection: int = 1024
-    hidden: int = 1024
-    """Of each direction of each layer of the BLSTM."""
-    lstm_layers: int = 2
-    dropout: float = 0.2
+    projection: Size = 1024
+    hidden: Size = 1024
+    """Width of each direction of each layer of the BLSTM."""
+    lstm_layers: Annotated[int, Range(at_least=1, at_most=64)] = 2
+    dropout: Annotated[float, Range(at_least=0, below=1)] = 0.2
     blank_bias: float = 0.0
-    time_masks: int = 2
+    time_masks: Masks = 2
     """SpecAugment in training: stretches of frames set to zero,"""
-    time_mask_frames: int = 40
+    time_mask_frames: CountOrZero = 40
     """each at most so long,"""
-    width_masks: int = 2
+    width_masks: Masks = 2
     """and stretches of dimensions,"""
-    width_mask_share: float = 0.1
+    width_mask_share: Share = 0.1
     """each at most this share of the width."""
-    stack: int = 1
+    stack: Size = 1
     """Frames that are joined into one before the BLSTM."""
     unit: Literal["word", "character"] = "word"
     """What ASR's error rate counts. With an hour of training data hardly any word is right, whatever the encoder, so
@@ -95,25 +111,25 @@ class RecognitionProtocol(Protocol):
 class VerificationProtocol(Protocol):
     """ASV: x-vector and additive-margin softmax."""
 
-    projection: int = 512
-    hidden: int = 512
+    projection: Size = 512
+    hidden: Size = 512
     """Channels of the first four layers."""
-    pooled: int = 1500
+    pooled: Size = 1500
     """Channels of the last, before mean and deviation over time."""
-    embedding: int = 512
-    scale: float = 30.0
-    margin: float = 0.4
-    train_seconds: float | None = 8.0
+    embedding: Size = 512
+    scale: Positive = 30.0
+    margin: PositiveOrZero = 0.4
+    train_seconds: Seconds | None = 8.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiarizationProtocol(Protocol):
     """SD: LSTM and permutation-invariant cross-entropy."""
 
-    hidden: int = 512
-    medians: tuple[int, ...] = (1, 11)
+    hidden: Size = 512
+    medians: tuple[Size, ...] = (1, 11)
     """Lengths of the median filter to choose from, in frames (on dev)."""
-    thresholds: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7)
+    thresholds: tuple[Share, ...] = (0.3, 0.4, 0.5, 0.6, 0.7)
     """To choose from on dev."""
 
 
@@ -121,12 +137,12 @@ class DiarizationProtocol(Protocol):
 class SearchProtocol(Protocol):
     """QbE: nothing is trained; the layer is chosen on dev."""
 
-    learning_rates: tuple[float, ...] = ()
-    batch: int = 64
+    learning_rates: tuple[Positive, ...] = ()
+    batch: Size = 64
     """Documents at once."""
-    steps: int = 0
-    evaluations: int = 0
-    shortest_query_seconds: float = 0.1
+    steps: CountOrZero = 0
+    evaluations: CountOrZero = 0
+    shortest_query_seconds: SecondsOrZero = 0.1
     """Shorter queries score 0 everywhere."""
 
 
@@ -268,25 +284,10 @@ def protocol(name: str, task: str, overrides: Sequence[str] = ()) -> Protocol:
 
 
 def _replaced(found: Protocol, field: str, text: str, override: str) -> Protocol:
-    names = [each.name for each in dataclasses.fields(found)]
-    if field not in names:
-        raise SlimvoxError(f"`--set {override}`: there is no field {field}; there are {', '.join(names)}")
+    hints = typing.get_type_hints(type(found), include_extras=True)
+    if field not in hints:
+        raise SlimvoxError(f"`--set {override}`: there is no field {field}; there are {', '.join(hints)}")
     try:
-        value = _parsed(getattr(found, field), text)
-    except ValueError as error:
-        raise SlimvoxError(f"`--set {override}`: {text!r} does not fit {field}") from error
-    return dataclasses.replace(found, **{field: value})
-
-
-def _parsed(example: Any, text: str) -> Any:
-    """Text as a value of the same type as an example."""
-    if isinstance(example, bool):
-        if text not in ("true", "false"):
-            raise ValueError(text)
-        return text == "true"
-    if isinstance(example, tuple):
-        kind = type(example[0]) if example else float
-        return tuple(kind(part) for part in text.split(","))
-    if example is None or isinstance(example, float):
-        return None if text == "none" else float(text)
-    return type(example)(text)
+        return dataclasses.replace(found, **{field: parse_value(hints[field], text, field)})
+    except SlimvoxError as error:
+        raise SlimvoxError(f"`--set {override}`: {error}") from error

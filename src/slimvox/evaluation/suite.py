@@ -17,15 +17,19 @@ from typing import Any
 import torch
 
 import slimvox
+from slimvox.devices import Device, find_device
 from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import ABSENT_AT_DEFAULT, ExampleSet
 from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES, FeatureCache
 from slimvox.evaluation.manifests import read_task_manifest
 from slimvox.evaluation.protocols import ProtocolName, protocol
 from slimvox.evaluation.tasks import TASKS, task
-from slimvox.evaluation.tasks.base import Metric, Scores
+from slimvox.evaluation.tasks.base import Metric, Scores, add_counts
 from slimvox.evaluation.upstreams import Upstream, load_upstream
 from slimvox.files import write_atomically
+from slimvox.json_files import read_json_object
+from slimvox.output_paths import check_output_folder
+from slimvox.validation import Count, CountOrZero, build, check_fields
 
 logger = logging.getLogger("slimvox.evaluation")
 
@@ -45,7 +49,7 @@ class EvaluationPlan:
     manifests: Mapping[str, tuple[Path, ...]] = dataclasses.field(default_factory=dict)
     """The user's own tables by task, instead of the suite's data; several are folds."""
     tasks: tuple[str, ...] = TASKS
-    seeds: int = 1
+    seeds: Count = 1
     overrides: tuple[str, ...] = ()
     """TASK.FIELD=VALUE, of the protocol."""
     out: Path | None = None
@@ -53,7 +57,8 @@ class EvaluationPlan:
     cache: Path
     """Folder for features."""
     cache_bytes: int = DEFAULT_MAX_BYTES
-    device: str = "cpu"
+    device: Device = "cpu"
+    """Device for the encoder and for the training of heads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +71,31 @@ class TaskResult:
     scores: Mapping[str, Mapping[str, Any]]
     """By metric: mean, spread (sample deviation over the seeds; None for one), seeds, chance, title."""
     chance_is: str
-    counts: Mapping[str, int]
-    skipped: Mapping[str, int]
-    chosen: Any
-    details: Any
+    counts: Mapping[str, CountOrZero]
+    """Examples used, by split; where there are several folds, the sum over them."""
+    skipped: Mapping[str, CountOrZero]
+    """Examples left out, by reason; where there are several folds, the sum over them."""
+    chosen: Sequence[Mapping[str, Any]]
+    """Choices made on dev, of each fold."""
+    details: Sequence[Mapping[str, Any]]
+    """Further facts about each fold, such as the layers' weights."""
     seconds: Mapping[str, float]
     """encode, fit, total; and processor, which another process on the same machine does not lengthen."""
     reused: bool = False
     """Whether it was there already."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Score:
+    """Fields of a metric's score that every reader relies on."""
+
+    title: str
+    percent: bool
+    higher_is_better: bool
+    mean: float
+    spread: float | None
+    seeds: Sequence[float]
+    chance: float
 
 
 def evaluate(
@@ -92,7 +114,12 @@ def evaluate(
     protocols = {name: protocol(plan.suite, name, plan.overrides) for name in plan.tasks}
     sets = {name: read_folds(plan, name) for name in plan.tasks}
     upstream = load_upstream(plan.model, device=plan.device)
-    cache = FeatureCache(upstream=upstream, directory=plan.cache, max_bytes=plan.cache_bytes)
+    cache = FeatureCache(
+        upstream=upstream,
+        directory=plan.cache,
+        max_bytes=plan.cache_bytes,
+        device=find_device(plan.device),
+    )
     for name, folds in sets.items():
         configuration = _configuration(plan, name, upstream, folds, protocols[name])
         path = None if plan.out is None else plan.out / f"{name}.json"
@@ -134,9 +161,12 @@ def read_result(path: Path) -> TaskResult | None:
     if not path.is_file():
         return None
     try:
-        return TaskResult(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise SlimvoxError(f"{path} is no result of slimvox evaluate ({error}); remove it") from error
+        result: TaskResult = build(TaskResult, read_json_object(path))
+        for metric, score in result.scores.items():
+            build(_Score, score, f"scores.{metric}", ignore_unknown=True)
+    except SlimvoxError as error:
+        raise SlimvoxError(f"{path} is not a result of slimvox evaluate ({error}); remove it") from error
+    return result
 
 
 def read_folds(plan: EvaluationPlan, name: str) -> list[ExampleSet[Any]]:
@@ -182,13 +212,15 @@ def metric_means(results: Sequence[TaskResult]) -> dict[str, float]:
 
 
 def _check(plan: EvaluationPlan) -> None:
+    check_fields(plan)
     unknown = [name for name in (*plan.tasks, *plan.manifests) if name not in TASKS]
     if unknown:
         raise SlimvoxError(f"there is no task {unknown[0]}; there are {', '.join(TASKS)}")
-    if plan.seeds < 1:
-        raise SlimvoxError(f"`seeds` must be at least 1, but is {plan.seeds} instead")
     if not plan.data.is_dir():
         raise SlimvoxError(f"there is no data folder {plan.data}")
+    if plan.out is not None:
+        check_output_folder(plan.out, "--out")
+    check_output_folder(plan.cache, "--cache")
 
 
 def _configuration(
@@ -256,16 +288,13 @@ def _result(
             "chance": statistics.fmean(run.chance[metric.name] for run in runs),
         }
 
-    def summed(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
-        return {key: max(each.get(key, 0) for each in counts) for each in counts for key in each}
-
     result = TaskResult(
         task=name,
         configuration=configuration,
         scores={metric.name: described(metric) for metric in task(name).metrics},
         chance_is=runs[0].chance_is,
-        counts=summed([run.counts for run in runs]),
-        skipped=summed([run.skipped for run in runs]),
+        counts=add_counts(*(run.counts for run in runs)),
+        skipped=add_counts(*(run.skipped for run in runs)),
         chosen=[run.chosen for run in runs],
         details=[run.details for run in runs],
         seconds=seconds,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,12 +11,13 @@ from torch import Tensor
 
 from slimvox.anatomy import SAMPLE_RATE_HZ
 from slimvox.checkpoint import load
-from slimvox.devices import check_device
+from slimvox.devices import find_device
 from slimvox.encoder import SpeechEncoder
 from slimvox.encoder.untrained import untrained_encoder
 from slimvox.errors import SlimvoxError
 from slimvox.evaluation import filter_bank
 from slimvox.evaluation.onnx_upstream import OnnxUpstream
+from slimvox.fingerprint import weights_hash
 
 FILTER_BANK = "fbank"
 RANDOM_PREFIX = "random:"
@@ -81,10 +80,7 @@ class EncoderUpstream:
     """A speech encoder; clips never share a batch with longer ones, so that padding changes nothing."""
 
     def __init__(self, encoder: SpeechEncoder, name: str, *, device: str = "cpu") -> None:
-        check_device(device)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
+        self.device = find_device(device)
         self.fingerprint = weights_hash(encoder)
         self.encoder = encoder.eval().requires_grad_(False).to(self.device)
         self.name = name
@@ -124,12 +120,3 @@ def load_upstream(model: str | Path, *, device: str = "cpu", seed: int = 0) -> U
     if name.endswith(ONNX_SUFFIX):
         return OnnxUpstream(Path(name).expanduser())
     return EncoderUpstream(load(model), name, device=device)
-
-
-def weights_hash(encoder: SpeechEncoder) -> str:
-    """Hash of the weights and of everything else that decides what an encoder computes."""
-    digest = hashlib.sha256(json.dumps(encoder.anatomy.to_dict(), sort_keys=True).encode())
-    for name, tensor in sorted(encoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -36,7 +36,7 @@ class Whitening:
             ValueError: if there is no frame at all.
         """
         count = 0
-        total = products = torch.zeros(())
+        total = products = torch.zeros((), device="cpu")
         for part in features:
             by_layer = part.double().transpose(0, 1)
             total = total + by_layer.sum(1)

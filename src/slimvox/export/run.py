@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from slimvox.checkpoint.resolve import LoadedModel, load_model
 from slimvox.checkpoint.transformers_reader import read_json
@@ -18,6 +18,7 @@ from slimvox.export.reference import Reference
 from slimvox.export.signature import Layers, Signature
 from slimvox.export.staging import check_target, companion_file, move_into_place, staging_directory
 from slimvox.integrations.transformers.head_names import head_name
+from slimvox.validation import Positive, checked_arguments
 
 if TYPE_CHECKING:
     from slimvox.integrations.transformers.heads import SlimvoxWithHead
@@ -50,6 +51,7 @@ class ExportResult:
     """The task head that the model has (`ForCTC`, say) where it was not exported."""
 
 
+@checked_arguments
 def export_encoder(
     model: str | Path,
     out: str | Path | None = None,
@@ -60,7 +62,7 @@ def export_encoder(
     layers: Layers | None = None,
     mask: bool = False,
     opset: int = DEFAULT_OPSET,
-    max_error: float = DEFAULT_MAX_ERROR,
+    max_error: Positive = DEFAULT_MAX_ERROR,
     force: bool = False,
     report: Callable[[str], None] = lambda message: None,
 ) -> ExportResult:
@@ -101,8 +103,6 @@ def export_encoder(
     if format == "onnx":
         require_onnx()
         check_opset(opset)
-    if not max_error > 0:
-        raise SlimvoxError(f"`max_error` must be more than 0, but is {max_error} instead")
     loaded = load_model(model)
     target = _target(loaded, out, ending=_ending(format, int8=int8), heads=heads)
     check_target(target, force=force)
@@ -142,9 +142,6 @@ def export_encoder(
 
 
 def _check_choices(format: str, layers: str, *, int8: bool, heads: bool) -> None:
-    for name, value, choices in (("format", format, get_args(Format)), ("layers", layers, get_args(Layers))):
-        if value not in choices:
-            raise SlimvoxError(f"`{name}` must be {' or '.join(choices)}, but is {value!r} instead")
     if int8 and format != "onnx":
         raise SlimvoxError("int8 is for --format onnx only")
     if layers == "none" and not heads:

@@ -8,6 +8,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -16,7 +17,8 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from slimvox.devices import check_device
 from slimvox.errors import SlimvoxError
 
-PRECISIONS = ("auto", "float32", "bf16")
+Precision = Literal["auto", "float32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def build_accelerator(*, device: str, precision: str, log_directory: Path) -> Accelerator:

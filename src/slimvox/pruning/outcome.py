@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,33 @@ import torch
 
 import slimvox
 from slimvox.benchmark.result import machine
+from slimvox.distance import Distance
 from slimvox.errors import SlimvoxError
 from slimvox.files import write_atomically
+from slimvox.json_files import read_json_object
 from slimvox.pruning.run_directory import OUTCOME
+from slimvox.validation import CountOrZero, PositiveOrZero, build
 
 if TYPE_CHECKING:
     from slimvox.pruning.result import PruneResult, RunSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Audio:
+    clips: CountOrZero = 0
+    hours: PositiveOrZero = 0.0
+    skipped: Mapping[str, CountOrZero] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    """Types of the fields of the file; all may be missing."""
+
+    distance_after_prune: Distance | None = None
+    distance_after_finish: Distance | None = None
+    speed_up: PositiveOrZero | None = None
+    audio: _Audio = field(default_factory=_Audio)
+    environment: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_outcome(result: PruneResult, settings: RunSettings, device: torch.device) -> None:
@@ -75,9 +97,8 @@ def read_outcome(run: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict):
-            return content
-    except (OSError, ValueError):
-        pass
-    raise SlimvoxError(f"{path} is damaged; delete it to do without what it says")
+        content = read_json_object(path)
+        build(_Outcome, content, ignore_unknown=True)
+    except SlimvoxError as error:
+        raise SlimvoxError(f"{path} is damaged ({error}); delete it to do without what it says") from error
+    return content

@@ -82,7 +82,7 @@ def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices) 
     recipe = settings.recipe
     earlier = settings.model.directory / "kept_indices.json"
     if earlier.is_file():
-        kept = kept.within(KeptIndices.from_dict(read_json(earlier)))
+        kept = kept.within(KeptIndices.from_dict(read_json(earlier), result.encoder.dense_anatomy))
     teacher = _teacher(settings.model)
     provenance = Provenance(
         teacher=teacher["name"],

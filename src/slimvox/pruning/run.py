@@ -17,10 +17,11 @@ from slimvox.audio import AudioInput, as_sources, source_name
 from slimvox.budget import SparsitySchedule
 from slimvox.checkpoint import load_model
 from slimvox.costs import cost_kind, macs, parameters
+from slimvox.devices import Device
 from slimvox.errors import SlimvoxError
 from slimvox.gates import Gates
-from slimvox.pruning.accelerator import build_accelerator, own_accelerate_state
-from slimvox.pruning.controls import CONTROLS, Control
+from slimvox.pruning.accelerator import Precision, build_accelerator, own_accelerate_state
+from slimvox.pruning.controls import Control
 from slimvox.pruning.data import gather_audio
 from slimvox.pruning.fingerprint import fingerprint, of_size
 from slimvox.pruning.interrupts import RunInterrupted, StopRequests
@@ -34,8 +35,10 @@ from slimvox.pruning.target import WantedTarget, aim
 from slimvox.pruning.trainer import Trainer
 from slimvox.recipe import load_recipe
 from slimvox.units import short_number
+from slimvox.validation import Count, SecondsOrZero, Seed, checked_arguments
 
 
+@checked_arguments
 @torch.inference_mode(False)
 @torch.enable_grad()
 def prune(
@@ -50,12 +53,12 @@ def prune(
     target_speed: str | float | None = None,
     sizes: str | Sequence[str | float] | None = None,
     held_out: Sequence[AudioInput] = (),
-    device: str = "auto",
-    precision: str = "auto",
-    max_steps: int | None = None,
-    seed: int = 0,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    max_steps: Count | None = None,
+    seed: Seed = 0,
     control: Control | None = None,
-    checkpoint_seconds: float = 300.0,
+    checkpoint_seconds: SecondsOrZero = 300.0,
     console: Console | None = None,
 ) -> PruneResult:
     """Prune a speech encoder on unlabelled audio; the command `slimvox prune` as a function.
@@ -95,7 +98,7 @@ def prune(
         RunInterrupted: on Ctrl-C or SIGTERM, after a checkpoint; only in the main thread, which takes over these
             signals while the run lasts.
     """
-    _check_request(control, sizes, max_steps, seed, checkpoint_seconds)
+    _check_request(control, sizes)
     sources = as_sources(audio)
     directory = RunDirectory(path=Path(out).expanduser())
     wanted = WantedTarget(parameters=target_parameters, macs=target_macs, speed=target_speed, sizes=sizes)
@@ -152,22 +155,12 @@ def prune(
             return _Run(settings, each_size, accelerator, console, checkpoint_seconds, stop).execute()
 
 
-def _check_request(
-    control: Control | None, sizes: object, max_steps: int | None, seed: int, checkpoint_seconds: float
-) -> None:
-    """Raise `SlimvoxError` for arguments that make no sense by themselves."""
-    if control is not None and control not in CONTROLS:
-        raise SlimvoxError(f"`control` must be one of {', '.join(CONTROLS)}, but is {control!r} instead")
+def _check_request(control: Control | None, sizes: object) -> None:
+    """Raise `SlimvoxError` for arguments that make no sense together."""
     if sizes is not None and control is not None:
         raise SlimvoxError(
             "`sizes` come from gates that are learned, and a `control` learns none: give a target instead"
         )
-    if max_steps is not None and max_steps < 1:
-        raise SlimvoxError(f"`max_steps` must be at least 1, but is {max_steps} instead")
-    if not isinstance(seed, int) or seed < 0:
-        raise SlimvoxError(f"`seed` must be a whole number from 0 up, but is {seed!r} instead")
-    if not checkpoint_seconds >= 0:
-        raise SlimvoxError(f"`checkpoint_seconds` must be 0 or more, but is {checkpoint_seconds} instead")
 
 
 class _Run:

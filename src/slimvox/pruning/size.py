@@ -71,7 +71,7 @@ class Cut:
         return cls(
             encoder=encoder,
             distillation=distillation,
-            kept=KeptIndices.from_dict(state["kept"]),
+            kept=KeptIndices.from_dict(state["kept"], trainer.teacher.anatomy),
             distance=Distance(**state["distance"]) if state["distance"] else None,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from slimvox.distance import Distance
 from slimvox.errors import SlimvoxError
 from slimvox.pruning.outcome import read_outcome
 from slimvox.pruning.run_directory import LOG, SETTINGS
+from slimvox.report.run_files import STAGES, read_log, read_request, read_teacher
 
-STAGES = ("prune", "finish")
 DEPTH = 3
 """How many folders below the one given runs are looked for."""
 CARD_DISTANCE = re.compile(
@@ -141,7 +140,12 @@ def _read(directory: Path, label: str) -> RunRecord:
     config = read_json(directory / "config.json") if is_slimvox_directory(directory) else {}
     settings = _settings(run / SETTINGS)
     fingerprint = settings.get("fingerprint", {})
-    asked = {**fingerprint, **config.get("run", {})}
+    environment = read_request(fingerprint, run / SETTINGS)
+    in_config = config.get("run") or {}
+    asked = environment
+    if in_config:
+        read_request(in_config, directory / "config.json")
+        asked = read_request({**fingerprint, **in_config}, directory / "config.json")
     try:
         anatomy = EncoderAnatomy.from_dict(config["anatomy"]) if config else None
         dense = EncoderAnatomy.from_dict(config["dense_anatomy"]) if config else None
@@ -154,11 +158,11 @@ def _read(directory: Path, label: str) -> RunRecord:
         **({} if speed_up is None else {"speed-up measured in the run": f"{speed_up:.2f}"}),
         **outcome.get("environment", {}),
         **(
-            {"precision": fingerprint["precision"].replace("no", "float32")}
-            if "precision" in fingerprint
-            else {}
+            {}
+            if environment.precision is None
+            else {"precision": environment.precision.replace("no", "float32")}
         ),
-        **({"processes": fingerprint["processes"]} if "processes" in fingerprint else {}),
+        **({} if environment.processes is None else {"processes": environment.processes}),
         **{f"audio {name}": value for name, value in outcome.get("audio", {}).items()},
     }
     return RunRecord(
@@ -167,11 +171,11 @@ def _read(directory: Path, label: str) -> RunRecord:
         finished=bool(config) and settings.get("status", "finished") == "finished",
         anatomy=anatomy,
         dense=dense,
-        teacher=str(config.get("teacher", {}).get("name") or ""),
-        recipe=asked.get("recipe") or {},
-        seed=asked.get("seed"),
-        control=asked.get("control"),
-        log=_log(run / LOG),
+        teacher=read_teacher(config.get("teacher"), directory / "config.json"),
+        recipe=asked.recipe or {},
+        seed=asked.seed,
+        control=asked.control,
+        log=read_log(run / LOG),
         after_prune=after_prune,
         after_finish=after_finish,
         facts=facts,
@@ -185,31 +189,6 @@ def _settings(path: Path) -> dict[str, Any]:
     if not isinstance(settings.get("fingerprint"), dict):
         raise SlimvoxError(f"{path} is damaged: it does not say what the run was asked for")
     return settings
-
-
-def _log(path: Path) -> tuple[Mapping[str, Any], ...]:
-    """The records, but for a last line that is still being written."""
-    if not path.is_file():
-        return ()
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SlimvoxError(f"{path} can't be read: {error}") from error
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            if record["step"] < 1:
-                raise ValueError("no step")
-            if record["stage"] in STAGES:
-                records.append(record)
-        except (ValueError, TypeError, KeyError) as error:
-            if number == len(lines):
-                break
-            raise SlimvoxError(
-                f"{path} is damaged in line {number}; remove that line to do without it"
-            ) from error
-    return tuple(records)
 
 
 def _distances(outcome: Mapping[str, Any], card: Path) -> tuple[Distance | None, Distance | None]:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slimvox.checkpoint.transformers_reader import read_json
 from slimvox.errors import SlimvoxError
+from slimvox.json_files import read_json_object
 from slimvox.report.runs import RunRecord
 from slimvox.report.scores import run_of
+from slimvox.validation import Count, Positive, PositiveOrZero, build
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,40 @@ class Speed:
     """Processor and threads."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Machine:
+    processor: str
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Contender:
+    label: str
+    model: str
+    backend: str
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measurement:
+    label: str
+    batch: Count
+    seconds: Positive
+    median_ms: Positive
+    spread: PositiveOrZero
+    speedup: Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Benchmark:
+    """The fields of the file that a page needs."""
+
+    machine: _Machine
+    reference: str
+    contenders: Sequence[_Contender]
+    measurements: Sequence[_Measurement]
+
+
 def read_speeds(paths: Sequence[Path], runs: Sequence[RunRecord]) -> tuple[Speed, ...]:
     """Read the JSON files that `slimvox benchmark --out` wrote.
 
@@ -44,31 +79,31 @@ def read_speeds(paths: Sequence[Path], runs: Sequence[RunRecord]) -> tuple[Speed
 def _read(path: Path, runs: Sequence[RunRecord]) -> list[Speed]:
     if not path.is_file():
         raise SlimvoxError(f"there is no file {path}; `slimvox benchmark MODEL... --out FILE` writes one")
-    content = read_json(path)
     try:
-        machine = f"{content['machine']['processor']}, threads: {content['machine']['threads']}"
-        contenders = {each["label"]: each for each in content["contenders"]}
-        speeds = []
-        for measured in content["measurements"]:
-            contender = contenders[measured["label"]]
-            run = run_of(str(contender["model"]), int(contender["parameters"]), runs)
-            if measured["label"] == content["reference"]:
-                run = None
-            speeds.append(
-                Speed(
-                    label=f"{run.label} ({contender['backend']})" if run else str(measured["label"]),
-                    run=run,
-                    batch=int(measured["batch"]),
-                    seconds=float(measured["seconds"]),
-                    milliseconds=float(measured["median_ms"]),
-                    spread=float(measured["spread"]),
-                    speedup=float(measured["speedup"]),
-                    reference=str(content["reference"]),
-                    machine=machine,
-                )
+        content: _Benchmark = build(_Benchmark, read_json_object(path), ignore_unknown=True)
+    except SlimvoxError as error:
+        raise SlimvoxError(f"{path} is not a result of `slimvox benchmark --out` ({error})") from error
+    machine = f"{content.machine.processor}, threads: {content.machine.threads}"
+    contenders = {each.label: each for each in content.contenders}
+    speeds = []
+    for measured in content.measurements:
+        contender = contenders.get(measured.label)
+        if contender is None:
+            raise SlimvoxError(f"{path} is damaged: it says nothing about the contender {measured.label}")
+        run = run_of(contender.model, contender.parameters, runs)
+        if measured.label == content.reference:
+            run = None
+        speeds.append(
+            Speed(
+                label=f"{run.label} ({contender.backend})" if run else measured.label,
+                run=run,
+                batch=measured.batch,
+                seconds=measured.seconds,
+                milliseconds=measured.median_ms,
+                spread=measured.spread,
+                speedup=measured.speedup,
+                reference=content.reference,
+                machine=machine,
             )
-    except (KeyError, TypeError, ValueError) as error:
-        raise SlimvoxError(
-            f"{path} is no result of `slimvox benchmark --out` ({error!r} is missing)"
-        ) from error
+        )
     return speeds

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from slimvox.errors import SlimvoxError
 from slimvox.files import write_atomically
+from slimvox.output_paths import check_output_file
 from slimvox.report.page import GENERATOR
 
 
@@ -13,6 +14,7 @@ def check_out(out: Path) -> None:
     """Raise SlimvoxError if a page can't go to `out`: a directory, or a file that no report wrote."""
     if out.is_dir():
         raise SlimvoxError(f"`--out` {out} is a directory; give a file such as {out / 'report.html'}")
+    check_output_file(out, "--out")
     if not out.exists():
         return
     with out.open("rb") as file:

@@ -59,6 +59,7 @@ class SpeakerVerification(Task[VerificationSet, VerificationProtocol]):
                 protocol=protocol,
                 learning_rate=rate,
                 seed=seed,
+                device=features.device,
             ),
             protocol.learning_rates,
             seeds,
@@ -152,7 +153,7 @@ def _error_rate(head: nn.Module, features: Features, trials: Sequence[Trial], ba
     items = [Item(id=id, target=None) for id in ids]
     embeddings: dict[str, Tensor] = {}
     for indices, batch in in_order(features, items, batch_size):
-        normalised = F.normalize(head(batch.features, batch.lengths), dim=-1)
+        normalised = F.normalize(head(batch.features, batch.lengths), dim=-1).cpu()
         embeddings.update((ids[index], row) for index, row in zip(indices, normalised, strict=True))
     first = torch.stack([embeddings[trial.first] for trial in trials])
     second = torch.stack([embeddings[trial.second] for trial in trials])
@@ -164,7 +165,8 @@ def _error_rate(head: nn.Module, features: Features, trials: Sequence[Trial], ba
 
 def _loss(head: nn.Module, batch: Batch[int]) -> Tensor:
     assert isinstance(head, _TrainedSpeakerHead)
-    loss: Tensor = head.classifier(head(batch.features, batch.lengths), torch.tensor(batch.targets))
+    targets = torch.tensor(batch.targets, device=batch.features.device)
+    loss: Tensor = head.classifier(head(batch.features, batch.lengths), targets)
     return loss
 
 

@@ -91,6 +91,7 @@ class ClassificationTask(Task[ExampleSet[LabelledExample], ClassificationProtoco
                 protocol=protocol,
                 learning_rate=rate,
                 seed=seed,
+                device=features.device,
             ),
             protocol.learning_rates,
             seeds,
@@ -148,13 +149,13 @@ def accuracy(head: nn.Module, features: Features, items: Sequence[Item[Classes]]
     right = 0
     for _, batch in in_order(features, items, 1024):
         guesses = torch.stack([logits.argmax(-1) for logits in head(batch.features, batch.lengths)], 1)
-        right += int((guesses == torch.tensor(batch.targets)).all(1).sum())
+        right += int((guesses == torch.tensor(batch.targets, device=guesses.device)).all(1).sum())
     return right / len(items)
 
 
 def _loss(head: nn.Module, batch: Batch[Classes]) -> Tensor:
     """Sum over the labels of the cross-entropy."""
-    targets = torch.tensor(batch.targets)
+    targets = torch.tensor(batch.targets, device=batch.features.device)
     losses: list[Tensor] = [
         F.cross_entropy(logits, targets[:, column])
         for column, logits in enumerate(head(batch.features, batch.lengths))

@@ -127,6 +127,7 @@ def fit_ctc(
             protocol=protocol,
             learning_rate=rate,
             seed=seed,
+            device=data.features.device,
         ),
         protocol.learning_rates,
         seeds,
@@ -138,11 +139,15 @@ def ctc_loss(head: nn.Module, batch: Batch[Symbols], alphabet: Alphabet) -> Tens
     """Mean over the batch of the negative log-likelihood per symbol."""
     logits, lengths = head(batch.features, batch.lengths)
     labels = [alphabet.encode(target) for target in batch.targets]
+    logarithms = logits.log_softmax(-1).transpose(0, 1)
+    if logarithms.device.type == "mps":  # torch has no CTC loss there
+        logarithms = logarithms.cpu()
+    device = logarithms.device
     return F.ctc_loss(
-        logits.log_softmax(-1).transpose(0, 1),
-        torch.tensor([label for row in labels for label in row]),
-        lengths,
-        torch.tensor([len(row) for row in labels]),
+        logarithms,
+        torch.tensor([label for row in labels for label in row], device=device),
+        lengths.to(device),
+        torch.tensor([len(row) for row in labels], device=device),
         blank=BLANK,
         zero_infinity=True,
     )
@@ -157,7 +162,7 @@ def read(
     guesses: list[Symbols] = [()] * len(items)
     for indices, batch in in_order(data.features, items, batch_size):
         logits, lengths = head(batch.features, batch.lengths)
-        best = logits.argmax(-1)
+        best = logits.argmax(-1).cpu()
         for index, row, length in zip(indices, best, lengths.tolist(), strict=True):
             guesses[index] = data.alphabet.decode(row[:length].unique_consecutive().tolist())
     return [item.target for item in items], guesses
@@ -165,7 +170,7 @@ def read(
 
 def shuffled(references: Sequence[Symbols]) -> list[Symbols]:
     """Each reference's guess is another reference: what is right by chance."""
-    order = torch.randperm(len(references), generator=torch.Generator().manual_seed(0)).tolist()
+    order = torch.randperm(len(references), generator=torch.Generator().manual_seed(0), device="cpu").tolist()
     return [references[index] for index in order]
 
 

@@ -77,8 +77,16 @@ class QueryByExample(Task[ExampleSet[QuerySearch], SearchProtocol]):
 
     def _value(self, search: QuerySearch, features: Features, layer: int, protocol: SearchProtocol) -> float:
         """MTWV of a split by one hidden state."""
-        queries = [features.get(each.id)[:, layer] for each in search.queries if each.id in features]
-        documents = [features.get(each.id)[:, layer] for each in search.documents if each.id in features]
+        queries = [
+            features.get(each.id)[:, layer].to(features.device)
+            for each in search.queries
+            if each.id in features
+        ]
+        documents = [
+            features.get(each.id)[:, layer].to(features.device)
+            for each in search.documents
+            if each.id in features
+        ]
         shortest = round(protocol.shortest_query_seconds * features.frame_rate_hz)
         scores = search_scores(queries, documents, shortest_query=shortest, batch=protocol.batch)
         return maximum_term_weighted_value(
@@ -105,17 +113,17 @@ def search_scores(
     mean, deviation = everything.mean(0), everything.std(0).clamp_min(1e-9)
     queries = [F.normalize((query - mean) / deviation, dim=-1) for query in queries]
     order = sorted(range(len(documents)), key=lambda index: len(documents[index]))
-    scores = torch.zeros(len(queries), len(documents))
+    scores = torch.zeros(len(queries), len(documents), device="cpu")
     for first in range(0, len(order), batch):
         chosen = order[first : first + batch]
-        lengths = torch.tensor([len(documents[index]) for index in chosen])
+        lengths = torch.tensor([len(documents[index]) for index in chosen], device=mean.device)
         padded = nn.utils.rnn.pad_sequence(
             [F.normalize((documents[index] - mean) / deviation, dim=-1) for index in chosen], batch_first=True
         )
         for number, query in enumerate(queries):
             if len(query) >= shortest_query:
                 distances = torch.exp(1 - query @ padded.transpose(1, 2)) - 1
-                scores[number, chosen] = -subsequence_distance(distances, lengths)
+                scores[number, chosen] = -subsequence_distance(distances, lengths).cpu()
     spread = scores.std(1, correction=0, keepdim=True).clamp_min(1e-9)
     result: npt.NDArray[np.float32] = ((scores - scores.mean(1, keepdim=True)) / spread).numpy()
     return result
@@ -134,7 +142,7 @@ def subsequence_distance(distances: Tensor, lengths: Tensor) -> Tensor:
     Returns:
         (documents,), 0 to 1.
     """
-    outside = torch.arange(distances.shape[-1]) >= lengths.unsqueeze(-1)
+    outside = torch.arange(distances.shape[-1], device=lengths.device) >= lengths.unsqueeze(-1)
     low = distances.masked_fill(outside.unsqueeze(1), torch.inf).amin(-1, keepdim=True)
     high = distances.masked_fill(outside.unsqueeze(1), -torch.inf).amax(-1, keepdim=True)
     scaled = (distances - low) / (high - low).clamp_min(1e-9)

@@ -78,6 +78,7 @@ class SpeakerDiarization(Task[ExampleSet[ConversationExample], DiarizationProtoc
                 protocol=protocol,
                 learning_rate=rate,
                 seed=seed,
+                device=features.device,
             ),
             protocol.learning_rates,
             seeds,
@@ -157,7 +158,7 @@ def permutation_invariant_loss(logits: Tensor, targets: Sequence[Tensor], length
 
 
 def _loss(head: nn.Module, batch: Batch[Activity]) -> Tensor:
-    targets = [torch.from_numpy(target).float() for target in batch.targets]
+    targets = [torch.from_numpy(target).float().to(batch.features.device) for target in batch.targets]
     return permutation_invariant_loss(head(batch.features), targets, batch.lengths)
 
 
@@ -167,7 +168,7 @@ def _probabilities(
 ) -> _Probabilities:
     references, guesses = [], []
     for _, batch in in_order(features, items, batch_size):
-        said = head(batch.features).sigmoid()
+        said = head(batch.features).sigmoid().cpu()
         for row, length, target in zip(said, batch.lengths.tolist(), batch.targets, strict=True):
             references.append(target)
             guesses.append(row[:length].numpy())

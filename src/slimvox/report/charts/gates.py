@@ -20,8 +20,8 @@ def gate_panels(run: RunRecord) -> tuple[Panel, ...]:
     """A panel for each structure that was gated; empty for runs that logged no histograms."""
     histories: dict[str, list[Snapshot]] = {}
     for record in run.stage("prune"):
-        for structure, counts in record.get("gates", {}).items():
-            histories.setdefault(structure, []).append((int(record["step"]), counts))
+        for name, counts in record.get("gates", {}).items():
+            histories.setdefault(name, []).append((int(record["step"]), counts))
     known = [name for name in structure_names() if name in histories]
     others = [name for name in histories if name not in known]
     return tuple(
