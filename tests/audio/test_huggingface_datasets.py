@@ -243,3 +243,16 @@ def test_sources_that_are_no_data_set_say_so(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(SlimvoxError, match=r'pip install "slimvox\[datasets\]"'):
         find_audio([tmp_path / "a.parquet"])
+
+
+def test_lengths_that_headers_hide_are_found_in_rows_too() -> None:
+    mp3, wav = encoded(3.0, format="MP3"), encoded(3.0, format="WAV")
+    tag = max(mp3.find(b"Xing"), mp3.find(b"Info"))
+    without_table = mp3[mp3.find(mp3[:2], tag + 100) :]
+    size = wav.find(b"data") + 4
+    half_promised = wav[:size] + (len(wav) // 4 * 2).to_bytes(4, "little") + wav[size + 4 :]
+    rows = table([{"bytes": without_table, "path": "a.mp3"}, {"bytes": half_promised, "path": "b.wav"}])
+    scan = scan_audio(find_audio([rows]), min_seconds=1.0)
+    assert [clip.path.name for clip in scan.clips] == ["a.mp3"]
+    assert len(read_audio(scan.clips[0].path)) == pytest.approx(3.0 * 16_000, abs=3_000)
+    assert scan.skipped == {"truncated": 1}

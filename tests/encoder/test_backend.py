@@ -248,6 +248,18 @@ def _hooked_norm(encoder: SpeechEncoder) -> None:
     norm.register_forward_hook(lambda _, __, y: 2 * y)  # type: ignore[union-attr]
 
 
+class Louder(nn.Linear):
+    """A subclass that does more than to multiply by its weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * super().forward(x)
+
+
+def _subclassed(encoder: SpeechEncoder) -> None:
+    feed_forward = encoder.layers[0].feed_forward
+    feed_forward.output_dense.__class__ = Louder  # type: ignore[union-attr]
+
+
 def _hooked_layer(encoder: SpeechEncoder) -> None:
     encoder.feature_extractor.conv_layers[1].register_forward_pre_hook(lambda _, args: (2 * args[0],))
 
@@ -260,6 +272,7 @@ CHANGES = [
     _circular,
     _weight_norm,
     _hooked_norm,
+    _subclassed,
     _hooked_layer,
 ]
 

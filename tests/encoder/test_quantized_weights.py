@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.utils.flop_counter import FlopCounterMode
 
 import models
@@ -40,6 +41,8 @@ def test_dynamic_quantisation_converts_every_map(make: Any, kind: str) -> None:
     maps = {name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)}
     empty = {name for name, module in encoder.named_modules() if isinstance(module, EmptyLinear)}
     quantized = torch.ao.quantization.quantize_dynamic(encoder, {nn.Linear})
+    # What torchao looks for instead of the exact type.
+    assert all(isinstance(encoder.get_submodule(name), NonDynamicallyQuantizableLinear) for name in empty)
     converted = {
         name
         for name, module in quantized.named_modules()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 
-class EmptyLinear(nn.Linear):
+class EmptyLinear(NonDynamicallyQuantizableLinear):
     """`nn.Linear` of which at least one size is 0.
 
     A map from 0 inputs gives its bias, one to 0 outputs gives nothing; both are what pruning everything means. A weight
     or bias of size 0 is a non-persistent buffer instead of a parameter: it is not stored, and nothing (such as
-    `DistributedDataParallel`) waits for its gradient.
+    `DistributedDataParallel`) waits for its gradient. The base class tells quantisers to leave it alone.
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:
