@@ -233,6 +233,30 @@ def test_a_step_without_a_finite_gradient_changes_nothing(
     assert all(math.isfinite(record["loss"]) for record in records)
 
 
+@pytest.mark.parametrize("part", ["gates", "lagrangian"])
+def test_a_step_whose_gates_or_multipliers_have_no_finite_gradient_changes_nothing(
+    part: str, teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the weights are finite all the same."""
+    clip, states = stage.Stage._clip, []
+
+    def spoiling(self: stage.Stage) -> tuple[Tensor, Tensor]:
+        if self.name == "prune":
+            states.append({name: value.clone() for name, value in self.student.state_dict().items()})
+            parameter = next(getattr(self.student, part).parameters())
+            if len(states) == 2:
+                parameter.grad = torch.full_like(parameter, math.nan)
+        return clip(self)
+
+    monkeypatch.setattr(stage.Stage, "_clip", spoiling)
+    overrides = [*SETTINGS, "gates.sparsity_control=lagrangian", "finish.steps=0", "prune.steps=3"]
+    run(teacher, speech, tmp_path / "out", overrides=overrides)
+    first, second, third = states
+    assert all(torch.equal(second[name], third[name]) for name in second)
+    assert not torch.equal(first["gates.log_alpha"], second["gates.log_alpha"])
+    assert math.isfinite(second["gates.log_alpha"].sum())
+
+
 def test_a_run_whose_gradients_stay_bad_stops_with_a_good_checkpoint(
     teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
