@@ -28,6 +28,8 @@ class CostMeasure:
     def __post_init__(self) -> None:
         if (self.kind == "latency") != (self.latency is not None):
             raise ValueError("`latency` must be a table for the kind 'latency', and None for the others")
+        if not 0 < self.seconds < math.inf:
+            raise ValueError(f"`seconds` must be finite and above 0, but is {self.seconds:g} instead")
 
     def costs(self, anatomy: EncoderAnatomy, sizes: EncoderSizes | None = None) -> BlockCosts:
         """By block, of an encoder as it is or with other (such as expected) sizes."""

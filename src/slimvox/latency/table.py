@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from slimvox.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.cost import BlockCosts, EncoderSizes, LayerSizes, Number, sizes_of
+
+COEFFICIENTS = {"front_end": 4, "projection": 2, "attention": 3, "feed_forward": 2}
+"""Number of coefficients of each list of a table: that of its terms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,26 @@ class LatencyTable:
     error: float
     """How far the table was from whole encoders that it had not seen: median share of their measured time."""
 
+    def __post_init__(self) -> None:
+        problems = [
+            f"`{name}` must be {count} finite numbers of at least 0, but is {getattr(self, name)!r} instead"
+            for name, count in COEFFICIENTS.items()
+            if not _are_times(getattr(self, name), count)
+        ]
+        problems += [
+            f"`{name}` must be a finite number of at least 0, but is {getattr(self, name)!r} instead"
+            for name in ("position", "rest", "error")
+            if not _is_time(getattr(self, name))
+        ]
+        if not _is_time(self.seconds) or self.seconds == 0:
+            problems.append(f"`seconds` must be a finite number above 0, but is {self.seconds!r} instead")
+        if type(self.threads) is not int or self.threads < 1:
+            problems.append(f"`threads` must be an integer of at least 1, but is {self.threads!r} instead")
+        if not problems and not any(map(sum, (self.front_end, self.attention, self.feed_forward))):
+            problems.append("a block must take some time, but all take none")
+        if problems:
+            raise ValueError("invalid latency table: " + "; ".join(problems))
+
     def costs(self, anatomy: EncoderAnatomy, sizes: EncoderSizes | None = None) -> BlockCosts:
         """Nanoseconds by block.
 
@@ -70,7 +94,7 @@ class LatencyTable:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LatencyTable:
-        """The reverse of `to_dict`."""
+        """The reverse of `to_dict`. Raises `ValueError` (or `TypeError`) for anything else."""
         fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
         }
@@ -115,3 +139,12 @@ def feed_forward_terms(layer: LayerSizes) -> tuple[Number, ...]:
 def _weighted(terms: Sequence[Number], coefficients: Sequence[float]) -> Number:
     products = (term * factor for term, factor in zip(terms, coefficients, strict=True))
     return functools.reduce(lambda a, b: a + b, products)
+
+
+def _is_time(value: object) -> bool:
+    """Whether a value is a number that a duration can be."""
+    return type(value) in (int, float) and 0 <= value < math.inf  # type: ignore[operator]
+
+
+def _are_times(values: object, count: int) -> bool:
+    return isinstance(values, tuple) and len(values) == count and all(map(_is_time, values))
