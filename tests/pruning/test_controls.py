@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from drawn import anatomies, random_encoder
+from models import config
 from slimvox.anatomy import EncoderAnatomy
+from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.encoder.untrained import untrained_encoder
-from slimvox.gates import STRUCTURES, gate_groups, gate_spans, masks_from_vector
+from slimvox.gates import STRUCTURES, Structure, gate_groups, gate_spans, masks_from_vector
 from slimvox.masks import masked_forward
-from slimvox.pruning.controls import control_scores
+from slimvox.pruning.controls import CONTROLS, control_scores, forgets_weights
 
 
 @given(anatomy=anatomies(), seed=st.integers(0, 1000))
@@ -43,6 +48,73 @@ def test_magnitudes_average_one_within_each_kind(anatomy: EncoderAnatomy, seed: 
     assert bool((scores >= 0).all()) and abs(float(scores.mean()) - 1) < 1e-4
 
 
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_magnitudes_by_hand(structure: Structure) -> None:
+    """Norms of what a gate takes out, over their mean; the second layer has twice the weights of the first."""
+    anatomy = anatomy_from_config(
+        config("wavlm", num_hidden_layers=2).to_dict(), "test", normalize_waveform=False
+    )
+    encoder = random_encoder(anatomy, 4)
+    layers: Any = encoder.layers
+    with torch.no_grad():
+        for name, parameter in layers[1].named_parameters():
+            parameter.copy_(2 * dict(layers[0].named_parameters())[name])
+
+    def norms(layer: Any) -> Tensor:
+        attention, block = layer.attention, layer.feed_forward
+        rows = {name: getattr(attention, f"{name}_proj").weight.norm(dim=1) for name in ("q", "k", "v")}
+        out, written = attention.out_proj.weight, block.output_dense.weight
+        values = rows["v"] * out.norm(dim=0)
+        return {
+            "qk": rows["q"] * rows["k"],
+            "vo": values,
+            "head": values.view(anatomy.attention_heads, -1).mean(1),
+            "attention": out.norm()[None],
+            "feed_forward": written.norm()[None],
+            "intermediate": block.intermediate_dense.weight.norm(dim=1) * written.norm(dim=0),
+        }[structure]
+
+    if structure == "conv":
+        convolutions: Any = encoder.feature_extractor.conv_layers
+        expected = torch.cat([each.conv.weight.flatten(1).norm(dim=1) for each in convolutions])
+    else:
+        expected = torch.cat([norms(layer) for layer in layers])
+    scores = control_scores("magnitude", encoder, gate_groups(anatomy, [structure]), 0)
+    torch.testing.assert_close(scores, (expected / expected.mean()).detach())
+
+
+def test_layers_are_dropped_from_the_top_blocks_before_their_insides() -> None:
+    """In the order of the scores: the front end, then layer by layer its blocks, then what is in them."""
+    anatomy = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
+    groups = gate_groups(anatomy, STRUCTURES)
+    scores = control_scores("top-layers", random_encoder(anatomy, 0), groups, 3)
+    steps = [[each for each in groups if each.structure == "conv"]]
+    for index in range(len(anatomy.layers)):
+        of_layer = [each for each in groups if each.structure != "conv" and each.index == index]
+        blocks = [each for each in of_layer if each.structure in ("attention", "feed_forward")]
+        steps += [blocks, [each for each in of_layer if each not in blocks]]
+    bounds = [
+        (min(float(scores[g.slice].min()) for g in step), max(float(scores[g.slice].max()) for g in step))
+        for step in steps
+    ]
+    for (lowest, _), (_, highest) in itertools.pairwise(bounds):
+        assert lowest > highest
+    inside = scores[next(each for each in groups if each.structure == "intermediate").slice]
+    assert float(inside.std()) > 0.01
+    assert torch.equal(scores, control_scores("top-layers", random_encoder(anatomy, 1), groups, 3))
+    assert not torch.equal(scores, control_scores("top-layers", random_encoder(anatomy, 0), groups, 4))
+
+
+def test_random_scores_are_even_and_follow_the_seed() -> None:
+    anatomy = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
+    groups, encoder = gate_groups(anatomy, STRUCTURES), random_encoder(anatomy, 0)
+    first, again, other = (control_scores("random", encoder, groups, seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert first.shape == (groups[-1].stop,)
+    assert float(first.mean()) == pytest.approx(0.5, abs=0.05) and float(first.min()) >= 0
+    assert [forgets_weights(control) for control in (None, *CONTROLS)] == [False, False, False, False, True]
+
+
 @given(anatomy=anatomies(), threshold=st.floats(0.05, 0.95))
 def test_thin_cuts_every_width_by_the_same_share(anatomy: EncoderAnatomy, threshold: float) -> None:
     groups = gate_groups(anatomy, STRUCTURES)
@@ -50,10 +122,11 @@ def test_thin_cuts_every_width_by_the_same_share(anatomy: EncoderAnatomy, thresh
     for group in groups:
         if group.structure in ("attention", "feed_forward"):
             assert float(scores[group.start]) == 1
-        elif group.structure != "head":
-            for start, size in gate_spans(anatomy, group):
-                kept = int((scores[start : start + size] > threshold).sum())
-                assert abs(kept - size * (1 - threshold)) <= 0.5 + 1e-5
+            continue
+        spans = [(group.start, group.stop - group.start)] if group.structure == "head" else None
+        for start, size in spans or gate_spans(anatomy, group):
+            kept = int((scores[start : start + size] > threshold).sum())
+            assert abs(kept - size * (1 - threshold)) <= 0.5 + 1e-5
 
 
 @given(anatomy=anatomies())
