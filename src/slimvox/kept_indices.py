@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -105,22 +106,91 @@ class KeptIndices:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> KeptIndices:
-        """The reverse of `to_dict`."""
-        return cls(
-            conv=tuple(tuple(kept) for kept in data["conv"]),
-            layers=tuple(
-                KeptLayer(
-                    attention=layer["attention"],
-                    heads=tuple(
-                        KeptHead(index=h["index"], qk=tuple(h["qk"]), vo=tuple(h["vo"]))
-                        for h in layer["heads"]
-                    ),
-                    feed_forward=layer["feed_forward"],
-                    intermediate=tuple(layer["intermediate"]),
-                )
-                for layer in data["layers"]
-            ),
+        """The reverse of `to_dict`.
+
+        Raises:
+            ValueError: for anything else.
+        """
+        try:
+            return cls(
+                conv=tuple(_indices(kept) for kept in _list(data["conv"])),
+                layers=tuple(
+                    KeptLayer(
+                        attention=_flag(layer["attention"]),
+                        heads=tuple(
+                            KeptHead(index=_index(h["index"]), qk=_indices(h["qk"]), vo=_indices(h["vo"]))
+                            for h in _list(layer["heads"])
+                        ),
+                        feed_forward=_flag(layer["feed_forward"]),
+                        intermediate=_indices(layer["intermediate"]),
+                    )
+                    for layer in _list(data["layers"])
+                ),
+            )
+        except KeyError as error:
+            raise ValueError(f"the field {error} is missing") from error
+        except TypeError as error:
+            raise ValueError(f"a value has the wrong type: {error}") from error
+
+    def check(self, *, dense: EncoderAnatomy, kept: EncoderAnatomy) -> None:
+        """Check that these are the structures of one encoder that make up another.
+
+        Args:
+            dense: anatomy of the encoder that the indices count in.
+            kept: anatomy of what they leave of it.
+
+        Raises:
+            ValueError: if an index is beyond what `dense` has, or they leave something else than `kept`.
+        """
+        if len(self.conv) != len(dense.convolutions) or len(self.layers) != len(dense.layers):
+            raise ValueError(
+                f"they are of {len(self.conv)} convolutions and {len(self.layers)} layers, but the dense encoder has"
+                f" {len(dense.convolutions)} and {len(dense.layers)}"
+            )
+        everything = KeptIndices.everything(dense)
+        for number, (new, old) in enumerate(zip(self.conv, everything.conv, strict=True)):
+            _check_subset(new, old, f"channels of convolution {number}")
+        for number, (layer, whole) in enumerate(zip(self.layers, everything.layers, strict=True)):
+            heads = {head.index: head for head in whole.heads}
+            _check_subset([head.index for head in layer.heads], list(heads), f"heads of layer {number}")
+            for head in layer.heads:
+                name = f"head {head.index} of layer {number}"
+                _check_subset(head.qk, heads[head.index].qk, f"query dimensions of {name}")
+                _check_subset(head.vo, heads[head.index].vo, f"value dimensions of {name}")
+            _check_subset(
+                layer.intermediate, whole.intermediate, f"feed-forward dimensions of layer {number}"
+            )
+        if self.anatomy(dense) != kept:
+            raise ValueError("what they leave of the dense encoder is not the encoder in config.json")
+
+
+def _index(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"an index must be a whole number, but is {reprlib.repr(value)} instead")
+    return value
+
+
+def _list(values: Any) -> Sequence[Any]:
+    if not isinstance(values, list | tuple):
+        raise TypeError(f"there must be a list in place of {reprlib.repr(values)}")
+    return values
+
+
+def _indices(values: Any) -> Indices:
+    return tuple(map(_index, _list(values)))
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(
+            f"`attention` and `feed_forward` must be true or false, but are {reprlib.repr(value)} instead"
         )
+    return value
+
+
+def _check_subset(new: Sequence[int], old: Sequence[int], name: str) -> None:
+    if list(new) != sorted(set(new)) or not set(new) <= set(old):
+        raise ValueError(f"the {name} must be among those of the dense encoder, in order and each once")
 
 
 def _layer_within(new: KeptLayer, old: KeptLayer) -> KeptLayer:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from slimvox.anatomy import EncoderAnatomy, LayerAnatomy
-from slimvox.encoder import EncoderOutput, SpeechEncoder
+from slimvox.encoder import EncoderOutput, HasEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +111,10 @@ def value_scale(layer: LayerAnatomy, mask: LayerMasks) -> Tensor | None:
 
 
 def masked_forward(
-    encoder: SpeechEncoder, masks: EncoderMasks, waveforms: Tensor, mask: Tensor | None = None
+    encoder: HasEncoder, masks: EncoderMasks, waveforms: Tensor, mask: Tensor | None = None
 ) -> EncoderOutput:
     """Run an encoder under masks; arguments and result are those of `SpeechEncoder.forward`."""
+    encoder = encoder.as_encoder()
     scaled = scale_parameters(dict(encoder.named_parameters()), masks, encoder.anatomy)
     output: EncoderOutput = functional_call(
         encoder, scaled, (waveforms, mask), {"kept_channels": masks.kept_channels()}

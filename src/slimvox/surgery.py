@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from slimvox.anatomy import EncoderAnatomy, LayerAnatomy
-from slimvox.encoder import SpeechEncoder
+from slimvox.encoder import HasEncoder, SpeechEncoder
 from slimvox.kept_indices import Indices, KeptHead, KeptIndices, KeptLayer
 from slimvox.masks import EncoderMasks, LayerMasks, scale_parameters
 
@@ -51,7 +51,7 @@ def survivors(anatomy: EncoderAnatomy, masks: EncoderMasks) -> KeptIndices:
 
 
 @torch.no_grad()
-def slice_encoder(encoder: SpeechEncoder, masks: EncoderMasks) -> SlicedEncoder:
+def slice_encoder(encoder: HasEncoder, masks: EncoderMasks) -> SlicedEncoder:
     """Cut an encoder down to what the masks leave of it.
 
     Args:
@@ -61,6 +61,7 @@ def slice_encoder(encoder: SpeechEncoder, masks: EncoderMasks) -> SlicedEncoder:
     Raises:
         ValueError: if a convolution would keep no channel.
     """
+    encoder = encoder.as_encoder()
     kept = survivors(encoder.anatomy, masks)
     parameters: dict[str, Tensor] = dict(encoder.named_parameters())
     parameters.update(scale_parameters(parameters, masks, encoder.anatomy))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.resolve import LoadedModel, load_model
-from slimvox.checkpoint.transformers_reader import read_json
 from slimvox.errors import SlimvoxError
 from slimvox.export.comparison import Program, compare
 from slimvox.export.int8 import DEFAULT_MAX_ERROR, Int8Errors, to_int8
