@@ -284,3 +284,36 @@ def test_interrupted_leaves_nothing(wavlm: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         export_encoder(wavlm, tmp_path / "encoder.onnx", report=interrupt)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            RuntimeError("Could not guard on Eq(u1, 1)\npages more"),
+            r"RuntimeError: .*Eq\(u1, 1\)\); nothing was",
+        ),
+        (OSError(28, "No space left on device"), r"encoder.onnx can't be written: No space left on device$"),
+    ],
+)
+def test_whatever_stops_an_export_is_one_sentence(
+    error: Exception, message: str, wavlm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Program:
+        raise error
+
+    monkeypatch.setattr(export_run, "_write_onnx", fail)
+    with pytest.raises(SlimvoxError, match=message) as raised:
+        export_encoder(wavlm, tmp_path / "encoder.onnx")
+    assert "\n" not in str(raised.value) and raised.value.__cause__ is error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_without_torchs_option_for_sizes_of_one_onnx_still_has_them(
+    wavlm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slimvox.export.trace.OPTIONS", "torch.no_such_module")
+    assert export_encoder(wavlm, tmp_path / "encoder.onnx").compared[0][0] == 1
+    with pytest.raises(SlimvoxError, match="can't export this encoder as torch-export"):
+        export_encoder(wavlm, tmp_path / "encoder.pt2", format="torch-export")
