@@ -32,7 +32,7 @@ def torchrun(code: str, folder: Path, *, processes: int = 2) -> subprocess.Popen
 def finish(process: subprocess.Popen[str]) -> str:
     """Wait for the processes of `torchrun`, and return what they printed."""
     try:
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=300)
     finally:
         process.kill()
     return said

@@ -22,6 +22,7 @@ from slimvox.distillation import Distillation
 from slimvox.encoder import SpeechEncoder
 from slimvox.gates import Gates
 from slimvox.pruning.accelerator import build_accelerator
+from slimvox.pruning.interrupts import StopRequests
 from slimvox.pruning.progress import JsonLog, StageProgress
 from slimvox.pruning.stage import Stage
 from slimvox.pruning.student import Student
@@ -134,6 +135,7 @@ def train(stage: Stage, folder: Path, waveforms: Tensor = WAVEFORMS) -> list[dic
         FixedBatches(waveforms),  # type: ignore[arg-type]
         progress=progress,
         log=JsonLog(log),
+        stop=StopRequests(),
         save=lambda state: None,
         save_every_seconds=1e9,
         log_every=1,

@@ -118,7 +118,7 @@ def test_weights_that_are_not_finite_end_with_status_1_and_no_json(
         captured = capsys.readouterr()
         assert captured.out == ""
         text = " ".join(captured.err.split())
-        assert "broken is NaN or infinite" in text and "output_dense.weight`" in text
+        assert "broken: `" in text and "output_dense.weight` holds NaN or infinite" in text
 
 
 def test_an_encoder_is_no_distance_from_itself(world: Path) -> None:

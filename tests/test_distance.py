@@ -34,6 +34,9 @@ class Frames(nn.Module):
         self.factor = nn.Parameter(torch.tensor(factor))
         self.shift = shift
 
+    def as_encoder(self) -> Any:
+        return self
+
     def forward(self, waveforms: Tensor) -> EncoderOutput:
         frames = self.anatomy.frames(waveforms.shape[1])
         first = waveforms[:, : frames * HOP : HOP, None]
@@ -172,6 +175,9 @@ class Fixed(nn.Module):
             hop=2, receptive_field=2, layers=states[1:], frames=lambda samples: samples // 2
         )
         self.weight = nn.Parameter(torch.zeros(1))
+
+    def as_encoder(self) -> Any:
+        return self
 
     def forward(self, waveforms: Tensor) -> Any:
         frames = waveforms.unflatten(1, (-1, 2))

@@ -8,7 +8,8 @@ it, surgery returns a smaller one, and `slimvox.costs` counts parameters and MAC
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -111,7 +112,7 @@ class EncoderAnatomy:
     `do_normalize`)."""
 
     def __post_init__(self) -> None:
-        problems = list(_problems(self))
+        problems = _problems(self)
         if problems:
             raise ValueError("invalid anatomy: " + "; ".join(problems))
 
@@ -178,23 +179,35 @@ class EncoderAnatomy:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EncoderAnatomy:
-        """The reverse of `to_dict`. Raises `ValueError` (or `TypeError`) for anything else."""
-        fields = dict(data)
+        """The reverse of `to_dict`.
+
+        Raises:
+            ValueError: for anything else.
+        """
         try:
-            fields["convolutions"] = tuple(ConvAnatomy(**item) for item in fields["convolutions"])
-            fields["position_taps"] = tuple(tuple(taps) for taps in fields.get("position_taps", ()))
-            fields["layers"] = tuple(
-                LayerAnatomy(
-                    **{
-                        **item,
-                        "heads": tuple(HeadAnatomy(index=i, qk=qk, vo=vo) for i, qk, vo in item["heads"]),
-                    }
-                )
-                for item in fields["layers"]
-            )
+            fields = dict(data)
+            fields["convolutions"] = tuple(ConvAnatomy(**item) for item in _list(data, "convolutions"))
+            fields["layers"] = tuple(_layer_from_dict(item) for item in _list(data, "layers"))
+            fields["position_taps"] = tuple(tuple(taps) for taps in data.get("position_taps", ()))
             return cls(**fields)
-        except (KeyError, TypeError) as error:
+        except KeyError as error:
+            raise ValueError(f"invalid anatomy: the field {error} is missing") from error
+        except TypeError as error:
             raise ValueError(f"invalid anatomy: {error}") from error
+
+
+def _list(data: Mapping[str, Any], name: str) -> Sequence[Any]:
+    values = data[name]
+    if not isinstance(values, list | tuple):
+        raise TypeError(f"`{name}` must be a list, but is {reprlib.repr(values)} instead")
+    return values
+
+
+def _layer_from_dict(data: Mapping[str, Any]) -> LayerAnatomy:
+    heads = _list(data, "heads")
+    if not all(isinstance(head, list | tuple) and len(head) == 3 for head in heads):
+        raise TypeError("`heads` must be a list of [index, qk, vo]")
+    return LayerAnatomy(**{**data, "heads": tuple(HeadAnatomy(index=i, qk=qk, vo=vo) for i, qk, vo in heads)})
 
 
 def dense_layer(*, heads: int, head_width: int, intermediate: int) -> LayerAnatomy:
@@ -207,51 +220,100 @@ def dense_layer(*, heads: int, head_width: int, intermediate: int) -> LayerAnato
     )
 
 
+_INTEGER, _FLAG = "a whole number", "true or false"
+_KINDS: tuple[tuple[str, str], ...] = (
+    ("width", _INTEGER),
+    ("position_kernel", _INTEGER),
+    ("position_groups", _INTEGER),
+    ("attention_heads", _INTEGER),
+    ("position_buckets", _INTEGER),
+    ("position_max_distance", _INTEGER),
+    ("conv_bias", _FLAG),
+    ("projection_norm", _FLAG),
+    ("pre_norm", _FLAG),
+    ("normalize_waveform", _FLAG),
+)
+
+
 def _problems(anatomy: EncoderAnatomy) -> list[str]:
     """Everything that is wrong with an anatomy, so that one message names it all."""
-    problems = []
+    return list(_wrong_types(anatomy)) or list(_wrong_values(anatomy))
+
+
+def _wrong_types(anatomy: EncoderAnatomy) -> Iterator[str]:
+    """Values of other types than their fields have: a string is no flag, even if it is "no"."""
+    for name, kind in _KINDS:
+        value = getattr(anatomy, name)
+        if not (_is_integer(value) if kind is _INTEGER else isinstance(value, bool)):
+            yield f"`{name}` must be {kind}, but is {reprlib.repr(value)} instead"
+    eps = anatomy.layer_norm_eps
+    if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
+        yield f"`layer_norm_eps` must be a number above 0 and below 1, but is {reprlib.repr(eps)} instead"
+    for number, convolution in enumerate(anatomy.convolutions):
+        if not all(map(_is_integer, (convolution.channels, convolution.kernel, convolution.stride))):
+            yield f"channels, kernel and stride of convolution {number} must be whole numbers"
+    for number, layer in enumerate(anatomy.layers):
+        if not isinstance(layer.attention, bool) or not isinstance(layer.feed_forward, bool):
+            yield f"`attention` and `feed_forward` of layer {number} must be true or false"
+        sizes = [
+            layer.intermediate,
+            *(size for head in layer.heads for size in (head.index, head.qk, head.vo)),
+        ]
+        if not all(map(_is_integer, sizes)):
+            yield f"heads and `intermediate` of layer {number} must be whole numbers"
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
+
+
+def _wrong_values(anatomy: EncoderAnatomy) -> Iterator[str]:
+    """Values of the right types that are out of range or contradict each other."""
     if anatomy.family not in FAMILIES:
-        problems.append(f"`family` must be one of {', '.join(FAMILIES)}, but is {anatomy.family!r} instead")
+        yield f"`family` must be one of {', '.join(FAMILIES)}, but is {reprlib.repr(anatomy.family)} instead"
     if anatomy.conv_norm not in ("group", "layer"):
-        problems.append(f"`conv_norm` must be 'group' or 'layer', but is {anatomy.conv_norm!r} instead")
+        yield f"`conv_norm` must be 'group' or 'layer', but is {reprlib.repr(anatomy.conv_norm)} instead"
     if not anatomy.convolutions:
-        problems.append("`convolutions` must not be empty")
+        yield "`convolutions` must not be empty"
     for number, convolution in enumerate(anatomy.convolutions):
         if min(convolution.channels, convolution.kernel, convolution.stride) < 1:
-            problems.append(f"convolution {number} must have positive channels, kernel and stride")
-    if anatomy.attention_heads < 1 or anatomy.width % max(1, anatomy.attention_heads):
-        problems.append(
-            f"`width` {anatomy.width} must be a multiple of `attention_heads` {anatomy.attention_heads}"
-        )
-    if anatomy.position_groups < 1 or anatomy.width % max(1, anatomy.position_groups):
-        problems.append(
-            f"`width` {anatomy.width} must be a multiple of `position_groups` {anatomy.position_groups}"
+            yield f"convolution {number} must have positive channels, kernel and stride"
+    if anatomy.width < 1 or anatomy.attention_heads < 1 or anatomy.width % anatomy.attention_heads:
+        yield f"`width` {anatomy.width} must be a multiple of `attention_heads` {anatomy.attention_heads}"
+    if anatomy.position_groups < 1 or anatomy.width % anatomy.position_groups:
+        yield f"`width` {anatomy.width} must be a multiple of `position_groups` {anatomy.position_groups}"
+    if anatomy.position_kernel < 1:
+        yield f"`position_kernel` must be positive, but is {anatomy.position_kernel} instead"
+    exact = anatomy.position_buckets // 4  # distances with a bucket of their own
+    if (anatomy.family == "wavlm") != (anatomy.position_buckets > 0) or anatomy.position_buckets < 0:
+        yield "`position_buckets` must be positive for wavlm and 0 for the other families"
+    elif anatomy.position_buckets and not 1 <= exact < anatomy.position_max_distance:
+        yield (
+            f"`position_buckets` {anatomy.position_buckets} must be at least 4, and a quarter of it below"
+            f" `position_max_distance` {anatomy.position_max_distance}"
         )
     if anatomy.position_taps:
         if len(anatomy.position_taps) != anatomy.position_layers:
-            problems.append("`position_taps` must name the taps of each positional convolution, or be empty")
+            yield "`position_taps` must name the taps of each positional convolution, or be empty"
         for taps in anatomy.position_taps:
-            if (
-                not taps
-                or list(taps) != sorted(set(taps))
-                or not 0 <= taps[0] <= taps[-1] < anatomy.position_kernel
-            ):
-                problems.append(
+            ordered = list(taps) == sorted(set(taps))
+            if not taps or not ordered or not 0 <= taps[0] <= taps[-1] < anatomy.position_kernel:
+                yield (
                     "`position_taps` must be distinct, in order, at least one, and below"
                     f" `position_kernel` {anatomy.position_kernel}"
                 )
-    if (anatomy.family == "wavlm") != (anatomy.position_buckets > 0):
-        problems.append("`position_buckets` must be positive for wavlm and 0 for the other families")
     for number, layer in enumerate(anatomy.layers):
         indices = [head.index for head in layer.heads]
         if indices != sorted(set(indices)) or any(not 0 <= i < anatomy.attention_heads for i in indices):
-            problems.append(
-                f"heads of layer {number} must be distinct, in order and below {anatomy.attention_heads}"
-            )
-        if any(head.qk < 0 or head.vo < 1 for head in layer.heads):
-            problems.append(f"heads of layer {number} must keep at least one value dimension")
+            yield f"heads of layer {number} must be distinct, in order and below {anatomy.attention_heads}"
+        if any(head.vo < 1 for head in layer.heads):
+            yield f"heads of layer {number} must keep at least one value dimension"
+        if any(
+            head.qk < 0 or max(head.qk, head.vo) * anatomy.attention_heads > anatomy.width
+            for head in layer.heads
+        ):
+            yield f"heads of layer {number} must not be wider than `width` / `attention_heads`"
         if layer.intermediate < 0 or (not layer.attention and layer.heads):
-            problems.append(f"layer {number} must have a width of at least 0, and no heads without attention")
+            yield f"layer {number} must have a width of at least 0, and no heads without attention"
         if not layer.feed_forward and layer.intermediate:
-            problems.append(f"layer {number} must have width 0 where the feed-forward block is gone")
-    return problems
+            yield f"layer {number} must have width 0 where the feed-forward block is gone"

@@ -28,6 +28,7 @@ from slimvox.checkpoint import LoadedModel, load_model
 from slimvox.checkpoint.resolve import EMBEDDED
 from slimvox.devices import Device, find_device
 from slimvox.distance import FEWEST_FRAMES, StateDistances, frames_with_sound, hidden_state_distances
+from slimvox.encoder import HasEncoder, SpeechEncoder
 from slimvox.errors import SlimvoxError
 from slimvox.validation import Seconds, Seed, checked_arguments
 
@@ -64,10 +65,10 @@ class Comparison:
 
 @checked_arguments
 def compare(
-    model: str | Path,
+    model: str | Path | HasEncoder,
     audio: AudioInput | Sequence[AudioInput],
     *,
-    teacher: str | Path | None = None,
+    teacher: str | Path | HasEncoder | None = None,
     seconds: Seconds | None = 300.0,
     seed: Seed = 0,
     device: Device = "auto",
@@ -79,10 +80,11 @@ def compare(
     any task does. Silence does not count: neither clips without sound nor single frames without it.
 
     Args:
-        model: what `slimvox.load` takes; such as the directory of a run.
+        model: what `slimvox.load` takes, such as the directory of a run; or an encoder, or a model of the Auto classes
+            of `transformers` that holds one.
         audio: files, folders, lists, manifests or data sets, as `slimvox.audio.find_audio` takes them. Each is a
             source.
-        teacher: what to compare with; by default what the directory of `model` names as its teacher.
+        teacher: the same, to compare with; by default what the directory of `model` names as its teacher.
         seconds: audio of each source to measure on, clips drawn at random; None for all of it. Of clips longer than
             30 s the beginning is taken.
         seed: of the draw.
@@ -96,21 +98,45 @@ def compare(
     """
     sources = as_sources(audio)
     where = find_device(device)
-    student = load_model(model)
-    dense = load_model(_teacher_of(student) if teacher is None else teacher)
+    student = _loaded(model)
+    dense = _loaded(_teacher_of(student) if teacher is None else teacher)
     _check_alike(student, dense)
-    student.encoder.to(where)
-    dense.encoder.to(where)
+    homes = [next(each.encoder.parameters()).device for each in (student, dense)]
     compared = []
-    for source in sources:
-        if on_progress is not None:
-            on_progress(_name(source))
-        compared.append(_compare(student, dense, source, seconds, seed))
+    try:
+        student.encoder.to(where)
+        dense.encoder.to(where)
+        for source in sources:
+            if on_progress is not None:
+                on_progress(_name(source))
+            compared.append(_compare(student, dense, source, seconds, seed))
+    finally:
+        for each, home in zip((student, dense), homes, strict=True):
+            each.encoder.to(home)
     return Comparison(model=student.name, teacher=dense.name, sources=tuple(compared))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Named:
+    """An encoder that was passed in rather than loaded."""
+
+    name: str
+    encoder: SpeechEncoder
+    teacher: None = None
+
+
+def _loaded(model: str | Path | HasEncoder) -> LoadedModel | _Named:
+    if isinstance(model, HasEncoder):
+        return _Named(name=type(model).__name__, encoder=model.as_encoder())
+    return load_model(model)
+
+
 def _compare(
-    student: LoadedModel, dense: LoadedModel, source: AudioInput, seconds: float | None, seed: int
+    student: LoadedModel | _Named,
+    dense: LoadedModel | _Named,
+    source: AudioInput,
+    seconds: float | None,
+    seed: int,
 ) -> SourceComparison:
     anatomies = [each.encoder.anatomy for each in (student, dense)]
     shortest = max(each.receptive_field + (FEWEST_FRAMES - 1) * each.hop for each in anatomies)
@@ -174,7 +200,7 @@ class _Waveforms:
             yield waveform
 
 
-def _teacher_of(model: LoadedModel) -> str:
+def _teacher_of(model: LoadedModel | _Named) -> str:
     """The teacher that a slimvox directory names, where that tells what to load."""
     teacher = model.teacher
     if teacher is None or not teacher["name"]:
@@ -188,7 +214,7 @@ def _teacher_of(model: LoadedModel) -> str:
     return name
 
 
-def _check_alike(student: LoadedModel, dense: LoadedModel) -> None:
+def _check_alike(student: LoadedModel | _Named, dense: LoadedModel | _Named) -> None:
     first, second = student.encoder.anatomy, dense.encoder.anatomy
     for what, own, wanted in (
         ("hidden states", len(first.layers) + 1, len(second.layers) + 1),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from slimvox.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.audio.crops import SILENT_PEAK
-from slimvox.encoder import SpeechEncoder
+from slimvox.encoder import HasEncoder, SpeechEncoder
 from slimvox.errors import NotFiniteError, SlimvoxError
 
 FEWEST_FRAMES = 2
@@ -60,7 +60,7 @@ class StateDistances:
 
 
 def hidden_state_distance(
-    teacher: SpeechEncoder, student: SpeechEncoder, waveforms: Iterable[Tensor]
+    teacher: HasEncoder, student: HasEncoder, waveforms: Iterable[Tensor]
 ) -> Distance | None:
     """Compare two encoders on audio; None if there is none with sound in it.
 
@@ -81,13 +81,14 @@ def hidden_state_distance(
 
 @torch.no_grad()
 def hidden_state_distances(
-    teacher: SpeechEncoder,
-    student: SpeechEncoder,
+    teacher: HasEncoder,
+    student: HasEncoder,
     waveforms: Iterable[Tensor],
     *,
     names: tuple[str, str] = ("the teacher", "the student"),
 ) -> StateDistances | None:
     """`hidden_state_distance` for each hidden state; `names` are those of both encoders, for errors."""
+    teacher, student = teacher.as_encoder(), student.as_encoder()
     device = next(student.parameters()).device
     states = len(teacher.anatomy.layers) + 1
     # Sums over frames in float64: float32 would overflow for states that are finite, and lose short clips among long.

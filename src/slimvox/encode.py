@@ -34,7 +34,7 @@ from slimvox.audio.sources import UNSUPPORTED_EXTENSIONS, AudioSource, end_toler
 from slimvox.checkpoint import load
 from slimvox.chunks import Chunk, ChunkPlan, FloatArray, cut_chunks, plan_chunks
 from slimvox.devices import Device, find_device
-from slimvox.encoder import SpeechEncoder
+from slimvox.encoder import HasEncoder, SpeechEncoder
 from slimvox.errors import SlimvoxError, UnusableResultError
 from slimvox.features_file import (
     DTYPES,
@@ -72,7 +72,7 @@ class EncodeResult:
 
 @checked_arguments
 def encode_files(
-    model: str | Path | SpeechEncoder,
+    model: str | Path | HasEncoder,
     audio: AudioInput | Sequence[AudioInput],
     out: str | Path,
     *,
@@ -101,7 +101,7 @@ def encode_files(
     Neither a waveform nor its states are ever in memory beyond one chunk and an overlap.
 
     Args:
-        model: an encoder, or what `slimvox.load` takes.
+        model: an encoder, a model of the Auto classes of `transformers` that holds one, or what `slimvox.load` takes.
         audio: files, folders, lists, manifests or data sets, as `slimvox.audio.find_audio` takes them.
         out: directory; made if it is not there.
         format: `npz` or `safetensors`.
@@ -129,9 +129,9 @@ def encode_files(
     found = find_audio(sources)
     targets = [out / name for name in output_names(found, sources, suffix=f".{format}")]
 
-    encoder = model if isinstance(model, SpeechEncoder) else load(model)
+    encoder = model.as_encoder() if isinstance(model, HasEncoder) else load(model)
     home = next(encoder.parameters()).device
-    where = home if isinstance(model, SpeechEncoder) and device == "auto" else find_device(device)
+    where = home if isinstance(model, HasEncoder) and device == "auto" else find_device(device)
     writer = _Writer(
         encoder=encoder,
         device=where,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -97,21 +98,47 @@ class KeptIndices:
         """
         try:
             named = _version_1(data, dense) if "format" not in data else _version_2(data)
-            everything = cls.everything(dense).units
-            kept = {address: named.get(address, everything[address]) for address in everything}
-            strange = [address for address in named if address not in everything]
-            if strange or any(not set(kept[address]) <= set(everything[address]) for address in kept):
-                raise ValueError("units that the dense encoder does not have")
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"not the kept indices of such an encoder: {error}") from error
+        except KeyError as error:
+            raise ValueError(f"the field {error} is missing") from error
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"a value has the wrong type: {error}") from error
+        kept: dict[Address, Indices] = {}
+        everything = cls.everything(dense).units
+        recorded = {address.structure for address in named}
+        for address, whole in everything.items():
+            # What was recorded before a structure could be pruned has all of it.
+            kept[address] = named.get(address, () if address.structure in recorded else whole)
+            if list(kept[address]) != sorted(set(kept[address])) or not set(kept[address]) <= set(whole):
+                raise ValueError(
+                    f"the {structure(address.structure).title} at index {address.index} must be among those of the"
+                    " dense encoder, in order and each once"
+                )
+        strange = [f"{name}[{index}]" for name, index in named if Address(name, index) not in everything]
+        if strange or not recorded:
+            raise ValueError(f"they are of another encoder, with {', '.join(strange) or 'nothing'}")
         return cls(units=kept)
+
+
+def _indices(values: Any) -> Indices:
+    if not isinstance(values, list | tuple):
+        raise TypeError(f"there must be a list in place of {reprlib.repr(values)}")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"an index must be a whole number, but is {reprlib.repr(value)} instead")
+    return tuple(values)
+
+
+def _exists(flag: Any) -> Indices:
+    if not isinstance(flag, bool):
+        raise TypeError(f"a block must be true or false, but is {reprlib.repr(flag)} instead")
+    return (0,) if flag else ()
 
 
 def _version_2(data: Mapping[str, Any]) -> dict[Address, Indices]:
     if data["format"] != FORMAT:
-        raise ValueError(f"format {data['format']} is unknown")
+        raise ValueError(f"their format is {data['format']!r}, which this version of slimvox does not know")
     return {
-        Address(name, int(index)): tuple(int(unit) for unit in kept)
+        Address(name, int(index)): _indices(kept)
         for name, by_index in data.items()
         if name != "format"
         for index, kept in by_index.items()
@@ -120,15 +147,15 @@ def _version_2(data: Mapping[str, Any]) -> dict[Address, Indices]:
 
 def _version_1(data: Mapping[str, Any], dense: EncoderAnatomy) -> dict[Address, Indices]:
     width = dense.head_width
-    named = {Address("conv", index): tuple(kept) for index, kept in enumerate(data["conv"])}
+    named = {Address("conv", index): _indices(kept) for index, kept in enumerate(data["conv"])}
     for index, layer in enumerate(data["layers"]):
         heads = layer["heads"]
-        named[Address("attention", index)] = (0,) if layer["attention"] else ()
-        named[Address("head", index)] = tuple(head["index"] for head in heads)
+        named[Address("attention", index)] = _exists(layer["attention"])
+        named[Address("head", index)] = _indices([head["index"] for head in heads])
         for name in ("qk", "vo"):
             named[Address(name, index)] = tuple(
-                head["index"] * width + i for head in heads for i in head[name]
+                head["index"] * width + i for head in heads for i in _indices(head[name])
             )
-        named[Address("feed_forward", index)] = (0,) if layer["feed_forward"] else ()
-        named[Address("intermediate", index)] = tuple(layer["intermediate"])
+        named[Address("feed_forward", index)] = _exists(layer["feed_forward"])
+        named[Address("intermediate", index)] = _indices(layer["intermediate"])
     return named

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.encoder import EncoderOutput, SpeechEncoder
+from slimvox.encoder import EncoderOutput, HasEncoder
 from slimvox.structures import Address, structure, structures
 
 Masks = Mapping[Address, Tensor]
@@ -79,9 +79,10 @@ def _scaled(parameter: Tensor, by_axis: Mapping[int | None, Tensor]) -> Tensor:
 
 
 def masked_forward(
-    encoder: SpeechEncoder, masks: Masks, waveforms: Tensor, mask: Tensor | None = None
+    encoder: HasEncoder, masks: Masks, waveforms: Tensor, mask: Tensor | None = None
 ) -> EncoderOutput:
     """Run an encoder under masks; arguments and result are those of `SpeechEncoder.forward`."""
+    encoder = encoder.as_encoder()
     scaled = scale_parameters(dict(encoder.named_parameters()), masks, encoder.anatomy)
     arguments = {}
     for each in structures():

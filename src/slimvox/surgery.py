@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from slimvox.anatomy import EncoderAnatomy
-from slimvox.encoder import SpeechEncoder
+from slimvox.encoder import HasEncoder, SpeechEncoder
 from slimvox.kept_indices import KeptIndices
 from slimvox.masks import Masks, scale_parameters
 from slimvox.structures import structure
@@ -52,7 +52,7 @@ def survivors(anatomy: EncoderAnatomy, masks: Masks) -> KeptIndices:
 
 
 @torch.no_grad()
-def slice_encoder(encoder: SpeechEncoder, masks: Masks) -> SlicedEncoder:
+def slice_encoder(encoder: HasEncoder, masks: Masks) -> SlicedEncoder:
     """Cut an encoder down to what the masks leave of it.
 
     Args:
@@ -62,6 +62,7 @@ def slice_encoder(encoder: SpeechEncoder, masks: Masks) -> SlicedEncoder:
     Raises:
         ValueError: if fewer units of an address would be left than there must be.
     """
+    encoder = encoder.as_encoder()
     anatomy = encoder.anatomy
     kept = survivors(anatomy, masks)
     smaller = SpeechEncoder(kept.anatomy(anatomy), encoder.dense_anatomy)

@@ -68,8 +68,9 @@ def test_nothing_is_left_after_an_error_and_a_wrong_teacher_is_refused(
     with pytest.raises(RuntimeError), teacher_forcing(student, wanted, 1.0):
         raise RuntimeError
     assert not any(layer._forward_pre_hooks for layer in student.layers)
-    with (
-        pytest.raises(ValueError, match="must be 4 hidden states, but are 3"),
-        teacher_forcing(student, wanted[1:], 1.0),
-    ):
-        pass
+    for states, count in ((wanted[1:], 3), ((*wanted, wanted[0]), 5)):
+        with (
+            pytest.raises(ValueError, match=f"must be 4 hidden states, but are {count}"),
+            teacher_forcing(student, states, 1.0),
+        ):
+            pass

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ import slimvox
 from slimvox import ExportResult, SlimvoxError, SpeechEncoder, export_encoder
 from slimvox.export import quantise as quantisation
 from slimvox.export import run as export_run
+from slimvox.export.comparison import Program
+from slimvox.export.reference import Reference
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -24,7 +27,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 @pytest.fixture(scope="module")
 def wavlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.directory(tmp_path_factory.mktemp("wavlm"), "wavlm")
+    return models.directory(tmp_path_factory.mktemp("wavlm"), "wavlm", num_hidden_layers=2)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def test_by_default_all_hidden_states_in_the_models_directory(wavlm: Path, plain
     assert plain.path == wavlm / "encoder.onnx"
     assert plain.bytes == plain.path.stat().st_size
     assert plain.inputs == ("waveforms",)
-    assert plain.outputs == tuple(f"hidden_state_{index:02d}" for index in range(4))
+    assert plain.outputs == tuple(f"hidden_state_{index:02d}" for index in range(3))
     assert 0 < plain.worst_difference < 1e-4
     assert plain.int8_errors is None and plain.head_left_out is None
     assert not [path for path in wavlm.iterdir() if path.name.startswith(".")]
@@ -94,16 +97,6 @@ def test_audio_too_short_for_a_frame_has_none(wavlm: Path, plain: ExportResult, 
         assert {state.shape for state in states} == {(2, 0, 32)}
         given = {"waveforms": waveforms, "attention_mask": waveforms > 0}
         assert session(masked.path).run(None, given)[-1].shape == (2, 0)
-
-
-@pytest.mark.parametrize(
-    ("family", "layout"), [("hubert", "base"), ("wav2vec2", "large"), ("wavlm", "large")]
-)
-def test_other_families_and_layouts(family: str, layout: str, tmp_path: Path) -> None:
-    directory = models.directory(tmp_path / "model", family, layout)
-    result = export_encoder(directory, tmp_path / "encoder.onnx")
-    assert ("last_hidden_state" in result.outputs) == (layout == "large")
-    assert result.worst_difference < 1e-4
 
 
 @pytest.mark.slow
@@ -184,7 +177,7 @@ def test_onnxruntime_alone(plain: ExportResult, tmp_path: Path) -> None:
         check=True,
         cwd=tmp_path,
     )
-    assert done.stdout.startswith("4 (2, ")
+    assert done.stdout.startswith("3 (2, ")
 
 
 def test_int8_is_smaller_and_its_error_is_measured(wavlm: Path, tmp_path: Path, plain: ExportResult) -> None:
@@ -199,7 +192,7 @@ def test_int8_is_smaller_and_its_error_is_measured(wavlm: Path, tmp_path: Path, 
     about = {entry.key: entry.value for entry in model.metadata_props}
     assert about["precision"] == "int8"
     names = [node.input[0] for node in model.graph.node if node.op_type == "MatMulInteger"]
-    assert len(names) == 1 + 4 * 3, "the projection, and four products in each of three layers"
+    assert len(names) == 1 + 4 * 2, "the projection, and four products in each of two layers"
     # The error that was measured is that of the file.
     from slimvox.audio import read_audio
     from slimvox.embedded import audio_files
@@ -209,7 +202,7 @@ def test_int8_is_smaller_and_its_error_is_measured(wavlm: Path, tmp_path: Path, 
         expected = slimvox.load(wavlm)(torch.from_numpy(clip)).hidden_states[-1].numpy()
     found = session(result.path).run(None, {"waveforms": clip})[-1]
     error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
-    assert 0.3 * errors["hidden_state_03"] < error < 3 * errors["hidden_state_03"]
+    assert 0.3 * errors["hidden_state_02"] < error < 3 * errors["hidden_state_02"]
 
 
 @pytest.mark.slow
@@ -260,18 +253,28 @@ def test_weights_worked_out_on_loading_are_stored_as_int8(tmp_path: Path) -> Non
     assert 1e-4 < np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.05
 
 
-def test_a_wrong_file_is_removed_and_the_old_one_kept(
-    wavlm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instead of an export, which takes seconds: a file, and a program that is off by a hundredth."""
+
+    def write(reference: Reference, path: Path, **_: Any) -> Program:
+        path.write_text("a new one")
+        return lambda waveforms: [1.01 * state for state in reference(waveforms, None).values()]
+
+    monkeypatch.setattr(export_run, "_write_onnx", write)
+
+
+@pytest.mark.usefixtures("written_at_once")
+def test_a_wrong_file_is_removed_and_the_old_one_kept(wavlm: Path, tmp_path: Path) -> None:
     target = tmp_path / "encoder.onnx"
     target.write_text("an older one")
-    monkeypatch.setattr(export_run, "TOLERANCE", 1e-12)
     with pytest.raises(SlimvoxError, match="differs from torch"):
         export_encoder(wavlm, target, force=True)
     assert target.read_text() == "an older one"
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.usefixtures("written_at_once")
 def test_interrupted_leaves_nothing(wavlm: Path, tmp_path: Path) -> None:
     def interrupt(message: str) -> None:
         if "comparing" in message:
@@ -283,16 +286,34 @@ def test_interrupted_leaves_nothing(wavlm: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_torch_export(wavlm: Path, tmp_path: Path) -> None:
-    result = export_encoder(wavlm, tmp_path / "encoder.pt2", format="torch-export", mask=True)
-    program = torch.export.load(str(result.path)).module()
-    encoder = slimvox.load(wavlm)
-    for batch, longer in ((1, 0), (3, 1_234)):
-        waveforms = torch.randn(batch, shortest(encoder) + longer)
-        mask = torch.ones_like(waveforms, dtype=torch.bool)
-        with torch.no_grad():
-            found, expected = program(waveforms, mask), encoder(waveforms, mask)
-        torch.testing.assert_close(found[3], expected.last_hidden_state, atol=1e-4, rtol=1e-4)
-    files = {"slimvox.json": ""}
-    torch.export.load(str(result.path), extra_files=files)
-    assert json.loads(files["slimvox.json"])["sample_rate_hz"] == "16000"
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            RuntimeError("Could not guard on Eq(u1, 1)\npages more"),
+            r"RuntimeError: .*Eq\(u1, 1\)\); nothing was",
+        ),
+        (OSError(28, "No space left on device"), r"encoder.onnx can't be written: No space left on device$"),
+    ],
+)
+def test_whatever_stops_an_export_is_one_sentence(
+    error: Exception, message: str, wavlm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Program:
+        raise error
+
+    monkeypatch.setattr(export_run, "_write_onnx", fail)
+    with pytest.raises(SlimvoxError, match=message) as raised:
+        export_encoder(wavlm, tmp_path / "encoder.onnx")
+    assert "\n" not in str(raised.value) and raised.value.__cause__ is error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_without_torchs_option_for_sizes_of_one_onnx_still_has_them(
+    wavlm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slimvox.export.trace.OPTIONS", "torch.no_such_module")
+    assert export_encoder(wavlm, tmp_path / "encoder.onnx").compared[0][0] == 1
+    with pytest.raises(SlimvoxError, match="can't export this encoder as torch-export"):
+        export_encoder(wavlm, tmp_path / "encoder.pt2", format="torch-export")

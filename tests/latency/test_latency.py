@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +17,15 @@ from drawn import anatomies, random_encoder
 from measures import TABLE, expected_cost
 from models import config
 from nightly import examples
+from slimvox.anatomy import ConvAnatomy, HeadAnatomy, LayerAnatomy
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.costs import BLOCK_KINDS
+from slimvox.errors import SlimvoxError
 from slimvox.gates import Gates
 from slimvox.latency import LatencyTable, measure_latency, real_time_factors
 from slimvox.latency.fit import fit_times
 from slimvox.latency.measure import drawn_anatomy
-from slimvox.structures import structure_names
+from slimvox.structures import Block, structure_names
 
 
 def test_a_linear_law_is_found_again() -> None:
@@ -58,6 +63,78 @@ def test_expected_latency_is_that_of_expected_sizes() -> None:
 
 def test_a_table_survives_json() -> None:
     assert LatencyTable.from_dict(json.loads(json.dumps(TABLE.to_dict()))) == TABLE
+
+
+@pytest.mark.parametrize("wrong", [-1.0, math.nan, math.inf, None, "3", True])
+@pytest.mark.parametrize("field", ["seconds", "rest", "error", "threads"])
+def test_silly_numbers_in_a_table_are_refused(field: str, wrong: Any) -> None:
+    with pytest.raises(ValueError, match=f"invalid latency table: `{field}` must be"):
+        LatencyTable.from_dict({**TABLE.to_dict(), field: wrong})
+
+
+@pytest.mark.parametrize("wrong", [-1.0, math.nan, math.inf, None, "1", True, [3.0]])
+def test_silly_coefficients_in_a_table_are_refused(wrong: Any) -> None:
+    times = {**TABLE.nanoseconds, "projection": {"constant": 1.0, "channels": wrong}}
+    with pytest.raises(ValueError, match=r"`nanoseconds.projection.channels` must be a finite number"):
+        LatencyTable.from_dict({**TABLE.to_dict(), "nanoseconds": times})
+
+
+@pytest.mark.parametrize("wrong", [3.0, {"front_end": 3.0}, [], None])
+def test_what_is_no_table_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="invalid latency table"):
+        LatencyTable.from_dict({**TABLE.to_dict(), "nanoseconds": wrong})
+    with pytest.raises(ValueError, match="invalid latency table"):
+        LatencyTable.from_dict({"kind": "latency"})
+
+
+def test_a_table_of_no_time_and_of_no_seconds_is_refused() -> None:
+    nothing = {kind: dict.fromkeys(features, 0.0) for kind, features in TABLE.nanoseconds.items()}
+    with pytest.raises(ValueError, match="a block must take some time"):
+        LatencyTable.from_dict({**TABLE.to_dict(), "nanoseconds": nothing})
+    with pytest.raises(ValueError, match="`seconds` must be a finite number above 0"):
+        LatencyTable.from_dict({**TABLE.to_dict(), "seconds": 0.0})
+
+
+def test_the_predicted_time_by_hand() -> None:
+    """Each block of a tiny encoder: coefficients times terms, in nanoseconds."""
+    head = HeadAnatomy(index=0, qk=2, vo=3)
+    layer = LayerAnatomy(attention=True, heads=(head,), feed_forward=True, intermediate=5)
+    gone = LayerAnatomy(attention=False, heads=(), feed_forward=False, intermediate=0)
+    anatomy = replace(
+        anatomy_from_config(config("hubert").to_dict(), "test", normalize_waveform=False),
+        convolutions=(
+            ConvAnatomy(channels=3, kernel=10, stride=5),
+            ConvAnatomy(channels=2, kernel=3, stride=2),
+            ConvAnatomy(channels=4, kernel=2, stride=2),
+        ),
+        layers=(layer, gone),
+    )
+    first, second, third = anatomy.conv_lengths(16_000)
+    blocks = TABLE.by_block(anatomy).blocks
+    work = 3 * 2 * 3 * second + 2 * 4 * 2 * third
+    assert blocks[Block("front_end")] == pytest.approx(
+        2e4 + 3.0 * (3 * first) + 9.0 * (2 * second + 4 * third) + 0.05 * work
+    )
+    assert blocks[Block("projection")] == pytest.approx(1e4 + 90.0 * 4)
+    assert blocks[Block("position")] == 2e5 + 400.0 * anatomy.position_kernel + 1e5
+    assert blocks[Block("attention", 0)] == pytest.approx(3e4 + 9e4 + 700.0 * (2 + 3))
+    assert blocks[Block("feed_forward", 0)] == pytest.approx(2e4 + 800.0 * 5)
+    assert blocks[Block("attention", 1)] == blocks[Block("feed_forward", 1)] == 0
+    assert TABLE.of(anatomy) == round(sum(blocks.values()))
+
+
+def test_what_cannot_be_measured_is_refused() -> None:
+    anatomy = anatomy_from_config(config("hubert").to_dict(), "test", normalize_waveform=False)
+    for seconds in (0.0, -1.0, math.nan, math.inf, 1e-3):
+        with pytest.raises(SlimvoxError, match="must be finite and at least"):
+            measure_latency(anatomy, seconds=seconds)
+    encoder = random_encoder(anatomy, 0)
+    for arguments in ({"rounds": 0}, {"seconds": 0.0}, {"seconds": math.nan}):
+        with pytest.raises(ValueError, match="can't be timed"):
+            real_time_factors({"a": encoder}, **arguments)  # type: ignore[arg-type]
+    for time in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="times must be finite and positive"):
+            fit_times([(1.0,), (1.0,)], [1.0, time])
 
 
 def test_measured_times_are_positive_and_complete() -> None:

@@ -36,6 +36,8 @@ MODULES: dict[str, dict[str, list[str]]] = tomllib.loads((Path(__file__).parent 
 LEFT_OUT = re.compile(r"core/ReplaceBinaryOperator_(BitOr_\w+|\w+_(BitOr|BitAnd|BitXor|LShift|RShift))$")
 """Operators that are not used: `|` is nearly always part of an annotation, which is never evaluated, and arithmetic of
 floats replaced by that of bits is a TypeError in any test."""
+FLAGS = ("frozen=", "kw_only=", "slots=", "strict=")
+"""Arguments whose values are not mutated: they guard against mistakes of a programmer and change no result."""
 SLACK = 4.0
 """Tests of a mutant that take this many times as long as without it count as having noticed."""
 
@@ -137,7 +139,7 @@ def _mutants(paths: list[str]) -> list[WorkItem]:
     )
     database = WorkDB(":memory:", WorkDB.Mode.create)
     init(files, database, {})
-    items = [item for item in database.work_items if not LEFT_OUT.match(item.mutations[0].operator_name)]
+    items = [item for item in database.work_items if _is_telling(item)]
     database.close()
     return sorted(
         items,
@@ -147,6 +149,13 @@ def _mutants(paths: list[str]) -> list[WorkItem]:
             item.mutations[0].occurrence,
         ),
     )
+
+
+def _is_telling(item: WorkItem) -> bool:
+    (mutation,) = item.mutations
+    line, column = mutation.start_pos
+    before = mutation.module_path.read_text().splitlines()[line - 1][:column]
+    return not LEFT_OUT.match(mutation.operator_name) and not before.endswith(FLAGS)
 
 
 if __name__ == "__main__":

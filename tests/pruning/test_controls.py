@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from drawn import anatomies, random_encoder
+from models import config
 from slimvox.anatomy import EncoderAnatomy
+from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.encoder.untrained import untrained_encoder
 from slimvox.gates import GateLayout
 from slimvox.masks import masked_forward
-from slimvox.pruning.controls import control_scores
+from slimvox.pruning.controls import CONTROLS, control_scores, forgets_weights
 from slimvox.structures import structure_names
 
 
@@ -42,6 +47,76 @@ def test_magnitudes_average_one_within_each_kind(anatomy: EncoderAnatomy, seed: 
     layout = GateLayout(anatomy, [structure])
     scores = control_scores("magnitude", encoder, layout, seed)
     assert bool((scores >= 0).all()) and abs(float(scores.mean()) - 1) < 1e-4
+
+
+@pytest.mark.parametrize("structure", structure_names())
+def test_magnitudes_by_hand(structure: str) -> None:
+    """Norms of what a gate takes out, over their mean; the second layer has twice the weights of the first."""
+    anatomy = anatomy_from_config(
+        config("wavlm", num_hidden_layers=2).to_dict(), "test", normalize_waveform=False
+    )
+    encoder = random_encoder(anatomy, 4)
+    layers: Any = encoder.layers
+    with torch.no_grad():
+        for name, parameter in layers[1].named_parameters():
+            parameter.copy_(2 * dict(layers[0].named_parameters())[name])
+
+    def norms(layer: Any) -> Tensor:
+        attention, block = layer.attention, layer.feed_forward
+        rows = {name: getattr(attention, f"{name}_proj").weight.norm(dim=1) for name in ("q", "k", "v")}
+        out, written = attention.out_proj.weight, block.output_dense.weight
+        values = rows["v"] * out.norm(dim=0)
+        return {
+            "qk": rows["q"] * rows["k"],
+            "vo": values,
+            "head": values.view(anatomy.attention_heads, -1).mean(1),
+            "attention": out.norm()[None],
+            "feed_forward": written.norm()[None],
+            "intermediate": block.intermediate_dense.weight.norm(dim=1) * written.norm(dim=0),
+        }[structure]
+
+    if structure == "position":
+        expected = encoder.pos_conv_embed.conv.weight.permute(2, 0, 1).flatten(1).norm(dim=1)
+    elif structure == "conv":
+        convolutions: Any = encoder.feature_extractor.conv_layers
+        expected = torch.cat([each.conv.weight.flatten(1).norm(dim=1) for each in convolutions])
+    else:
+        expected = torch.cat([norms(layer) for layer in layers])
+    scores = control_scores("magnitude", encoder, GateLayout(anatomy, [structure]), 0)
+    torch.testing.assert_close(scores, (expected / expected.mean()).detach())
+
+
+def test_layers_are_dropped_from_the_top_blocks_before_their_contents() -> None:
+    """In the order of the scores: what precedes the layers, then layer by layer its blocks, then their contents."""
+    anatomy = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
+    layout = GateLayout(anatomy, structure_names())
+    scores = control_scores("top-layers", random_encoder(anatomy, 0), layout, 3)
+    before, blocks = ("conv", "position"), ("attention", "feed_forward")
+    steps = [[part for address, part in layout.slices.items() if address.structure in before]]
+    for index in range(len(anatomy.layers)):
+        own = {a: part for a, part in layout.slices.items() if a.structure not in before and a.index == index}
+        steps.append([part for address, part in own.items() if address.structure in blocks])
+        steps.append([part for address, part in own.items() if address.structure not in blocks])
+    bounds = [
+        (min(float(scores[part].min()) for part in step), max(float(scores[part].max()) for part in step))
+        for step in steps
+    ]
+    for (lowest, _), (_, highest) in itertools.pairwise(bounds):
+        assert lowest > highest
+    inside = next(part for address, part in layout.slices.items() if address.structure == "intermediate")
+    assert float(scores[inside].std()) > 0.01
+    assert torch.equal(scores, control_scores("top-layers", random_encoder(anatomy, 1), layout, 3))
+    assert not torch.equal(scores, control_scores("top-layers", random_encoder(anatomy, 0), layout, 4))
+
+
+def test_random_scores_are_even_and_follow_the_seed() -> None:
+    anatomy = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
+    layout, encoder = GateLayout(anatomy, structure_names()), random_encoder(anatomy, 0)
+    first, again, other = (control_scores("random", encoder, layout, seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert first.shape == (layout.size,)
+    assert float(first.mean()) == pytest.approx(0.5, abs=0.05) and float(first.min()) >= 0
+    assert [forgets_weights(control) for control in (None, *CONTROLS)] == [False, False, False, False, True]
 
 
 @given(anatomy=anatomies(), threshold=st.floats(0.05, 0.95))

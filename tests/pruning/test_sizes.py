@@ -103,9 +103,7 @@ def test_the_last_size_is_what_a_run_for_it_alone_gives_on_the_same_schedule(
     [
         ("prune", 3),
         ("prune", 4),
-        ("prune", 8),
         ("finish keep-50", 2),
-        ("finish keep-28", 1),
         ("finish keep-20", 4),
     ],
 )

@@ -70,7 +70,7 @@ _FILLERS = frozenset(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimeColumn:
-    """What a column says about time."""
+    """Meaning of a column of times: its quantity and its unit."""
 
     quantity: Quantity
     seconds_per_unit: float | None
@@ -79,7 +79,7 @@ class TimeColumn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stretch:
-    """Which part of a file a row means."""
+    """Part of a file that a row means."""
 
     offset_seconds: float = 0.0
     seconds: float | None = None
@@ -97,7 +97,7 @@ def normalized(name: str | None) -> str:
 
 @lru_cache(maxsize=4096)
 def time_column(name: str) -> TimeColumn | None:
-    """Tell what a column of this name (in lower case) says about time; None for all other columns.
+    """Return the meaning of a column of times by its name (in lower case); None for all other columns.
 
     A name counts if nothing is in it but one word for a time, a unit, and words such as `time` or `audio`:
     `start`, `end_seconds`, `segment_start_ms`, `duration`, `num_samples`, but not `start_word`.
@@ -154,7 +154,7 @@ def file_of(row: Row, where: str) -> str | None:
 
 
 def stretch_of(row: Row, where: str) -> Stretch:
-    """Which part of its file a row means.
+    """Read the part of its file that a row means.
 
     Start, end and duration are in seconds, or in milliseconds where the column's name says so. Columns are compared
     where several say the same thing, and must agree.
@@ -193,7 +193,7 @@ def stretch_of(row: Row, where: str) -> Stretch:
 
 
 def channel_of(row: Row, where: str) -> int | None:
-    """Which channel of its file a row means; None for all of them.
+    """Read the channel of its file that a row means; None for all of them.
 
     Raises:
         SlimvoxError: it is not a whole number from 0 up.

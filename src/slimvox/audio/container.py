@@ -162,7 +162,7 @@ def _content(path: AudioFile) -> BinaryIO:
 
 
 def _walked(path: AudioFile, status: os.stat_result | None, walk: Callable[[BinaryIO], _T]) -> _T:
-    """The answer of a walk through a file; remembered, for of long files many crops are read."""
+    """Walk through a file, and remember the answer: many crops are read of a long file."""
     if status is not None:
         return _walked_file(walk, os.fspath(path), status.st_size, status.st_mtime_ns)  # type: ignore[return-value]
     with closing(_content(path)) as content:
@@ -242,7 +242,7 @@ def _only_zeros(content: BinaryIO, at: int) -> bool:
 
 
 def _wrong_with_file(path: Path) -> tuple[SkipReason, str] | None:
-    """What is wrong with a file, whatever is in it; None where it is the content."""
+    """Return the problem of a file that has nothing to do with its content; None where there is none."""
     if not os.path.exists(path):
         return "missing", "it does not exist"
     if not os.path.isfile(path):

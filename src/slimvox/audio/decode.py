@@ -36,7 +36,7 @@ FloatArray = npt.NDArray[np.float32]
 
 _FRAMES_PER_READ = 1 << 17
 _SAMPLES_PER_READ = 1 << 20
-"""Of all channels together."""
+"""Samples of all channels together."""
 
 
 def read_audio(
@@ -201,7 +201,7 @@ def _mono_blocks(
 def _sequential_blocks(
     path: AudioFile, frames: int | None, skip: int, channel: int | None
 ) -> Iterator[FloatArray]:
-    """The same without seeking: what is left out is decoded too."""
+    """Read the same as `_mono_blocks` without seeking: skipped frames are decoded too."""
     with _opened(path) as file:
         whole = None if frames is None else skip + frames
         for block in _mono_blocks(file, path, whole, channel=channel):

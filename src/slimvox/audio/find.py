@@ -57,7 +57,7 @@ def as_sources(audio: AudioInput | Sequence[AudioInput]) -> list[AudioInput]:
 
 
 def source_name(source: AudioInput) -> str:
-    """What a source may be called in public: of a path the last part only. It can be written as UTF-8."""
+    """Name of a source for public files: the last part of a path, as text that UTF-8 can encode."""
     if isinstance(source, (str, os.PathLike)):
         return printable(public_name(str(source)) if is_on_hub(source) else Path(source).name)
     return printable(dataset_name(source))

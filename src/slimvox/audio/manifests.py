@@ -85,7 +85,7 @@ class _Neighbours:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """Where each row is, and its values by normalized column name."""
+    """Yield the place of each row, for messages, and its values by normalized column name."""
     text = read_text(path)
     extension = manifest_extension(path)
     if extension not in (".tsv", ".csv"):
@@ -129,7 +129,7 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[str, Row]]:
 
 
 def _json_values(path: Path, text: str) -> list[tuple[str, Any]]:
-    """What should be the rows: of one list, of one object of objects, or a line each."""
+    """Parse the rows, with their places: the items of a list, the values of an object, or one row a line."""
     try:
         try:
             whole = json.loads(text)

@@ -29,7 +29,7 @@ _TAG_BYTES_ALLOWED = 4096
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """What one frame's header says."""
+    """Fields of one frame's header."""
 
     kind: tuple[int, int]
     """Bits of the version, and of the sample rate; equal for all frames of a stream."""

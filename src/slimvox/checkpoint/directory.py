@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import reprlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from torch import Tensor
 
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.checkpoint.empty import empty_encoder
-from slimvox.checkpoint.transformers_reader import load_exactly, read_json, read_tensors
+from slimvox.checkpoint.json_fields import read_json
+from slimvox.checkpoint.tensors import Split, as_float32, load_exactly, read_tensors, split_checkpoint
 from slimvox.encoder import SpeechEncoder
+from slimvox.encoder.model import ENCODER_MODULES
 from slimvox.errors import SlimvoxError
 from slimvox.files import write_atomically
 from slimvox.integrations.transformers.directory_format import FORMAT_VERSION, MODEL_TYPE
@@ -36,19 +40,49 @@ def read_anatomies(directory: Path) -> tuple[EncoderAnatomy, EncoderAnatomy]:
     Raises:
         SlimvoxError: if `config.json` is missing, damaged or of a newer format.
     """
-    config = read_json(directory / "config.json")
+    file = directory / "config.json"
+    config = read_json(file)
     version = config.get("format_version")
     if version != FORMAT_VERSION:
         raise SlimvoxError(
-            f"{directory}: `format_version` must be {FORMAT_VERSION}, but is {version!r} instead;"
+            f"{file}: `format_version` must be {FORMAT_VERSION}, but is {reprlib.repr(version)} instead;"
             " a newer slimvox may be needed to read it"
         )
-    try:
-        anatomy = EncoderAnatomy.from_dict(config["anatomy"])
-        dense = EncoderAnatomy.from_dict(config["dense_anatomy"])
-    except (KeyError, ValueError) as error:
-        raise SlimvoxError(f"{directory}/config.json is damaged: {error}") from error
+    anatomy, dense = (_anatomy(config, name, file) for name in ("anatomy", "dense_anatomy"))
+    if not _is_part_of(anatomy, dense):
+        raise SlimvoxError(
+            f"{file} is damaged: `anatomy` must be a part of `dense_anatomy`, but has other settings or larger sizes"
+        )
     return anatomy, dense
+
+
+def _anatomy(config: Mapping[str, Any], name: str, file: Path) -> EncoderAnatomy:
+    if name not in config:
+        raise SlimvoxError(f"{file} is damaged: the field `{name}` is missing")
+    try:
+        return EncoderAnatomy.from_dict(config[name])
+    except ValueError as error:
+        raise SlimvoxError(f"{file} is damaged: `{name}` is not an anatomy: {error}") from error
+
+
+def _is_part_of(anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> bool:
+    """Whether an encoder can be what is left of another one."""
+    if replace(anatomy, convolutions=dense.convolutions, layers=dense.layers) != dense:
+        return False
+    if (len(anatomy.convolutions), len(anatomy.layers)) != (len(dense.convolutions), len(dense.layers)):
+        return False
+    pairs = zip(anatomy.convolutions, dense.convolutions, strict=True)
+    if any(replace(a, channels=b.channels) != b or a.channels > b.channels for a, b in pairs):
+        return False
+    for layer, whole in zip(anatomy.layers, dense.layers, strict=True):
+        heads = {head.index: head for head in whole.heads}
+        if layer.attention > whole.attention or layer.feed_forward > whole.feed_forward:
+            return False
+        if layer.intermediate > whole.intermediate or any(head.index not in heads for head in layer.heads):
+            return False
+        if any(head.qk > heads[head.index].qk or head.vo > heads[head.index].vo for head in layer.heads):
+            return False
+    return True
 
 
 def read_slimvox_directory(directory: Path) -> SpeechEncoder:
@@ -60,27 +94,24 @@ def read_slimvox_directory(directory: Path) -> SpeechEncoder:
         SlimvoxError: if files are missing, damaged or of a newer format.
     """
     anatomy, dense = read_anatomies(directory)
+    split = split_slimvox(read_tensors(directory), directory)
+    if split.prefix and split.head:
+        logger.info("%s: only the encoder is taken; left aside: %s", directory, ", ".join(split.head_modules))
+    tensors = dict(split.encoder) if split.prefix else {**split.encoder, **split.head}
     encoder = empty_encoder(anatomy, dense)
-    tensors = {name: tensor.float() for name, tensor in read_tensors(directory).items()}
-    tensors = _without_head(tensors, directory)
     for name in encoder.absent_tensors:  # of earlier versions
         tensors.pop(name, None)
-    load_exactly(encoder, tensors, directory)
+    load_exactly(encoder, as_float32(tensors, directory), directory)
     return encoder
 
 
-def _without_head(tensors: dict[str, Tensor], directory: Path) -> dict[str, Tensor]:
-    """The encoder's tensors under their plain names."""
-    encoder = {
-        name.removeprefix(HEAD_PREFIX): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(HEAD_PREFIX)
-    }
-    if not encoder:
-        return tensors
-    aside = sorted({name.partition(".")[0] for name in tensors} - {MODEL_TYPE})
-    logger.info("%s: only the encoder is taken; left aside: %s", directory, ", ".join(aside))
-    return encoder
+def split_slimvox(tensors: dict[str, Tensor], source: Path | str) -> Split:
+    """Sort the tensors of a checkpoint of slimvox into the encoder's and all others.
+
+    Raises:
+        SlimvoxError: if there is not exactly one encoder.
+    """
+    return split_checkpoint(tensors, source, modules=ENCODER_MODULES, prefix=HEAD_PREFIX)
 
 
 def write_slimvox_directory(

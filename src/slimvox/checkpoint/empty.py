@@ -8,6 +8,7 @@ from torch.overrides import TorchFunctionMode
 
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.encoder import SpeechEncoder
+from slimvox.errors import SlimvoxError, first_line
 
 
 class _WithoutInitialisation(TorchFunctionMode):
@@ -26,6 +27,18 @@ def empty_encoder(anatomy: EncoderAnatomy, dense_anatomy: EncoderAnatomy | None 
     """An encoder whose parameters hold whatever was in memory: every one must be loaded.
 
     It is ready in a twentieth of the time; its buffers hold what they should.
+
+    Raises:
+        SlimvoxError: if there is not enough memory for an encoder of this size.
     """
-    with _WithoutInitialisation():
-        return SpeechEncoder(anatomy, dense_anatomy)
+    try:
+        with _WithoutInitialisation():
+            return SpeechEncoder(anatomy, dense_anatomy)
+    except (
+        RuntimeError,
+        MemoryError,
+        OverflowError,
+    ) as error:  # torch's words for sizes that no memory holds
+        raise SlimvoxError(
+            f"an encoder of the sizes in config.json can't be built: {first_line(error)}"
+        ) from error

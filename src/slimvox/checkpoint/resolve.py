@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.checkpoint.directory import is_slimvox_directory, read_anatomies, read_slimvox_directory
+from slimvox.checkpoint.hub import download
+from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.transformers_reader import (
-    read_json,
+    anatomy_from_config,
     read_transformers_anatomy,
     read_transformers_directory,
 )
 from slimvox.embedded import teacher_directory
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
+from slimvox.kept_indices import KeptIndices
 
+logger = logging.getLogger("slimvox.checkpoint")
 EMBEDDED = "embedded"
-HUB_FILES = (
-    "config.json",
-    "preprocessor_config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "README.md",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +52,39 @@ class LoadedModel:
             return None
         teacher = read_json(self.directory / "config.json").get("teacher")
         return teacher if isinstance(teacher, dict) and "name" in teacher else {"name": None}
+
+    def kept_indices(self) -> KeptIndices | None:
+        """Which structures of the dense encoder a model has that was pruned before, from `kept_indices.json`.
+
+        None for a model that was not pruned, and for one whose file is lost; then a warning says so.
+
+        Raises:
+            SlimvoxError: if the file is damaged, or of another encoder.
+        """
+        if not is_slimvox_directory(self.directory):
+            return None
+        file = self.directory / "kept_indices.json"
+        dense, anatomy = self.encoder.dense_anatomy, self.encoder.anatomy
+        if not file.is_file():
+            if anatomy != dense:
+                logger.warning(
+                    "%s is missing, so what is pruned now is numbered in the pruned encoder, not in the dense one",
+                    file,
+                )
+            return None
+        content = read_json(file)
+        if not content and anatomy == dense:
+            return None
+        try:
+            kept = KeptIndices.from_dict(content, dense)
+            if kept.anatomy(dense) != anatomy:
+                raise ValueError("what they leave of the dense encoder is not the encoder in config.json")
+        except ValueError as error:
+            raise SlimvoxError(
+                f"{file} does not fit the encoder beside it: {error}; restore the file that came with the model, or"
+                " remove it"
+            ) from error
+        return kept
 
 
 def load_model(model: str | Path, *, revision: str | None = None) -> LoadedModel:
@@ -88,7 +119,7 @@ def find_anatomies(
     Raises:
         SlimvoxError: if there is no such model, or its configuration is not one that slimvox can read.
     """
-    directory = find_model(model, revision=revision)
+    directory = find_model(model, revision=revision, weights=False)
     if is_slimvox_directory(directory):
         return read_anatomies(directory)
     anatomy = read_transformers_anatomy(directory)
@@ -115,15 +146,29 @@ def load(model: str | Path, *, revision: str | None = None) -> SpeechEncoder:
     return load_model(model, revision=revision).encoder
 
 
-def find_model(model: str | Path, *, revision: str | None = None) -> Path:
-    """The local directory of a model, downloaded first if need be."""
+def find_model(model: str | Path, *, revision: str | None = None, weights: bool = True) -> Path:
+    """The local directory of a model, downloaded first if need be.
+
+    Args:
+        model: as for `load_model`.
+        revision: branch, tag or commit on the hub.
+        weights: whether the weights of a model on the hub are needed as well.
+
+    Raises:
+        SlimvoxError: if there is no such model, or it is on the hub and not one that slimvox can read.
+    """
+    if not isinstance(model, str | Path):
+        raise SlimvoxError(
+            f"a model must be named by a directory or an id on the hub, but is a {type(model).__name__} instead; save"
+            " it and give the directory"
+        )
     name = str(model)
     if name == EMBEDDED:
         return teacher_directory()
     path = Path(model).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise SlimvoxError(f"{path} is no model directory: there is no config.json in it")
+            raise SlimvoxError(f"{path} is not a model directory: there is no config.json in it")
         return path
     if path.exists():
         raise SlimvoxError(
@@ -131,46 +176,13 @@ def find_model(model: str | Path, *, revision: str | None = None) -> Path:
         )
     if isinstance(model, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise SlimvoxError(f"there is no directory {path}")
-    return _download(name, revision)
+    return download(name, revision, check=_check_supported, weights=weights)
 
 
-def _download(name: str, revision: str | None) -> Path:
-    """Fetch a model from the Hugging Face hub (or its local cache)."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        directory = Path(snapshot_download(name, revision=revision, allow_patterns=list(HUB_FILES)))
-        if not any(directory.glob("*.safetensors")):
-            files = HfApi().list_repo_files(name, revision=revision)
-            if "pytorch_model.bin" in files:
-                directory = Path(
-                    snapshot_download(
-                        name, revision=revision, allow_patterns=[*HUB_FILES, "pytorch_model.bin"]
-                    )
-                )
-        return directory
-    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError) as error:
-        if isinstance(error, GatedRepoError):
-            raise SlimvoxError(f"{name}: the hub asks for a login: run `hf auth login` first") from error
-        if not isinstance(error, LocalEntryNotFoundError):
-            raise SlimvoxError(
-                f"{name}: there is neither such a directory nor such a model on the Hugging Face hub"
-            ) from error
-        raise SlimvoxError(_unreachable(name)) from error
-    except Exception as error:  # requests, httpx and OS errors, by version of huggingface_hub
-        raise SlimvoxError(f"{_unreachable(name)} ({type(error).__name__})") from error
-
-
-def _unreachable(name: str) -> str:
-    return (
-        f"{name}: there is no such directory, and the Hugging Face hub can't be reached;"
-        " give a local directory, or `embedded`"
-    )
+def _check_supported(directory: Path) -> None:
+    """Raise where `config.json` alone tells that slimvox can't read a model."""
+    if is_slimvox_directory(directory):
+        read_anatomies(directory)
+    else:
+        file = directory / "config.json"
+        anatomy_from_config(read_json(file), file, normalize_waveform=False)

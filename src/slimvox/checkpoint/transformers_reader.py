@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from slimvox.anatomy import FAMILIES, ConvAnatomy, EncoderAnatomy, dense_layer
+from slimvox.anatomy import FAMILIES, ConvAnatomy, ConvNorm, EncoderAnatomy, dense_layer
 from slimvox.checkpoint.empty import empty_encoder
+from slimvox.checkpoint.json_fields import Fields, Size, Sizes, read_json
+from slimvox.checkpoint.normalization import normalizes_waveforms
+from slimvox.checkpoint.tensors import Split, as_float32, load_exactly, read_tensors, split_checkpoint
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
+from slimvox.validation import ProperShare, Range
 
 logger = logging.getLogger("slimvox.checkpoint")
 
@@ -32,8 +34,10 @@ RENAMES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 """From the names of `transformers` to ours."""
 
-ENCODER_NAMES = re.compile(r"^(feature_extractor|feature_projection|encoder)\.")
+MODULES = ("feature_extractor", "feature_projection", "encoder")
+"""Modules of an encoder in `transformers`."""
 TRAINING_ONLY = ("masked_spec_embed",)
+Layers = Annotated[int, Range(at_least=1, at_most=1000)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,34 +50,61 @@ class ReadEncoder:
 
 
 def read_transformers_directory(directory: Path) -> ReadEncoder:
-    """Read `config.json`, the weights and, if it is there, `preprocessor_config.json`.
+    """Read `config.json`, the weights and the settings of the feature extractor.
 
-    Weights come from safetensors (sharded too) or, through torch's weights-only loading, from `pytorch_model.bin`.
-    From a fine-tuned checkpoint (`...ForCTC`, `...ForSequenceClassification` and so on) the encoder is taken and the
-    head is left aside.
+    Weights come from safetensors or, through torch's weights-only loading, from pickles, whole or in shards. From a
+    fine-tuned checkpoint (`...ForCTC`, `...ForSequenceClassification` and so on) the encoder is taken and the head is
+    left aside.
 
     Raises:
         SlimvoxError: for an unsupported architecture, missing files, missing or mismatched tensors.
     """
     anatomy = read_transformers_anatomy(directory)
-    tensors, left_aside = encoder_tensors(read_tensors(directory), anatomy)
+    split = split_transformers(read_tensors(directory), anatomy.family, directory)
     encoder = empty_encoder(anatomy)
-    load_exactly(encoder, tensors, directory)
-    if left_aside:
-        logger.info("%s: only the encoder is taken; left aside: %s", directory, ", ".join(left_aside))
-    return ReadEncoder(encoder=encoder, left_aside=left_aside)
+    load_exactly(encoder, encoder_tensors(split.encoder, directory), directory)
+    if split.head:
+        logger.info("%s: only the encoder is taken; left aside: %s", directory, ", ".join(split.head_modules))
+    return ReadEncoder(encoder=encoder, left_aside=split.head_modules)
 
 
 def read_transformers_anatomy(directory: Path) -> EncoderAnatomy:
-    """What the encoder is made of, from `config.json` and, if it is there, `preprocessor_config.json`.
+    """What the encoder is made of, from `config.json` and the settings of the feature extractor.
 
     Raises:
         SlimvoxError: for an unsupported architecture or a damaged file.
     """
-    preprocessor_file = directory / "preprocessor_config.json"
-    preprocessor = read_json(preprocessor_file) if preprocessor_file.is_file() else {}
-    normalize = bool(preprocessor.get("do_normalize", False))
-    return anatomy_from_config(read_json(directory / "config.json"), directory, normalize_waveform=normalize)
+    file = directory / "config.json"
+    config = read_json(file)
+    check_family(config, file)  # before anything else is said about a model of another kind
+    return anatomy_from_config(config, file, normalize_waveform=normalizes_waveforms(directory))
+
+
+def check_family(config: dict[str, Any], source: Path | str) -> None:
+    """Raise `SlimvoxError` where a configuration is not of a model that slimvox can represent."""
+    family = config.get("model_type")
+    if family not in FAMILIES:
+        raise SlimvoxError(
+            f"{source}: `model_type` must be one of {', '.join(FAMILIES)}, but is {reprlib.repr(family)} instead;"
+            " slimvox prunes wav2vec 2.0, HuBERT and WavLM encoders"
+        )
+    if config.get("conv_pos_batch_norm"):
+        raise SlimvoxError(
+            f"{source}: models with `conv_pos_batch_norm` (mHuBERT-147) are not supported, because a batch norm"
+            " before a zero-padded convolution can't be folded into it: its shift would reach into the padding"
+        )
+    problems = [
+        f"`{name}` is {reprlib.repr(config[name])}"
+        for name, supported in (
+            ("hidden_act", ("gelu",)),
+            ("feat_extract_activation", ("gelu",)),
+            ("add_adapter", (False, None)),
+            ("adapter_attn_dim", (None,)),
+        )
+        if config.get(name, supported[0]) not in supported
+    ]
+    if problems:
+        raise SlimvoxError(f"{source}: this variant of {family} is not supported yet: {', '.join(problems)}")
 
 
 def anatomy_from_config(
@@ -82,138 +113,81 @@ def anatomy_from_config(
     """The anatomy that a `transformers` configuration describes.
 
     Raises:
-        SlimvoxError: naming everything in the configuration that slimvox cannot represent.
+        SlimvoxError: naming everything in the configuration that slimvox cannot represent, or the field whose value is
+            of the wrong type or out of range.
     """
-    family = config.get("model_type")
-    if family not in FAMILIES:
+    check_family(config, source)
+    family = config["model_type"]
+    fields = Fields({"feat_proj_layer_norm": True, **_defaults(family), **config}, source)
+    width, heads = fields.get("hidden_size", Size), fields.get("num_attention_heads", Size)
+    layers = fields.get("num_hidden_layers", Layers)
+    sizes = [fields.get(name, Sizes) for name in ("conv_dim", "conv_kernel", "conv_stride")]
+    if len({len(each) for each in sizes}) > 1:
         raise SlimvoxError(
-            f"{source}: `model_type` must be one of {', '.join(FAMILIES)}, but is {family!r} instead;"
-            " slimvox prunes wav2vec 2.0, HuBERT and WavLM encoders"
+            f"{source}: `conv_dim`, `conv_kernel` and `conv_stride` must be lists of one length, but have"
+            f" {', '.join(str(len(each)) for each in sizes)} values"
         )
-    config = {**_defaults(family), **config}
-    problems = [
-        f"`{name}` is {config[name]!r}"
-        for name, supported in (
-            ("hidden_act", ("gelu",)),
-            ("feat_extract_activation", ("gelu",)),
-            ("add_adapter", (False, None)),
-            ("adapter_attn_dim", (None,)),
-            ("conv_pos_batch_norm", (False, None)),
-        )
-        if config.get(name, supported[0]) not in supported
-    ]
-    if problems:
-        raise SlimvoxError(f"{source}: this variant of {family} is not supported yet: {', '.join(problems)}")
-    try:
-        width, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-        layer = dense_layer(
-            heads=heads, head_width=width // heads, intermediate=int(config["intermediate_size"])
-        )
-        return EncoderAnatomy(
-            family=family,
-            convolutions=tuple(
-                ConvAnatomy(channels=channels, kernel=kernel, stride=stride)
-                for channels, kernel, stride in zip(
-                    config["conv_dim"], config["conv_kernel"], config["conv_stride"], strict=True
-                )
-            ),
-            conv_norm=config["feat_extract_norm"],
-            conv_bias=bool(config["conv_bias"]),
-            projection_norm=bool(config.get("feat_proj_layer_norm", True)),
-            width=width,
-            position_kernel=int(config["num_conv_pos_embeddings"]),
-            position_groups=int(config["num_conv_pos_embedding_groups"]),
-            attention_heads=heads,
-            layers=(layer,) * int(config["num_hidden_layers"]),
-            pre_norm=bool(config["do_stable_layer_norm"]),
-            layer_norm_eps=float(config["layer_norm_eps"]),
-            position_buckets=int(config["num_buckets"]) if family == "wavlm" else 0,
-            position_max_distance=int(config["max_bucket_distance"]) if family == "wavlm" else 0,
-            normalize_waveform=normalize_waveform,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise SlimvoxError(f"{source}: config.json does not describe a {family} encoder: {error}") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises `SlimvoxError` where that is not what the file holds."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise SlimvoxError(f"{path.parent}: there is no {path.name}; this is no model directory") from error
-    except (OSError, ValueError) as error:
-        raise SlimvoxError(f"{path} can't be read: {error}") from error
-    if not isinstance(data, dict):
-        raise SlimvoxError(f"{path} must hold a JSON object, but holds {type(data).__name__} instead")
-    return data
-
-
-def read_tensors(directory: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint, on the CPU, as stored."""
-    index = directory / "model.safetensors.index.json"
-    whole, pickled = directory / "model.safetensors", directory / "pytorch_model.bin"
-    try:
-        if whole.is_file():
-            return load_file(whole)
-        if index.is_file():
-            shards = sorted(set(read_json(index)["weight_map"].values()))
-            return {name: tensor for shard in shards for name, tensor in load_file(directory / shard).items()}
-        if pickled.is_file():
-            loaded = torch.load(pickled, map_location="cpu", weights_only=True)
-            return {name: tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
-    except (OSError, KeyError, SafetensorError, RuntimeError, EOFError, AttributeError) as error:
+    if heads > width:
         raise SlimvoxError(
-            f"{directory}: the weights can't be read, the file may be damaged: {error}"
-        ) from error
-    except Exception as error:  # torch's unpickler raises its own types for what weights-only loading refuses
-        raise SlimvoxError(f"{pickled} can't be loaded as plain weights: {error}") from error
-    raise SlimvoxError(f"{directory}: there are no weights (model.safetensors or pytorch_model.bin)")
+            f"{source}: `hidden_size` {width} must be a multiple of `num_attention_heads` {heads}"
+        )
+    layer = dense_layer(
+        heads=heads, head_width=width // heads, intermediate=fields.get("intermediate_size", Size)
+    )
+    wavlm = family == "wavlm"
+    anatomy: dict[str, Any] = {
+        "family": family,
+        "convolutions": tuple(
+            ConvAnatomy(channels=channels, kernel=kernel, stride=stride)
+            for channels, kernel, stride in zip(*sizes, strict=True)
+        ),
+        "conv_norm": fields.get("feat_extract_norm", ConvNorm),
+        "conv_bias": fields.get("conv_bias", bool),
+        "projection_norm": fields.get("feat_proj_layer_norm", bool),
+        "width": width,
+        "position_kernel": fields.get("num_conv_pos_embeddings", Size),
+        "position_groups": fields.get("num_conv_pos_embedding_groups", Size),
+        "attention_heads": heads,
+        "layers": (layer,) * layers,
+        "pre_norm": fields.get("do_stable_layer_norm", bool),
+        "layer_norm_eps": fields.get("layer_norm_eps", ProperShare),
+        "position_buckets": fields.get("num_buckets", Size) if wavlm else 0,
+        "position_max_distance": fields.get("max_bucket_distance", Size) if wavlm else 0,
+        "normalize_waveform": normalize_waveform,
+    }
+    try:
+        return EncoderAnatomy(**anatomy)
+    except ValueError as error:
+        raise SlimvoxError(f"{source} does not describe a {family} encoder: {error}") from error
 
 
-def encoder_tensors(
-    tensors: dict[str, Tensor], anatomy: EncoderAnatomy
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Take the encoder's tensors out of a checkpoint's, under our names, in float32.
+def split_transformers(tensors: dict[str, Tensor], family: str, source: Path | str) -> Split:
+    """Sort the tensors of a checkpoint of `transformers` into the encoder's and all others.
 
-    Returns:
-        The tensors, and the names of the modules that were left aside.
+    Raises:
+        SlimvoxError: if there is not exactly one encoder.
     """
-    prefix = f"{anatomy.family}."
-    taken: dict[str, Tensor] = {}
-    aside: list[str] = []
-    for name, tensor in tensors.items():
-        short = name.removeprefix(prefix)
-        if ENCODER_NAMES.match(short):
-            taken[short] = tensor.float()
-        elif short not in TRAINING_ONLY:
-            aside.append(short.rpartition(".")[0] or short)
+    return split_checkpoint(tensors, source, modules=MODULES, unused=TRAINING_ONLY, prefix=f"{family}.")
+
+
+def encoder_tensors(tensors: dict[str, Tensor], source: Path | str) -> dict[str, Tensor]:
+    """An encoder's tensors under our names, in float32.
+
+    Args:
+        tensors: named as in the bare model of `transformers`.
+        source: where they come from, for messages.
+
+    Raises:
+        SlimvoxError: for a tensor of the wrong type, or with NaN or infinite values.
+    """
+    taken = as_float32(tensors, source)
     _fold_weight_norm(taken)
     renamed = {}
     for name, tensor in taken.items():
         for pattern, replacement in RENAMES:
             name = pattern.sub(replacement, name)
         renamed[name] = tensor
-    return renamed, tuple(dict.fromkeys(aside))
-
-
-def load_exactly(model: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
-    """Load tensors into a model; every one must be there, be known and fit.
-
-    Raises:
-        SlimvoxError: naming what is missing, unknown or of another shape.
-    """
-    wanted = model.state_dict()
-    problems = [f"missing: {name}" for name in wanted if name not in tensors]
-    problems += [f"unknown: {name}" for name in tensors if name not in wanted]
-    problems += [
-        f"{name} must be {tuple(wanted[name].shape)}, but is {tuple(tensor.shape)} instead"
-        for name, tensor in tensors.items()
-        if name in wanted and tensor.shape != wanted[name].shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise SlimvoxError(f"{source}: the weights do not fit config.json: {shown}")
-    model.load_state_dict(tensors)
+    return renamed
 
 
 def _fold_weight_norm(tensors: dict[str, Tensor]) -> None:

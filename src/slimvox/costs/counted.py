@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,10 @@ class Macs(Cost):
     """Length of the clip in seconds, at 16 kHz."""
 
     kind = "macs"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds < math.inf:
+            raise ValueError(f"`seconds` must be finite and above 0, but is {self.seconds:g} instead")
 
     def terms(self, anatomy: EncoderAnatomy) -> Iterator[Term]:
         """Those of every structure; nothing else multiplies."""

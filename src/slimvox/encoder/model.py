@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +16,45 @@ from slimvox.encoder.padding import frame_mask, padding_bias
 from slimvox.encoder.position_bias import PositionBiasTable
 from slimvox.encoder.waveforms import check_waveforms, normalize_waveforms
 
+ENCODER_MODULES = (
+    "feature_extractor",
+    "feature_projection",
+    "pos_conv_embed",
+    "rel_attn_embed",
+    "layer_norm",
+    "layers",
+)
+"""Names of the modules of a `SpeechEncoder`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderOutput:
     """What an encoder returns; B = batch, T = frames (50 a second), D = width."""
 
     hidden_states: tuple[Tensor, ...]
-    """Layers + 1 tensors (B, T, D), in the same order and meaning as `transformers`' `hidden_states`."""
+    """Layers + 1 tensors (B, T, D): the input of the first layer and the output of each layer, as in `transformers` 5.
+    The last of a pre-norm (large) model has not gone through the final layer norm."""
     last_hidden_state: Tensor
     """(B, T, D): the last of the hidden states; in pre-norm (large) models, after the final layer norm."""
     frame_mask: Tensor
     """(B, T) bool: True for frames of speech, False for padding. All True when no mask was given."""
+
+    @property
+    def downstream_states(self) -> tuple[Tensor, ...]:
+        """Layers + 1 tensors (B, T, D) for downstream heads: `hidden_states` with `last_hidden_state` as the last.
+
+        This is what s3prl's upstreams return and SUPERB's heads read. They collect the inputs of the layers and the
+        output of the whole encoder, so that the last state of a pre-norm (large) model is a normalised one.
+        """
+        return (*self.hidden_states[:-1], self.last_hidden_state)
+
+
+@runtime_checkable
+class HasEncoder(Protocol):
+    """A speech encoder, or a model with one in it: functions that take an encoder take either."""
+
+    def as_encoder(self) -> SpeechEncoder:
+        """The encoder, with the same parameters."""
 
 
 class SpeechEncoder(nn.Module):
@@ -72,6 +101,10 @@ class SpeechEncoder(nn.Module):
         if self.anatomy.has_position_bias and self.rel_attn_embed is None:
             names.append("rel_attn_embed.weight")
         return frozenset(names)
+
+    def as_encoder(self) -> SpeechEncoder:
+        """The encoder itself. Models that hold one under another interface return it here; see `HasEncoder`."""
+        return self
 
     def forward(
         self, waveforms: Tensor, mask: Tensor | None = None, *, kept_channels: KeptChannels = None

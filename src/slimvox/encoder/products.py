@@ -62,7 +62,7 @@ def _onednn_obstacle(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | No
             continue
         if tensor.dtype != torch.float32:
             return f"a tensor is {tensor.dtype}"
-        if tensor.device.type != "cpu":
+        if not tensor.is_cpu:
             return f"a tensor is on {tensor.device.type}"
         if not tensor.numel():
             return "a tensor is empty"

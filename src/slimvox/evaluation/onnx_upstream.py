@@ -12,6 +12,9 @@ from torch import Tensor
 
 from slimvox.errors import SlimvoxError, first_line
 
+NORMALIZED_LAST = "-normalized-last"
+"""Ends the fingerprints of pre-norm models, whose features in a cache of an older version have another last state."""
+
 
 class OnnxUpstream:
     """A file that `slimvox export` wrote, in onnxruntime on the CPU.
@@ -42,7 +45,11 @@ class OnnxUpstream:
         about = self._session.get_modelmeta().custom_metadata_map
         names = [output.name for output in self._session.get_outputs()]
         self._states = sorted(name for name in names if name.startswith("hidden_state_"))
-        self._states = self._states or [name for name in names if name == "last_hidden_state"]
+        normalized_last = "last_hidden_state" in names
+        if (
+            normalized_last
+        ):  # alone, or beside those of a pre-norm model: as in `EncoderOutput.downstream_states`
+            self._states = [*self._states[:-1], "last_hidden_state"]
         if "slimvox_version" not in about or not self._states:
             raise SlimvoxError(
                 f"{file} returns no hidden states that slimvox knows; export the encoder with slimvox export, or"
@@ -51,6 +58,8 @@ class OnnxUpstream:
         self._takes_mask = len(self._session.get_inputs()) > 1
         self.name = str(file)
         self.fingerprint = hashlib.sha256(file.read_bytes()).hexdigest()
+        if normalized_last and len(self._states) > 1:
+            self.fingerprint += NORMALIZED_LAST
         self.frame_rate_hz = int(about["sample_rate_hz"]) / int(about["downsample_rate"])
         self.layers = len(self._states)
         self.width = int(about["width"])

@@ -16,7 +16,7 @@ from slimvox.encoder import SpeechEncoder
 from slimvox.encoder.untrained import untrained_encoder
 from slimvox.errors import SlimvoxError
 from slimvox.evaluation import filter_bank
-from slimvox.evaluation.onnx_upstream import OnnxUpstream
+from slimvox.evaluation.onnx_upstream import NORMALIZED_LAST, OnnxUpstream
 from slimvox.fingerprint import weights_hash
 
 FILTER_BANK = "fbank"
@@ -81,7 +81,7 @@ class EncoderUpstream:
 
     def __init__(self, encoder: SpeechEncoder, name: str, *, device: str = "cpu") -> None:
         self.device = find_device(device)
-        self.fingerprint = weights_hash(encoder)
+        self.fingerprint = weights_hash(encoder) + (NORMALIZED_LAST if encoder.anatomy.pre_norm else "")
         self.encoder = encoder.eval().requires_grad_(False).to(self.device)
         self.name = name
         self.layers = len(encoder.layers) + 1
@@ -93,7 +93,7 @@ class EncoderUpstream:
     @torch.inference_mode()
     def __call__(self, waveforms: Tensor) -> Tensor:
         """Encode."""
-        states = self.encoder(waveforms.to(self.device)).hidden_states
+        states = self.encoder(waveforms.to(self.device)).downstream_states
         return torch.stack(states, 2).cpu()
 
 

@@ -85,7 +85,9 @@ class PatchFrontEnd(nn.Module):
         x = waveforms.unsqueeze(-1)
         for layer in self.layers:
             x = layer(x)
-        return x[:, :frames]
+        # Padded by a negative number: torch.export takes the size of a slice for an unknown, and stops where that is
+        # compared with 1 (the number of heads, say).
+        return F.pad(x, (0, 0, 0, frames - x.shape[1]))
 
 
 def _patches(x: Tensor, kernel: int, stride: int) -> Tensor:
@@ -96,7 +98,7 @@ def _patches(x: Tensor, kernel: int, stride: int) -> Tensor:
     for first in range(0, kernel, stride):
         taps = min(stride, kernel - first)
         if taps == stride:
-            block = x[:, first : first + positions * stride]
+            block = F.pad(x, (0, 0, -first, first + positions * stride - time))
             parts.append(block.reshape(batch, positions, stride * channels))
         else:
             parts += [x[:, tap : tap + (positions - 1) * stride + 1 : stride] for tap in range(first, kernel)]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+
+from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.resolve import LoadedModel, load_model
-from slimvox.checkpoint.transformers_reader import read_json
-from slimvox.errors import SlimvoxError
+from slimvox.errors import SlimvoxError, first_line
 from slimvox.export.comparison import Program, compare
 from slimvox.export.int8 import DEFAULT_MAX_ERROR, Int8Errors, to_int8
 from slimvox.export.metadata import metadata
@@ -115,9 +118,10 @@ def export_encoder(
         staged = staging / target.name
         report("tracing the encoder")
         write = _write_onnx if format == "onnx" else _write_torch_export
-        program = write(reference, staged, opset=opset, about=about)
-        report("comparing with torch")
-        comparison = compare(program, reference)
+        with _failures_named(format, target):
+            program = write(reference, staged, opset=opset, about=about)
+            report("comparing with torch")
+            comparison = compare(program, reference)
         if not comparison.worst_difference <= TOLERANCE:
             raise SlimvoxError(
                 f"the exported model differs from torch by {comparison.worst_difference:.1e} of an output's largest"
@@ -139,6 +143,23 @@ def export_encoder(
         int8_errors=errors,
         head_left_out=None if heads else head_name(read_json(loaded.directory / "config.json")),
     )
+
+
+@contextmanager
+def _failures_named(format: Format, target: Path) -> Iterator[None]:
+    """Turn whatever torch or onnxruntime raises, each with classes of its own, into a SlimvoxError."""
+    try:
+        yield
+    except SlimvoxError:
+        raise
+    except OSError as error:
+        raise SlimvoxError(f"{target} can't be written: {error.strerror or first_line(error)}") from error
+    except Exception as error:
+        raise SlimvoxError(
+            f"torch {torch.__version__} can't export this encoder as {format} ({type(error).__name__}:"
+            f" {first_line(error)}); nothing was written: try another version of torch, and report this as a bug of"
+            " slimvox"
+        ) from error
 
 
 def _check_choices(format: str, layers: str, *, int8: bool, heads: bool) -> None:

@@ -86,8 +86,8 @@ class UpstreamExpert(nn.Module):
 
         Returns:
             `hidden_states`, layers + 1 tensors (batch, frames, width); `last_hidden_state`, the last of them; and each
-            of them by its own key, `hidden_state_0` and so on. As in s3prl's own upstreams, the last of a pre-norm
-            (large) model is the one after the final norm. Frames of padding hold nothing of meaning.
+            of them by its own key, `hidden_state_0` and so on. They are the encoder's `downstream_states`. Frames of
+            padding hold nothing of meaning.
 
         Raises:
             ValueError: if there is no waveform, or one is not 1-D.
@@ -100,7 +100,7 @@ class UpstreamExpert(nn.Module):
         waveforms = nn.functional.pad(waveforms, (0, missing))
         mask = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths.unsqueeze(-1)
         output = self.model(waveforms, None if bool(mask.all()) else mask)
-        states = [*output.hidden_states[:-1], output.last_hidden_state]
+        states = list(output.downstream_states)
         named = {f"hidden_state_{index}": state for index, state in enumerate(states)}
         return {"hidden_states": states, "last_hidden_state": states[-1], **named}
 

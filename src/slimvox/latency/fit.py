@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +18,12 @@ def fit_times(terms: Sequence[Sequence[float]], times: Sequence[float]) -> tuple
     Returns:
         One coefficient per term, each at least 0. Where the best fit has negative ones, the term of the most negative
         is left out and the fit repeated.
+
+    Raises:
+        ValueError: if a time is not finite and positive, or a term is not finite.
     """
+    if not all(0 < each < math.inf for each in times) or not np.isfinite(np.asarray(terms)).all():
+        raise ValueError("times must be finite and positive, and terms finite")
     weights = 1 / np.asarray(times, dtype=np.float64)
     design = np.asarray(terms, dtype=np.float64) * weights[:, None]
     scale = np.maximum(np.abs(design).max(0), 1e-300)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from torch import nn
 
 from slimvox.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.encoder import SpeechEncoder
+from slimvox.errors import SlimvoxError
 from slimvox.kept_indices import KeptIndices
 from slimvox.latency.fit import fit_times
 from slimvox.latency.real_time import wait_for
@@ -63,8 +65,17 @@ def measure_latency(
         seconds: length of the clip, one at a time.
         device: where to run.
         seed: of the sizes.
+
+    Raises:
+        SlimvoxError: if the clip is shorter than a frame, or its length is not a number.
     """
     device = torch.device(device)
+    shortest = dense.receptive_field / SAMPLE_RATE_HZ
+    if not shortest <= seconds < math.inf:
+        raise SlimvoxError(
+            f"the clip to measure computing times on (`target.seconds`) must be finite and at least {shortest:g} s,"
+            f" one frame, but is {seconds:g} s instead"
+        )
     draw = np.random.default_rng(seed)
     waveform = 0.1 * torch.randn(1, round(seconds * SAMPLE_RATE_HZ), device=device)
     rounds = _rounds_for(dense, waveform)

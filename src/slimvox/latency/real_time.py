@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from statistics import median
@@ -21,7 +22,14 @@ def real_time_factors(
         encoders: by name, all on one device.
         seconds: length of the clip.
         rounds: the medians' number of rounds; the encoders take turns, after a round to warm up.
+
+    Raises:
+        ValueError: if there are no encoders, no rounds, or no samples.
     """
+    if not encoders or rounds < 1 or not 0 < seconds < math.inf:
+        raise ValueError(
+            f"{len(encoders)} encoders can't be timed in {rounds} rounds on {seconds:g} s of audio"
+        )
     device = next(next(iter(encoders.values())).parameters()).device
     samples = int(SAMPLE_RATE_HZ * seconds)
     waveform = 0.1 * torch.randn(1, samples, generator=torch.Generator().manual_seed(0)).to(device)

@@ -40,6 +40,30 @@ class LatencyTable(Cost):
     error: float
     """Median relative error of the predicted time for whole encoders that were not used in the fit."""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.nanoseconds, Mapping) or not all(
+            isinstance(each, Mapping) for each in self.nanoseconds.values()
+        ):
+            raise ValueError("invalid latency table: `nanoseconds` must be times by block and feature")
+        times = {
+            f"nanoseconds.{kind}.{feature}": value
+            for kind, by_feature in self.nanoseconds.items()
+            for feature, value in by_feature.items()
+        }
+        problems = [
+            f"`{name}` must be a finite number of at least 0, but is {value!r} instead"
+            for name, value in {**times, "rest": self.rest, "error": self.error}.items()
+            if not _is_time(value)
+        ]
+        if not _is_time(self.seconds) or self.seconds == 0:
+            problems.append(f"`seconds` must be a finite number above 0, but is {self.seconds!r} instead")
+        if type(self.threads) is not int or self.threads < 1:
+            problems.append(f"`threads` must be an integer of at least 1, but is {self.threads!r} instead")
+        if not problems and not any(times.values()):
+            problems.append("a block must take some time, but all take none")
+        if problems:
+            raise ValueError("invalid latency table: " + "; ".join(problems))
+
     def terms(self, anatomy: EncoderAnatomy) -> Iterator[Term]:
         """Features times their measured nanoseconds."""
         yield Term(block=Block("position"), coefficient=self.rest)
@@ -62,12 +86,15 @@ class LatencyTable(Cost):
         Raises:
             ValueError: if a time is missing, negative or not finite.
         """
-        fields = {name: value for name, value in data.items() if name != "kind"}
-        table = cls(**fields)
-        times = [float(each) for by_feature in table.nanoseconds.values() for each in by_feature.values()]
-        if not all(math.isfinite(each) and each >= 0 for each in (*times, table.rest, table.error)):
-            raise ValueError("times must be finite and at least 0")
-        return table
+        try:
+            return cls(**{name: value for name, value in data.items() if name != "kind"})
+        except TypeError as error:
+            raise ValueError(f"invalid latency table: {error}") from error
+
+
+def _is_time(value: object) -> bool:
+    """Whether a value is a number that a duration can be."""
+    return type(value) in (int, float) and 0 <= value < math.inf  # type: ignore[operator]
 
 
 def time_features(anatomy: EncoderAnatomy, seconds: float) -> Iterator[Term]:

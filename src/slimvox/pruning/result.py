@@ -10,7 +10,6 @@ from typing import Any
 from slimvox.budget import Budget, SparsitySchedule
 from slimvox.checkpoint import LoadedModel, load_model, write_slimvox_directory
 from slimvox.checkpoint.model_card import Provenance, licence_of, model_card
-from slimvox.checkpoint.transformers_reader import read_json
 from slimvox.costs import macs, parameters
 from slimvox.distance import Distance
 from slimvox.encoder import SpeechEncoder
@@ -53,6 +52,8 @@ class RunSettings:
     """What a run was asked for, checked."""
 
     model: LoadedModel
+    earlier_kept: KeptIndices | None
+    """Structures that a model which was pruned before kept of its dense encoder."""
     recipe: Recipe
     budget: Budget
     audio: RunAudio
@@ -80,9 +81,8 @@ def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices) 
         SlimvoxError: if it can't be written.
     """
     recipe = settings.recipe
-    earlier = settings.model.directory / "kept_indices.json"
-    if earlier.is_file():
-        kept = kept.within(KeptIndices.from_dict(read_json(earlier), result.encoder.dense_anatomy))
+    if settings.earlier_kept is not None:
+        kept = kept.within(settings.earlier_kept)
     teacher = _teacher(settings.model)
     provenance = Provenance(
         teacher=teacher["name"],

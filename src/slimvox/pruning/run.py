@@ -112,6 +112,7 @@ def prune(
         processes = Processes(accelerator)
         processes.on_main(directory.refuse_if_taken)
         loaded = processes.together(lambda: load_model(model))
+        earlier_kept = processes.together(loaded.kept_indices)
         aims = aim(
             chosen,
             loaded.encoder,
@@ -123,6 +124,7 @@ def prune(
         recipe_of_smallest, budget = aims[-1]
         settings = RunSettings(
             model=loaded,
+            earlier_kept=earlier_kept,
             recipe=recipe_of_smallest,
             budget=budget,
             audio=processes.together(lambda: gather_audio(sources, chosen.data, seed, held_out)),

@@ -11,7 +11,7 @@ from typing import Any
 
 from slimvox.anatomy import EncoderAnatomy
 from slimvox.checkpoint.directory import is_slimvox_directory
-from slimvox.checkpoint.transformers_reader import read_json
+from slimvox.checkpoint.json_fields import read_json
 from slimvox.costs import macs, parameters
 from slimvox.distance import Distance
 from slimvox.errors import SlimvoxError

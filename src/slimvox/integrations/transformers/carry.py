@@ -11,8 +11,10 @@ from transformers import initialization as init
 
 from slimvox.anatomy import FAMILIES
 from slimvox.checkpoint import find_model, load_model
-from slimvox.checkpoint.directory import is_slimvox_directory
-from slimvox.checkpoint.transformers_reader import load_exactly, read_json, read_tensors
+from slimvox.checkpoint.directory import is_slimvox_directory, split_slimvox
+from slimvox.checkpoint.json_fields import read_json
+from slimvox.checkpoint.tensors import as_float32, load_exactly, read_tensors
+from slimvox.checkpoint.transformers_reader import split_transformers
 from slimvox.encoder import SpeechEncoder
 from slimvox.errors import SlimvoxError
 from slimvox.integrations.transformers.configuration import SlimvoxConfig
@@ -108,9 +110,7 @@ def load_with_head(model: str | Path, *, revision: str | None = None) -> Slimvox
                 " (AutoModelForCTC and so on, or slimvox.carry_head, then save_pretrained)"
             )
         encoder = load_model(source).encoder
-        tensors = {key: tensor.float() for key, tensor in read_tensors(source).items()}
-        prefix = f"{SlimvoxWithHead.base_model_prefix}."
-        head = {key: tensor for key, tensor in tensors.items() if not key.startswith(prefix)}
+        head = as_float32(split_slimvox(read_tensors(source), source).head, source)
         return _put_together(name, SlimvoxConfig.from_pretrained(source), encoder, head, source)
     name, theirs = _head_of(source)
     encoder = load_model(source).encoder
@@ -142,8 +142,7 @@ def _head_fields(theirs: Any) -> dict[str, Any]:
 
 
 def _head_tensors(source: Path, family: str) -> dict[str, Tensor]:
-    tensors = read_tensors(source)
-    return {name: tensor.float() for name, tensor in tensors.items() if not name.startswith(f"{family}.")}
+    return as_float32(split_transformers(read_tensors(source), family, source).head, source)
 
 
 def _put_together(

@@ -11,5 +11,6 @@ HEAD_NAMES = ("ForCTC", "ForSequenceClassification", "ForAudioFrameClassificatio
 
 def head_name(config: Mapping[str, Any]) -> str | None:
     """One of `HEAD_NAMES`, from a `config.json`; None where its architecture has none of these heads."""
-    architecture = str((config.get("architectures") or [""])[0])
+    architectures = config.get("architectures")
+    architecture = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
     return next((name for name in HEAD_NAMES if architecture.endswith(name)), None)

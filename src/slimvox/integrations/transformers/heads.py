@@ -17,6 +17,7 @@ from transformers.modeling_outputs import (
 )
 from transformers.utils.generic import can_return_tuple
 
+from slimvox.encoder.model import SpeechEncoder
 from slimvox.integrations.transformers.configuration import SlimvoxConfig
 from slimvox.integrations.transformers.modeling import SlimvoxModel, SlimvoxOutput, SlimvoxPreTrainedModel
 
@@ -38,6 +39,10 @@ class SlimvoxWithHead(SlimvoxPreTrainedModel):
     def freeze_feature_encoder(self) -> None:
         """Leave the convolutional front end out of training."""
         self.slimvox.freeze_feature_encoder()
+
+    def as_encoder(self) -> SpeechEncoder:
+        """The encoder below the head, see `SlimvoxModel.as_encoder`."""
+        return self.slimvox.as_encoder()
 
     def freeze_base_model(self) -> None:
         """Leave the encoder out of training; only the head learns."""

@@ -17,7 +17,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
 from slimvox.encoder.layer import EncoderLayer
-from slimvox.encoder.model import EncoderOutput, SpeechEncoder
+from slimvox.encoder.model import ENCODER_MODULES, EncoderOutput, SpeechEncoder
 from slimvox.encoder.padding import frame_counts, frame_mask
 from slimvox.encoder.position_bias import PositionBiasGate, PositionBiasTable
 from slimvox.integrations.transformers.augmentation import spec_augment
@@ -132,7 +132,7 @@ class SlimvoxPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
 class SlimvoxModel(SlimvoxPreTrainedModel, DeferredEncoder):
     """The encoder: waveforms in, hidden states out.
 
-    It is a `SpeechEncoder` with the interface of `transformers`' Wav2Vec2Model.
+    It is a `SpeechEncoder` with the interface of `transformers`' Wav2Vec2Model; `as_encoder` gives it its own back.
     """
 
     def __init__(self, config: SlimvoxConfig) -> None:
@@ -149,6 +149,19 @@ class SlimvoxModel(SlimvoxPreTrainedModel, DeferredEncoder):
     def freeze_feature_encoder(self) -> None:
         """Leave the convolutional front end out of training."""
         self.feature_extractor.requires_grad_(False)
+
+    def as_encoder(self) -> SpeechEncoder:
+        """The same encoder with the interface of `SpeechEncoder`.
+
+        It shares its modules and parameters with this model, so that a change to the one is a change to the other.
+        It applies no SpecAugment.
+        """
+        encoder = DeferredEncoder()
+        encoder.anatomy, encoder.dense_anatomy = self.anatomy, self.dense_anatomy
+        for name in ENCODER_MODULES:
+            setattr(encoder, name, getattr(self, name))
+        encoder.training = self.training
+        return encoder
 
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(

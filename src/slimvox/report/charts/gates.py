@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from slimvox.report.charts.svg import WIDTH, Panel, drawing, element, number, text, tick_label, ticks
 from slimvox.report.runs import RunRecord
-from slimvox.structures import structure_names
+from slimvox.structures import structure, structure_names
 
 LEFT, RIGHT, TOP, BOTTOM, HEIGHT = 38, 8, 8, 30, 160
 COLUMNS, SHADES = 50, 12

@@ -1,0 +1,144 @@
+"""Models on the Hugging Face hub: the configuration first, then only the files that the model needs."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimvox.checkpoint.normalization import PREPROCESSOR_FILES
+from slimvox.checkpoint.tensors import INDEX_SUFFIX, WEIGHT_FILES, shard_names
+from slimvox.errors import SlimvoxError, first_line
+
+CONFIG = "config.json"
+SMALL_FILES = (*PREPROCESSOR_FILES, "README.md", "kept_indices.json")
+"""Files that are fetched beside the weights where they exist."""
+
+
+def download(name: str, revision: str | None, *, check: Callable[[Path], None], weights: bool = True) -> Path:
+    """Fetch a model into the local cache of the hub, or take what is there.
+
+    All files are of one commit. Where they are in the cache, only the question for the current commit goes over the
+    network, and none at all offline.
+
+    Args:
+        name: the model's id.
+        revision: branch, tag or commit; None for the main branch.
+        check: called with the directory once `config.json` is in it; raises for models that are of no use, before
+            anything else is fetched.
+        weights: whether to fetch weights too.
+
+    Returns:
+        The directory with the files.
+
+    Raises:
+        SlimvoxError: if there is no such model or revision, it has no configuration or weights, the hub can't be
+            reached, or the disk is full.
+    """
+    config = _fetch(name, CONFIG, revision)
+    if config is None:
+        raise SlimvoxError(
+            f"{name}: there is no {CONFIG} in this repository; it is not a model that slimvox can read"
+        )
+    directory = config.parent
+    check(directory)
+    snapshot = _Snapshot(name=name, directory=directory)
+    snapshot.fetch_small_files()
+    if weights:
+        snapshot.fetch_weights()
+    return directory
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Snapshot:
+    """The files of one commit of a model, as far as they are in the cache."""
+
+    name: str
+    directory: Path
+    """Of the commit, and named after it."""
+
+    def fetch_small_files(self) -> None:
+        """Fetch what is read beside weights and configuration.
+
+        Offline it is unknown whether a file that is not in the cache exists; with the weights of the same commit in
+        the cache it is taken not to.
+        """
+        has_weights = any((self.directory / name).is_file() for name in WEIGHT_FILES)
+        for name in SMALL_FILES:
+            try:
+                self._fetch(name)
+            except _UnreachableError:
+                if not has_weights:
+                    raise
+
+    def fetch_weights(self) -> None:
+        """Fetch the first of the weight files that there is, with its shards; those in the cache are preferred."""
+        cached = [name for name in WEIGHT_FILES if (self.directory / name).is_file()]
+        name = next((name for name in (*cached, *WEIGHT_FILES) if self._fetch(name) is not None), None)
+        if name is None:
+            raise SlimvoxError(
+                f"{self.name}: there are no weights in this repository (model.safetensors or pytorch_model.bin, whole"
+                " or in shards)"
+            )
+        if name.endswith(INDEX_SUFFIX):
+            for shard in shard_names(self.directory / name):
+                if self._fetch(shard) is None:
+                    raise SlimvoxError(f"{self.name}: the shard {shard}, which {name} names, is missing")
+
+    def _fetch(self, file: str) -> Path | None:
+        from huggingface_hub import try_to_load_from_cache
+
+        commit = self.directory.name
+        known = try_to_load_from_cache(self.name, file, revision=commit)
+        if known is not None:  # a path, or the mark that there is no such file
+            return Path(known) if isinstance(known, str) else None
+        return _fetch(self.name, file, commit)
+
+
+class _UnreachableError(SlimvoxError):
+    """The hub can't be reached, and the file is not in the cache."""
+
+
+def _fetch(name: str, file: str, revision: str | None) -> Path | None:
+    """The path of one file in the cache, downloaded if need be; None where the repository has no such file."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(hf_hub_download(name, file, revision=revision))
+    except LocalEntryNotFoundError as error:
+        raise _UnreachableError(_unreachable(name)) from error
+    except EntryNotFoundError:
+        return None
+    except GatedRepoError as error:
+        raise SlimvoxError(f"{name}: the hub asks for a login: run `hf auth login` first") from error
+    except RevisionNotFoundError as error:
+        raise SlimvoxError(f"{name}: there is no revision {revision!r} of this model on the hub") from error
+    except (HFValidationError, RepositoryNotFoundError) as error:
+        raise SlimvoxError(
+            f"{name}: there is neither such a directory nor such a model on the Hugging Face hub"
+        ) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise SlimvoxError(
+                f"{name}: {file} can't be written to the cache of the hub: {error.strerror}; free some space, or set"
+                " HF_HOME to a directory that can be written"
+            ) from error
+        raise _UnreachableError(f"{_unreachable(name)} ({first_line(error)})") from error
+    except Exception as error:  # errors of requests or httpx, by version of huggingface_hub
+        raise _UnreachableError(f"{_unreachable(name)} ({type(error).__name__})") from error
+
+
+def _unreachable(name: str) -> str:
+    return (
+        f"{name}: there is no such directory, and the Hugging Face hub can't be reached;"
+        " give a local directory, or `embedded`"
+    )

@@ -1,0 +1,64 @@
+"""Whether waveforms are normalised before the encoder: the answer of `transformers`' `AutoFeatureExtractor`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+from slimvox.anatomy import SAMPLE_RATE_HZ
+from slimvox.checkpoint.json_fields import Fields, Size, read_json
+from slimvox.errors import SlimvoxError
+
+logger = logging.getLogger("slimvox.checkpoint")
+
+PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
+PREPROCESSOR_FILES = (PROCESSOR, PREPROCESSOR)
+"""Files that may hold the settings of a feature extractor, in the order in which `transformers` looks at them."""
+EXTRACTOR = "Wav2Vec2FeatureExtractor"
+DEFAULTS = {"feature_extractor_type": EXTRACTOR, "do_normalize": True, "sampling_rate": SAMPLE_RATE_HZ}
+"""Values that `Wav2Vec2FeatureExtractor` assumes for fields that the file leaves out."""
+
+
+def normalizes_waveforms(directory: Path) -> bool:
+    """Whether the feature extractor of a model brings each waveform to zero mean and unit variance.
+
+    `transformers` 5 saves it inside `processor_config.json`, older versions as `preprocessor_config.json`; where both
+    exist the former decides, and a missing `do_normalize` means true. Where no file says anything, waveforms are left
+    as they are, as the bare model of `transformers` does, and a warning says so.
+
+    Raises:
+        SlimvoxError: if the extractor is of another type or for another sampling rate than 16,000 Hz, or a file is
+            damaged.
+    """
+    found = _extractor_settings(directory)
+    if found is None:
+        logger.warning(
+            "%s: neither %s nor %s says whether the model was trained on normalised waveforms, so they are not"
+            ' normalised; most models with `feat_extract_norm` = "layer" need it: save the model\'s feature extractor'
+            " beside it",
+            directory,
+            *PREPROCESSOR_FILES,
+        )
+        return False
+    file, settings = found
+    given = {name: value for name, value in settings.items() if value is not None}
+    fields = Fields({**DEFAULTS, **given}, file)
+    fields.get("feature_extractor_type", Literal["Wav2Vec2FeatureExtractor"])
+    if fields.get("sampling_rate", Size) != SAMPLE_RATE_HZ:
+        raise SlimvoxError(
+            f"{file}: `sampling_rate` must be {SAMPLE_RATE_HZ}, but is {given['sampling_rate']} instead; slimvox"
+            " encodes 16 kHz audio only"
+        )
+    return bool(fields.get("do_normalize", bool))
+
+
+def _extractor_settings(directory: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The settings of the feature extractor, with the file that they are in."""
+    processor, preprocessor = directory / PROCESSOR, directory / PREPROCESSOR
+    if processor.is_file():
+        content = read_json(processor)
+        if "feature_extractor" in content:
+            settings = Fields(content, processor).get("feature_extractor", dict[str, Any])
+            return processor, settings
+    return (preprocessor, read_json(preprocessor)) if preprocessor.is_file() else None

@@ -1,0 +1,200 @@
+"""Weight files: safetensors or weights-only pickles, whole or in shards; no code in them is ever run."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from slimvox.checkpoint.json_fields import Fields, read_json
+from slimvox.errors import NotFiniteError, SlimvoxError, first_line
+
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Files that a model's weights may be in, in the order in which they are looked for; `.index.json` lists shards."""
+INDEX_SUFFIX = ".index.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """The tensors of a checkpoint, sorted."""
+
+    encoder: dict[str, Tensor]
+    """The encoder's, named as in the bare model."""
+    head: dict[str, Tensor]
+    """All others: task heads, quantizers."""
+    prefix: str
+    """What the encoder's names begin with in the checkpoint, such as `wavlm.`; empty for a bare encoder."""
+
+    @property
+    def head_modules(self) -> tuple[str, ...]:
+        """Names of the modules that are not part of the encoder."""
+        return tuple(dict.fromkeys(name.rpartition(".")[0] or name for name in self.head))
+
+
+def read_tensors(directory: Path) -> dict[str, Tensor]:
+    """Read all tensors of a checkpoint.
+
+    Returns:
+        The tensors by name, on the CPU, as stored.
+
+    Raises:
+        SlimvoxError: if there are no weights, a shard is missing, or a file is damaged or holds more than tensors.
+    """
+    name = next((name for name in WEIGHT_FILES if (directory / name).is_file()), None)
+    if name is None:
+        raise SlimvoxError(
+            f"{directory}: there are no weights (model.safetensors or pytorch_model.bin, whole or in shards)"
+        )
+    if not name.endswith(INDEX_SUFFIX):
+        return _read_file(directory / name)
+    tensors: dict[str, Tensor] = {}
+    for shard in shard_names(directory / name):
+        if not (directory / shard).is_file():
+            raise SlimvoxError(f"{directory}: the shard {shard}, which {name} names, is missing")
+        tensors.update(_read_file(directory / shard))
+    return tensors
+
+
+def shard_names(index: Path) -> tuple[str, ...]:
+    """Names of the shards that an index file lists, each once, all in the folder of the index.
+
+    Raises:
+        SlimvoxError: if the index is damaged or names a file elsewhere.
+    """
+    weight_map = Fields(read_json(index), index).get("weight_map", dict[str, str])
+    if not weight_map:
+        raise SlimvoxError(f"{index}: `weight_map` must name the file of each tensor, but is empty")
+    for shard in weight_map.values():
+        if not shard.endswith((".safetensors", ".bin")) or set(shard) & set("/\\"):
+            raise SlimvoxError(f"{index}: {shard!r} is not the name of a weight file in the same folder")
+    return tuple(sorted(set(weight_map.values())))
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    read: Callable[[Path], dict[str, Tensor]] = load_file if path.suffix == ".safetensors" else _read_pickle
+    try:
+        return read(path)
+    except SlimvoxError:
+        raise
+    except (OSError, KeyError, ValueError, SafetensorError, RuntimeError, EOFError) as error:
+        raise SlimvoxError(
+            f"{path}: the weights can't be read, the file may be damaged: {first_line(error)}"
+        ) from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise SlimvoxError(f"{path} can't be loaded as plain weights: {first_line(error)}") from error
+    if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
+        raise SlimvoxError(f"{path} must hold tensors by name, but holds {type(loaded).__name__} instead")
+    return {name: tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
+
+
+WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Parts of names that torch.compile, DistributedDataParallel, FSDP and activation checkpointing add."""
+FIRST_WEIGHT = "feature_extractor.conv_layers.0.conv.weight"
+"""The tensor that tells where in a checkpoint the encoder is. The head of an x-vector model has a `feature_extractor`
+too, but no convolutions in it."""
+
+
+def split_checkpoint(
+    tensors: dict[str, Tensor],
+    source: Path | str,
+    *,
+    modules: Sequence[str],
+    unused: Sequence[str] = (),
+    prefix: str,
+) -> Split:
+    """Sort the tensors of a checkpoint into the encoder's and all others.
+
+    The encoder may lie below any prefix (`wavlm.`, `model.wav2vec2.`), which is found by its first convolution.
+
+    Args:
+        tensors: by name, as stored.
+        source: where they come from, for messages.
+        modules: names of the encoder's modules, such as `feature_projection`.
+        unused: names of its parameters that only pre-training uses; they are dropped.
+        prefix: the prefix to take where a checkpoint holds several encoders (those of a teacher and a student).
+
+    Raises:
+        SlimvoxError: if there is no encoder, or there are several and none is at `prefix`.
+    """
+    plain: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        short = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+        if short in plain:
+            raise SlimvoxError(f"{source}: the weights hold {short} twice, one of them as {name}")
+        plain[short] = tensor
+    prefixes = [name.removesuffix(FIRST_WEIGHT) for name in plain if f".{name}".endswith(f".{FIRST_WEIGHT}")]
+    if len(prefixes) > 1 and prefix in prefixes:
+        prefixes = [prefix]
+    if len(prefixes) != 1:
+        found = f"encoders at {', '.join(map(repr, prefixes))}" if prefixes else f"no {FIRST_WEIGHT}"
+        raise SlimvoxError(f"{source}: the weights must hold one encoder, but there are {found}")
+    (start,) = prefixes
+    starts = tuple(f"{start}{module}." for module in modules)
+    dropped = {f"{start}{name}" for name in unused}
+    return Split(
+        encoder={n.removeprefix(start): tensor for n, tensor in plain.items() if n.startswith(starts)},
+        head={n: tensor for n, tensor in plain.items() if not n.startswith(starts) and n not in dropped},
+        prefix=start,
+    )
+
+
+def as_float32(tensors: Mapping[str, Tensor], source: Path | str) -> dict[str, Tensor]:
+    """Convert weights of any floating-point type to float32.
+
+    Raises:
+        SlimvoxError: naming a tensor that is of another type (quantised weights).
+        NotFiniteError: naming a tensor that holds NaN or infinite values.
+    """
+    converted = {}
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise SlimvoxError(
+                f"{source}: {name} must hold floating-point numbers, but holds {tensor.dtype} instead; quantised"
+                " weights are not supported"
+            )
+        converted[name] = tensor.float()
+        if not _is_finite(converted[name]):
+            raise NotFiniteError(
+                f"{source}: `{name}` holds NaN or infinite values, so the model is of no use: get or make it again"
+            )
+    return converted
+
+
+def load_exactly(model: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
+    """Load tensors into a model; every one must be there, be known and fit.
+
+    Raises:
+        SlimvoxError: naming what is missing, unknown or of another shape.
+    """
+    expected = model.state_dict()
+    problems = [f"missing: {name}" for name in expected if name not in tensors]
+    problems += [f"unknown: {name}" for name in tensors if name not in expected]
+    for name, tensor in tensors.items():
+        if name in expected and tensor.shape != expected[name].shape:
+            shape = tuple(expected[name].shape)
+            problems.append(f"{name} must be {shape}, but is {tuple(tensor.shape)} instead")
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise SlimvoxError(f"{source}: the weights do not fit config.json: {shown}")
+    model.load_state_dict(tensors)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """A sum over finite numbers is finite unless it overflows, and it takes a third of the time of looking at each."""
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())

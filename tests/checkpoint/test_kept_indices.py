@@ -1,0 +1,106 @@
+"""`kept_indices.json` of a model that was pruned before is checked before a run, not after it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import drawn
+import models
+import slimvox
+from slimvox.checkpoint import load_model, write_slimvox_directory
+from slimvox.kept_indices import KeptIndices
+from slimvox.surgery import slice_encoder
+
+Content = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pruned WavLM with its kept indices."""
+    path = tmp_path_factory.mktemp("pruned")
+    dense = slimvox.load(models.directory(path / "dense", "wavlm"))
+    sliced = slice_encoder(dense, drawn.uneven_masks(dense.anatomy))
+    write_slimvox_directory(
+        sliced.encoder, path / "ours", kept_indices=sliced.kept.to_dict(), model_card="card"
+    )
+    return path / "ours"
+
+
+@pytest.fixture
+def directory(original: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    for file in original.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+def test_the_file_of_a_pruned_model_is_read(original: Path) -> None:
+    kept = load_model(original).kept_indices()
+    assert kept is not None
+    assert kept.to_dict() == json.loads((original / "kept_indices.json").read_text())
+    assert load_model("embedded").kept_indices() is None
+
+
+def edit(path: tuple[Any, ...], value: Any) -> Callable[[Content], Any]:
+    def change(content: Content) -> Any:
+        content = copy.deepcopy(content)
+        target: Any = content
+        for name in path[:-1]:
+            target = target[name]
+        target[path[-1]] = value
+        return content
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: {}, "the field 'conv' is missing"),
+        (edit(("layers",), []), "3 convolutions and 0 layers"),
+        (edit(("layers",), {}), "there must be a list"),
+        (edit(("conv", 0), [0, 1]), "is not the encoder in config.json"),
+        (edit(("conv", 0, 0), 99), "channels of convolution 0 must be among"),
+        (edit(("conv", 0, 0), -1), "channels of convolution 0 must be among"),
+        (edit(("conv", 0, 1), 0), "in order and each once"),
+        (edit(("conv", 0, 1), 1.0), "an index must be a whole number, but is 1.0"),
+        (edit(("conv", 0, 1), True), "an index must be a whole number, but is True"),
+        (edit(("conv", 0), None), "there must be a list"),
+        (edit(("layers", 0, "heads", 0, "index"), 0), "is not the encoder|each once"),
+        (edit(("layers", 0, "heads", 0, "index"), 7), "heads of layer 0 must be among"),
+        (edit(("layers", 0, "heads", 0, "qk", 0), 50), "query dimensions of head"),
+        (edit(("layers", 0, "heads", 0, "vo"), "all"), "there must be a list"),
+        (edit(("layers", 0, "heads", 0), 5), "wrong type"),
+        (edit(("layers", 1, "intermediate", 0), 1000), "feed-forward dimensions of layer 1"),
+        (edit(("layers", 1, "attention"), "yes"), "must be true or false"),
+        (edit(("layers", 1), None), "wrong type"),
+    ],
+)
+def test_a_file_of_another_encoder_is_refused_before_the_run(
+    change: Callable[[Content], Any], message: str, directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = directory / "kept_indices.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    out = tmp_path_factory.mktemp("out")
+    with pytest.raises(slimvox.SlimvoxError, match=rf"kept_indices\.json does not fit .*({message})"):
+        slimvox.prune(directory, directory, out)
+    assert not list(out.iterdir())
+
+
+def test_a_lost_file_is_said(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (directory / "kept_indices.json").unlink()
+    with caplog.at_level(logging.WARNING, logger="slimvox.checkpoint"):
+        assert load_model(directory).kept_indices() is None
+    assert "numbered in the pruned encoder, not in the dense one" in caplog.text
+
+
+def test_everything_is_kept_of_an_encoder_that_is_whole() -> None:
+    anatomy = load_model("embedded").encoder.anatomy
+    KeptIndices.everything(anatomy).check(dense=anatomy, kept=anatomy)

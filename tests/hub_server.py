@@ -1,0 +1,97 @@
+"""A server on this machine that speaks as much of the Hugging Face hub as a download needs, and counts requests."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Hub:
+    """Repositories by name, and the requests that came in, such as `HEAD config.json`."""
+
+    repositories: dict[str, Path]
+    requests: list[str] = field(default_factory=list)
+    up: bool = True
+    """When false, every request ends in an error that is not tried again."""
+
+    def fetched(self) -> list[str]:
+        """Names of the files that were downloaded, in alphabetical order."""
+        return sorted(
+            request.removeprefix("GET ")
+            for request in self.requests
+            if request.startswith("GET ") and request != "GET "
+        )
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: Hub
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+    def _answer(self, *, body: bool) -> None:
+        name, _, rest = self.path.lstrip("/").partition("/resolve/")
+        revision, _, file = rest.partition("/")
+        self.hub.requests.append(f"{self.command} {file}")
+        repository = self.hub.repositories.get(name)
+        path = None if repository is None else repository / file
+        if not self.hub.up:
+            self._send(418, {})
+        elif path is None:
+            self._send(404, {"X-Error-Code": "RepoNotFound"})
+        elif revision not in ("main", COMMIT):
+            self._send(404, {"X-Error-Code": "RevisionNotFound"})
+        elif not path.is_file():
+            self._send(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+        else:
+            content = path.read_bytes()
+            etag = f'"{hashlib.sha256(content).hexdigest()}"'
+            self._send(200, {"ETag": etag, "X-Repo-Commit": COMMIT}, content, body=body)
+
+    def _send(
+        self, status: int, headers: dict[str, str], content: bytes = b"", *, body: bool = False
+    ) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+
+@contextmanager
+def serving(monkeypatch: pytest.MonkeyPatch, cache: Path, **repositories: Path) -> Iterator[Hub]:
+    """Serve directories as the repositories `someone/NAME` of the hub, with an empty cache."""
+    from huggingface_hub import constants
+
+    hub = Hub({f"someone/{name}": path for name, path in repositories.items()})
+    handler = type("Handler", (_Handler,), {"hub": hub})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
