@@ -200,7 +200,7 @@ class RunDirectory:
         def read(path: Path) -> LatencyTable:
             try:
                 return LatencyTable.from_dict(read_checked_json(path))
-            except (TypeError, AttributeError) as error:
+            except (ValueError, TypeError, AttributeError) as error:
                 raise DamagedFileError(path) from error
 
         return self._load(LATENCY, read)
