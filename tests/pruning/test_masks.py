@@ -213,6 +213,11 @@ def test_indices_are_those_of_the_first_encoder_after_any_number_of_cuts() -> No
             for each in dense.layers
         ),
     )
+    other = LayerMasks(head=torch.tensor([1.0, 0.0]), qk=torch.tensor([0.0, 1.0, 1.0]))
+    cut_again = slice_encoder(encoder, replace(masks, layers=(other, *masks.layers[1:])))
+    assert cut_again.kept.within(earlier).layers[0].heads == (
+        KeptHead(index=0, qk=(6, 7), vo=(7, 9, 11, 13)),
+    )
     both = cut.kept.within(earlier)
     assert both.layers[0].heads == (KeptHead(index=2, qk=(), vo=(7,)),)
     assert both.layers[0].intermediate == (2,) and both.layers[4].intermediate == (2, 12, 22, 32, 42)
