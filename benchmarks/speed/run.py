@@ -21,7 +21,7 @@ import shapes
 import torch
 
 from slimvox.benchmark import BenchmarkResult, benchmark
-from slimvox.costs import macs, parameters
+from slimvox.costs import Macs, macs, parameters
 from slimvox.units import short_number
 
 PARTS = ("encoders", "int8", "pruned", "attention", "step")
@@ -71,7 +71,7 @@ def section(part: str, pruned: Path | None, folder: Path, threads: int, runs: in
     wanted = {
         "dense": shapes.base_plus(),
         "paper": shapes.even(channels=512, heads=5),
-        "fast": shapes.even(channels=192, heads=4, kind="macs"),
+        "fast": shapes.even(channels=192, heads=4, cost=Macs()),
         "fast-28-224": shapes.even(channels=224, heads=4),
         "fast-28-128": shapes.even(channels=128, heads=4),
     }

@@ -13,6 +13,7 @@ from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.costs import Cost, Parameters
 from slimvox.encoder import SpeechEncoder
 
+PARAMETERS = Parameters()
 SHARES = {"params": 0.28, "macs": 0.20}
 """Shares of the dense encoder's parameters that `paper` keeps, and of its MACs that `fast` keeps."""
 
@@ -22,7 +23,7 @@ def base_plus() -> EncoderAnatomy:
     return anatomy_from_config({"model_type": "wavlm"}, "WavLM Base+", normalize_waveform=False)
 
 
-def even(*, channels: int, heads: int, cost: Cost = Parameters()) -> EncoderAnatomy:
+def even(*, channels: int, heads: int, cost: Cost = PARAMETERS) -> EncoderAnatomy:
     """Every convolution with so many channels, every layer with so many whole heads, and what is left for the FFN.
 
     Args:

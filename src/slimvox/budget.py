@@ -35,15 +35,6 @@ class Budget:
         if self.round_to < 1:
             raise ValueError(f"`round_to` must be at least 1, but is {self.round_to} instead")
 
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.target) and self.target >= 0 and self.dense_cost > 0):
-            raise ValueError(
-                f"`target` must be at least 0 and `dense_cost` above 0, but are {self.target:g} and"
-                f" {self.dense_cost} instead"
-            )
-        if self.round_to < 1:
-            raise ValueError(f"`round_to` must be at least 1, but is {self.round_to} instead")
-
     @property
     def target_sparsity(self) -> float:
         """The share of the dense cost that has to go."""

@@ -91,7 +91,6 @@ def run_demo(out: Path, *, max_steps: int | None, seed: int, console: Console) -
     return results
 
 
-@torch.no_grad()
 def _make_room(out: Path) -> None:
     """Remove what an earlier demo left, and nothing else."""
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / MARKER).is_file())):

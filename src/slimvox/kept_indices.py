@@ -43,7 +43,7 @@ class KeptIndices:
         table = units(anatomy)
         return cls(
             units={
-                address: tuple(np.flatnonzero(left[table.slice(address)]).tolist())
+                address: tuple(np.flatnonzero(left[table.part(address)]).tolist())
                 for address in table.addresses
             }
         )

@@ -254,7 +254,7 @@ def _data(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     if name in seen:
         raise SlimvoxError(f"recipe {name} extends itself, by way of {' and '.join(seen)}")
     try:
-        data = tomllib.loads(_read(name))
+        data: dict[str, Any] = tomllib.loads(_read(name))
     except tomllib.TOMLDecodeError as error:
         raise SlimvoxError(f"recipe {name} is not valid TOML: {error}") from error
     except RecursionError as error:

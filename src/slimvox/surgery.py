@@ -39,7 +39,7 @@ def survivors(anatomy: EncoderAnatomy, masks: Masks) -> KeptIndices:
     table = units(anatomy)
     open_units = np.ones(len(table), dtype=bool)
     for address, mask in masks.items():
-        open_units[table.slice(address)] = (mask.detach() != 0).cpu().numpy()
+        open_units[table.part(address)] = (mask.detach() != 0).cpu().numpy()
     kept = KeptIndices.of(anatomy, table.left(open_units))
     for address in table.addresses:
         each = structure(address.structure)

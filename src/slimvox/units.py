@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from slimvox.errors import SlimvoxError
 
 _SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
+_LARGEST = 1e15
+"""Numbers beyond this are typing errors, and become infinite with a suffix."""
 _AMOUNT = re.compile(r"^\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgb%]?)\s*$", re.IGNORECASE)
 _SPEED = re.compile(r"^\s*(\d+(?:\.\d*)?|\.\d+)\s*x?\s*$", re.IGNORECASE)
 
@@ -33,7 +35,7 @@ def parse_amount(text: str, name: str) -> Amount:
         SlimvoxError: if it is neither; `name` is what the message calls it.
     """
     match = _AMOUNT.match(text)
-    if match is None or float(match[1]) == 0:
+    if match is None or not 0 < float(match[1]) < _LARGEST:
         raise SlimvoxError(
             f"`{name}` must be a share such as 28% or a number such as 26.5M, but is {text!r} instead"
         )
@@ -80,7 +82,7 @@ def parse_speed(text: str, name: str) -> float:
         SlimvoxError: if it is nothing of the kind; `name` is what the message calls it.
     """
     match = _SPEED.match(text)
-    if match is None or float(match[1]) <= 1:
+    if match is None or not 1 < float(match[1]) < _LARGEST:
         raise SlimvoxError(f"`{name}` must be a speed-up above 1, such as 4x, but is {text!r} instead")
     return float(match[1])
 

@@ -46,7 +46,7 @@ class Range:
             return f"between {self.at_least:g} and {self.at_most:g}"
         if value < self.at_least or value <= self.above:
             return lower
-        return f"at most {self.at_most:.10g}" if self.at_most < math.inf else f"below {self.below:.10g}"
+        return f"at most {self.at_most:.15g}" if self.at_most < math.inf else f"below {self.below:.15g}"
 
 
 LARGEST_COUNT = 10**12

@@ -165,7 +165,11 @@ def test_an_encoder_cut_from_the_embedded_teacher(format: Any, tmp_path: Path) -
         head = torch.zeros(len(layer.heads))
         head[torch.randperm(len(head), generator=kept)[: index % 4]] = 1.0
         masks[Address("head", index)] = head
-        for name, size, share in (("qk", layer.qk, 0.3), ("vo", layer.vo, 0.3), ("intermediate", layer.intermediate, 0.2)):
+        for name, size, share in (
+            ("qk", layer.qk, 0.3),
+            ("vo", layer.vo, 0.3),
+            ("intermediate", layer.intermediate, 0.2),
+        ):
             masks[Address(name, index)] = (torch.rand(size, generator=kept) < share).float()
     encoder = slice_encoder(teacher, masks).encoder
     assert {len(layer.heads) for layer in encoder.anatomy.layers} == {0, 1, 2, 3}

@@ -50,7 +50,7 @@ def test_a_run_with_both(tmp_path: Path) -> None:
 
 
 def test_names_that_nobody_registered(tmp_path: Path) -> None:
-    with pytest.raises(slimvox.SlimvoxError, match="`target.kind` must be one of"):
+    with pytest.raises(slimvox.SlimvoxError, match=r"`target.kind` must be one of"):
         slimvox.prune("embedded", tmp_path, tmp_path / "out", overrides={"target.kind": "carats"})
-    with pytest.raises(slimvox.SlimvoxError, match="there is no field `distillation.weights.x`"):
+    with pytest.raises(slimvox.SlimvoxError, match=r"there is no field `distillation.weights.x`"):
         slimvox.prune("embedded", tmp_path, tmp_path / "out", overrides={"distillation.weights.x": 1.0})

@@ -196,7 +196,7 @@ def test_the_best_gates_of_a_rounded_width_stay() -> None:
     scores = torch.rand(layout.size, generator=torch.Generator().manual_seed(1))
     budget = budget_for(layout, Parameters(), 0.5, 8)
     chosen = final_masks(layout, scores, torch.ones_like(scores), budget)
-    for address, part in layout.slices.items():
+    for part in layout.slices.values():
         opened, own = chosen.open[part], scores[part]
         assert int(opened.sum()) % 8 == 0
         assert float(own[opened].min()) > float(own[~opened].max())

@@ -231,6 +231,9 @@ def test_indices_are_those_of_the_first_encoder_after_any_number_of_cuts() -> No
     earlier = KeptIndices(
         units={address: tuple(3 * unit + 1 for unit in kept) for address, kept in everything.units.items()}
     )
+    other = {Address("head", 0): torch.tensor([1.0, 0.0]), Address("qk", 0): torch.tensor([0.0, 1.0, 1.0])}
+    again = slice_encoder(encoder, other).kept.within(earlier)
+    assert (again["head", 0], again["qk", 0], again["vo", 0]) == ((1,), (4, 7), (1, 4, 7, 10))
     both = cut.kept.within(earlier)
     assert (both["head", 0], both["qk", 0], both["vo", 0]) == ((4,), (), (13,))
     assert (both["intermediate", 0], both["intermediate", 4]) == ((1,), (1, 4, 7, 10, 13))

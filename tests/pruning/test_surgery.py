@@ -139,7 +139,7 @@ def test_kept_indices_of_the_first_format_are_read() -> None:
     assert (kept["conv", 1], kept["intermediate", 0], kept["position", 0]) == ((1,), (4,), (0, 1, 2, 3))
     assert KeptIndices.from_dict(kept.to_dict(), anatomy) == kept
     for broken in ({}, {**data, "conv": [[9], [1], [0]]}, {"format": 7}, {"format": 2, "qk": {"5": [0]}}):
-        with pytest.raises(ValueError, match="is missing|must be among|format is 7|of another encoder"):
+        with pytest.raises(ValueError, match=r"is missing|must be among|format is 7|of another encoder"):
             KeptIndices.from_dict(broken, anatomy)
 
 

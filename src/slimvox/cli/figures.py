@@ -32,7 +32,7 @@ class FiguresCommand:
     is found by itself."""
     benchmark: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")] = ()
     """Files that `slimvox benchmark --out` wrote, for the speed in the Pareto front."""
-    quality: str = "auto"
+    quality: Annotated[str, tyro.conf.arg(metavar="QUALITY")] = "auto"
     """Quality on the axes: `distance` to the teacher; `mini`, `superb_s` or `mean11`, the scores over all tasks; a
     metric such as pr; or `auto`: the score over all tasks where every run has one, else the distance."""
     imports: ClassVar = ("slimvox.figures", "slimvox.report")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import io
 import logging
 import os
 import sys
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -43,8 +45,8 @@ Command = (
     | Annotated[DemoCommand, tyro.conf.subcommand("demo")]
 )
 
-SYSTEM_ERROR = 2
-"""Exit status where a file or folder can't be read or written."""
+BAD_INPUT = 2
+"""Exit status where an argument is wrong, or a file or folder can't be read or written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -54,7 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 1 for an unusable result, 2 for bad input, 130 when interrupted."""
+    _print_any_name()
     errors = Console(stderr=True, soft_wrap=True)
+    if "" in (sys.argv[1:] if arguments is None else arguments):
+        # Most often a variable of the shell that is not set; as a path it would mean the current folder.
+        errors.print(
+            "[bold red]error:[/] an argument is empty; give a value, or leave it out", highlight=False
+        )
+        return BAD_INPUT
     with leave_when_interrupted():
         command: Any = tyro.cli(
             Command,
@@ -85,15 +94,34 @@ def run(arguments: Sequence[str] | None = None) -> int:
         where = error.filename or getattr(command, "out", None)
         text = f"{error.strerror or error}{f': {where}' if where else ''}"
         errors.print(f"[bold red]error:[/] {escape(text)}", highlight=False)
-        return SYSTEM_ERROR
+        return BAD_INPUT
     return 0
 
 
+def _print_any_name() -> None:
+    """Print file names that are not valid UTF-8 with escapes, where Python would raise an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _check_flags(command: Any) -> None:
-    """Raise SlimvoxError for a flag that is not finite or out of range, before anything is loaded."""
+    """Raise SlimvoxError for a flag that is not finite or out of range, or a path that can't be, before anything is
+    loaded.
+    """
     hints = typing.get_type_hints(type(command), include_extras=True)
     for field in dataclasses.fields(command):
-        convert(hints[field.name], getattr(command, field.name), f"--{field.name.replace('_', '-')}")
+        value, name = getattr(command, field.name), f"--{field.name.replace('_', '-')}"
+        convert(hints[field.name], value, name)
+        for each in value if isinstance(value, tuple) else (value,):
+            try:
+                Path(each if isinstance(each, str | Path) else "").expanduser()
+            except RuntimeError as error:
+                raise SlimvoxError(f"{each} can't be found: there is no such user") from error
+    try:
+        str(getattr(command, "out", "")).encode()
+    except UnicodeEncodeError as error:
+        raise SlimvoxError("`--out` must be a name in UTF-8, which TensorBoard and others need") from error
 
 
 def _quieten_libraries(errors: Console) -> None:

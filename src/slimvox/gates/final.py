@@ -97,7 +97,7 @@ class _Search:
         self._budget = budget
         self._form = budget.cost.form(layout.anatomy)
         self._units = units(layout.anatomy)
-        self._gated = [(self._units.slice(address), gates) for address, gates in layout.slices.items()]
+        self._gated = [(self._units.part(address), gates) for address, gates in layout.slices.items()]
         self.widths = _Widths(layout, scores, budget.round_to)
         self.always = self.widths.narrowest()
         """Gates that never close."""

@@ -112,7 +112,7 @@ def drawn_anatomy(dense: EncoderAnatomy, draw: np.random.Generator) -> EncoderAn
         each = structure(address.structure)
         if each.kind == "block":
             continue
-        part = table.slice(address)
+        part = table.part(address)
         kept[part] = draw.random(table.sizes[address]) < draw.uniform(0.05, 1)
         kept[part.start : part.start + each.min_kept] = True
     return KeptIndices.of(dense, table.left(kept)).anatomy(dense)

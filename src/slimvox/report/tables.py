@@ -149,7 +149,7 @@ def _speed(speeds: Sequence[Speed]) -> Figure:
 
 
 def _with_total(costs: BlockCosts) -> tuple[int, ...]:
-    return (*by_block(costs), costs.total)
+    return (*by_block(costs), round(costs.total))
 
 
 def _pair(before: int, after: int) -> tuple[str, str, str]:

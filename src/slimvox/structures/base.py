@@ -23,7 +23,7 @@ class Address(NamedTuple):
 
     structure: str
     """Name of the structure."""
-    index: int
+    index: int  # type: ignore[assignment]  # in place of the method of tuples
     """Index of the convolution or Transformer layer."""
 
 
@@ -60,8 +60,8 @@ class Term:
     factors: tuple[Address, ...] = ()
     """Addresses whose counts are multiplied; none for a constant."""
     once: bool = False
-    """Count 1 if any unit at any of the factors is left, and 0 otherwise. In expectation, the containing structure stands
-    in for a single factor, and 1 for several."""
+    """Count 1 if any unit at any of the factors is left, and 0 otherwise. In expectation, the containing structure
+    stands in for a single factor, and 1 for several."""
     feature: str = ""
     """For times: which measured coefficient of the block multiplies this term."""
 

@@ -45,7 +45,7 @@ class Units:
         """Addresses in the order of the numbering."""
         return tuple(self.starts)
 
-    def slice(self, address: Address) -> slice:
+    def part(self, address: Address) -> slice:
         """Where the units of an address lie in the numbering."""
         return slice(self.starts[address], self.starts[address] + self.sizes[address])
 
@@ -95,7 +95,8 @@ class Units:
     def is_of(self, name: str) -> Bools:
         """Which units belong to a structure, (N,) bool."""
         of_structure = np.array([address.structure == name for address in self.starts], dtype=bool)
-        return of_structure[self.place] if len(self) else np.zeros(0, dtype=bool)
+        belongs: Bools = of_structure[self.place] if len(self) else np.zeros(0, dtype=bool)
+        return belongs
 
 
 @functools.lru_cache(maxsize=64)
@@ -146,7 +147,7 @@ class ExpectedCounts:
         """
         table = units(anatomy)
         self.addresses = table.addresses
-        numbers = [np.arange(len(table))[table.slice(address)] for address in gated]
+        numbers = [np.arange(len(table))[table.part(address)] for address in gated]
         self._gated = torch.from_numpy(np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.int64))
         self._lengths = torch.tensor(list(table.sizes.values()), dtype=torch.long)
         self._owners: list[Tensor] = []

@@ -1,0 +1,62 @@
+"""The help of every command, and Ctrl-C before a command has begun."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slimvox.cli.main import run
+
+COMMANDS = (
+    *("prune", "inspect", "encode", "compare", "evaluate"),
+    *("benchmark", "export", "report", "figures", "demo"),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_prose_and_not_the_source(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit) as stopped:
+        run([command, "--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert not re.findall(r"\{None\}|\(default: \)|\(default: None\)|\(default: False\)|STR", shown)
+    lines = [line.strip("│ ") for line in shown.splitlines() if line.startswith("│")]
+    texts = [re.sub(r"^(--?[\w-]+,? ?)+(\S+)? +", "", line) for line in lines]
+    assert not [text for text in texts if re.match(r"(Of|What) ", text)]
+    # A line break of the source would leave a line that goes on in the middle of a sentence.
+    assert not [text for text in texts if text and text[0].islower() and not text.startswith("show this")]
+
+
+SLOW_IMPORT = """
+import os, signal, sys, threading, time
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+sys.meta_path.insert(0, Slow())
+from slimvox.cli import main
+main(["inspect", "embedded"])
+"""
+
+
+@pytest.mark.parametrize("module", ["tyro", "slimvox.cli.prune", "torch", "slimvox.checkpoint"])
+def test_ctrl_c_while_modules_are_imported_is_one_line(module: str, tmp_path: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", SLOW_IMPORT.format(module=module)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+    assert process.returncode == 128 + signal.SIGINT
+    assert process.stderr == "interrupted\n"
