@@ -196,6 +196,11 @@ def test_indices_are_those_of_the_first_encoder_after_any_number_of_cuts() -> No
     heads = dense.layers[0].heads
     assert [head.index for head in heads] == [0, 2]
     masks = EncoderMasks.none(encoder.anatomy)
+    uneven = LayerMasks(vo=torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0]))
+    assert survivors(encoder.anatomy, replace(masks, layers=(uneven, *masks.layers[1:]))).layers[0].heads == (
+        KeptHead(index=0, qk=(0, 1, 2), vo=(0, 1, 2)),
+        KeptHead(index=2, qk=(), vo=(0,)),
+    )
     layer = LayerMasks(head=torch.tensor([0.0, 1.0]))
     cut = slice_encoder(encoder, replace(masks, layers=(layer, *masks.layers[1:])))
     assert cut.kept.layers[0].heads == (KeptHead(index=2, qk=(), vo=(0,)),)
