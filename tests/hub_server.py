@@ -21,8 +21,8 @@ class Hub:
 
     repositories: dict[str, Path]
     requests: list[str] = field(default_factory=list)
-    up: bool = True
-    """When false, every request ends in an error that is not tried again."""
+    failing: frozenset[str] = frozenset()
+    """Files for which requests end in an error that is not tried again."""
 
     def fetched(self) -> list[str]:
         """Names of the files that were downloaded, in alphabetical order."""
@@ -51,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(f"{self.command} {file}")
         repository = self.hub.repositories.get(name)
         path = None if repository is None else repository / file
-        if not self.hub.up:
+        if file in self.hub.failing:
             self._send(418, {})
         elif path is None:
             self._send(404, {"X-Error-Code": "RepoNotFound"})

@@ -108,6 +108,12 @@ class KeptIndices:
         for address, whole in everything.items():
             # What was recorded before a structure could be pruned has all of it.
             kept[address] = named.get(address, () if address.structure in recorded else whole)
+            least = structure(address.structure).min_kept
+            if len(kept[address]) < least:
+                raise ValueError(
+                    f"at least {least} of the {structure(address.structure).title} at index {address.index} must be"
+                    " kept"
+                )
             if list(kept[address]) != sorted(set(kept[address])) or not set(kept[address]) <= set(whole):
                 raise ValueError(
                     f"the {structure(address.structure).title} at index {address.index} must be among those of the"
@@ -116,6 +122,12 @@ class KeptIndices:
         strange = [f"{name}[{index}]" for name, index in named if Address(name, index) not in everything]
         if strange or not recorded:
             raise ValueError(f"they are of another encoder, with {', '.join(strange) or 'nothing'}")
+        table = units(dense)
+        marks = np.zeros(len(table), dtype=bool)
+        for address, indices in kept.items():
+            marks[table.part(address)][list(indices)] = True
+        if not np.array_equal(table.left(marks), marks):
+            raise ValueError("units are kept whose block or head is not, or heads without values")
         return cls(units=kept)
 
 

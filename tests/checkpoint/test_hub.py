@@ -90,12 +90,12 @@ def test_offline_without_the_weights_is_one_sentence(hub: Hub, monkeypatch: pyte
 
 def test_a_hub_that_fails_half_way_is_not_taken_for_missing_files(hub: Hub) -> None:
     """Without the settings of the feature extractor the model would be another one."""
-    from huggingface_hub import hf_hub_download
-
-    hf_hub_download("someone/model", "config.json")
-    hub.up = False
+    hub.failing = frozenset({"preprocessor_config.json"})
     with pytest.raises(slimvox.SlimvoxError, match="the Hugging Face hub can't be reached"):
         slimvox.load("someone/model")
+    assert "pytorch_model.bin" not in hub.fetched()
+    hub.failing = frozenset()
+    assert slimvox.load("someone/model").anatomy.normalize_waveform
 
 
 @pytest.mark.parametrize(

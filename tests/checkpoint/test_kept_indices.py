@@ -64,23 +64,27 @@ def edit(path: tuple[Any, ...], value: Any) -> Callable[[Content], Any]:
     ("change", "message"),
     [
         (lambda content: {}, "the field 'conv' is missing"),
-        (edit(("layers",), []), "3 convolutions and 0 layers"),
-        (edit(("layers",), {}), "there must be a list"),
-        (edit(("conv", 0), [0, 1]), "is not the encoder in config.json"),
-        (edit(("conv", 0, 0), 99), "channels of convolution 0 must be among"),
-        (edit(("conv", 0, 0), -1), "channels of convolution 0 must be among"),
-        (edit(("conv", 0, 1), 0), "in order and each once"),
-        (edit(("conv", 0, 1), 1.0), "an index must be a whole number, but is 1.0"),
-        (edit(("conv", 0, 1), True), "an index must be a whole number, but is True"),
-        (edit(("conv", 0), None), "there must be a list"),
-        (edit(("layers", 0, "heads", 0, "index"), 0), "is not the encoder|each once"),
-        (edit(("layers", 0, "heads", 0, "index"), 7), "heads of layer 0 must be among"),
-        (edit(("layers", 0, "heads", 0, "qk", 0), 50), "query dimensions of head"),
-        (edit(("layers", 0, "heads", 0, "vo"), "all"), "there must be a list"),
-        (edit(("layers", 0, "heads", 0), 5), "wrong type"),
-        (edit(("layers", 1, "intermediate", 0), 1000), "feed-forward dimensions of layer 1"),
-        (edit(("layers", 1, "attention"), "yes"), "must be true or false"),
-        (edit(("layers", 1), None), "wrong type"),
+        (edit(("format",), 3), "their format is 3"),
+        (edit(("conv",), []), "wrong type"),
+        (edit(("conv",), {}), "is not the encoder in config.json|whose block"),
+        (edit(("conv", "0"), []), "at least 1 of the front-end channels at index 0"),
+        (edit(("conv", "9"), [0]), r"of another encoder, with conv\[9\]"),
+        (edit(("toes",), {"0": [0]}), r"of another encoder, with toes\[0\]"),
+        (edit(("conv", "0"), [0, 1]), "is not the encoder in config.json"),
+        (edit(("conv", "0", 0), 99), "front-end channels at index 0 must be among"),
+        (edit(("conv", "0", 0), -1), "front-end channels at index 0 must be among"),
+        (edit(("conv", "0", 1), 0), "in order and each once"),
+        (edit(("conv", "0", 1), 1.0), "an index must be a whole number, but is 1.0"),
+        (edit(("conv", "0", 1), True), "an index must be a whole number, but is True"),
+        (edit(("conv", "0"), None), "there must be a list"),
+        (edit(("head", "0", 0), 0), "whose block or head is not|each once"),
+        (edit(("head", "0", 0), 7), "heads at index 0 must be among"),
+        (edit(("qk", "0", 0), 50), "query and key dimensions at index 0"),
+        (edit(("vo", "0"), "all"), "there must be a list"),
+        (edit(("head", "0"), 5), "wrong type"),
+        (edit(("intermediate", "1", 0), 1000), "feed-forward dimensions at index 1"),
+        (edit(("attention", "1"), "yes"), "there must be a list"),
+        (edit(("attention", "1"), []), "whose block or head is not"),
     ],
 )
 def test_a_file_of_another_encoder_is_refused_before_the_run(
@@ -103,4 +107,6 @@ def test_a_lost_file_is_said(directory: Path, caplog: pytest.LogCaptureFixture) 
 
 def test_everything_is_kept_of_an_encoder_that_is_whole() -> None:
     anatomy = load_model("embedded").encoder.anatomy
-    KeptIndices.everything(anatomy).check(dense=anatomy, kept=anatomy)
+    everything = KeptIndices.everything(anatomy)
+    assert everything.anatomy(anatomy) == anatomy
+    assert KeptIndices.from_dict(everything.to_dict(), anatomy) == everything

@@ -63,7 +63,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
         (["export", str(model), "--opset", "11", *out], "must be from 18"),
         (["export", str(model), "--opset", "999", *out], "must be from 18"),
         (["export", str(model), "--int8", "--format", "torch-export", *out], "int8 is for"),
-        (["export", str(model), "--int8", "--max-error", "0", *out], "`max_error` must be more than 0"),
+        (["export", str(model), "--int8", "--max-error", "0", *out], "`--max-error` must be above 0"),
         (["export", str(model), "--out", str(tmp_path)], "is a directory"),
         (["export", str(model), "--out", str(tmp_path / "no" / "model.onnx")], "there is no directory"),
         (["export", str(model), "--out", "/proc/model.onnx"], "can't be written"),

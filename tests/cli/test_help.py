@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import signal
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
 
-from slimvox.cli.main import run
+from slimvox.cli.main import Command, run
 
 COMMANDS = (
     *("prune", "inspect", "encode", "compare", "evaluate"),
@@ -29,11 +31,15 @@ def test_help_is_prose_and_not_the_source(
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     assert not re.findall(r"\{None\}|\(default: \)|\(default: None\)|\(default: False\)|STR", shown)
-    lines = [line.strip("│ ") for line in shown.splitlines() if line.startswith("│")]
-    texts = [re.sub(r"^(--?[\w-]+,? ?)+(\S+)? +", "", line) for line in lines]
-    assert not [text for text in texts if re.match(r"(Of|What) ", text)]
-    # A line break of the source would leave a line that goes on in the middle of a sentence.
-    assert not [text for text in texts if text and text[0].islower() and not text.startswith("show this")]
+
+
+@pytest.mark.parametrize("command", [each.__origin__ for each in typing.get_args(Command)])
+def test_the_help_of_a_flag_is_one_line_that_begins_with_its_subject(command: type) -> None:
+    hints = typing.get_type_hints(command, include_extras=True)
+    for field in dataclasses.fields(command):
+        (text,) = (extra.help for extra in hints[field.name].__metadata__ if getattr(extra, "help", None))
+        assert "\n" not in text and "  " not in text and text.endswith(".")
+        assert not re.match(r"(Of|What|Where)\b", text), (command, field.name, text)
 
 
 SLOW_IMPORT = """

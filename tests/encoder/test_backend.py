@@ -73,7 +73,7 @@ def test_drawn_encoders_and_inputs_agree_with_the_reference(
     waveforms = LAYOUTS[layout](torch.randn(batch, samples, dtype=torch.double))
     mask = None
     if data.draw(st.booleans()):
-        lengths = torch.tensor([data.draw(st.integers(60, waveforms.shape[1])) for _ in waveforms])
+        lengths = torch.tensor([data.draw(st.integers(anatomy.receptive_field, waveforms.shape[1])) for _ in waveforms])
         mask = torch.arange(waveforms.shape[1]) < lengths[:, None]
     with use_backend("reference"), record_choices() as choices:
         expected = states(encoder, waveforms.clone(memory_format=torch.contiguous_format), mask)
@@ -83,7 +83,8 @@ def test_drawn_encoders_and_inputs_agree_with_the_reference(
         with way(), record_choices() as choices:
             found = states(encoder, waveforms, mask)
         torch.testing.assert_close(found, expected, atol=1e-8, rtol=1e-8)
-    assert choices[TILES] == {""} and (choices[FOURIER] == {""}) == (taps >= 32)
+    stored = encoder.pos_conv_embed.conv.kernel_size[0]
+    assert choices[TILES] == {""} and (choices[FOURIER] == {""}) == (stored >= 32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])

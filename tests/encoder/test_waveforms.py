@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from drawn import random_encoder
+from slimvox.encoder.waveforms import normalize_waveforms
 from small_encoders import as_transformers_model, states, wavlm
 
 MODES = [torch.enable_grad, torch.no_grad, torch.inference_mode]
@@ -77,3 +78,14 @@ def test_what_is_no_batch_of_clips_is_refused(model: Any, mode: Any) -> None:
             model(torch.zeros(0, 1200))
         with pytest.raises(ValueError, match=r"must be \(batch, samples\)"):
             model(torch.zeros(1200))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_waveforms_are_normalized_in_float32_at_least(dtype: torch.dtype) -> None:
+    waveforms = torch.randn(2, 1200, dtype=torch.double).to(dtype) + 3
+    normalized = normalize_waveforms(waveforms)
+    assert normalized.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    exact = waveforms.double()
+    exact = (exact - exact.mean(-1, keepdim=True)) / (exact.var(-1, correction=0, keepdim=True) + 1e-7).sqrt()
+    bound = 1e-12 if dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(normalized.double(), exact, atol=bound, rtol=bound)

@@ -15,7 +15,8 @@ from transformers import AutoModel, AutoModelForCTC
 import slimvox
 from slimvox.distance import hidden_state_distances
 from slimvox.encoder import EncoderOutput, SpeechEncoder
-from slimvox.masks import EncoderMasks, LayerMasks, masked_forward
+from slimvox.masks import Masks, masked_forward
+from slimvox.structures import Address
 from slimvox.surgery import slice_encoder
 
 
@@ -30,9 +31,12 @@ def encoder(pruned_large: Path) -> SpeechEncoder:
     return slimvox.load(pruned_large)
 
 
-def masks(conv: tuple[Any, ...] = (None, None, None)) -> EncoderMasks:
-    first = LayerMasks(intermediate=torch.tensor([1.0, 0, 1, 0.5, 1, 1, 1]), head=torch.tensor([1.0, 0.5]))
-    return EncoderMasks(conv=conv, layers=(first, LayerMasks(), LayerMasks(attention=torch.tensor(0.0))))
+MASKS: Masks = {
+    Address("intermediate", 0): torch.tensor([1.0, 0, 1, 0.5, 1, 1, 1]),
+    Address("head", 0): torch.tensor([1.0, 0.5]),
+    Address("attention", 2): torch.tensor([0.0]),
+}
+CONV: Masks = {Address("conv", 0): torch.ones(16) / 2}
 
 
 def assert_same(ours: EncoderOutput, expected: EncoderOutput) -> None:
@@ -45,8 +49,8 @@ def assert_same(ours: EncoderOutput, expected: EncoderOutput) -> None:
     "run",
     [
         lambda encoder, x: encoder.as_encoder()(x),
-        lambda encoder, x: slice_encoder(encoder, masks()).encoder(x),
-        lambda encoder, x: masked_forward(encoder, masks((torch.ones(16) / 2, None, None)), x),
+        lambda encoder, x: slice_encoder(encoder, MASKS).encoder(x),
+        lambda encoder, x: masked_forward(encoder, {**MASKS, **CONV}, x),
     ],
 )
 @torch.no_grad()

@@ -226,7 +226,7 @@ def test_a_damaged_latency_table_is_one_sentence(
 ) -> None:
     out = tmp_path / "out"
     shutil.copytree(stopped, out)
-    (out / "run" / "latency.json").write_text('{"seconds": "one"')
+    (out / "run" / "cost.json").write_text('{"seconds": "one"')
     command = [
         "prune",
         str(teacher),
@@ -239,6 +239,4 @@ def test_a_damaged_latency_table_is_one_sentence(
         "cpu",
     ]
     assert run(command) == 2
-    assert f"latency.json is damaged; delete {out} and start again" in capsys.readouterr().err.replace(
-        "\n", ""
-    )
+    assert f"cost.json is damaged; delete {out} and start again" in capsys.readouterr().err.replace("\n", "")

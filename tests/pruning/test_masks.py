@@ -225,6 +225,8 @@ def test_indices_are_those_of_the_first_encoder_after_any_number_of_cuts() -> No
     encoder = odd_encoder()
     everything = KeptIndices.everything(encoder.anatomy)
     assert [head.index for head in encoder.anatomy.layers[0].heads] == [0, 2]
+    uneven = survivors(encoder.anatomy, {Address("vo", 0): torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0])})
+    assert (uneven["head", 0], uneven["qk", 0], uneven["vo", 0]) == ((0, 1), (0, 1, 2), (0, 1, 2, 4))
     cut = slice_encoder(encoder, {Address("head", 0): torch.tensor([0.0, 1.0])})
     assert (cut.kept["head", 0], cut.kept["qk", 0], cut.kept["vo", 0]) == ((1,), (), (4,))
     assert [head.index for head in cut.encoder.anatomy.layers[0].heads] == [2]
