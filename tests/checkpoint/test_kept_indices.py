@@ -66,7 +66,6 @@ def edit(path: tuple[Any, ...], value: Any) -> Callable[[Content], Any]:
         (lambda content: {}, "the field 'conv' is missing"),
         (edit(("format",), 3), "their format is 3"),
         (edit(("conv",), []), "wrong type"),
-        (edit(("conv",), {}), "is not the encoder in config.json|whose block"),
         (edit(("conv", "0"), []), "at least 1 of the front-end channels at index 0"),
         (edit(("conv", "9"), [0]), r"of another encoder, with conv\[9\]"),
         (edit(("toes",), {"0": [0]}), r"of another encoder, with toes\[0\]"),

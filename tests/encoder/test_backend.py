@@ -73,7 +73,9 @@ def test_drawn_encoders_and_inputs_agree_with_the_reference(
     waveforms = LAYOUTS[layout](torch.randn(batch, samples, dtype=torch.double))
     mask = None
     if data.draw(st.booleans()):
-        lengths = torch.tensor([data.draw(st.integers(anatomy.receptive_field, waveforms.shape[1])) for _ in waveforms])
+        lengths = torch.tensor(
+            [data.draw(st.integers(anatomy.receptive_field, waveforms.shape[1])) for _ in waveforms]
+        )
         mask = torch.arange(waveforms.shape[1]) < lengths[:, None]
     with use_backend("reference"), record_choices() as choices:
         expected = states(encoder, waveforms.clone(memory_format=torch.contiguous_format), mask)

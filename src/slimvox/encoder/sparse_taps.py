@@ -29,7 +29,8 @@ class SparseTaps(nn.Conv1d):
         self.taps = taps
         self.positions: Tensor
         self.register_buffer("positions", torch.tensor(list(kept), dtype=torch.long), persistent=False)
-        self._first, self._last = kept[0], kept[-1]
+        # The middle is always among them, so that padding is never negative.
+        self._first, self._last = min(kept[0], taps // 2), max(kept[-1], taps // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, frames) to the same shape."""

@@ -65,7 +65,7 @@ class Units:
         Args:
             kept: (N,) bool.
         """
-        left = kept.copy()
+        left: Bools = kept.copy()
         for containers, contents in self._needs:
             # A container stays if any unit of the needed kind in it is kept.
             filled = np.zeros(len(self) + 1, dtype=bool)
