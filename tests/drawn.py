@@ -9,9 +9,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from slimvox.anatomy import ConvAnatomy, EncoderAnatomy, HeadAnatomy, LayerAnatomy, dense_layer
 from slimvox.encoder import SpeechEncoder
 from slimvox.structures import Address, structure
+from slimvox.structures.anatomy import ConvAnatomy, EncoderAnatomy, HeadAnatomy, LayerAnatomy, dense_layer
 from slimvox.structures.units import units
 
 

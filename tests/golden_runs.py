@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 import slimvox
-from slimvox.distance import Distance
+from slimvox.comparison.distance import Distance
 from tiny_runs import make_speech, make_teacher
 
 FILE = Path(__file__).parent / "pruning" / "golden_runs.json"

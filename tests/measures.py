@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from slimvox.anatomy import EncoderAnatomy
-from slimvox.budget import Budget, ExpectedSparsity
 from slimvox.costs import Cost, Macs, Parameters
-from slimvox.gates import Gates
-from slimvox.latency import LatencyTable
+from slimvox.measure.latency import LatencyTable
+from slimvox.pruning.budget import Budget, ExpectedSparsity
+from slimvox.pruning.gates import Gates
+from slimvox.structures.anatomy import EncoderAnatomy
 
 TABLE = LatencyTable(
     seconds=1.0,

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from drawn import random_encoder, uneven_masks
-from slimvox.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
 from slimvox.encoder import SpeechEncoder
-from slimvox.integrations.transformers.configuration import SlimvoxConfig
-from slimvox.integrations.transformers.modeling import SlimvoxModel
-from slimvox.surgery import slice_encoder
+from slimvox.hf.configuration import SlimvoxConfig
+from slimvox.hf.modeling import SlimvoxModel
+from slimvox.pruning.surgery import slice_encoder
+from slimvox.structures.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
 
 
 def wavlm(**changes: Any) -> EncoderAnatomy:

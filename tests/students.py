@@ -15,18 +15,18 @@ from torch import Tensor
 
 from drawn import random_encoder
 from models import config
-from slimvox.budget import Budget, Lagrangian, SparsitySchedule
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.costs import Parameters
-from slimvox.distillation import Distillation
 from slimvox.encoder import SpeechEncoder
-from slimvox.gates import Gates
 from slimvox.pruning.accelerator import build_accelerator
+from slimvox.pruning.budget import Budget, Lagrangian, SparsitySchedule
+from slimvox.pruning.distillation import Distillation
+from slimvox.pruning.gates import Gates
 from slimvox.pruning.interrupts import StopRequests
 from slimvox.pruning.progress import JsonLog, StageProgress
+from slimvox.pruning.recipe import GateSettings, StageSettings
 from slimvox.pruning.stage import Stage
 from slimvox.pruning.student import Student
-from slimvox.recipe import GateSettings, StageSettings
 
 WAVEFORMS = torch.randn(2, 1600, generator=torch.Generator().manual_seed(0))
 """The batch of these tests: two clips of a tenth of a second."""

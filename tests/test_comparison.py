@@ -16,7 +16,7 @@ import models
 import slimvox
 from slimvox.audio import read_audio
 from slimvox.cli.main import run
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 from tiny_runs import make_run, make_speech, make_teacher
 
 

@@ -12,11 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from models import config
-from slimvox.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
-from slimvox.distance import Distance, frames_with_sound, hidden_state_distance, hidden_state_distances
+from slimvox.comparison.distance import (
+    Distance,
+    frames_with_sound,
+    hidden_state_distance,
+    hidden_state_distances,
+)
 from slimvox.encoder import EncoderOutput
-from slimvox.errors import NotFiniteError, SlimvoxError
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
+from slimvox.util.errors import NotFiniteError, SlimvoxError
 from students import make_student, make_teacher
 
 ANATOMY = replace(

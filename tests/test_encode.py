@@ -20,9 +20,9 @@ from slimvox.audio import AudioSource, read_audio
 from slimvox.checkpoint import load
 from slimvox.cli.encode import EncodeCommand
 from slimvox.cli.main import run
-from slimvox.encode import cut_chunks, encode_files, output_names, plan_chunks
 from slimvox.encoder import SpeechEncoder
-from slimvox.errors import SlimvoxError
+from slimvox.encoding.encode import cut_chunks, encode_files, output_names, plan_chunks
+from slimvox.util.errors import SlimvoxError
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimvox.errors import SlimvoxError
-from slimvox.recipe import StageSettings, load_recipe, shipped_recipes, to_toml
-from slimvox.units import parse_amount, short_number
+from slimvox.pruning.recipe import StageSettings, load_recipe, shipped_recipes, to_toml
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.quantities import parse_amount, short_number
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

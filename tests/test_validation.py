@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimvox.errors import SlimvoxError
-from slimvox.json_files import parse_json
-from slimvox.validation import (
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.json_files import parse_json
+from slimvox.util.validation import (
     Count,
     Positive,
     ProperShare,

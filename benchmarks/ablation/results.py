@@ -11,10 +11,10 @@ from pathlib import Path
 from arms import ARMS, Arm
 
 from slimvox.costs import macs, parameters
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.suite import metric_means
 from slimvox.report.runs import RunRecord, read_runs
 from slimvox.report.scores import ScoreSet, read_scores
+from slimvox.util.errors import SlimvoxError
 
 
 @dataclass(frozen=True, kw_only=True)

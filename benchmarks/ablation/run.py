@@ -24,11 +24,11 @@ from arms import ARMS, Arm
 from results import read_rows
 from table import TITLE, speed_ups, tables, write_csv
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.report import fixed_rows
 from slimvox.report.markdown_page import write_tables
 from slimvox.report.runs import read_runs
 from slimvox.report.scores import SCORES
+from slimvox.util.errors import SlimvoxError
 
 RAMP = 0.87
 """Share of stage 1 in which the target grows."""

@@ -20,11 +20,11 @@ from arms import Kind
 from results import Row, larger_than_spread, read_rows
 
 from slimvox.checkpoint.resolve import load
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.report import fixed_rows
 from slimvox.evaluation.scores import ERROR_RATES, METRICS
-from slimvox.latency.real_time import real_time_factors
+from slimvox.measure.latency.real_time import real_time_factors
 from slimvox.report.markdown_page import write_tables
+from slimvox.util.errors import SlimvoxError
 
 TITLE = "# Ablation"
 SPEED_SECONDS, SPEED_ROUNDS = 10.0, 9

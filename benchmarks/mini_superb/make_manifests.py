@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from slot_order import locate, spoken_order, usual_order
 
-from slimvox.anatomy import SAMPLE_RATE_HZ
 from slimvox.audio import read_audio
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 
 OUT = Path(__file__).parents[2] / "src" / "slimvox" / "evaluation" / "mini"
 TRANSCRIPTS = Path(__file__).with_name("coffee_transcripts.tsv")

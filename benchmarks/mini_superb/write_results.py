@@ -16,7 +16,6 @@ import argparse
 import json
 from pathlib import Path
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.comparison import (
     check_comparable,
     fixed_row,
@@ -28,8 +27,9 @@ from slimvox.evaluation.comparison import (
 from slimvox.evaluation.published import published_models
 from slimvox.evaluation.report import FIXED_ROWS, fixed_rows
 from slimvox.evaluation.scores import mean11, superb_s, tasks_told_apart
-from slimvox.files import write_atomically
 from slimvox.report.markdown_page import write_tables
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.files import write_atomically
 
 MINI = Path(__file__).parents[2] / "src" / "slimvox" / "evaluation" / "mini"
 TITLE = "# mini-SUPERB: results"

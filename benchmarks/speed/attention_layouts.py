@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimvox.anatomy import EncoderAnatomy, HeadAnatomy, LayerAnatomy
 from slimvox.encoder.attention import SelfAttention
 from slimvox.encoder.position_bias import PositionBiasTable
+from slimvox.structures.anatomy import EncoderAnatomy, HeadAnatomy, LayerAnatomy
 
 
 class GroupedAttention(nn.Module):

@@ -14,18 +14,18 @@ import torch.nn.functional as F
 from shapes import base_plus
 from torch import Tensor, nn
 
-from slimvox.budget import Budget, Lagrangian, SparsitySchedule
 from slimvox.costs import Parameters
-from slimvox.distillation import Distillation, distilled_layers
 from slimvox.encoder import SpeechEncoder
 from slimvox.encoder.attention import SelfAttention
-from slimvox.gates import Gates
-from slimvox.masks import Masks
 from slimvox.pruning.accelerator import build_accelerator
+from slimvox.pruning.budget import Budget, Lagrangian, SparsitySchedule
+from slimvox.pruning.distillation import Distillation, distilled_layers
+from slimvox.pruning.gates import Gates
+from slimvox.pruning.masks import Masks
 from slimvox.pruning.optimisers import build_optimisers
+from slimvox.pruning.recipe import load_recipe
 from slimvox.pruning.stage import Stage
 from slimvox.pruning.student import Student
-from slimvox.recipe import load_recipe
 from slimvox.structures import Address
 
 BATCH, SECONDS = 4, 8.0

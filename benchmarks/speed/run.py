@@ -20,9 +20,9 @@ import prune_step
 import shapes
 import torch
 
-from slimvox.benchmark import BenchmarkResult, benchmark
 from slimvox.costs import Macs, macs, parameters
-from slimvox.units import short_number
+from slimvox.measure.benchmark import BenchmarkResult, benchmark
+from slimvox.util.quantities import short_number
 
 PARTS = ("encoders", "int8", "pruned", "attention", "step")
 
@@ -126,7 +126,7 @@ def _table(result: BenchmarkResult) -> str:
 
 
 def _head(arguments: argparse.Namespace) -> str:
-    from slimvox.benchmark.result import machine
+    from slimvox.measure.benchmark.result import machine
 
     told = machine(arguments.threads)
     return (

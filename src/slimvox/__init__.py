@@ -10,20 +10,19 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from slimvox._version import __version__
 from slimvox.integrations.auto_classes import register_with_transformers
 
 if TYPE_CHECKING:
-    from slimvox.anatomy import EncoderAnatomy
     from slimvox.checkpoint import load
-    from slimvox.comparison import Comparison, compare
-    from slimvox.encode import encode_files
+    from slimvox.checkpoint.carry import carry_head
+    from slimvox.comparison.sources import Comparison, compare
     from slimvox.encoder import EncoderOutput, SpeechEncoder
-    from slimvox.errors import SlimvoxError
-    from slimvox.export import ExportResult, export_encoder
-    from slimvox.integrations.transformers.carry import carry_head
+    from slimvox.encoding.encode import encode_files
+    from slimvox.exporters import ExportResult, export_encoder
     from slimvox.pruning import PruneResult, RunInterrupted, prune
-
-__version__ = "0.1.0"
+    from slimvox.structures.anatomy import EncoderAnatomy
+    from slimvox.util.errors import SlimvoxError
 
 __all__ = [
     "Comparison",
@@ -44,18 +43,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Comparison": "slimvox.comparison",
-    "EncoderAnatomy": "slimvox.anatomy",
+    "Comparison": "slimvox.comparison.sources",
+    "EncoderAnatomy": "slimvox.structures.anatomy",
     "EncoderOutput": "slimvox.encoder",
-    "ExportResult": "slimvox.export",
+    "ExportResult": "slimvox.exporters",
     "PruneResult": "slimvox.pruning",
     "RunInterrupted": "slimvox.pruning",
-    "SlimvoxError": "slimvox.errors",
+    "SlimvoxError": "slimvox.util.errors",
     "SpeechEncoder": "slimvox.encoder",
-    "carry_head": "slimvox.integrations.transformers.carry",
-    "compare": "slimvox.comparison",
-    "encode_files": "slimvox.encode",
-    "export_encoder": "slimvox.export",
+    "carry_head": "slimvox.checkpoint.carry",
+    "compare": "slimvox.comparison.sources",
+    "encode_files": "slimvox.encoding.encode",
+    "export_encoder": "slimvox.exporters",
     "load": "slimvox.checkpoint",
     "prune": "slimvox.pruning",
 }

@@ -16,7 +16,7 @@ import pytest
 from score_files import write_scores
 from slimvox.evaluation.report import fixed_rows
 from slimvox.evaluation.scores import FixedRows, mini_score
-from slimvox.recipe import load_recipe
+from slimvox.pruning.recipe import load_recipe
 from tiny_runs import SETTINGS, make_speech, make_teacher
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "ablation"

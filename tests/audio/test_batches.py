@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slimvox.audio import BatchPlan
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 RATE = 16_000
 MIN, MAX = 1.0, 15.6

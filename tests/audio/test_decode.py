@@ -10,7 +10,7 @@ import soundfile
 
 from audio.audio_files import FORMATS, tone, write
 from slimvox.audio import UnreadableAudioError, iter_audio_blocks, read_audio
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 
 @pytest.mark.parametrize("extension", FORMATS)

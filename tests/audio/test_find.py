@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from slimvox.audio import AudioSource, find_audio, source_name
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 
 def touch(folder: Path, *names: str) -> None:

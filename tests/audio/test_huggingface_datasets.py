@@ -24,7 +24,7 @@ from slimvox.audio import (
     scan_audio,
     source_name,
 )
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 from tiny_runs import make_teacher
 
 FORMATS = ("WAV", "FLAC", "OGG", "MP3")

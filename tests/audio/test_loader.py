@@ -13,7 +13,7 @@ import torch
 
 from audio.audio_files import tone, write, write_tones
 from slimvox.audio import AudioBatch, AudioBatches, AudioClip, BatchPlan, crops, find_audio, scan_audio
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 LENGTHS = [1.0, 1.2, 1.4, 2.0, 2.2, 3.0, 3.1, 4.5, 7.0]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from slimvox.audio import AudioSource, find_audio
 from slimvox.audio.columns import stretch_of, time_column
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 
 def table(path: Path, *rows: str) -> Path:

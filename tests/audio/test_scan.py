@@ -11,7 +11,7 @@ import pytest
 from audio.audio_files import FORMATS, tone, write
 from slimvox.audio import AudioSource, find_audio, scan_audio
 from slimvox.audio.skips import WARNINGS_PER_REASON, SkipCounter
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 
 def test_durations_of_every_format(tmp_path: Path) -> None:

@@ -10,11 +10,6 @@ import pytest
 import torch
 
 import slimvox
-from slimvox.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
-from slimvox.benchmark import BenchmarkResult, Contender, Measurement, benchmark
-from slimvox.benchmark.blocks import BLOCKS, BlockTimer, block_costs
-from slimvox.benchmark.contenders import load_contender, short_names
-from slimvox.benchmark.result import ContenderReport
 from slimvox.checkpoint.directory import write_slimvox_directory
 from slimvox.checkpoint.resolve import find_anatomies
 from slimvox.checkpoint.transformers_config import transformers_config
@@ -22,7 +17,12 @@ from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.cli.main import run as command
 from slimvox.costs import macs, parameters
 from slimvox.encoder import SpeechEncoder
-from slimvox.errors import SlimvoxError
+from slimvox.measure.benchmark import BenchmarkResult, Contender, Measurement, benchmark
+from slimvox.measure.benchmark.blocks import BLOCKS, BlockTimer, block_costs
+from slimvox.measure.benchmark.contenders import load_contender, short_names
+from slimvox.measure.benchmark.result import ContenderReport
+from slimvox.structures.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
+from slimvox.util.errors import SlimvoxError
 
 
 def anatomy(family: str = "wavlm") -> EncoderAnatomy:

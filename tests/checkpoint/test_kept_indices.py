@@ -15,8 +15,8 @@ import drawn
 import models
 import slimvox
 from slimvox.checkpoint import load_model, write_slimvox_directory
-from slimvox.kept_indices import KeptIndices
-from slimvox.surgery import slice_encoder
+from slimvox.pruning.surgery import slice_encoder
+from slimvox.structures.kept_indices import KeptIndices
 
 Content = dict[str, Any]
 

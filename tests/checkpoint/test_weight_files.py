@@ -18,8 +18,8 @@ from transformers.models.wavlm import modeling_wavlm as wavlm
 import models
 import slimvox
 from slimvox.checkpoint import load_model, write_slimvox_directory
-from slimvox.errors import NotFiniteError
-from slimvox.integrations.transformers.carry import load_with_head
+from slimvox.checkpoint.carry import load_with_head
+from slimvox.util.errors import NotFiniteError
 
 Tensors = dict[str, Tensor]
 

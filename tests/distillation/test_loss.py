@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drawn import anatomies, random_encoder
-from slimvox.anatomy import EncoderAnatomy
-from slimvox.distillation import Distillation, distilled_layers, hide_frames, layer_groups
-from slimvox.distillation.masked_input import SPAN_FRAMES, draw_hidden
 from slimvox.encoder import EncoderOutput
 from slimvox.losses import temporal_relation_loss
+from slimvox.pruning.distillation import Distillation, distilled_layers, hide_frames, layer_groups
+from slimvox.pruning.distillation.masked_input import SPAN_FRAMES, draw_hidden
+from slimvox.structures.anatomy import EncoderAnatomy
 
 
 def output(states: list[torch.Tensor], speech: torch.Tensor) -> EncoderOutput:

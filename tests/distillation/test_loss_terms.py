@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slimvox.distillation import Distillation
 from slimvox.encoder import EncoderOutput
 from slimvox.losses import temporal_relation_loss
+from slimvox.pruning.distillation import Distillation
 
 SPEECH = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
 HIDDEN = torch.tensor([[False, True, False, False, False, False], [True] + [False] * 5])

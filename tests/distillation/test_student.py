@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from slimvox.distillation import hide_frames, teacher_forcing
 from slimvox.encoder import SpeechEncoder
-from slimvox.gates.hard_concrete import BETA, LEFT, RIGHT, sample, stretched
-from slimvox.masks import masked_forward
+from slimvox.pruning.distillation import hide_frames, teacher_forcing
+from slimvox.pruning.gates.hard_concrete import BETA, LEFT, RIGHT, sample, stretched
+from slimvox.pruning.masks import masked_forward
 from slimvox.pruning.student import Student
 from slimvox.structures import structure_names
 from students import WAVEFORMS, make_student, make_teacher

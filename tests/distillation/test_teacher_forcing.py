@@ -7,8 +7,8 @@ import torch
 
 import models
 from slimvox.checkpoint import load_model
-from slimvox.distillation import teacher_forcing
 from slimvox.encoder import SpeechEncoder
+from slimvox.pruning.distillation import teacher_forcing
 
 WAVEFORMS = torch.randn(2, 1200, generator=torch.Generator().manual_seed(0))
 

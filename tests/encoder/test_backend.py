@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from drawn import anatomies, masks_for, random_encoder
 from nightly import examples
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.encoder import SpeechEncoder, record_choices, use_backend
-from slimvox.surgery import slice_encoder
+from slimvox.pruning.surgery import slice_encoder
+from slimvox.structures.anatomy import EncoderAnatomy
 from small_encoders import as_transformers_model, pruned, states, wavlm
 
 TILES = "front end in tiles"

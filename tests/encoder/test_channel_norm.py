@@ -8,9 +8,9 @@ from torch import Tensor
 
 from drawn import random_encoder
 from slimvox.encoder.convolution import ChannelNorm
-from slimvox.masks import masked_forward
+from slimvox.pruning.masks import masked_forward
+from slimvox.pruning.surgery import slice_encoder
 from slimvox.structures import Address
-from slimvox.surgery import slice_encoder
 from small_encoders import wavlm
 
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightly import examples
-from slimvox.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
 from slimvox.encoder import tiled_front_end
 from slimvox.encoder.backend import inference_obstacle
 from slimvox.encoder.front_end import FeatureExtractor
+from slimvox.structures.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
 
 
 def extractor(

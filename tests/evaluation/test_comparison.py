@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation import comparison
 from slimvox.evaluation.comparison import check_comparable, fixed_row, mini_by_seed, read_model, score_table
 from slimvox.evaluation.scores import ERROR_RATES, METRICS, FixedRows, mini_score, tasks_told_apart
 from slimvox.evaluation.scores import TASKS as METRICS_OF
 from slimvox.evaluation.suite import TaskResult
+from slimvox.util.errors import SlimvoxError
 
 ROOT = Path(__file__).parents[2]
 LOW = {metric: 80.0 if metric in ERROR_RATES else 0.1 if metric == "qbe" else 20.0 for metric in METRICS}

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 import models
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import Recording
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.features import Features
 from slimvox.evaluation.upstreams import FilterBankUpstream, load_upstream
 from slimvox.evaluation.waveforms import Excerpt
+from slimvox.util.errors import SlimvoxError
 
 MakeCache = Callable[..., FeatureCache]
 

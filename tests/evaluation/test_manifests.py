@@ -8,12 +8,12 @@ import soundfile
 
 from evaluation_tables import write_table
 from slimvox.audio import UnreadableAudioError
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import Clip, Recording, Segment, Turn, VerificationSet
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.manifests import parse_slots, read_task_manifest
 from slimvox.evaluation.upstreams import FilterBankUpstream
 from slimvox.evaluation.waveforms import Excerpt, read_waveform
+from slimvox.util.errors import SlimvoxError
 
 
 def table(path: Path, text: str) -> Path:

@@ -2,7 +2,6 @@ import math
 
 import pytest
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.published import PublishedModel, Scale, published_models, superb_scale
 from slimvox.evaluation.scores import (
     ERROR_RATES,
@@ -14,6 +13,7 @@ from slimvox.evaluation.scores import (
     superb_s,
     task_points,
 )
+from slimvox.util.errors import SlimvoxError
 
 
 @pytest.mark.parametrize("model", published_models(), ids=lambda model: model.name)

@@ -119,7 +119,7 @@ def test_the_encoder_goes_where_the_one_device_helper_says(
 def test_auto_is_a_gpu_of_either_kind(
     cuda: bool, mps: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from slimvox.devices import find_device
+    from slimvox.util.devices import find_device
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)

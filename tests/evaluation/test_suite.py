@@ -12,12 +12,12 @@ import pytest
 import models
 from evaluation_tables import write_table
 from slimvox.cli.main import run
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.protocols import MINI, protocol
 from slimvox.evaluation.report import fixed_rows, overall
 from slimvox.evaluation.scores import METRICS, counted_metrics
 from slimvox.evaluation.suite import EvaluationPlan, TaskResult, evaluate, read_result
 from slimvox.evaluation.upstreams import Upstream
+from slimvox.util.errors import SlimvoxError
 
 WriteTones = Callable[..., str]
 QUICK = ("ks.steps=20", "ks.learning_rates=0.01,0.001", "er.steps=10")

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from evaluation_tables import write_table
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import Segment
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.manifests import read_task_manifest
@@ -22,6 +21,7 @@ from slimvox.evaluation.tasks import task
 from slimvox.evaluation.tasks.base import Scores
 from slimvox.evaluation.tasks.sf import slot_symbols
 from slimvox.evaluation.upstreams import Upstream
+from slimvox.util.errors import SlimvoxError
 
 MakeCache = Callable[..., FeatureCache]
 WriteTones = Callable[..., str]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import models
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.upstreams import load_upstream
+from slimvox.util.errors import SlimvoxError
 
 
 def test_the_filter_bank_has_one_state_of_240_dimensions() -> None:

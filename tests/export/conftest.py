@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slimvox.export import int8
+from slimvox.exporters import int8
 
 
 @pytest.fixture(autouse=True)

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from drawn import anatomies, masks_for, random_encoder
 from nightly import examples
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.encoder.front_end import PositionalConvolution
 from slimvox.encoder.spectral_convolution import SpectrumCache
-from slimvox.export.exportable import ExportableModel
-from slimvox.export.position import SpectralPositions
-from slimvox.surgery import slice_encoder
+from slimvox.exporters.exportable import ExportableModel
+from slimvox.exporters.position import SpectralPositions
+from slimvox.pruning.surgery import slice_encoder
+from slimvox.structures.anatomy import EncoderAnatomy
 
 
 @settings(max_examples=examples(40))

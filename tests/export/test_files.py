@@ -16,10 +16,10 @@ import torch
 import models
 import slimvox
 from slimvox import ExportResult, SlimvoxError, SpeechEncoder, export_encoder
-from slimvox.export import quantise as quantisation
-from slimvox.export import run as export_run
-from slimvox.export.comparison import Program
-from slimvox.export.reference import Reference
+from slimvox.exporters import quantise as quantisation
+from slimvox.exporters import run as export_run
+from slimvox.exporters.comparison import Program
+from slimvox.exporters.reference import Reference
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -313,7 +313,7 @@ def test_whatever_stops_an_export_is_one_sentence(
 def test_without_torchs_option_for_sizes_of_one_onnx_still_has_them(
     wavlm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slimvox.export.trace.OPTIONS", "torch.no_such_module")
+    monkeypatch.setattr("slimvox.exporters.trace.OPTIONS", "torch.no_such_module")
     assert export_encoder(wavlm, tmp_path / "encoder.onnx").compared[0][0] == 1
     with pytest.raises(SlimvoxError, match="can't export this encoder as torch-export"):
         export_encoder(wavlm, tmp_path / "encoder.pt2", format="torch-export")

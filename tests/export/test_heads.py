@@ -22,10 +22,10 @@ import models
 import slimvox
 from slimvox import SlimvoxError, export_encoder
 from slimvox.checkpoint import write_slimvox_directory
-from slimvox.export import Int8Errors
-from slimvox.export.exportable import ExportableModel
-from slimvox.integrations.transformers.carry import load_with_head
-from slimvox.surgery import slice_encoder
+from slimvox.checkpoint.carry import load_with_head
+from slimvox.exporters import Int8Errors
+from slimvox.exporters.exportable import ExportableModel
+from slimvox.pruning.surgery import slice_encoder
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -21,17 +21,17 @@ from hypothesis import strategies as st
 import slimvox
 from drawn import anatomies, masks_for, odd_encoder, random_encoder
 from slimvox import ExportResult, SpeechEncoder, export_encoder
-from slimvox.anatomy import EncoderAnatomy
-from slimvox.benchmark.contenders import Contender, load_contender
 from slimvox.checkpoint import write_slimvox_directory
 from slimvox.evaluation.onnx_upstream import OnnxUpstream
-from slimvox.export.exportable import ExportableModel
-from slimvox.export.int8 import to_int8
-from slimvox.export.reference import Reference
-from slimvox.export.signature import Signature
-from slimvox.export.trace import trace
+from slimvox.exporters.exportable import ExportableModel
+from slimvox.exporters.int8 import to_int8
+from slimvox.exporters.reference import Reference
+from slimvox.exporters.signature import Signature
+from slimvox.exporters.trace import trace
+from slimvox.measure.benchmark.contenders import Contender, load_contender
+from slimvox.pruning.surgery import slice_encoder
 from slimvox.structures import Address
-from slimvox.surgery import slice_encoder
+from slimvox.structures.anatomy import EncoderAnatomy
 
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.costs import Cost, CostKind, Parameters
 from slimvox.structures import Term
+from slimvox.structures.anatomy import EncoderAnatomy
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ import models
 import slimvox
 from extending.whole_layers import WholeLayers
 from slimvox.cli.main import run
-from slimvox.gates import Gates
-from slimvox.kept_indices import KeptIndices
-from slimvox.masks import masked_forward
+from slimvox.pruning.gates import Gates
+from slimvox.pruning.masks import masked_forward
+from slimvox.pruning.surgery import slice_encoder
 from slimvox.structures import Address, register_structure, structure_names, unregister_structure
-from slimvox.surgery import slice_encoder
+from slimvox.structures.kept_indices import KeptIndices
 from tiny_runs import ENCODER, make_run, make_speech, make_teacher
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.structures import Rows, Structure, Term, structure
+from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.structures.base import with_layer
 
 OUTPUTS = {"attention": "out_proj", "feed_forward": "output_dense"}

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from slimvox.figures.hard_concrete import (
+from slimvox.pruning.gates.hard_concrete import BETA, LEFT, RIGHT, stretched
+from slimvox.report.figures.hard_concrete import (
     SAMPLES,
     _density,
     gradients,
@@ -17,7 +18,6 @@ from slimvox.figures.hard_concrete import (
     share_of_gradient,
     share_with_gradient,
 )
-from slimvox.gates.hard_concrete import BETA, LEFT, RIGHT, stretched
 
 
 def uniform(count: int) -> torch.Tensor:

@@ -12,12 +12,12 @@ import pytest
 
 from score_files import write_scores
 from slimvox.costs import parameters as dense_parameters
-from slimvox.errors import SlimvoxError
-from slimvox.figures import choose_quality
-from slimvox.figures.arms import arms_of
-from slimvox.figures.scatter import front, pareto_figure, quality_figure
-from slimvox.figures.straight_through import straight_through_figure, straight_through_pairs
 from slimvox.report import RunRecord, read_runs, read_scores
+from slimvox.report.figures import choose_quality
+from slimvox.report.figures.arms import arms_of
+from slimvox.report.figures.scatter import front, pareto_figure, quality_figure
+from slimvox.report.figures.straight_through import straight_through_figure, straight_through_pairs
+from slimvox.util.errors import SlimvoxError
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import torch
 import drawn
 import models
 import slimvox
-from slimvox.anatomy import HeadAnatomy, LayerAnatomy
 from slimvox.checkpoint import write_slimvox_directory
 from slimvox.encoder import SpeechEncoder
+from slimvox.structures.anatomy import HeadAnatomy, LayerAnatomy
 
 CARD = "---\nlicense: mit\nlibrary_name: slimvox\n---\n# A pruned encoder\n"
 

@@ -13,11 +13,11 @@ import torch
 from transformers import AutoModel, AutoModelForCTC
 
 import slimvox
-from slimvox.distance import hidden_state_distances
+from slimvox.comparison.distance import hidden_state_distances
 from slimvox.encoder import EncoderOutput, SpeechEncoder
-from slimvox.masks import Masks, masked_forward
+from slimvox.pruning.masks import Masks, masked_forward
+from slimvox.pruning.surgery import slice_encoder
 from slimvox.structures import Address
-from slimvox.surgery import slice_encoder
 
 
 @pytest.fixture(params=[AutoModel, AutoModelForCTC])

@@ -20,16 +20,16 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 import slimvox
 from drawn import anatomies, masks_for, odd_encoder, random_encoder
 from nightly import examples
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.checkpoint import write_slimvox_directory
 from slimvox.costs import parameters
 from slimvox.encoder import SpeechEncoder
-from slimvox.gates import GateLayout
-from slimvox.masks import masked_forward
 from slimvox.pruning.controls import magnitudes
+from slimvox.pruning.gates import GateLayout
+from slimvox.pruning.masks import masked_forward
+from slimvox.pruning.surgery import slice_encoder
 from slimvox.structures import Address, structure_names
+from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.structures.units import units
-from slimvox.surgery import slice_encoder
 
 EMPTY = {  # of `odd_encoder`, as earlier versions stored them
     "layers.2.attention.q_proj.weight": (0, 16),

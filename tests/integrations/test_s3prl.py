@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import models
 import slimvox
-from slimvox.errors import SlimvoxError
 from slimvox.integrations.s3prl import ENTRY, UpstreamExpert, register, slimvox_local
+from slimvox.util.errors import SlimvoxError
 
 
 class StubFeaturizer(nn.Module):

@@ -15,8 +15,8 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
 import models
 import slimvox
-from slimvox.integrations.transformers.configuration import SlimvoxConfig
-from slimvox.integrations.transformers.modeling import SlimvoxModel
+from slimvox.hf.configuration import SlimvoxConfig
+from slimvox.hf.modeling import SlimvoxModel
 
 
 @pytest.fixture(params=["pruned", "pruned_large"])
@@ -199,7 +199,7 @@ ORDERS = {
     "slimvox first": "import slimvox; from transformers import AutoModel",
     "transformers first": "from transformers import AutoConfig, AutoModel; import slimvox",
     "Auto classes in the middle of an import of ours": (
-        "import slimvox.integrations.transformers.heads; from transformers import AutoModel"
+        "import slimvox.hf.heads; from transformers import AutoModel"
     ),
 }
 
@@ -213,7 +213,7 @@ def test_the_order_of_imports_does_not_matter(order: str, pruned: Path) -> None:
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == "slimvox.integrations.transformers.modeling"
+    assert done.stdout.strip() == "slimvox.hf.modeling"
 
 
 def test_importing_slimvox_imports_neither_torch_nor_transformers() -> None:

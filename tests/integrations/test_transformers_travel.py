@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForCTC
 
 import slimvox
-from slimvox.integrations.transformers.travelling_code import flatten, travelling_files
+from slimvox.hf.travelling_code import flatten, travelling_files
 
 WITHOUT_SLIMVOX = """
 import sys
@@ -70,7 +70,7 @@ def test_a_directory_loads_to_the_bit_where_slimvox_is_not_installed(
     from transformers import AutoModelForAudioClassification
 
     head = AutoModelForAudioClassification.from_pretrained(out)
-    assert type(head).__module__ == "slimvox.integrations.transformers.heads"
+    assert type(head).__module__ == "slimvox.hf.heads"
     with torch.no_grad():
         assert torch.equal(head(**batch).logits, theirs["logits"])
     for name, source in travelling_files().items():
@@ -91,15 +91,13 @@ def test_the_travelling_code_needs_nothing_but_torch_and_transformers() -> None:
 
 
 def test_only_import_lines_change() -> None:
-    source = (
-        '"""from slimvox.anatomy import x"""\nfrom slimvox.encoder.model import (\n    A,\n)\nimport torch\n'
-    )
+    source = '"""from slimvox.structures.anatomy import x"""\nfrom slimvox.encoder.model import (\n    A,\n)\nimport torch\n'
     flat, imported = flatten(source, "here")
     assert flat == source.replace("from slimvox.encoder.model import", "from .slimvox_encoder_model import")
     assert imported == ("slimvox.encoder.model",)
 
 
-@pytest.mark.parametrize("line", ["import slimvox.anatomy", "from slimvox import anatomy", "from . import a"])
+@pytest.mark.parametrize("line", ["import slimvox.encoder", "from slimvox import encoder", "from . import a"])
 def test_imports_that_cannot_travel_are_refused(line: str) -> None:
     with pytest.raises(ValueError, match=r"here, line 2: .* must be imported as"):
         flatten(f"import torch\n{line}\n", "here")

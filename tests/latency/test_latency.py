@@ -17,15 +17,15 @@ from drawn import anatomies, random_encoder
 from measures import TABLE, expected_cost
 from models import config
 from nightly import examples
-from slimvox.anatomy import ConvAnatomy, HeadAnatomy, LayerAnatomy
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.costs import BLOCK_KINDS
-from slimvox.errors import SlimvoxError
-from slimvox.gates import Gates
-from slimvox.latency import LatencyTable, measure_latency, real_time_factors
-from slimvox.latency.fit import fit_times
-from slimvox.latency.measure import drawn_anatomy
+from slimvox.measure.latency import LatencyTable, measure_latency, real_time_factors
+from slimvox.measure.latency.fit import fit_times
+from slimvox.measure.latency.measure import drawn_anatomy
+from slimvox.pruning.gates import Gates
 from slimvox.structures import Block, structure_names
+from slimvox.structures.anatomy import ConvAnatomy, HeadAnatomy, LayerAnatomy
+from slimvox.util.errors import SlimvoxError
 
 
 def test_a_linear_law_is_found_again() -> None:

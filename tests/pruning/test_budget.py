@@ -10,16 +10,16 @@ import torch
 
 from measures import COSTS, sparsity_of
 from models import config
-from slimvox.anatomy import EncoderAnatomy
-from slimvox.budget import Budget, Lagrangian, scheduled_target
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
+from slimvox.comparison.distance import hidden_state_distance
 from slimvox.costs import Macs, Parameters, cost_kind, macs
-from slimvox.distance import hidden_state_distance
 from slimvox.encoder import SpeechEncoder
-from slimvox.gates import Gates
+from slimvox.pruning.budget import Budget, Lagrangian, scheduled_target
+from slimvox.pruning.gates import Gates
 from slimvox.pruning.optimisers import multiplier_optimiser
-from slimvox.recipe import GateSettings
+from slimvox.pruning.recipe import GateSettings
 from slimvox.structures import structure_names
+from slimvox.structures.anatomy import EncoderAnatomy
 
 
 @pytest.fixture

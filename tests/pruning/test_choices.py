@@ -15,9 +15,9 @@ from torch import Tensor
 
 import slimvox
 from slimvox.encoder import SpeechEncoder
-from slimvox.gates.hard_concrete import typical_open_value
-from slimvox.kept_indices import KeptIndices
 from slimvox.pruning import stage
+from slimvox.pruning.gates.hard_concrete import typical_open_value
+from slimvox.structures.kept_indices import KeptIndices
 from tiny_runs import make_run
 
 ONLY_INTERMEDIATE = {

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from drawn import anatomies, random_encoder
 from models import config
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.encoder.untrained import untrained_encoder
-from slimvox.gates import GateLayout
-from slimvox.masks import masked_forward
 from slimvox.pruning.controls import CONTROLS, control_scores, forgets_weights
+from slimvox.pruning.gates import GateLayout
+from slimvox.pruning.masks import masked_forward
 from slimvox.structures import structure_names
+from slimvox.structures.anatomy import EncoderAnatomy
 
 
 @given(anatomy=anatomies(), seed=st.integers(0, 1000))

@@ -12,7 +12,7 @@ import pytest
 from audio.audio_files import tone, write, write_tones
 from slimvox.audio import AudioClip, SkipCounter, read_audio
 from slimvox.pruning.data import HeldOutWaveforms, gather_audio
-from slimvox.recipe import DataSettings
+from slimvox.pruning.recipe import DataSettings
 
 SETTINGS = DataSettings(min_seconds=1.0, max_seconds=2.0)
 

@@ -16,19 +16,19 @@ from drawn import anatomies, random_encoder
 from measures import COSTS
 from models import config
 from nightly import examples
-from slimvox.anatomy import EncoderAnatomy
-from slimvox.budget import Budget
 from slimvox.checkpoint import load_model
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.costs import Cost, Parameters
 from slimvox.costs import parameters as parameter_count
-from slimvox.errors import SlimvoxError, UnusableResultError
-from slimvox.gates import FinalMasks, GateLayout, check_reachable, final_masks, smallest_cost
-from slimvox.gates.final import TOLERANCE
-from slimvox.gates.hard_concrete import typical_open_value
+from slimvox.pruning.budget import Budget
+from slimvox.pruning.gates import FinalMasks, GateLayout, check_reachable, final_masks, smallest_cost
+from slimvox.pruning.gates.final import TOLERANCE
+from slimvox.pruning.gates.hard_concrete import typical_open_value
 from slimvox.pruning.size import check_promise
+from slimvox.pruning.surgery import slice_encoder, survivors
 from slimvox.structures import Address, structure_names
-from slimvox.surgery import slice_encoder, survivors
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.util.errors import SlimvoxError, UnusableResultError
 
 SMALL = anatomy_from_config(
     {"model_type": "wavlm", "hidden_size": 192, "num_attention_heads": 6, "intermediate_size": 768},

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from drawn import anatomies
 from measures import COSTS, expected_cost
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.costs import Cost
-from slimvox.gates import GateLayout, Gates
-from slimvox.gates.hard_concrete import (
+from slimvox.pruning.gates import GateLayout, Gates
+from slimvox.pruning.gates.hard_concrete import (
     SHIFT,
     location,
     open_probability,
@@ -22,9 +21,10 @@ from slimvox.gates.hard_concrete import (
     stretched,
     typical_open_value,
 )
-from slimvox.gates.histogram import gate_histograms
+from slimvox.pruning.gates.histogram import gate_histograms
+from slimvox.pruning.surgery import survivors
 from slimvox.structures import Address, structure, structure_names
-from slimvox.surgery import survivors
+from slimvox.structures.anatomy import EncoderAnatomy
 
 SAMPLES = 20_000
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from drawn import odd_encoder, random_encoder
-from slimvox.anatomy import ConvAnatomy, EncoderAnatomy, HeadAnatomy, dense_layer
 from slimvox.encoder import SpeechEncoder
-from slimvox.kept_indices import KeptIndices
-from slimvox.masks import masked_forward, scale_parameters
+from slimvox.pruning.masks import masked_forward, scale_parameters
+from slimvox.pruning.surgery import slice_encoder, survivors
 from slimvox.structures import Address, structure
+from slimvox.structures.anatomy import ConvAnatomy, EncoderAnatomy, HeadAnatomy, dense_layer
+from slimvox.structures.kept_indices import KeptIndices
 from slimvox.structures.units import units
-from slimvox.surgery import slice_encoder, survivors
 
 ANATOMY = EncoderAnatomy(
     family="wavlm",

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from slimvox.checkpoint import load_model
-from slimvox.distillation import Distillation
 from slimvox.encoder.linear import linear_map
-from slimvox.gates import Gates
+from slimvox.pruning.distillation import Distillation
+from slimvox.pruning.gates import Gates
 from slimvox.pruning.optimisers import MATRICES, WEIGHTS, build_optimisers, rate_share, schedule_rates
+from slimvox.pruning.recipe import GateSettings, StageSettings
 from slimvox.pruning.student import Student
-from slimvox.recipe import GateSettings, StageSettings
 from tiny_runs import make_teacher
 
 STAGE = StageSettings(steps=10, learning_rate=1e-3, warmup_steps=4)

@@ -15,10 +15,10 @@ from torch import Tensor
 from measures import COSTS, sparsity_of
 from models import config
 from nightly import examples
-from slimvox.budget import SparsitySchedule, scheduled_target
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
-from slimvox.gates import Gates, project
-from slimvox.gates.projection import FLOOR, TOLERANCE
+from slimvox.pruning.budget import SparsitySchedule, scheduled_target
+from slimvox.pruning.gates import Gates, project
+from slimvox.pruning.gates.projection import FLOOR, TOLERANCE
 from slimvox.report.charts.training import training_panels
 from slimvox.report.runs import read_runs
 from slimvox.structures import structure_names

@@ -16,11 +16,11 @@ from torch import Tensor
 
 import slimvox
 from interruptions import interrupt_after, kill_when
-from slimvox.kept_indices import KeptIndices
 from slimvox.pruning import CONTROLS, checked_files, stage, student
 from slimvox.pruning.checked_files import read_checked_state
 from slimvox.pruning.interrupts import RunInterrupted
-from slimvox.recipe import shipped_recipes
+from slimvox.pruning.recipe import shipped_recipes
+from slimvox.structures.kept_indices import KeptIndices
 
 STEPS = ["prune.steps=6", "finish.steps=5", "gates.ramp_steps=3", "data.seconds_per_batch=3.0"]
 SETTINGS = [*STEPS, "data.min_seconds=0.5", "data.max_seconds=1.0", "gates.learning_rate=0.5"]

@@ -11,12 +11,12 @@ import torch
 
 import slimvox
 from interruptions import interrupt_after, kill_when
-from slimvox.budget import SparsitySchedule
 from slimvox.cli.main import run
-from slimvox.kept_indices import KeptIndices
 from slimvox.pruning import checked_files, stage
+from slimvox.pruning.budget import SparsitySchedule
 from slimvox.pruning.interrupts import RunInterrupted
 from slimvox.report.runs import read_runs
+from slimvox.structures.kept_indices import KeptIndices
 from tiny_runs import SETTINGS, make_run
 
 SIZES = {"keep-50": 0.5, "keep-28": 0.28, "keep-20": 0.2}

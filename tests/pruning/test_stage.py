@@ -12,14 +12,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from slimvox.distance import hidden_state_distance
-from slimvox.distillation import teacher_forcing
+from slimvox.comparison.distance import hidden_state_distance
 from slimvox.encoder import SpeechEncoder
-from slimvox.errors import SlimvoxError
 from slimvox.pruning import stage as stage_module
+from slimvox.pruning.distillation import teacher_forcing
+from slimvox.pruning.recipe import GateSettings, StageSettings
 from slimvox.pruning.stage import Stage
-from slimvox.recipe import GateSettings, StageSettings
 from slimvox.structures import structure_names
+from slimvox.util.errors import SlimvoxError
 from students import STILL, WAVEFORMS, make_stage, make_student, make_teacher, train
 
 

@@ -14,10 +14,10 @@ import torch
 
 import slimvox
 from slimvox.cli.main import run
-from slimvox.files import atomic_file, sweep_temporaries, write_atomically
 from slimvox.pruning import progress, run_directory, size, stage
 from slimvox.pruning.interrupts import StopRequests
 from slimvox.pruning.run_directory import RunDirectory
+from slimvox.util.files import atomic_file, sweep_temporaries, write_atomically
 from tiny_runs import SETTINGS, make_run
 
 

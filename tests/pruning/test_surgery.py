@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from drawn import anatomies, masks_for, random_encoder
 from nightly import examples
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.encoder import SpeechEncoder
-from slimvox.kept_indices import KeptIndices
-from slimvox.masks import Masks, masked_forward
+from slimvox.pruning.masks import Masks, masked_forward
+from slimvox.pruning.surgery import slice_encoder, survivors
 from slimvox.structures import Address
-from slimvox.surgery import slice_encoder, survivors
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.kept_indices import KeptIndices
 
 TOLERANCE = 1e-5
 EXACT = 1e-9
@@ -161,7 +161,7 @@ def test_position_bias_survives_the_first_layer() -> None:
 
 def random_anatomy() -> EncoderAnatomy:
     """One layer of two heads of four dimensions, six feed-forward dimensions."""
-    from slimvox.anatomy import ConvAnatomy, dense_layer
+    from slimvox.structures.anatomy import ConvAnatomy, dense_layer
 
     return EncoderAnatomy(
         family="hubert",

@@ -13,7 +13,7 @@ import torch
 
 import slimvox
 from measures import TABLE
-from slimvox.latency import kind as latency_kind
+from slimvox.measure.latency import kind as latency_kind
 from slimvox.pruning import stage
 from slimvox.pruning.checked_files import read_checked_json
 from slimvox.pruning.interrupts import RunInterrupted

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from score_files import write_benchmark, write_scores
-from slimvox.errors import SlimvoxError
-from slimvox.figures.arms import arms_of
-from slimvox.figures.quality import choose_quality
 from slimvox.report import read_runs, read_scores, read_speeds, report_page
+from slimvox.report.figures.arms import arms_of
+from slimvox.report.figures.quality import choose_quality
+from slimvox.util.errors import SlimvoxError
 
 Path_ = tuple[str | int, ...]
 NONSENSE: tuple[Any, ...] = (

@@ -13,7 +13,7 @@ from page_reader import Page
 from score_files import write_benchmark, write_scores
 from slimvox.costs import Parameters, parameters
 from slimvox.report import read_runs, read_scores, read_speeds, report_page
-from slimvox.units import short_number
+from slimvox.util.quantities import short_number
 
 
 def page_of(*paths: Path, scores: tuple[Path, ...] = (), benchmark: tuple[Path, ...] = ()) -> Page:

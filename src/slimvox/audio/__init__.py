@@ -3,7 +3,6 @@
 find_audio -> scan_audio -> BatchPlan -> AudioBatches
 """
 
-from slimvox.anatomy import SAMPLE_RATE_HZ
 from slimvox.audio.batches import BatchPlan, CropSpec
 from slimvox.audio.decode import (
     SkipReason,
@@ -16,6 +15,7 @@ from slimvox.audio.loader import AudioBatch, AudioBatches
 from slimvox.audio.scan import AudioClip, AudioScan, scan_audio
 from slimvox.audio.skips import SkipCounter, SkippedFile
 from slimvox.audio.sources import AUDIO_EXTENSIONS, AudioSource
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 
 __all__ = [
     "AUDIO_EXTENSIONS",

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from slimvox.anatomy import SAMPLE_RATE_HZ
 from slimvox.audio.packing import IntArray, pack, split
-from slimvox.errors import SlimvoxError
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ
+from slimvox.util.errors import SlimvoxError
 
 LENGTH_JITTER = 0.02
 """Each epoch sorts by lengths that are off by up to this share, so that it groups the clips anew."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 Row = Mapping[str, Any]
 """Values by normalized column name."""

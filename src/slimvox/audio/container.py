@@ -20,7 +20,7 @@ import soundfile
 from slimvox.audio.dataset_recording import DatasetRecording
 from slimvox.audio.mp3 import SplicedFile, length_frame
 from slimvox.audio.sources import UNSUPPORTED_EXTENSIONS, AudioFile
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 _T = TypeVar("_T")
 

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from slimvox.anatomy import SAMPLE_RATE_HZ
 from slimvox.audio.container import (
     LIBRARY_ERRORS,
     SequentialFile,
@@ -21,7 +20,8 @@ from slimvox.audio.container import (
     open_audio,
 )
 from slimvox.audio.sources import AudioFile
-from slimvox.errors import SlimvoxError
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ
+from slimvox.util.errors import SlimvoxError
 
 __all__ = [
     "FloatArray",

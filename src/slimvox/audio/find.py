@@ -28,7 +28,7 @@ from slimvox.audio.huggingface_datasets import (
 from slimvox.audio.kaldi import SCP_EXTENSION, SEGMENTS_NAME, is_kaldi, read_kaldi
 from slimvox.audio.manifests import MANIFEST_EXTENSIONS, manifest_extension, read_manifest
 from slimvox.audio.sources import AUDIO_EXTENSIONS, UNSUPPORTED_EXTENSIONS, AudioSource, read_text
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 logger = logging.getLogger("slimvox.audio")
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from slimvox.audio.dataset_recording import DatasetRecording
 from slimvox.audio.sources import AudioSource
-from slimvox.errors import SlimvoxError, first_line
+from slimvox.util.errors import SlimvoxError, first_line
 
 HUB_PREFIX = "hf:"
 PARQUET_EXTENSION = ".parquet"

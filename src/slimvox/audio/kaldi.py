@@ -8,7 +8,7 @@ from pathlib import Path
 
 from slimvox.audio.columns import stretch_of
 from slimvox.audio.sources import AudioSource, located, read_text
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 SCP_EXTENSION = ".scp"
 SEGMENTS_NAME = "segments"

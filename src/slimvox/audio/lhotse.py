@@ -8,7 +8,7 @@ from typing import Any
 
 from slimvox.audio.columns import PATH_COLUMNS, Row, Stretch, short, stretch_of
 from slimvox.audio.sources import AudioSource, located
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 _CUT = "MonoCut"
 _MANY_CHANNELS_CUT = "MultiCut"

@@ -19,7 +19,7 @@ from slimvox.audio.crops import CropReader
 from slimvox.audio.decode import FloatArray
 from slimvox.audio.scan import AudioClip
 from slimvox.audio.skips import SkipCounter
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 REPLACEMENTS_PER_CROP = 8
 """How many other crops are tried for one that cannot be used; then the batch goes without."""

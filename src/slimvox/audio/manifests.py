@@ -24,7 +24,7 @@ from slimvox.audio.columns import (
 from slimvox.audio.lhotse import is_lhotse, lhotse_source
 from slimvox.audio.sources import AUDIO_EXTENSIONS, AudioSource, read_text
 from slimvox.audio.tables import read_rows
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 MANIFEST_EXTENSIONS = (".tsv", ".csv", ".jsonl", ".json", ".ndjson")
 """Each may be packed: with ``.gz`` behind it."""

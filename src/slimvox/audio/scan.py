@@ -14,7 +14,7 @@ import numpy.typing as npt
 from slimvox.audio.decode import SkipReason, UnreadableAudioError, measure_seconds
 from slimvox.audio.skips import SkipCounter, SkippedFile
 from slimvox.audio.sources import AudioFile, AudioSource, end_tolerance_seconds
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 _SOURCES_PER_TASK = 64
 _SECONDS_TOLERANCE = 1e-6

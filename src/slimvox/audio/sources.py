@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slimvox.audio.dataset_recording import DatasetRecording
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 AUDIO_EXTENSIONS = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"),

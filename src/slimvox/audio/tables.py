@@ -9,7 +9,7 @@ from pathlib import Path
 
 from slimvox.audio.columns import PATH_COLUMNS, normalized
 from slimvox.audio.sources import AUDIO_EXTENSIONS
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 
 class PlainTSV(csv.excel_tab):

@@ -13,15 +13,15 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.checkpoint.empty import empty_encoder
 from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.tensors import Split, as_float32, load_exactly, read_tensors, split_checkpoint
 from slimvox.encoder import SpeechEncoder
 from slimvox.encoder.model import ENCODER_MODULES
-from slimvox.errors import SlimvoxError
-from slimvox.files import write_atomically
-from slimvox.integrations.transformers.directory_format import FORMAT_VERSION, MODEL_TYPE
+from slimvox.hf.directory_format import FORMAT_VERSION, MODEL_TYPE
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.files import write_atomically
 
 logger = logging.getLogger("slimvox.checkpoint")
 HEAD_PREFIX = f"{MODEL_TYPE}."
@@ -86,7 +86,7 @@ def _is_part_of(anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> bool:
 
 
 def read_slimvox_directory(directory: Path) -> SpeechEncoder:
-    """Read an encoder that `write_slimvox_directory`, or a model of `slimvox.integrations.transformers`, wrote.
+    """Read an encoder that `write_slimvox_directory`, or a model of `slimvox.hf`, wrote.
 
     From a model with a head the encoder is taken, and the head is left aside.
 
@@ -127,16 +127,16 @@ def write_slimvox_directory(
     Args:
         encoder: what to write, in float32, each tensor contiguous.
         directory: created if it is not there. Other files in it are left alone.
-        kept_indices: which structures of the dense encoder survived, see `slimvox.kept_indices`.
+        kept_indices: which structures of the dense encoder survived, see `slimvox.structures.kept_indices`.
         model_card: Markdown, written as README.md.
         details: more top-level fields for `config.json` (teacher, run).
 
     Raises:
         OSError: if the disk is full or the directory can't be written; a file is either whole or not there.
     """
-    from slimvox.integrations.transformers.companions import preprocessor_config
-    from slimvox.integrations.transformers.configuration import SlimvoxConfig
-    from slimvox.integrations.transformers.travelling_code import travelling_files
+    from slimvox.hf.companions import preprocessor_config
+    from slimvox.hf.configuration import SlimvoxConfig
+    from slimvox.hf.travelling_code import travelling_files
 
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}

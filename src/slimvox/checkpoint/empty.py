@@ -6,9 +6,9 @@ from typing import Any
 
 from torch.overrides import TorchFunctionMode
 
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.encoder import SpeechEncoder
-from slimvox.errors import SlimvoxError, first_line
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.util.errors import SlimvoxError, first_line
 
 
 class _WithoutInitialisation(TorchFunctionMode):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from slimvox.checkpoint.normalization import PREPROCESSOR_FILES
 from slimvox.checkpoint.tensors import INDEX_SUFFIX, WEIGHT_FILES, shard_names
-from slimvox.errors import SlimvoxError, first_line
+from slimvox.util.errors import SlimvoxError, first_line
 
 CONFIG = "config.json"
 SMALL_FILES = (*PREPROCESSOR_FILES, "README.md", "kept_indices.json")

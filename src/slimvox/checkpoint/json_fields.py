@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from slimvox.errors import SlimvoxError
-from slimvox.json_files import read_json_object
-from slimvox.validation import Range, convert
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.json_files import read_json_object
+from slimvox.util.validation import Range, convert
 
 Size = Annotated[int, Range(at_least=1, at_most=2**31 - 1)]
 Sizes = tuple[Size, ...]
@@ -40,7 +40,7 @@ class Fields:
 
         Args:
             name: of the field.
-            hint: its type and range, as `slimvox.validation.convert` takes them.
+            hint: its type and range, as `slimvox.util.validation.convert` takes them.
 
         Raises:
             SlimvoxError: if the field is missing, of another type or out of range.

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.costs import macs, parameters
-from slimvox.units import short_number
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.util.quantities import short_number
 
 
 @dataclass(frozen=True, kw_only=True)

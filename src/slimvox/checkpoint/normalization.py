@@ -6,9 +6,9 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-from slimvox.anatomy import SAMPLE_RATE_HZ
 from slimvox.checkpoint.json_fields import Fields, Size, read_json
-from slimvox.errors import SlimvoxError
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ
+from slimvox.util.errors import SlimvoxError
 
 logger = logging.getLogger("slimvox.checkpoint")
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.checkpoint.directory import is_slimvox_directory, read_anatomies, read_slimvox_directory
 from slimvox.checkpoint.hub import download
 from slimvox.checkpoint.json_fields import read_json
@@ -18,8 +17,9 @@ from slimvox.checkpoint.transformers_reader import (
 )
 from slimvox.embedded import teacher_directory
 from slimvox.encoder import SpeechEncoder
-from slimvox.errors import SlimvoxError
-from slimvox.kept_indices import KeptIndices
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.kept_indices import KeptIndices
+from slimvox.util.errors import SlimvoxError
 
 logger = logging.getLogger("slimvox.checkpoint")
 EMBEDDED = "embedded"

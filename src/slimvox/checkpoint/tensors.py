@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from slimvox.checkpoint.json_fields import Fields, read_json
-from slimvox.errors import NotFiniteError, SlimvoxError, first_line
+from slimvox.util.errors import NotFiniteError, SlimvoxError, first_line
 
 WEIGHT_FILES = (
     "model.safetensors",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from slimvox.anatomy import EncoderAnatomy
-from slimvox.errors import SlimvoxError
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.util.errors import SlimvoxError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

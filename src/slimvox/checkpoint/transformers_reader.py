@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimvox.anatomy import FAMILIES, ConvAnatomy, ConvNorm, EncoderAnatomy, dense_layer
 from slimvox.checkpoint.empty import empty_encoder
 from slimvox.checkpoint.json_fields import Fields, Size, Sizes, read_json
 from slimvox.checkpoint.normalization import normalizes_waveforms
 from slimvox.checkpoint.tensors import Split, as_float32, load_exactly, read_tensors, split_checkpoint
 from slimvox.encoder import SpeechEncoder
-from slimvox.errors import SlimvoxError
-from slimvox.validation import ProperShare, Range
+from slimvox.structures.anatomy import FAMILIES, ConvAnatomy, ConvNorm, EncoderAnatomy, dense_layer
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.validation import ProperShare, Range
 
 logger = logging.getLogger("slimvox.checkpoint")
 

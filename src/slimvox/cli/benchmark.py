@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from slimvox.cli.help import readable_help
-from slimvox.errors import SlimvoxError
-from slimvox.output_paths import check_output_file
-from slimvox.units import short_number
-from slimvox.validation import Count, Threads
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.output_paths import check_output_file
+from slimvox.util.quantities import short_number
+from slimvox.util.validation import Count, Threads
 
 if TYPE_CHECKING:
-    from slimvox.benchmark import BenchmarkResult, Measurement
+    from slimvox.measure.benchmark import BenchmarkResult, Measurement
 
 
 Number = TypeVar("Number", int, float)
@@ -50,11 +50,11 @@ class BenchmarkCommand:
     out: Path | None = None
     """Write the JSON to this file as well."""
 
-    imports: ClassVar = ("slimvox.benchmark",)
+    imports: ClassVar = ("slimvox.measure.benchmark",)
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        from slimvox.benchmark import benchmark
+        from slimvox.measure.benchmark import benchmark
 
         if self.out is not None:
             check_output_file(self.out, "--out")

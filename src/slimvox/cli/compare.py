@@ -14,10 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from slimvox.cli.help import readable_help
-from slimvox.validation import SecondsOrZero, Seed
+from slimvox.util.validation import SecondsOrZero, Seed
 
 if TYPE_CHECKING:
-    from slimvox.comparison import Comparison
+    from slimvox.comparison.sources import Comparison
 
 WORTH_SAYING = 2.0
 """How many times as far as on the nearest source an encoder must be for a word about it."""
@@ -50,11 +50,11 @@ class CompareCommand:
     json: bool = False
     """Print JSON, with the distances of each hidden state."""
 
-    imports: ClassVar = ("slimvox.comparison",)
+    imports: ClassVar = ("slimvox.comparison.sources",)
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        from slimvox.comparison import compare
+        from slimvox.comparison.sources import compare
 
         with Console(stderr=True).status("loading") as status:
             result = compare(

@@ -9,7 +9,7 @@ from typing import ClassVar
 from rich.console import Console
 
 from slimvox.cli.help import readable_help
-from slimvox.validation import Count, Seed
+from slimvox.util.validation import Count, Seed
 
 
 @readable_help
@@ -27,11 +27,11 @@ class DemoCommand:
     seed: Seed = 0
     """Random seed for gates, batches and controls."""
 
-    imports: ClassVar = ("slimvox.demo",)
+    imports: ClassVar = ("slimvox.cli.demo_run",)
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        from slimvox.demo import run_demo
+        from slimvox.cli.demo_run import run_demo
         from slimvox.pruning import RunInterrupted
 
         try:

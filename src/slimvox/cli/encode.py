@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from slimvox.cli.help import readable_help
-from slimvox.validation import Seconds, SecondsOrZero
+from slimvox.util.validation import Seconds, SecondsOrZero
 
 
 @readable_help
@@ -44,11 +44,11 @@ class EncodeCommand:
     overwrite: bool = False
     """Encode again what was already encoded; otherwise outputs of the same encoder and options are kept."""
 
-    imports: ClassVar = ("slimvox.encode",)
+    imports: ClassVar = ("slimvox.encoding.encode",)
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        from slimvox.encode import encode_files
+        from slimvox.encoding.encode import encode_files
 
         result = encode_files(
             self.model,

@@ -12,8 +12,8 @@ import tyro
 from rich.console import Console
 
 from slimvox.cli.help import readable_help
-from slimvox.errors import SlimvoxError
-from slimvox.validation import Count, Range
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.validation import Count, Range
 
 
 @readable_help

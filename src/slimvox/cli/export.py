@@ -10,10 +10,10 @@ import tyro
 from rich.console import Console
 
 from slimvox.cli.help import readable_help
-from slimvox.validation import Positive
+from slimvox.util.validation import Positive
 
 if TYPE_CHECKING:
-    from slimvox.export import Int8Errors
+    from slimvox.exporters import Int8Errors
 
 
 @readable_help
@@ -48,11 +48,11 @@ class ExportCommand:
     force: bool = False
     """Replace an existing file, and accept a larger error of int8."""
 
-    imports: ClassVar = ("slimvox.export",)
+    imports: ClassVar = ("slimvox.exporters",)
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        from slimvox.export import export_encoder
+        from slimvox.exporters import export_encoder
 
         with console.status("loading") as status:
             result = export_encoder(

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from slimvox.cli.help import readable_help
-from slimvox.output_paths import check_output_folder
+from slimvox.util.output_paths import check_output_folder
 
 
 @readable_help
@@ -35,12 +35,12 @@ class FiguresCommand:
     quality: Annotated[str, tyro.conf.arg(metavar="QUALITY")] = "auto"
     """Quality on the axes: `distance` to the teacher; `mini`, `superb_s` or `mean11`, the scores over all tasks; a
     metric such as pr; or `auto`: the score over all tasks where every run has one, else the distance."""
-    imports: ClassVar = ("slimvox.figures", "slimvox.report")
+    imports: ClassVar = ("slimvox.report.figures", "slimvox.report")
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        from slimvox.figures import choose_quality, draw_figures
         from slimvox.report import read_runs, read_scores, read_speeds
+        from slimvox.report.figures import choose_quality, draw_figures
 
         check_output_folder(self.out.expanduser(), "--out")
         runs = read_runs(self.runs)

@@ -39,6 +39,6 @@ class InspectCommand:
 
 
 def _dumps(anatomy: Any, dense: Any) -> str:
-    from slimvox.inspection import inspection
+    from slimvox.costs.inspection import inspection
 
     return json.dumps(inspection(anatomy, dense), indent=1)

@@ -29,8 +29,8 @@ from slimvox.cli.inspect import InspectCommand
 from slimvox.cli.interrupts import INTERRUPTED, leave_when_interrupted
 from slimvox.cli.prune import PruneCommand
 from slimvox.cli.report import ReportCommand
-from slimvox.errors import SlimvoxError
-from slimvox.validation import convert
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.validation import convert
 
 Command = (
     Annotated[PruneCommand, tyro.conf.subcommand("prune")]

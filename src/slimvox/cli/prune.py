@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 
 from slimvox.cli.help import readable_help
-from slimvox.validation import Count, SecondsOrZero, Seed
+from slimvox.util.validation import Count, SecondsOrZero, Seed
 
 
 @readable_help

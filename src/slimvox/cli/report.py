@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from slimvox.cli.help import readable_help
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 
 @readable_help

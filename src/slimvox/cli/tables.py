@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from slimvox.costs import BLOCK_KINDS
-from slimvox.inspection import inspection
-from slimvox.units import short_number
+from slimvox.costs.inspection import inspection
+from slimvox.util.quantities import short_number
 
 if TYPE_CHECKING:
-    from slimvox.anatomy import EncoderAnatomy
-    from slimvox.distance import Distance
+    from slimvox.comparison.distance import Distance
     from slimvox.pruning import PruneResult
+    from slimvox.structures.anatomy import EncoderAnatomy
 
 PER_LAYER = ("attention", "feed_forward")
 """Blocks of Transformer layers, which have a row per layer instead."""

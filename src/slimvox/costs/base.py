@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.structures import Address, Block, Term, container
+from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.structures.units import units
 
 Number = int | float

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from slimvox.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.costs.base import Cost, CostKind, register_cost
 from slimvox.structures import Block, Term, structures
-from slimvox.units import short_number
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
+from slimvox.util.quantities import short_number
 
 SECONDS = 10.0
 """Length of the clip that MACs are reported for."""

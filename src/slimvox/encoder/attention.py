@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimvox.anatomy import EncoderAnatomy, LayerAnatomy
 from slimvox.encoder.backend import attention_kernels, backend_obstacle, module_obstacle, takes
 from slimvox.encoder.linear import linear_map
 from slimvox.encoder.position_bias import PositionBiasGate
 from slimvox.encoder.products import apply_linear, linear
+from slimvox.structures.anatomy import EncoderAnatomy, LayerAnatomy
 
 WIDTH_MULTIPLE = 8
 """Heads of unequal width are computed at a common width, rounded up to a multiple of this (one SIMD register)."""

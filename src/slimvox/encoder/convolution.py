@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimvox.anatomy import EncoderAnatomy
+from slimvox.structures.anatomy import EncoderAnatomy
 
 KeptChannels = Sequence[Tensor | None] | None
 """Per convolution, 1 where a channel is kept and 0 where it is masked, shape (channels,); None: all are kept."""

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.encoder.backend import inference_obstacle, module_obstacle, takes
 from slimvox.encoder.convolution import ChannelNorm, ConvLayer, KeptChannels
 from slimvox.encoder.linear import linear_map
@@ -14,6 +13,7 @@ from slimvox.encoder.products import apply_linear
 from slimvox.encoder.sparse_taps import SparseTaps
 from slimvox.encoder.spectral_convolution import SpectrumCache, spectral_convolution, spectral_obstacle
 from slimvox.encoder.tiled_front_end import tiled_features, tiling_obstacle
+from slimvox.structures.anatomy import EncoderAnatomy
 
 
 class FeatureExtractor(nn.Module):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimvox.anatomy import EncoderAnatomy, LayerAnatomy
 from slimvox.encoder.attention import SelfAttention
 from slimvox.encoder.linear import linear_map
 from slimvox.encoder.products import apply_linear
+from slimvox.structures.anatomy import EncoderAnatomy, LayerAnatomy
 
 
 class FeedForward(nn.Module):

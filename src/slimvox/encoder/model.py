@@ -8,13 +8,13 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.encoder.convolution import KeptChannels
 from slimvox.encoder.front_end import FeatureExtractor, FeatureProjection, PositionalConvolution
 from slimvox.encoder.layer import EncoderLayer
 from slimvox.encoder.padding import frame_mask, padding_bias
 from slimvox.encoder.position_bias import PositionBiasTable
 from slimvox.encoder.waveforms import check_waveforms, normalize_waveforms
+from slimvox.structures.anatomy import EncoderAnatomy
 
 ENCODER_MODULES = (
     "feature_extractor",
@@ -118,7 +118,7 @@ class SpeechEncoder(nn.Module):
                 `attention_mask`. Models with a group-norm front end (the base models) were trained on zero-padded audio
                 without a mask, and their first norm runs over the padding as well: with or without a mask, a
                 padded clip comes out a little different from the clip alone.
-            kept_channels: for the masked student only; see `slimvox.masks`.
+            kept_channels: for the masked student only; see `slimvox.pruning.masks`.
 
         Raises:
             ValueError: if `waveforms` is not (batch, samples), not floating point, or too short for one frame.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from slimvox.anatomy import EncoderAnatomy
+from slimvox.structures.anatomy import EncoderAnatomy
 
 
 def frame_counts(samples: Tensor, anatomy: EncoderAnatomy) -> Tensor:

@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from slimvox.anatomy import POSITION_GATE_OUTPUTS, EncoderAnatomy
 from slimvox.encoder.backend import inference_obstacle, takes, tensor_obstacle
+from slimvox.structures.anatomy import POSITION_GATE_OUTPUTS, EncoderAnatomy
 
 
 class PositionBiasTable(nn.Module):

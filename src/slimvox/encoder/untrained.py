@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from slimvox.anatomy import EncoderAnatomy
-from slimvox.devices import seeded
 from slimvox.encoder.model import SpeechEncoder
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.util.devices import seeded
 
 
 def untrained_encoder(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from slimvox.anatomy import SAMPLE_RATE_HZ
 from slimvox.audio.decode import FloatArray
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 
 BANDS = 32
 """Evenly spaced on the mel scale; too many for a linear map to take out and keep the rest."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.scores import METRICS, FixedRows, counted_metrics, mini_score
 from slimvox.evaluation.suite import TaskResult, metric_means, read_result
 from slimvox.evaluation.tasks import TASKS
+from slimvox.util.errors import SlimvoxError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,15 +27,15 @@ import torch
 from torch import Tensor
 
 from slimvox.audio.decode import FloatArray, UnreadableAudioError
-from slimvox.devices import CPU
-from slimvox.errors import SlimvoxError, UnusableResultError
 from slimvox.evaluation.cache_room import PARTIAL, make_room, remove_stale
 from slimvox.evaluation.features import Features
 from slimvox.evaluation.upstreams import Upstream
 from slimvox.evaluation.waveforms import Excerpt, read_waveform
 from slimvox.evaluation.whitening import Whitening
-from slimvox.json_files import read_json_object
-from slimvox.validation import Count, CountOrZero, Positive, build
+from slimvox.util.devices import CPU
+from slimvox.util.errors import SlimvoxError, UnusableResultError
+from slimvox.util.json_files import read_json_object
+from slimvox.util.validation import Count, CountOrZero, Positive, build
 
 logger = logging.getLogger("slimvox.evaluation")
 

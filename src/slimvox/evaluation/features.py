@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimvox.devices import CPU
 from slimvox.evaluation.whitening import MEAN_FLOOR, Whitening
+from slimvox.util.devices import CPU
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slimvox.anatomy import SAMPLE_RATE_HZ
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 
 MELS = 80
 WIDTH = 3 * MELS

@@ -14,10 +14,10 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from slimvox.devices import seeded
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.features import Features
 from slimvox.evaluation.protocols import Protocol
+from slimvox.util.devices import seeded
+from slimvox.util.errors import SlimvoxError
 
 logger = logging.getLogger("slimvox.evaluation")
 

@@ -34,7 +34,6 @@ from typing import Any, get_args
 from slimvox.audio.columns import MAX_SECONDS, PATH_COLUMNS, file_of, normalized, stretch_of
 from slimvox.audio.sources import read_text
 from slimvox.audio.tables import read_rows
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import (
     Clip,
     ConversationExample,
@@ -50,6 +49,7 @@ from slimvox.evaluation.examples import (
     Turn,
     VerificationSet,
 )
+from slimvox.util.errors import SlimvoxError
 
 Row = Mapping[str, str]
 LABEL_PREFIX = "label_"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimvox.errors import SlimvoxError, first_line
+from slimvox.util.errors import SlimvoxError, first_line
 
 NORMALIZED_LAST = "-normalized-last"
 """Ends the fingerprints of pre-norm models, whose features in a cache of an older version have another last state."""

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from slimvox.errors import SlimvoxError
-from slimvox.validation import (
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.validation import (
     Count,
     CountOrZero,
     Positive,

@@ -13,8 +13,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.published import Scale, superb_scale
+from slimvox.util.errors import SlimvoxError
 
 METRICS = ("pr", "asr", "ks", "qbe", "sid", "asv", "sd", "ic", "sf_f1", "sf_cer", "er")
 """In percent, except `qbe`, which is a term-weighted value."""

@@ -16,9 +16,7 @@ from typing import Any
 
 import torch
 
-import slimvox
-from slimvox.devices import Device, find_device
-from slimvox.errors import SlimvoxError
+from slimvox._version import __version__
 from slimvox.evaluation.examples import ABSENT_AT_DEFAULT, ExampleSet
 from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES, FeatureCache
 from slimvox.evaluation.manifests import read_task_manifest
@@ -26,10 +24,12 @@ from slimvox.evaluation.protocols import ProtocolName, protocol
 from slimvox.evaluation.tasks import TASKS, task
 from slimvox.evaluation.tasks.base import Metric, Scores, add_counts
 from slimvox.evaluation.upstreams import Upstream, load_upstream
-from slimvox.files import write_atomically
-from slimvox.json_files import read_json_object
-from slimvox.output_paths import check_output_folder
-from slimvox.validation import Count, CountOrZero, build, check_fields
+from slimvox.util.devices import Device, find_device
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.files import write_atomically
+from slimvox.util.json_files import read_json_object
+from slimvox.util.output_paths import check_output_folder
+from slimvox.util.validation import Count, CountOrZero, build, check_fields
 
 logger = logging.getLogger("slimvox.evaluation")
 
@@ -229,7 +229,7 @@ def _configuration(
     described = json.dumps([_plain(fold, plan.data) for fold in folds], sort_keys=True)
     configuration = {
         "result_version": RESULT_VERSION,
-        "slimvox": slimvox.__version__,
+        "slimvox": __version__,
         "torch": torch.__version__,
         "model": plan.model,
         "model_fingerprint": upstream.fingerprint,

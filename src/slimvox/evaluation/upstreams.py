@@ -9,15 +9,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from slimvox.anatomy import SAMPLE_RATE_HZ
 from slimvox.checkpoint import load
-from slimvox.devices import find_device
 from slimvox.encoder import SpeechEncoder
+from slimvox.encoder.fingerprint import weights_hash
 from slimvox.encoder.untrained import untrained_encoder
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation import filter_bank
 from slimvox.evaluation.onnx_upstream import NORMALIZED_LAST, OnnxUpstream
-from slimvox.fingerprint import weights_hash
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ
+from slimvox.util.devices import find_device
+from slimvox.util.errors import SlimvoxError
 
 FILTER_BANK = "fbank"
 RANDOM_PREFIX = "random:"

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slimvox.anatomy import SAMPLE_RATE_HZ
 from slimvox.audio.decode import FloatArray, UnreadableAudioError, read_audio
 from slimvox.audio.sources import end_tolerance_seconds
 from slimvox.evaluation.channel import through_channel
 from slimvox.evaluation.examples import Recording
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
 
-CLASSES = "slimvox.integrations.transformers.classes"
+CLASSES = "slimvox.hf.classes"
 
 
 def register_with_transformers() -> None:
@@ -62,15 +62,15 @@ def _placeholder(home: str, name: str, **attributes: Any) -> Placeholder:
 
 
 def _register_configuration(module: ModuleType) -> None:
-    from slimvox.integrations.transformers.configuration import SlimvoxConfig
-    from slimvox.integrations.transformers.directory_format import MODEL_TYPE
+    from slimvox.hf.configuration import SlimvoxConfig
+    from slimvox.hf.directory_format import MODEL_TYPE
 
     module.AutoConfig.register(MODEL_TYPE, SlimvoxConfig, exist_ok=True)
 
 
 def _register_models(module: ModuleType) -> None:
-    from slimvox.integrations.transformers.configuration import SlimvoxConfig
-    from slimvox.integrations.transformers.directory_format import AUTO_MAP
+    from slimvox.hf.configuration import SlimvoxConfig
+    from slimvox.hf.directory_format import AUTO_MAP
 
     for auto_class, reference in AUTO_MAP.items():
         if auto_class != "AutoConfig":
@@ -79,7 +79,7 @@ def _register_models(module: ModuleType) -> None:
 
 
 def _register_feature_extractor(module: ModuleType) -> None:
-    from slimvox.integrations.transformers.configuration import SlimvoxConfig
+    from slimvox.hf.configuration import SlimvoxConfig
 
     home = "transformers.models.wav2vec2.feature_extraction_wav2vec2"
     module.AutoFeatureExtractor.register(

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from slimvox.checkpoint import load
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 ENTRY = "slimvox_local"
 """The upstream's name in s3prl; s3prl takes names that end in `_local` to need a path."""

@@ -14,8 +14,8 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
-from slimvox.devices import check_device
-from slimvox.errors import SlimvoxError
+from slimvox.util.devices import check_device
+from slimvox.util.errors import SlimvoxError
 
 Precision = Literal["auto", "float32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

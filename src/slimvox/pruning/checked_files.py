@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimvox.files import atomic_file, write_atomically
+from slimvox.util.files import atomic_file, write_atomically
 
 CHECKSUM = "sha256"
 

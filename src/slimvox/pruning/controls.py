@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from slimvox.encoder import SpeechEncoder
-from slimvox.gates import GateLayout
+from slimvox.pruning.gates import GateLayout
 from slimvox.structures import structure
 
 Control = Literal["random", "magnitude", "top-layers", "thin"]

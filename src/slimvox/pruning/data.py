@@ -23,7 +23,7 @@ from slimvox.audio import (
     scan_audio,
 )
 from slimvox.audio.cache import ClipCache
-from slimvox.recipe import DataSettings
+from slimvox.pruning.recipe import DataSettings
 
 logger = logging.getLogger("slimvox.pruning")
 

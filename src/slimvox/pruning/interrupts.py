@@ -6,7 +6,7 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 
 class RunInterrupted(SlimvoxError):

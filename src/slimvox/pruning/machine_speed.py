@@ -5,12 +5,12 @@ from __future__ import annotations
 from accelerate import Accelerator
 from rich.console import Console
 
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.costs import Cost, CostContext, cost_kind
 from slimvox.encoder import SpeechEncoder
-from slimvox.latency import real_time_factors
+from slimvox.measure.latency import real_time_factors
 from slimvox.pruning.processes import Processes
 from slimvox.pruning.run_directory import RunDirectory
+from slimvox.structures.anatomy import EncoderAnatomy
 
 
 def prepare_cost(

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from slimvox.budget import Lagrangian
+from slimvox.pruning.budget import Lagrangian
 from slimvox.pruning.muon import Muon
+from slimvox.pruning.recipe import GateSettings, StageSettings
 from slimvox.pruning.student import Student
-from slimvox.recipe import GateSettings, StageSettings
 
 MATRICES, WEIGHTS = "matrices", "weights"
 """Names of the optimisers whose rates follow the stage's schedule."""

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-import slimvox
-from slimvox.benchmark.result import machine
-from slimvox.distance import Distance
-from slimvox.errors import SlimvoxError
-from slimvox.files import write_atomically
-from slimvox.json_files import read_json_object
+from slimvox._version import __version__
+from slimvox.comparison.distance import Distance
+from slimvox.measure.benchmark.result import machine
 from slimvox.pruning.run_directory import OUTCOME
-from slimvox.validation import CountOrZero, PositiveOrZero, build
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.files import write_atomically
+from slimvox.util.json_files import read_json_object
+from slimvox.util.validation import CountOrZero, PositiveOrZero, build
 
 if TYPE_CHECKING:
     from slimvox.pruning.result import PruneResult, RunSettings
@@ -76,7 +76,7 @@ def outcome(result: PruneResult, settings: RunSettings, device: torch.device) ->
             "skipped": dict(result.skipped_files),
         },
         "environment": {
-            "slimvox": slimvox.__version__,
+            "slimvox": __version__,
             "transformers": transformers.__version__,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             **machine(torch.get_num_threads()),

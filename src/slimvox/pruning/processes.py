@@ -11,7 +11,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor
 
-from slimvox.errors import SlimvoxError, first_line
+from slimvox.util.errors import SlimvoxError, first_line
 
 Result = TypeVar("Result")
 

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from slimvox.errors import SlimvoxError
-from slimvox.files import write_atomically
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.files import write_atomically
 
 PLAIN_SECONDS = 15.0
 """How often a line is printed where there is no terminal."""

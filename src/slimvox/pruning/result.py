@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimvox.budget import Budget, SparsitySchedule
 from slimvox.checkpoint import LoadedModel, load_model, write_slimvox_directory
 from slimvox.checkpoint.model_card import Provenance, licence_of, model_card
+from slimvox.comparison.distance import Distance
 from slimvox.costs import macs, parameters
-from slimvox.distance import Distance
 from slimvox.encoder import SpeechEncoder
-from slimvox.errors import SlimvoxError
-from slimvox.kept_indices import KeptIndices
+from slimvox.pruning.budget import Budget, SparsitySchedule
 from slimvox.pruning.controls import Control
 from slimvox.pruning.data import RunAudio
 from slimvox.pruning.outcome import read_outcome
+from slimvox.pruning.recipe import Recipe, to_toml
 from slimvox.pruning.run_directory import RunDirectory
-from slimvox.recipe import Recipe, to_toml
-from slimvox.units import share_name
+from slimvox.structures.kept_indices import KeptIndices
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.quantities import share_name
 
 
 @dataclass(frozen=True, kw_only=True)

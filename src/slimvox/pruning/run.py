@@ -14,28 +14,28 @@ from accelerate import Accelerator
 from rich.console import Console
 
 from slimvox.audio import AudioInput, as_sources, source_name
-from slimvox.budget import SparsitySchedule
 from slimvox.checkpoint import load_model
 from slimvox.costs import cost_kind, macs, parameters
-from slimvox.devices import Device
-from slimvox.errors import SlimvoxError
-from slimvox.gates import Gates
 from slimvox.pruning.accelerator import Precision, build_accelerator, own_accelerate_state
+from slimvox.pruning.budget import SparsitySchedule
 from slimvox.pruning.controls import Control
 from slimvox.pruning.data import gather_audio
 from slimvox.pruning.fingerprint import fingerprint, of_size
+from slimvox.pruning.gates import Gates
 from slimvox.pruning.interrupts import RunInterrupted, StopRequests
 from slimvox.pruning.machine_speed import prepare_cost
 from slimvox.pruning.processes import Processes
+from slimvox.pruning.recipe import load_recipe
 from slimvox.pruning.result import PruneResult, RunSettings
 from slimvox.pruning.run_directory import RunDirectory
 from slimvox.pruning.size import Size
 from slimvox.pruning.student import Student
 from slimvox.pruning.target import WantedTarget, aim
 from slimvox.pruning.trainer import Trainer
-from slimvox.recipe import load_recipe
-from slimvox.units import short_number
-from slimvox.validation import Count, SecondsOrZero, Seed, checked_arguments
+from slimvox.util.devices import Device
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.quantities import short_number
+from slimvox.util.validation import Count, SecondsOrZero, Seed, checked_arguments
 
 
 @checked_arguments

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from slimvox.costs import Cost, cost_kind
-from slimvox.errors import SlimvoxError, first_line
-from slimvox.files import atomic_file, is_temporary, sweep_temporaries
 from slimvox.pruning.checked_files import (
     DamagedFileError,
     file_checksum,
@@ -21,7 +19,9 @@ from slimvox.pruning.checked_files import (
     write_checked_json,
     write_checked_state,
 )
-from slimvox.units import share_name
+from slimvox.util.errors import SlimvoxError, first_line
+from slimvox.util.files import atomic_file, is_temporary, sweep_temporaries
+from slimvox.util.quantities import share_name
 
 SETTINGS, CHECKPOINT, CUT, LOG, LOCK = "settings.json", "checkpoint.pt", "cut.pt", "log.jsonl", "lock"
 COST, OUTCOME = "cost.json", "outcome.json"

@@ -10,26 +10,26 @@ from typing import Any
 
 import torch
 
-from slimvox.anatomy import EncoderAnatomy
-from slimvox.budget import Budget
+from slimvox.comparison.distance import Distance
 from slimvox.costs import cost_kind, macs, parameters
-from slimvox.distance import Distance
-from slimvox.distillation import Distillation
 from slimvox.encoder import SpeechEncoder
 from slimvox.encoder.untrained import untrained_encoder
-from slimvox.errors import UnusableResultError
-from slimvox.gates import FinalMasks, final_masks
-from slimvox.gates.hard_concrete import typical_open_value
-from slimvox.kept_indices import KeptIndices
+from slimvox.pruning.budget import Budget
 from slimvox.pruning.controls import control_scores, forgets_weights
+from slimvox.pruning.distillation import Distillation
+from slimvox.pruning.gates import FinalMasks, final_masks
+from slimvox.pruning.gates.hard_concrete import typical_open_value
 from slimvox.pruning.machine_speed import speed_up
 from slimvox.pruning.outcome import write_outcome
+from slimvox.pruning.recipe import GateSettings
 from slimvox.pruning.result import PruneResult, RunSettings, read_result, write_result
 from slimvox.pruning.run_directory import RunDirectory
 from slimvox.pruning.student import Student
+from slimvox.pruning.surgery import SlicedEncoder, slice_encoder
 from slimvox.pruning.trainer import Trainer
-from slimvox.recipe import GateSettings
-from slimvox.surgery import SlicedEncoder, slice_encoder
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.kept_indices import KeptIndices
+from slimvox.util.errors import UnusableResultError
 
 logger = logging.getLogger("slimvox.pruning")
 

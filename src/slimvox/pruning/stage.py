@@ -14,17 +14,17 @@ from accelerate import Accelerator
 from torch import nn
 
 from slimvox.audio import AudioBatches
-from slimvox.budget import SparsitySchedule
 from slimvox.encoder import SpeechEncoder
-from slimvox.errors import SlimvoxError
-from slimvox.gates import project
-from slimvox.gates.histogram import gate_histograms
+from slimvox.pruning.budget import SparsitySchedule
+from slimvox.pruning.gates import project
+from slimvox.pruning.gates.histogram import gate_histograms
 from slimvox.pruning.interrupts import RunInterrupted, StopRequests
 from slimvox.pruning.optimisers import build_optimisers, schedule_rates
 from slimvox.pruning.processes import Processes
 from slimvox.pruning.progress import JsonLog, StageProgress
+from slimvox.pruning.recipe import GateSettings, StageSettings
 from slimvox.pruning.student import Student
-from slimvox.recipe import GateSettings, StageSettings
+from slimvox.util.errors import SlimvoxError
 
 NOISE_STREAM = 0x51_1A
 """Keeps the gates' noise apart from other uses of the run's seed."""

@@ -5,18 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from slimvox.budget import Budget, ExpectedSparsity, Lagrangian
-from slimvox.distillation import Distillation, hide_frames, teacher_forcing
 from slimvox.encoder import EncoderOutput, SpeechEncoder
-from slimvox.gates import Gates
-from slimvox.masks import masked_forward
+from slimvox.pruning.budget import Budget, ExpectedSparsity, Lagrangian
+from slimvox.pruning.distillation import Distillation, hide_frames, teacher_forcing
+from slimvox.pruning.gates import Gates
+from slimvox.pruning.masks import masked_forward
 
 
 class Student(nn.Module):
     """An encoder with its distillation maps and, in stage 1, gates and, for some, multipliers.
 
     Stage 1: L = L_distil + lambda1 (s - t) + lambda2 (s - t)^2, with masks sampled anew in each step; without the
-    penalty where the gates are kept on target by projection (`slimvox.gates.project`).
+    penalty where the gates are kept on target by projection (`slimvox.pruning.gates.project`).
     Stage 2: L = L_distil.
     """
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from slimvox.budget import Budget
 from slimvox.costs import Cost
 from slimvox.encoder import SpeechEncoder
-from slimvox.errors import SlimvoxError
-from slimvox.gates import GateLayout, check_reachable
-from slimvox.recipe import Recipe, TargetSettings
-from slimvox.units import parse_amount, parse_shares, parse_speed
+from slimvox.pruning.budget import Budget
+from slimvox.pruning.gates import GateLayout, check_reachable
+from slimvox.pruning.recipe import Recipe, TargetSettings
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.quantities import parse_amount, parse_shares, parse_speed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,11 @@ from accelerate import Accelerator
 from rich.console import Console
 from torch import Tensor
 
-from slimvox.budget import Lagrangian
-from slimvox.distance import Distance, hidden_state_distance
-from slimvox.distillation import Distillation, distilled_layers
+from slimvox.comparison.distance import Distance, hidden_state_distance
 from slimvox.encoder import SpeechEncoder
-from slimvox.gates import Gates
+from slimvox.pruning.budget import Lagrangian
+from slimvox.pruning.distillation import Distillation, distilled_layers
+from slimvox.pruning.gates import Gates
 from slimvox.pruning.interrupts import StopRequests
 from slimvox.pruning.processes import Processes
 from slimvox.pruning.progress import JsonLog, StageProgress

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slimvox.errors import SlimvoxError
-from slimvox.files import write_atomically
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.files import write_atomically
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 

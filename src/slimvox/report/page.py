@@ -17,7 +17,7 @@ from slimvox.report.runs import RunRecord
 from slimvox.report.scores import ScoreSet
 from slimvox.report.speeds import Speed
 from slimvox.report.tables import BLOCKS, cost_table, differences, flat_recipe, summary
-from slimvox.units import short_number
+from slimvox.util.quantities import short_number
 
 GENERATOR = "slimvox report"
 """In the page's head, by which a later report knows that it may replace the file."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimvox.errors import SlimvoxError
-from slimvox.json_files import parse_json
-from slimvox.recipe import Recipe
-from slimvox.validation import LARGEST_COUNT, build
+from slimvox.pruning.recipe import Recipe
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.json_files import parse_json
+from slimvox.util.validation import LARGEST_COUNT, build
 
 STAGES = ("prune", "finish")
 QUANTITIES = frozenset(

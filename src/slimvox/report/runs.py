@@ -9,15 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.checkpoint.directory import is_slimvox_directory
 from slimvox.checkpoint.json_fields import read_json
+from slimvox.comparison.distance import Distance
 from slimvox.costs import macs, parameters
-from slimvox.distance import Distance
-from slimvox.errors import SlimvoxError
 from slimvox.pruning.outcome import read_outcome
 from slimvox.pruning.run_directory import LOG, SETTINGS
 from slimvox.report.run_files import STAGES, read_log, read_request, read_teacher
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.util.errors import SlimvoxError
 
 DEPTH = 3
 """How many folders below the one given runs are looked for."""

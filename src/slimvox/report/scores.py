@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.report import overall
 from slimvox.evaluation.suite import TaskResult, mini_manifests, read_result
 from slimvox.evaluation.tasks import TASKS
 from slimvox.report.runs import RunRecord
+from slimvox.util.errors import SlimvoxError
 
 SCORES = "scores"
 """Folder in a run's directory where its scores are found without being named."""

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slimvox.errors import SlimvoxError
-from slimvox.json_files import read_json_object
 from slimvox.report.runs import RunRecord
 from slimvox.report.scores import run_of
-from slimvox.validation import Count, Positive, PositiveOrZero, build
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.json_files import read_json_object
+from slimvox.util.validation import Count, Positive, PositiveOrZero, build
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from slimvox.comparison.distance import Distance
 from slimvox.costs import BLOCK_KINDS, BlockCosts, Macs, Parameters, macs, parameters
-from slimvox.distance import Distance
-from slimvox.recipe import Recipe
+from slimvox.pruning.recipe import Recipe
 from slimvox.report.runs import RunRecord
 from slimvox.report.scores import ScoreSet
 from slimvox.report.speeds import Speed
-from slimvox.units import short_number
+from slimvox.util.quantities import short_number
 
 BLOCKS = tuple(BLOCK_KINDS.values())
 COSTS = (Parameters(), Macs())

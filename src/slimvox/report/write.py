@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slimvox.errors import SlimvoxError
-from slimvox.files import write_atomically
-from slimvox.output_paths import check_output_file
 from slimvox.report.page import GENERATOR
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.files import write_atomically
+from slimvox.util.output_paths import check_output_file
 
 
 def check_out(out: Path) -> None:

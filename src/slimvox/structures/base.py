@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from slimvox.anatomy import EncoderAnatomy
+from slimvox.structures.anatomy import EncoderAnatomy
 
 
 class Address(NamedTuple):
@@ -150,7 +150,7 @@ class Structure(ABC):
     def times(self, anatomy: EncoderAnatomy, index: int, lengths: tuple[int, ...]) -> Iterator[Term]:
         """Terms that computing time grows with, each with a `feature`; arguments as for `macs`.
 
-        The coefficients by which the features of a block give nanoseconds are measured (`slimvox.latency`).
+        The coefficients by which the features of a block give nanoseconds are measured (`slimvox.measure.latency`).
         """
 
     @abstractmethod

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from slimvox.anatomy import EncoderAnatomy
+from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.structures.base import Address, Block, Rows, Structure, Term, row_norms
 
 FRONT_END, PROJECTION = Block("front_end"), Block("projection")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from slimvox.anatomy import POSITION_GATE_OUTPUTS, EncoderAnatomy
+from slimvox.structures.anatomy import POSITION_GATE_OUTPUTS, EncoderAnatomy
 from slimvox.structures.base import Block, Rows, Structure, Term, row_norms, with_layer
 
 

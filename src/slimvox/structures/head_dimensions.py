@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from slimvox.anatomy import EncoderAnatomy
+from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.structures.base import Block, Rows, Structure, Term, row_norms, with_layer
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from slimvox.anatomy import EncoderAnatomy
+from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.structures.base import Block, Rows, Structure, Term, row_norms, with_layer
 
 

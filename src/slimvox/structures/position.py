@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from slimvox.anatomy import EncoderAnatomy
+from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.structures.base import Block, Rows, Structure, Term, row_norms
 
 POSITION = Block("position")

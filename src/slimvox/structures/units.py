@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from slimvox.anatomy import EncoderAnatomy
+from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.structures.base import Address, addresses, container, structure, structure_names
 from slimvox.structures.base import depth as structure_depth
 

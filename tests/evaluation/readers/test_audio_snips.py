@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import Segment
 from slimvox.evaluation.readers import read_official
 from slimvox.evaluation.readers.audio_snips import plain_word, slot_segments
+from slimvox.util.errors import SlimvoxError
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import Turn
 from slimvox.evaluation.readers import read_official
+from slimvox.util.errors import SlimvoxError
 
 ROOT = "Libri2Mix_diarization"
 

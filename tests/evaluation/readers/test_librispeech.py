@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.readers import read_official
 from slimvox.evaluation.readers.librispeech import read_librispeech_phones
+from slimvox.util.errors import SlimvoxError
 
 
 @pytest.fixture

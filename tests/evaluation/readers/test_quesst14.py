@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.readers import read_official
+from slimvox.util.errors import SlimvoxError
 
 ROOT = "quesst14Database"
 

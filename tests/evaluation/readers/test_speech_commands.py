@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.readers import read_official
 from slimvox.evaluation.readers.speech_commands import KEYWORDS
+from slimvox.util.errors import SlimvoxError
 
 ROOT, TEST = "speech_commands_v0.01", "speech_commands_test_set_v0.01"
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.readers import read_official
+from slimvox.util.errors import SlimvoxError
 
 TRAINED = [f"id{number}" for number in range(10001, 10007)]
 TESTED = ["id10270", "id10271"]

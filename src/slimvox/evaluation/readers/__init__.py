@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import ExampleSet
 from slimvox.evaluation.readers.audio_snips import read_audio_snips
 from slimvox.evaluation.readers.fluent_speech_commands import read_fluent_speech_commands
@@ -16,6 +15,7 @@ from slimvox.evaluation.readers.librispeech import read_librispeech_phones, read
 from slimvox.evaluation.readers.quesst14 import read_quesst14
 from slimvox.evaluation.readers.speech_commands import read_speech_commands
 from slimvox.evaluation.readers.voxceleb1 import read_voxceleb1_speakers, read_voxceleb1_trials
+from slimvox.util.errors import SlimvoxError
 
 _READERS: Mapping[str, Callable[[Path], Any]] = {
     "pr": read_librispeech_phones,

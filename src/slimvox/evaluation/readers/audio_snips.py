@@ -6,9 +6,9 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import ExampleSet, Recording, Segment, SlotExample, Split
 from slimvox.evaluation.readers.corpus import Corpus
+from slimvox.util.errors import SlimvoxError
 
 AUDIO_SNIPS = Corpus(
     name="Audio SNIPS",

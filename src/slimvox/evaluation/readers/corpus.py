@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slimvox.audio.sources import read_text
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 
 @dataclass(frozen=True, kw_only=True)

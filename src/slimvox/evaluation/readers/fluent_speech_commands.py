@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import ExampleSet, LabelledExample, Recording, Split
 from slimvox.evaluation.readers.corpus import Corpus
+from slimvox.util.errors import SlimvoxError
 
 FLUENT = Corpus(
     name="Fluent Speech Commands",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import SPLITS, ConversationExample, ExampleSet, Recording, Turn
 from slimvox.evaluation.readers.corpus import Corpus
+from slimvox.util.errors import SlimvoxError
 
 LIBRI2MIX = Corpus(
     name="Libri2Mix",

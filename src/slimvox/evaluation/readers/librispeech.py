@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import ExampleSet, Recording, Split, TranscribedExample
 from slimvox.evaluation.readers.corpus import Corpus
 from slimvox.evaluation.readers.pronunciation import LEXICONS, english_pronouncer, find_lexicons, read_lexicon
+from slimvox.util.errors import SlimvoxError
 
 LIBRISPEECH = Corpus(
     name="LibriSpeech",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from slimvox.audio.sources import read_text
-from slimvox.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError
 
 LEXICONS = (
     "librispeech-lexicon.txt",

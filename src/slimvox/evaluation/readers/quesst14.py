@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import ExampleSet, QuerySearch, Recording, Split
 from slimvox.evaluation.readers.corpus import Corpus
+from slimvox.util.errors import SlimvoxError
 
 QUESST14 = Corpus(
     name="QUESST 2014",

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import soundfile
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import ExampleSet, LabelledExample, Recording, Split
 from slimvox.evaluation.readers.corpus import Corpus
+from slimvox.util.errors import SlimvoxError
 
 SPEECH_COMMANDS = Corpus(
     name="Speech Commands v0.01",

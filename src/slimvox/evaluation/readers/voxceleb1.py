@@ -6,10 +6,10 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import ExampleSet, LabelledExample, Recording, Split, Trial, VerificationSet
 from slimvox.evaluation.manifests import verification_set
 from slimvox.evaluation.readers.corpus import Corpus
+from slimvox.util.errors import SlimvoxError
 
 VOXCELEB1 = Corpus(
     name="VoxCeleb1",

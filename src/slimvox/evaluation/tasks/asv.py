@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import Recording, Trial, VerificationSet
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.features import Features
@@ -19,6 +18,7 @@ from slimvox.evaluation.metrics.equal_error_rate import equal_error_rate
 from slimvox.evaluation.protocols import VerificationProtocol
 from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts
 from slimvox.evaluation.waveforms import Excerpt
+from slimvox.util.errors import SlimvoxError
 
 
 class SpeakerVerification(Task[VerificationSet, VerificationProtocol]):

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import SPLITS, ExampleSet
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.protocols import Protocol
+from slimvox.util.errors import SlimvoxError
 
 Set = TypeVar("Set", bound=ExampleSet[Any])
 Settings = TypeVar("Settings", bound=Protocol)

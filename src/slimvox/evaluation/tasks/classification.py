@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import ExampleSet, LabelledExample
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.features import Features
@@ -19,6 +18,7 @@ from slimvox.evaluation.heads import MeanPoolHead, layer_weights
 from slimvox.evaluation.protocols import ClassificationProtocol
 from slimvox.evaluation.tasks.base import Scores, Task, add_counts, check_splits
 from slimvox.evaluation.waveforms import Excerpt
+from slimvox.util.errors import SlimvoxError
 
 logger = logging.getLogger("slimvox.evaluation")
 

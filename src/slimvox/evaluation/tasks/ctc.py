@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.features import Features
 from slimvox.evaluation.fitting import Batch, Item, Sweep, endless, fit, in_order, sweep
 from slimvox.evaluation.protocols import Protocol
 from slimvox.evaluation.tasks.base import add_counts, check_splits
 from slimvox.evaluation.waveforms import Excerpt
+from slimvox.util.errors import SlimvoxError
 
 logger = logging.getLogger("slimvox.evaluation")
 

@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import ExampleSet, QuerySearch
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.features import Features
@@ -25,6 +24,7 @@ from slimvox.evaluation.metrics.term_weighted_value import maximum_term_weighted
 from slimvox.evaluation.protocols import SearchProtocol
 from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts
 from slimvox.evaluation.waveforms import Excerpt
+from slimvox.util.errors import SlimvoxError
 
 
 class QueryByExample(Task[ExampleSet[QuerySearch], SearchProtocol]):

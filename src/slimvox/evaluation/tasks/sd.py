@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimvox.errors import SlimvoxError
 from slimvox.evaluation.examples import ConversationExample, ExampleSet, Turn
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.features import Features
@@ -28,6 +27,7 @@ from slimvox.evaluation.metrics.diarization import (
 from slimvox.evaluation.protocols import DiarizationProtocol
 from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts, check_splits
 from slimvox.evaluation.waveforms import Excerpt
+from slimvox.util.errors import SlimvoxError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.report.charts.svg import WIDTH, Panel, drawing, element, text
 from slimvox.structures import Structure, structures
+from slimvox.structures.anatomy import EncoderAnatomy
 
 LEFT, ROW, TOP = 34, 22, 18
 STRONG = 0.62

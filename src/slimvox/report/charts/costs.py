@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from slimvox.anatomy import EncoderAnatomy
 from slimvox.report.charts.svg import WIDTH, Panel, drawing, element, shortened, text
 from slimvox.report.runs import RunRecord
 from slimvox.report.tables import BLOCKS, COSTS, by_block
-from slimvox.units import short_number
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.util.quantities import short_number
 
 LEFT, RIGHT, ROW = 92, 48, 26
 

@@ -1,0 +1,232 @@
+"""How far an encoder is from its teacher on audio of several kinds: languages, microphones, domains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slimvox.audio import (
+    AudioClip,
+    AudioInput,
+    SkipCounter,
+    UnreadableAudioError,
+    as_sources,
+    find_audio,
+    read_audio,
+    scan_audio,
+    source_name,
+)
+from slimvox.audio.find import printable
+from slimvox.checkpoint import LoadedModel, load_model
+from slimvox.checkpoint.resolve import EMBEDDED
+from slimvox.comparison.distance import (
+    FEWEST_FRAMES,
+    StateDistances,
+    frames_with_sound,
+    hidden_state_distances,
+)
+from slimvox.encoder import HasEncoder, SpeechEncoder
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
+from slimvox.util.devices import Device, find_device
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.validation import Seconds, Seed, checked_arguments
+
+LONGEST_SECONDS = 30.0
+"""Of a longer clip, the beginning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceComparison:
+    """What was measured on one source of audio."""
+
+    source: str
+    """As it was given."""
+    clips: int
+    """Clips it was measured on."""
+    distances: StateDistances
+    skipped: Mapping[str, int]
+    """Files left out, by reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """How far an encoder is from its teacher."""
+
+    model: str
+    teacher: str
+    sources: tuple[SourceComparison, ...]
+    """In the order in which they were given."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self)
+
+
+@checked_arguments
+def compare(
+    model: str | Path | HasEncoder,
+    audio: AudioInput | Sequence[AudioInput],
+    *,
+    teacher: str | Path | HasEncoder | None = None,
+    seconds: Seconds | None = 300.0,
+    seed: Seed = 0,
+    device: Device = "auto",
+    on_progress: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Compare the hidden states of an encoder with its teacher's, source by source.
+
+    A pruned encoder imitates its teacher on what it was pruned on, and less well elsewhere. This tells where, before
+    any task does. Silence does not count: neither clips without sound nor single frames without it.
+
+    Args:
+        model: what `slimvox.load` takes, such as the directory of a run; or an encoder, or a model of the Auto classes
+            of `transformers` that holds one.
+        audio: files, folders, lists, manifests or data sets, as `slimvox.audio.find_audio` takes them. Each is a
+            source.
+        teacher: the same, to compare with; by default what the directory of `model` names as its teacher.
+        seconds: audio of each source to measure on, clips drawn at random; None for all of it. Of clips longer than
+            30 s the beginning is taken.
+        seed: of the draw.
+        device: `auto` is a GPU where there is one.
+        on_progress: told what is being measured.
+
+    Raises:
+        SlimvoxError: for a model, teacher or audio that is not there or of no use, and two encoders whose hidden
+            states differ in number, width or rate.
+        NotFiniteError: if a hidden state is NaN or infinite.
+    """
+    sources = as_sources(audio)
+    where = find_device(device)
+    student = _loaded(model)
+    dense = _loaded(_teacher_of(student) if teacher is None else teacher)
+    _check_alike(student, dense)
+    homes = [next(each.encoder.parameters()).device for each in (student, dense)]
+    compared = []
+    try:
+        student.encoder.to(where)
+        dense.encoder.to(where)
+        for source in sources:
+            if on_progress is not None:
+                on_progress(_name(source))
+            compared.append(_compare(student, dense, source, seconds, seed))
+    finally:
+        for each, home in zip((student, dense), homes, strict=True):
+            each.encoder.to(home)
+    return Comparison(model=student.name, teacher=dense.name, sources=tuple(compared))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Named:
+    """An encoder that was passed in rather than loaded."""
+
+    name: str
+    encoder: SpeechEncoder
+    teacher: None = None
+
+
+def _loaded(model: str | Path | HasEncoder) -> LoadedModel | _Named:
+    if isinstance(model, HasEncoder):
+        return _Named(name=type(model).__name__, encoder=model.as_encoder())
+    return load_model(model)
+
+
+def _compare(
+    student: LoadedModel | _Named,
+    dense: LoadedModel | _Named,
+    source: AudioInput,
+    seconds: float | None,
+    seed: int,
+) -> SourceComparison:
+    anatomies = [each.encoder.anatomy for each in (student, dense)]
+    shortest = max(each.receptive_field + (FEWEST_FRAMES - 1) * each.hop for each in anatomies)
+    skips = SkipCounter()
+    scan = scan_audio(find_audio([source]), min_seconds=shortest / SAMPLE_RATE_HZ, skips=skips)
+    waveforms = _Waveforms(list(_drawn(scan.clips, seconds, seed)), dense.encoder.anatomy, shortest, skips)
+    distances = hidden_state_distances(
+        dense.encoder, student.encoder, waveforms, names=(dense.name, student.name)
+    )
+    if distances is None:
+        raise SlimvoxError(f"{_name(source)}: none of the audio can be used: {skips.summary()}")
+    return SourceComparison(
+        source=_name(source), clips=distances.clips, distances=distances, skipped=skips.counts
+    )
+
+
+def _name(source: AudioInput) -> str:
+    """Paths as they were given: the last part of two may be the same."""
+    return printable(str(source)) if isinstance(source, (str, Path)) else source_name(source)
+
+
+def _drawn(clips: Sequence[AudioClip], seconds: float | None, seed: int) -> Iterator[AudioClip]:
+    """Clips in random order until they are as long as wanted; all, in order, where that is None."""
+    if seconds is None:
+        yield from clips
+        return
+    for index in np.random.default_rng(seed).permutation(len(clips)).tolist():
+        if seconds <= 0:
+            return
+        yield clips[index]
+        seconds -= min(clips[index].seconds, LONGEST_SECONDS)
+
+
+@dataclass
+class _Waveforms:
+    """Each clip as (1, samples); those that can't be decoded, or hold no sound, are left out."""
+
+    clips: Sequence[AudioClip]
+    anatomy: EncoderAnatomy
+    """The teacher's, which says what a frame is."""
+    shortest: int
+    """Samples."""
+    skips: SkipCounter
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for clip in self.clips:
+            seconds = min(clip.seconds, LONGEST_SECONDS)
+            try:
+                samples = read_audio(
+                    clip.path, offset_seconds=clip.offset_seconds, seconds=seconds, channel=clip.channel
+                )
+            except UnreadableAudioError as error:
+                self.skips.add(clip.path, error.reason, error.detail)
+                continue
+            if len(samples) < self.shortest:
+                continue
+            waveform = torch.from_numpy(samples)[None]
+            if int(frames_with_sound(waveform, self.anatomy).sum()) < FEWEST_FRAMES:
+                self.skips.add(clip.path, "silent", f"fewer than {FEWEST_FRAMES} of its frames hold sound")
+                continue
+            yield waveform
+
+
+def _teacher_of(model: LoadedModel | _Named) -> str:
+    """The teacher that a slimvox directory names, where that tells what to load."""
+    teacher = model.teacher
+    if teacher is None or not teacher["name"]:
+        raise SlimvoxError(f"{model.name} does not say what it was pruned from; name it with --teacher")
+    name = str(teacher["name"])
+    # Of a local path the directory keeps the last part only; a hub id has an owner.
+    if name != EMBEDDED and "/" not in name and not Path(name).is_dir():
+        raise SlimvoxError(
+            f"{model.name} was pruned from `{name}`, which is not in this folder; name it with --teacher"
+        )
+    return name
+
+
+def _check_alike(student: LoadedModel | _Named, dense: LoadedModel | _Named) -> None:
+    first, second = student.encoder.anatomy, dense.encoder.anatomy
+    for what, own, wanted in (
+        ("hidden states", len(first.layers) + 1, len(second.layers) + 1),
+        ("dimensions", first.width, second.width),
+        ("samples a frame", first.hop, second.hop),
+    ):
+        if own != wanted:
+            raise SlimvoxError(
+                f"{student.name} has {own} {what}, but {dense.name} has {wanted}: they can't be compared"
+            )

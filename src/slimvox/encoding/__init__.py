@@ -1,0 +1,1 @@
+"""Encoding of audio files to feature files."""

@@ -1,0 +1,117 @@
+"""The front end as matrix products over patches, time by channels, which runtimes multiply fast and can quantise."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slimvox.encoder.convolution import ChannelNorm, ConvLayer
+from slimvox.encoder.folded_norm import normalised_weight
+from slimvox.encoder.front_end import FeatureExtractor
+from slimvox.structures.anatomy import EncoderAnatomy
+
+
+class PatchConvolution(nn.Module):
+    """A convolution of the front end with its norm and GELU, channels last.
+
+    Where a group norm of one channel per group follows, it is folded into the weights, and nothing passes over the
+    (long) output a second time.
+    """
+
+    def __init__(self, layer: ConvLayer, multiple: int) -> None:
+        """`multiple`: the output is lengthened to one of this; what is beyond its end is of no meaning."""
+        super().__init__()
+        self.multiple = multiple
+        convolution = layer.conv
+        self.kernel, self.stride = convolution.kernel_size[0], convolution.stride[0]
+        # (taps * channels in, channels out), taps slowest: the order of a patch's values in memory.
+        weight = convolution.weight.detach().permute(2, 1, 0).reshape(-1, convolution.out_channels)
+        self.weight = nn.Parameter(weight.contiguous())
+        self.bias: Tensor | None = None if convolution.bias is None else convolution.bias.detach()
+        self.norm = layer.layer_norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, time, channels in) to (batch, shorter time, channels out)."""
+        if self.multiple:
+            patches = _patches(x, self.kernel, self.stride)
+        else:
+            patches = _aligned_patches(x, self.kernel, self.stride)
+        if isinstance(self.norm, nn.GroupNorm):
+            return F.gelu(self._normalised(patches, self.norm))
+        x = self._lengthened(patches) @ self.weight
+        if self.bias is not None:
+            x = x + self.bias
+        if isinstance(self.norm, ChannelNorm):
+            x = self.norm(x)
+        return F.gelu(x)
+
+    def _lengthened(self, patches: Tensor) -> Tensor:
+        return F.pad(patches, (0, 0, 0, -patches.shape[1] % self.multiple)) if self.multiple else patches
+
+    def _normalised(self, patches: Tensor, norm: nn.GroupNorm) -> Tensor:
+        # The convolution's own bias goes with the mean.
+        centred = patches - patches.mean(1, keepdim=True)
+        covariance = centred.transpose(1, 2) @ centred / patches.shape[1]
+        weight = normalised_weight(self.weight, covariance, norm)
+        # The norm's bias as one more input that is always 1, again to spare a pass over the output.
+        bias = norm.bias.expand(weight.shape[0], 1, -1)
+        ones = torch.ones_like(centred[..., :1])
+        return self._lengthened(torch.cat([centred, ones], -1)) @ torch.cat([weight, bias], 1)
+
+
+class PatchFrontEnd(nn.Module):
+    """All convolutions of the front end.
+
+    The first one's output is lengthened to a multiple of the strides to come, so that the patches of the others are
+    mere views of it, or one shifted copy beside a view.
+    """
+
+    def __init__(self, anatomy: EncoderAnatomy, extractor: FeatureExtractor) -> None:
+        super().__init__()
+        self.anatomy = anatomy
+        layers = [layer for layer in extractor.conv_layers if isinstance(layer, ConvLayer)]
+        multiple = anatomy.hop // anatomy.convolutions[0].stride
+        self.layers = nn.ModuleList(
+            PatchConvolution(layer, multiple if index == 0 else 0) for index, layer in enumerate(layers)
+        )
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        """Waveforms (batch, samples) to features (batch, frames, channels), no frames of what is too short for one."""
+        frames = waveforms.shape[1]
+        for convolution in self.anatomy.convolutions:
+            # Not (frames - kernel) // stride + 1: where that is negative, runtimes round towards zero.
+            frames = (frames - convolution.kernel + convolution.stride) // convolution.stride
+        x = waveforms.unsqueeze(-1)
+        for layer in self.layers:
+            x = layer(x)
+        # Padded by a negative number: torch.export takes the size of a slice for an unknown, and stops where that is
+        # compared with 1 (the number of heads, say).
+        return F.pad(x, (0, 0, 0, frames - x.shape[1]))
+
+
+def _patches(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """(batch, time, channels) to (batch, positions, kernel * channels)."""
+    batch, time, channels = x.shape
+    positions = (time - kernel) // stride + 1
+    parts = []
+    for first in range(0, kernel, stride):
+        taps = min(stride, kernel - first)
+        if taps == stride:
+            block = F.pad(x, (0, 0, -first, first + positions * stride - time))
+            parts.append(block.reshape(batch, positions, stride * channels))
+        else:
+            parts += [x[:, tap : tap + (positions - 1) * stride + 1 : stride] for tap in range(first, kernel)]
+    return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
+
+
+def _aligned_patches(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """The same for a time that `stride` divides, with time / stride positions: the last may read zeros past the end."""
+    batch, time, channels = x.shape
+    blocks = x.reshape(batch, time // stride, stride * channels)
+    parts = []
+    for shift in range(-(-kernel // stride)):
+        missing = max(0, (shift + 1) * stride - kernel) * channels
+        # Blocks from `shift` on, without the channels of taps that the kernel does not have.
+        parts.append(F.pad(blocks, (0, -missing, -shift, shift)) if shift or missing else blocks)
+    return torch.cat(parts, -1) if len(parts) > 1 else parts[0]

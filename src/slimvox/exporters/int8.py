@@ -1,0 +1,74 @@
+"""An exported model in int8, and what that does to its outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from slimvox.exporters.comparison import relative_errors
+from slimvox.exporters.onnx_file import OnnxSession
+from slimvox.exporters.quantise import quantise
+from slimvox.exporters.reference import Reference
+from slimvox.exporters.staging import companion_file
+from slimvox.util.errors import SlimvoxError
+
+DEFAULT_MAX_ERROR = 0.05
+"""Three times what int8 does to the embedded teacher and an encoder pruned from it (means of 1.3 and 1.5 %, worst layer
+1.7 %), and a fifth of what it does where something is wrong with it (with the front end in int8, a quarter)."""
+ERROR_CLIPS, ERROR_SECONDS = 8, 10.0
+"""Of the embedded test audio, for the error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Errors:
+    """||int8 - float32|| / ||float32|| of each output, on the embedded test audio."""
+
+    states: dict[str, float]
+    """Of the hidden states, by name."""
+    head: dict[str, float]
+    """Of what the task head returns, by name."""
+
+    @property
+    def mean_of_states(self) -> float | None:
+        """The mean over the hidden states; None where none is returned."""
+        return float(np.mean([*self.states.values()])) if self.states else None
+
+    @property
+    def judged(self) -> dict[str, float]:
+        """What `max_error` is a limit of, each on its own."""
+        mean = self.mean_of_states
+        return ({} if mean is None else {"hidden states": mean}) | self.head
+
+    def check(self, max_error: float, *, force: bool) -> None:
+        """Raise SlimvoxError where something is further off than `max_error`, unless it is forced."""
+        wrong = {name: error for name, error in self.judged.items() if not error <= max_error}
+        if wrong and not force:
+            changes = ", ".join(f"the {name} by {error:.1%}" for name, error in wrong.items())
+            raise SlimvoxError(
+                f"int8 changes {changes} (mean relative error), more than {max_error:.1%}; the file was removed:"
+                " export float32, or accept it with --max-error or --force"
+            )
+
+
+def to_int8(path: Path, reference: Reference) -> Int8Errors:
+    """Put an int8 version in the place of a float32 file, and measure it.
+
+    Raises:
+        SlimvoxError: if the model is too large for one file.
+    """
+    from slimvox.audio import read_audio
+    from slimvox.embedded import audio_files
+
+    if companion_file(path).exists():
+        raise SlimvoxError("a model over 2 GB can't be quantised; prune it first, or leave int8 out")
+    quantise(path, path)
+    files = audio_files("test")
+    clips = [read_audio(file, seconds=ERROR_SECONDS) for file in files[:: max(1, len(files) // ERROR_CLIPS)]]
+    errors = relative_errors(OnnxSession(path), reference, clips[:ERROR_CLIPS])
+    head = reference.signature.head
+    return Int8Errors(
+        states={name: error for name, error in errors.items() if name not in head},
+        head={name: errors[name] for name in head},
+    )

@@ -1,0 +1,50 @@
+"""What an exported program must return: the model itself, in torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from numpy.typing import NDArray
+
+from slimvox.encoder import SpeechEncoder
+from slimvox.exporters.signature import Signature
+
+if TYPE_CHECKING:
+    from slimvox.hf.heads import SlimvoxWithHead
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Computes `Signature.outputs` as a user of torch would."""
+
+    encoder: SpeechEncoder
+    head: SlimvoxWithHead | None
+    """A model with a task head whose encoder is the same."""
+    signature: Signature
+
+    @property
+    def shortest_samples(self) -> int:
+        """Of a clip that it can be run on."""
+        anatomy = self.encoder.anatomy
+        frames = 1 if self.head is None else self.head.fewest_frames
+        return anatomy.receptive_field + (frames - 1) * anatomy.hop
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what is returned."""
+        return self.signature.outputs(self.encoder.anatomy)
+
+    def __call__(self, waveforms: NDArray[Any], mask: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
+        """All outputs by name; `mask` is used only where the signature has one."""
+        given = torch.from_numpy(waveforms)
+        attention_mask = torch.from_numpy(mask) if self.signature.mask and mask is not None else None
+        with torch.inference_mode():
+            output = self.encoder(given, attention_mask)
+            found = {f"hidden_state_{index:02d}": state for index, state in enumerate(output.hidden_states)}
+            found |= {"last_hidden_state": output.last_hidden_state, "frame_mask": output.frame_mask}
+            if self.head is not None:
+                tasks = self.head(given, attention_mask)
+                found |= {name: tasks[name] for name in self.signature.head}
+        return {name: found[name].numpy() for name in self.outputs}

@@ -1,0 +1,214 @@
+"""Export, and compare what came out with what went in before it is handed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from slimvox.checkpoint.json_fields import read_json
+from slimvox.checkpoint.resolve import LoadedModel, load_model
+from slimvox.exporters.comparison import Program, compare
+from slimvox.exporters.int8 import DEFAULT_MAX_ERROR, Int8Errors, to_int8
+from slimvox.exporters.metadata import metadata
+from slimvox.exporters.onnx_file import DEFAULT_OPSET, OnnxSession, check_opset, require_onnx, write_onnx
+from slimvox.exporters.reference import Reference
+from slimvox.exporters.signature import Layers, Signature
+from slimvox.exporters.staging import check_target, companion_file, move_into_place, staging_directory
+from slimvox.hf.head_names import head_name
+from slimvox.util.errors import SlimvoxError, first_line
+from slimvox.util.validation import Positive, checked_arguments
+
+if TYPE_CHECKING:
+    from slimvox.hf.heads import SlimvoxWithHead
+
+Format = Literal["onnx", "torch-export"]
+
+TOLERANCE = 1e-3
+"""Largest difference from torch, as a share of the largest value of an output, in float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportResult:
+    """A file that was written, and how far it is from the encoder."""
+
+    path: Path
+    """The file."""
+    bytes: int
+    """Its size (of a model over 2 GB: with its `.data` file)."""
+    inputs: tuple[str, ...]
+    """Names of what it reads: `waveforms`, perhaps `attention_mask`."""
+    outputs: tuple[str, ...]
+    """Names of what it returns, in their order."""
+    worst_difference: float
+    """Of float32 from torch on noise, as a share of the largest value of an output: arithmetic alone."""
+    compared: tuple[tuple[int, int], ...]
+    """Batch sizes and lengths in samples that this was measured on."""
+    int8_errors: Int8Errors | None
+    """int8 only: how far from float32 on the embedded test audio."""
+    head_left_out: str | None
+    """The task head that the model has (`ForCTC`, say) where it was not exported."""
+
+
+@checked_arguments
+def export_encoder(
+    model: str | Path,
+    out: str | Path | None = None,
+    *,
+    format: Format = "onnx",
+    int8: bool = False,
+    heads: bool = False,
+    layers: Layers | None = None,
+    mask: bool = False,
+    opset: int = DEFAULT_OPSET,
+    max_error: Positive = DEFAULT_MAX_ERROR,
+    force: bool = False,
+    report: Callable[[str], None] = lambda message: None,
+) -> ExportResult:
+    """Write an encoder, or a model with a task head, as a file that runs without slimvox.
+
+    It reads `waveforms`, (batch, samples) float32 at 16 kHz, of any batch size and any length from one frame (400
+    samples) on, and returns `hidden_state_00` and so on, each (batch, frames, width). Waveforms are normalised
+    inside, where the model wants that. With its task head, it returns `logits` (and of an x-vector head `embeddings`)
+    instead or as well.
+
+    Args:
+        model: `embedded`, a local directory, or a model id on the Hugging Face hub.
+        out: the file; by default `encoder.onnx`, `encoder-int8.onnx` or `encoder.pt2` in the model's directory (`model`
+            rather than `encoder` with its head), or `NAME.onnx` and so on in the current one if the model is not a
+            local directory.
+        format: `onnx`; or `torch-export`, a `torch.export` program (.pt2) for AOTInductor, ExecuTorch or torch itself.
+        int8: quantise matrix products (ONNX only), those of the head too. The convolutions of the front end, the
+            positional one and those of an x-vector head stay float32. It is fast on processors with 8-bit dot products
+            (x86: VNNI; Arm: dotprod).
+        heads: with the task head that the model has: CTC, sequence classification, audio frame classification or
+            x-vector, of a pruned encoder or of a fine-tuned dense model.
+        layers: `all` hidden states, only the `last`, as `last_hidden_state`, or `none`. By default, `none` with the
+            head and else `all`.
+        mask: also read `attention_mask`, (batch, samples) bool, False for padding, and return `frame_mask`, (batch,
+            frames) bool, as the last output.
+        opset: version of ONNX's operators.
+        max_error: the largest error of int8 on the embedded test audio that is let through, see `Int8Errors.judged`.
+        force: replace a file that is there, and let a larger error through.
+        report: is told what is being done.
+
+    Raises:
+        SlimvoxError: if the model can't be read, packages are missing, the file can't be written, or is too far from
+            the encoder. Nothing is left behind then, and a file that was there is left as it was.
+    """
+    if layers is None:
+        layers = "none" if heads else "all"
+    _check_choices(format, layers, int8=int8, heads=heads)
+    if format == "onnx":
+        require_onnx()
+        check_opset(opset)
+    loaded = load_model(model)
+    target = _target(loaded, out, ending=_ending(format, int8=int8), heads=heads)
+    check_target(target, force=force)
+    head = _head(loaded) if heads else None
+    signature = Signature(layers=layers, mask=mask, head=head.head_outputs if head else ())
+    reference = Reference(encoder=loaded.encoder, head=head, signature=signature)
+    about = metadata(loaded, reference, int8=int8)
+    errors: Int8Errors | None = None
+    with staging_directory(target) as staging:
+        staged = staging / target.name
+        report("tracing the encoder")
+        write = _write_onnx if format == "onnx" else _write_torch_export
+        with _failures_named(format, target):
+            program = write(reference, staged, opset=opset, about=about)
+            report("comparing with torch")
+            comparison = compare(program, reference)
+        if not comparison.worst_difference <= TOLERANCE:
+            raise SlimvoxError(
+                f"the exported model differs from torch by {comparison.worst_difference:.1e} of an output's largest"
+                f" value, more than {TOLERANCE:.0e}; the file was removed: please report this as a bug"
+            )
+        if int8:
+            report("quantising, and measuring the error")
+            errors = to_int8(staged, reference)
+            errors.check(max_error, force=force)
+        size = sum(file.stat().st_size for file in (staged, companion_file(staged)) if file.exists())
+        move_into_place(staged, target)
+    return ExportResult(
+        path=target,
+        bytes=size,
+        inputs=signature.inputs,
+        outputs=reference.outputs,
+        worst_difference=comparison.worst_difference,
+        compared=comparison.inputs,
+        int8_errors=errors,
+        head_left_out=None if heads else head_name(read_json(loaded.directory / "config.json")),
+    )
+
+
+@contextmanager
+def _failures_named(format: Format, target: Path) -> Iterator[None]:
+    """Turn whatever torch or onnxruntime raises, each with classes of its own, into a SlimvoxError."""
+    try:
+        yield
+    except SlimvoxError:
+        raise
+    except OSError as error:
+        raise SlimvoxError(f"{target} can't be written: {error.strerror or first_line(error)}") from error
+    except Exception as error:
+        raise SlimvoxError(
+            f"torch {torch.__version__} can't export this encoder as {format} ({type(error).__name__}:"
+            f" {first_line(error)}); nothing was written: try another version of torch, and report this as a bug of"
+            " slimvox"
+        ) from error
+
+
+def _check_choices(format: str, layers: str, *, int8: bool, heads: bool) -> None:
+    if int8 and format != "onnx":
+        raise SlimvoxError("int8 is for --format onnx only")
+    if layers == "none" and not heads:
+        raise SlimvoxError("there is nothing to export without hidden states and without --heads")
+
+
+def _ending(format: Format, *, int8: bool) -> str:
+    return "-int8.onnx" if int8 else ".onnx" if format == "onnx" else ".pt2"
+
+
+def _target(model: LoadedModel, out: str | Path | None, *, ending: str, heads: bool) -> Path:
+    """Where to write."""
+    if out is not None:
+        return Path(out).expanduser()
+    local = Path(model.name).expanduser()
+    if local.is_dir():
+        return local / f"{'model' if heads else 'encoder'}{ending}"
+    return Path(f"{model.name.rpartition('/')[2]}{ending}")
+
+
+def _head(model: LoadedModel) -> SlimvoxWithHead:
+    from slimvox.checkpoint.carry import load_with_head
+
+    return load_with_head(model.directory)
+
+
+def _write_onnx(reference: Reference, path: Path, *, opset: int, about: Mapping[str, str]) -> Program:
+    program = _traced(reference, taps_in_file=True)
+    inputs, outputs = reference.signature.inputs, reference.outputs
+    write_onnx(program, path, inputs=inputs, outputs=outputs, opset=opset, metadata=about)
+    return OnnxSession(path)
+
+
+def _write_torch_export(reference: Reference, path: Path, *, opset: int, about: Mapping[str, str]) -> Program:
+    from slimvox.exporters.torch_program import TorchProgram, write_torch_program
+
+    write_torch_program(_traced(reference, taps_in_file=False), path, about)
+    return TorchProgram(path)
+
+
+def _traced(reference: Reference, *, taps_in_file: bool) -> Any:
+    from slimvox.exporters.exportable import ExportableModel
+    from slimvox.exporters.trace import trace
+
+    signature = reference.signature
+    model = ExportableModel(
+        reference.encoder, reference.head, layers=signature.layers, taps_in_file=taps_in_file
+    )
+    return trace(model, mask=signature.mask, shortest_samples=reference.shortest_samples)

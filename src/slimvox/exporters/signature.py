@@ -1,0 +1,46 @@
+"""What goes into an exported program and what comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from slimvox.structures.anatomy import EncoderAnatomy
+
+Layers = Literal["all", "last", "none"]
+
+WAVEFORMS, ATTENTION_MASK = "waveforms", "attention_mask"
+LAST_HIDDEN_STATE, FRAME_MASK = "last_hidden_state", "frame_mask"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """Of a model's exported program."""
+
+    layers: Layers
+    """Which hidden states are returned."""
+    mask: bool
+    """Whether a mask of the samples is read, and one of the frames returned."""
+    head: tuple[str, ...] = ()
+    """Names of what the task head returns, if there is one."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of what it reads."""
+        return (WAVEFORMS, ATTENTION_MASK) if self.mask else (WAVEFORMS,)
+
+    def states(self, anatomy: EncoderAnatomy) -> tuple[str, ...]:
+        """Names of the hidden states that it returns.
+
+        `hidden_state_00` and so on; `last_hidden_state` where it is alone or none of those (pre-norm models).
+        """
+        names: list[str] = []
+        if self.layers == "all":
+            names += [f"hidden_state_{index:02d}" for index in range(len(anatomy.layers) + 1)]
+        if self.layers == "last" or (self.layers == "all" and anatomy.pre_norm):
+            names.append(LAST_HIDDEN_STATE)
+        return tuple(names)
+
+    def outputs(self, anatomy: EncoderAnatomy) -> tuple[str, ...]:
+        """Names of what it returns, in this order: hidden states, what the head makes of them, `frame_mask`."""
+        return (*self.states(anatomy), *self.head, *((FRAME_MASK,) if self.mask else ()))

@@ -1,0 +1,54 @@
+"""Files that come into being whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from slimvox.util.errors import SlimvoxError
+
+
+def check_target(target: Path, *, force: bool) -> None:
+    """Raise SlimvoxError where a file can't be written, or would replace one and `force` is not given."""
+    if target.is_dir():
+        raise SlimvoxError(f"{target} is a directory; `out` names a file")
+    if target.exists() and not force:
+        raise SlimvoxError(f"{target} is there already; name another file, or replace it with --force")
+    if not target.parent.is_dir():
+        raise SlimvoxError(f"there is no directory {target.parent} to write {target.name} in")
+
+
+@contextmanager
+def staging_directory(target: Path) -> Iterator[Path]:
+    """A hidden directory beside `target`, gone at the end whatever happens.
+
+    Raises:
+        SlimvoxError: if it can't be made.
+    """
+    try:
+        directory = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise SlimvoxError(f"{target} can't be written: {error.strerror or error}") from error
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def move_into_place(staged: Path, target: Path) -> None:
+    """Move a file to its place, one of external data that it needs before it; one that it does not need goes."""
+    companion = companion_file(staged)
+    if companion.exists():
+        companion.replace(companion_file(target))
+        staged.replace(target)
+    else:
+        staged.replace(target)
+        companion_file(target).unlink(missing_ok=True)
+
+
+def companion_file(path: Path) -> Path:
+    """Where ONNX keeps weights that are too large for one file."""
+    return path.with_name(f"{path.name}.data")

@@ -1,0 +1,54 @@
+"""From an encoder to a program that `torch.export` has traced."""
+
+from __future__ import annotations
+
+import importlib
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from slimvox.exporters.exportable import ExportableModel
+
+OPTIONS = "torch.fx.experimental._config"
+"""Module of torch's options for symbolic sizes. torch's own ONNX exporter sets the same option of it."""
+
+
+def trace(model: ExportableModel, *, mask: bool, shortest_samples: int) -> Any:
+    """An `ExportedProgram` of any batch size and any length from the shortest on.
+
+    Args:
+        model: what to trace.
+        mask: whether it is given a mask.
+        shortest_samples: of a clip that it can be run on.
+    """
+    sample = torch.zeros(2, shortest_samples + 39 * model.encoder.anatomy.hop)
+    arguments = (sample, sample > -1) if mask else (sample,)
+    dynamic = torch.export.Dim.DYNAMIC
+    with _sizes_of_one(), torch.no_grad():
+        program: Any = torch.export.export(
+            model.eval(), arguments, dynamic_shapes=tuple({0: dynamic, 1: dynamic} for _ in arguments)
+        )
+    # What tracing took for granted of the sample, such as more than one clip; none of it is needed.
+    if hasattr(program, "_guards_code"):
+        program._guards_code = []
+    for module in program.graph_module.modules():
+        for node in getattr(getattr(module, "graph", None), "nodes", ()):
+            node.meta.pop("stack_trace", None)  # paths of the machine that exported
+    return program
+
+
+def _sizes_of_one() -> AbstractContextManager[Any]:
+    """Within it, one clip and one frame are not cases of their own, which a traced program would refuse.
+
+    ONNX files run with them in any case. Where this version of torch does not have the option, a `torch.export` program
+    does not, and is refused when it is compared with the encoder.
+    """
+    try:
+        options: Any = importlib.import_module(OPTIONS)
+    except ImportError:
+        return nullcontext()
+    if not hasattr(options, "backed_size_oblivious"):
+        return nullcontext()
+    patch: AbstractContextManager[Any] = options.patch(backed_size_oblivious=True)
+    return patch

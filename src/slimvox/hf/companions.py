@@ -1,0 +1,79 @@
+"""The files beside weights and configuration: code, feature extractor, model card, kept indices."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from slimvox.hf.configuration import SlimvoxConfig
+from slimvox.hf.travelling_code import travelling_files
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
+
+MODEL_CARD = "README.md"
+CARRIED = (MODEL_CARD, "kept_indices.json")
+"""Files that a model takes along from the directory that it was loaded from."""
+GENERIC_CARD = "This model card has been automatically generated"
+"""What the model card says that `transformers` pushes where there is none."""
+
+
+def preprocessor_config(anatomy: EncoderAnatomy) -> dict[str, Any]:
+    """`preprocessor_config.json`: what a Wav2Vec2FeatureExtractor has to do to waveforms for this encoder.
+
+    Models with a group-norm front end get no attention mask, as they were trained without.
+    """
+    return {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "do_normalize": anatomy.normalize_waveform,
+        "feature_size": 1,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": anatomy.conv_norm == "layer",
+        "sampling_rate": SAMPLE_RATE_HZ,
+    }
+
+
+def write_companions(directory: Path, config: SlimvoxConfig) -> None:
+    """Write everything that a directory needs besides `config.json` and weights.
+
+    Code is always written. The rest is left alone where it is there already, unless it is a generic model card.
+
+    Args:
+        directory: of the model.
+        config: its configuration; `name_or_path` says where the model came from.
+
+    Raises:
+        OSError: if the disk is full or the directory can't be written.
+    """
+    for name, source in travelling_files().items():
+        (directory / name).write_text(source, encoding="utf-8")
+    preprocessor = directory / "preprocessor_config.json"
+    if not preprocessor.is_file():
+        preprocessor.write_text(json.dumps(preprocessor_config(config.encoder_anatomy), indent=1))
+    for name in CARRIED:
+        there, origin = directory / name, _origin_of(name, config)
+        if origin is not None and not _has_its_own(there) and origin.resolve() != there.resolve():
+            shutil.copyfile(origin, there)
+
+
+def _has_its_own(file: Path) -> bool:
+    return file.is_file() and not (
+        file.name == MODEL_CARD and GENERIC_CARD in file.read_text(encoding="utf-8", errors="replace")
+    )
+
+
+def _origin_of(name: str, config: SlimvoxConfig) -> Path | None:
+    """A file of the model that this one was loaded from: in a local directory, or in the cache of the hub."""
+    from huggingface_hub import try_to_load_from_cache
+
+    model = config.name_or_path
+    if not model:
+        return None
+    path: Any = Path(model) / name
+    if not Path(model).is_dir():
+        try:
+            path = try_to_load_from_cache(model, name)
+        except ValueError:  # huggingface_hub's word for a name that can't be one of a model
+            return None
+    return Path(path) if isinstance(path, str | Path) and Path(path).is_file() else None

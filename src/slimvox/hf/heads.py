@@ -1,0 +1,348 @@
+"""Task heads on the encoder, with the losses and the parameter names of `transformers`' Wav2Vec2 models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.modeling_outputs import (
+    CausalLMOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+    XVectorOutput,
+)
+from transformers.utils.generic import can_return_tuple
+
+from slimvox.encoder.model import SpeechEncoder
+from slimvox.hf.configuration import SlimvoxConfig
+from slimvox.hf.modeling import SlimvoxModel, SlimvoxOutput, SlimvoxPreTrainedModel
+
+
+class SlimvoxWithHead(SlimvoxPreTrainedModel):
+    """What all models with a head share.
+
+    A head is in two parts, so that it can be computed without this encoder: what it reads of hidden states, and what it
+    makes of that.
+    """
+
+    head_outputs: ClassVar[tuple[str, ...]] = ("logits",)
+    """Names of what `apply_head` returns."""
+
+    def __init__(self, config: SlimvoxConfig) -> None:
+        super().__init__(config)
+        self.slimvox = SlimvoxModel(config)
+
+    def freeze_feature_encoder(self) -> None:
+        """Leave the convolutional front end out of training."""
+        self.slimvox.freeze_feature_encoder()
+
+    def as_encoder(self) -> SpeechEncoder:
+        """The encoder below the head, see `SlimvoxModel.as_encoder`."""
+        return self.slimvox.as_encoder()
+
+    def freeze_base_model(self) -> None:
+        """Leave the encoder out of training; only the head learns."""
+        self.slimvox.requires_grad_(False)
+
+    @property
+    def fewest_frames(self) -> int:
+        """The shortest batch that the head can read."""
+        return 1
+
+    @property
+    def reads_all_states(self) -> bool:
+        """Whether `head_input` needs all hidden states."""
+        return False
+
+    def head_input(self, last_hidden_state: Tensor, hidden_states: Sequence[Tensor] | None) -> Tensor:
+        """What the head reads, (batch, frames, width)."""
+        return last_hidden_state
+
+    def apply_head(self, states: Tensor, frame_mask: Tensor | None) -> tuple[Tensor, ...]:
+        """What `head_outputs` names.
+
+        Args:
+            states: from `head_input`.
+            frame_mask: (batch, frames) bool; None where all is speech.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is no head by itself")
+
+    def _compute(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+    ) -> tuple[tuple[Tensor, ...], SlimvoxOutput]:
+        """What `head_outputs` names, and the encoder's output as the caller wants to see it."""
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        output: SlimvoxOutput = self.slimvox(
+            input_values,
+            attention_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states or self.reads_all_states,
+            return_dict=True,
+        )
+        frames = output.frame_mask.shape[1]
+        if frames < self.fewest_frames:
+            raise ValueError(
+                f"`input_values` must hold at least {self.fewest_frames} frames for this head, but holds {frames}"
+                " instead"
+            )
+        states = self.head_input(output.last_hidden_state, output.hidden_states)
+        if not output_hidden_states:
+            output.hidden_states = None
+        return self.apply_head(states, None if attention_mask is None else output.frame_mask), output
+
+
+class SlimvoxWithLayerWeights(SlimvoxWithHead):
+    """Heads that read the last hidden state or, with `use_weighted_layer_sum`, a learned mean of all of them."""
+
+    def __init__(self, config: SlimvoxConfig) -> None:
+        super().__init__(config)
+        if config.use_weighted_layer_sum:
+            states = config.num_hidden_layers + 1
+            self.layer_weights = nn.Parameter(torch.full((states,), 1 / states))
+
+    @property
+    def reads_all_states(self) -> bool:
+        """Whether the layers are weighted."""
+        return bool(self.config.use_weighted_layer_sum)
+
+    def head_input(self, last_hidden_state: Tensor, hidden_states: Sequence[Tensor] | None) -> Tensor:
+        """The last hidden state, or the mean of all."""
+        if not self.reads_all_states:
+            return last_hidden_state
+        assert hidden_states is not None
+        return torch.stack(list(hidden_states), dim=-1) @ self.layer_weights.softmax(-1)
+
+
+class SlimvoxForCTC(SlimvoxWithHead):
+    """Speech recognition by connectionist temporal classification."""
+
+    def __init__(self, config: SlimvoxConfig) -> None:
+        super().__init__(config)
+        self.dropout = nn.Dropout(config.final_dropout)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
+        self.post_init()
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        labels: Tensor | None = None,
+    ) -> CausalLMOutput:
+        """Logits over the vocabulary, (batch, frames, vocab_size), and the loss if there are labels.
+
+        Args:
+            input_values: as in `SlimvoxModel.forward`.
+            attention_mask: as in `SlimvoxModel.forward`.
+            output_attentions: as in `SlimvoxModel.forward`.
+            output_hidden_states: as in `SlimvoxModel.forward`.
+            labels: (batch, tokens); negative ones, and the blank `pad_token_id`, are padding.
+
+        Raises:
+            ValueError: if a label is not below `vocab_size`, and what `SlimvoxModel.forward` raises.
+        """
+        if labels is not None and int(labels.max()) >= self.config.vocab_size:
+            raise ValueError(
+                f"labels must be below `vocab_size`, {self.config.vocab_size}, but one is {int(labels.max())} instead"
+            )
+        (logits,), output = self._compute(
+            input_values, attention_mask, output_attentions, output_hidden_states
+        )
+        loss = None if labels is None else self._loss(logits, labels, output.frame_mask)
+        return CausalLMOutput(loss=loss, logits=logits, hidden_states=output.hidden_states)
+
+    def apply_head(self, states: Tensor, frame_mask: Tensor | None) -> tuple[Tensor, ...]:
+        """Logits (batch, frames, vocab_size)."""
+        return (self.lm_head(self.dropout(states)),)
+
+    def _loss(self, logits: Tensor, labels: Tensor, frame_mask: Tensor) -> Tensor:
+        blank = self.config.pad_token_id
+        real = (labels >= 0) & (labels != blank)
+        log_probabilities = logits.log_softmax(-1, dtype=torch.float32).transpose(0, 1)
+        # cuDNN's kernel wants labels on the CPU and is not deterministic.
+        with torch.backends.cudnn.flags(enabled=False):
+            return F.ctc_loss(
+                log_probabilities,
+                labels.masked_select(real),
+                frame_mask.sum(-1),
+                real.sum(-1),
+                blank=blank,
+                reduction=self.config.ctc_loss_reduction,
+                zero_infinity=self.config.ctc_zero_infinity,
+            )
+
+
+class SlimvoxForSequenceClassification(SlimvoxWithLayerWeights):
+    """One label a clip: keywords, emotions, languages, speakers."""
+
+    def __init__(self, config: SlimvoxConfig) -> None:
+        super().__init__(config)
+        self.projector = nn.Linear(config.hidden_size, config.classifier_proj_size)
+        self.classifier = nn.Linear(config.classifier_proj_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        labels: Tensor | None = None,
+    ) -> SequenceClassifierOutput:
+        """Logits (batch, num_labels), and the cross entropy if there are labels.
+
+        Args:
+            input_values: as in `SlimvoxModel.forward`.
+            attention_mask: as in `SlimvoxModel.forward`.
+            output_attentions: as in `SlimvoxModel.forward`.
+            output_hidden_states: as in `SlimvoxModel.forward`.
+            labels: (batch,).
+        """
+        (logits,), output = self._compute(
+            input_values, attention_mask, output_attentions, output_hidden_states
+        )
+        loss = None if labels is None else F.cross_entropy(logits, labels.view(-1))
+        return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=output.hidden_states)
+
+    def apply_head(self, states: Tensor, frame_mask: Tensor | None) -> tuple[Tensor, ...]:
+        """Logits (batch, num_labels); of a clip that is nothing but padding, those of zeros."""
+        mean, _ = _statistics(self.projector(states), frame_mask)
+        return (self.classifier(mean),)
+
+
+class SlimvoxForAudioFrameClassification(SlimvoxWithLayerWeights):
+    """Labels a frame: who speaks when."""
+
+    def __init__(self, config: SlimvoxConfig) -> None:
+        super().__init__(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> TokenClassifierOutput:
+        """Logits (batch, frames, num_labels), and the cross entropy if there are labels.
+
+        Args:
+            input_values: as in `SlimvoxModel.forward`.
+            attention_mask: as in `SlimvoxModel.forward`.
+            labels: (batch, frames, num_labels), one-hot; the largest decides.
+            output_attentions: as in `SlimvoxModel.forward`.
+            output_hidden_states: as in `SlimvoxModel.forward`.
+        """
+        (logits,), output = self._compute(
+            input_values, attention_mask, output_attentions, output_hidden_states
+        )
+        loss = None
+        if labels is not None:
+            loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1).argmax(-1))
+        return TokenClassifierOutput(loss=loss, logits=logits, hidden_states=output.hidden_states)
+
+    def apply_head(self, states: Tensor, frame_mask: Tensor | None) -> tuple[Tensor, ...]:
+        """Logits (batch, frames, num_labels)."""
+        return (self.classifier(states),)
+
+
+class SlimvoxForXVector(SlimvoxWithLayerWeights):
+    """Speaker embeddings, trained with an additive margin."""
+
+    head_outputs: ClassVar[tuple[str, ...]] = ("logits", "embeddings")
+
+    def __init__(self, config: SlimvoxConfig) -> None:
+        from transformers.models.wav2vec2.modeling_wav2vec2 import AMSoftmaxLoss, TDNNLayer
+
+        super().__init__(config)
+        self.projector = nn.Linear(config.hidden_size, config.tdnn_dim[0])
+        self.tdnn = nn.ModuleList(TDNNLayer(config, index) for index in range(len(config.tdnn_dim)))
+        self.feature_extractor = nn.Linear(config.tdnn_dim[-1] * 2, config.xvector_output_dim)
+        self.classifier = nn.Linear(config.xvector_output_dim, config.xvector_output_dim)
+        self.objective = AMSoftmaxLoss(config.xvector_output_dim, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        labels: Tensor | None = None,
+    ) -> XVectorOutput:
+        """Embeddings and logits, (batch, xvector_output_dim) both, and the loss if there are labels.
+
+        Args:
+            input_values: as in `SlimvoxModel.forward`.
+            attention_mask: as in `SlimvoxModel.forward`.
+            output_attentions: as in `SlimvoxModel.forward`.
+            output_hidden_states: as in `SlimvoxModel.forward`.
+            labels: (batch,), speakers.
+        """
+        (logits, embeddings), output = self._compute(
+            input_values, attention_mask, output_attentions, output_hidden_states
+        )
+        loss = None if labels is None else self.objective(logits, labels)
+        return XVectorOutput(
+            loss=loss, logits=logits, embeddings=embeddings, hidden_states=output.hidden_states
+        )
+
+    @property
+    def fewest_frames(self) -> int:
+        """As many as the layers over time need for one output."""
+        config = self.config
+        return 1 + sum(
+            (kernel - 1) * dilation
+            for kernel, dilation in zip(config.tdnn_kernel, config.tdnn_dilation, strict=True)
+        )
+
+    def apply_head(self, states: Tensor, frame_mask: Tensor | None) -> tuple[Tensor, ...]:
+        """Logits and embeddings, (batch, xvector_output_dim) both."""
+        x = self.projector(states)
+        for layer in self.tdnn:
+            x = layer(x)
+        mask = None
+        if frame_mask is not None:
+            # Frames that a clip has left, dilations not counted: so `transformers` does it.
+            left = frame_mask.sum(-1, keepdim=True) - sum(kernel - 1 for kernel in self.config.tdnn_kernel)
+            mask = torch.arange(x.shape[1], device=x.device) < left.clamp(min=1)
+        embeddings = self.feature_extractor(torch.cat(_statistics(x, mask), dim=-1))
+        return self.classifier(embeddings), embeddings
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self.objective:
+            init.normal_(self.objective.weight)
+
+
+def _statistics(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over time, (batch, channels) both, of x (batch, time, channels).
+
+    Only where `mask` (batch, time) is true, if there is one; zeros where there is nothing, or too little.
+    """
+    if mask is None:
+        mask = torch.ones_like(x[..., 0], dtype=torch.bool)
+    counted = mask.unsqueeze(-1).to(x.dtype)
+    count = mask.sum(1, keepdim=True)
+    mean = (x * counted).sum(1) / count.clamp(min=1)
+    variance = ((x - mean.unsqueeze(1)).square() * counted).sum(1) / (count - 1).clamp(min=1)
+    # The root of a variance of nothing has no gradient.
+    deviation = variance.clamp(min=torch.finfo(x.dtype).tiny).sqrt()
+    return mean, deviation

@@ -1,0 +1,227 @@
+"""`SpeechEncoder` as a `transformers` model."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils.generic import can_return_tuple
+
+from slimvox.encoder.layer import EncoderLayer
+from slimvox.encoder.model import ENCODER_MODULES, EncoderOutput, SpeechEncoder
+from slimvox.encoder.padding import frame_counts, frame_mask
+from slimvox.encoder.position_bias import PositionBiasGate, PositionBiasTable
+from slimvox.hf.augmentation import spec_augment
+from slimvox.hf.companions import write_companions
+from slimvox.hf.configuration import SlimvoxConfig
+
+
+@dataclass
+class SlimvoxOutput(BaseModelOutput):  # type: ignore[misc]
+    """What the model returns; B = batch, T = frames (50 a second), D = width.
+
+    Attributes:
+        last_hidden_state: (B, T, D).
+        hidden_states: layers + 1 tensors (B, T, D), where they were asked for.
+        attentions: never there; the attention weights are not materialised.
+        frame_mask: (B, T) bool, true for frames of speech and false for padding.
+    """
+
+    frame_mask: Tensor = None  # type: ignore[assignment]
+
+
+class CheckpointedLayer(GradientCheckpointingLayer, EncoderLayer):  # type: ignore[misc]
+    """A Transformer layer that can recompute its activations in the backward pass."""
+
+
+class DeferredEncoder(SpeechEncoder):
+    """A `SpeechEncoder` with nothing in it yet: `PreTrainedModel` is initialised before the parts are made."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+
+
+class SlimvoxPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
+    """What the encoder and the models with a head share: loading, saving, lengths and masks."""
+
+    config_class = SlimvoxConfig
+    config: SlimvoxConfig
+    base_model_prefix = "slimvox"
+    main_input_name = "input_values"
+    input_modalities = "audio"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False
+    dtype: torch.dtype
+    _no_split_modules: ClassVar[list[str]] = ["CheckpointedLayer"]
+    _supports_sdpa = True
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
+        """Nothing to do: `auto_map` is always written, and the code is saved by `save_pretrained`."""
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Save as every `transformers` model does, with what makes the directory self-contained beside it.
+
+        That is the modelling code (for `trust_remote_code`), `preprocessor_config.json`, and the model card and
+        `kept_indices.json` of the directory that the model was loaded from.
+
+        Args:
+            save_directory: created if it is not there.
+            args: as in `PreTrainedModel.save_pretrained`.
+            kwargs: as in `PreTrainedModel.save_pretrained`, `push_to_hub` among them.
+        """
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if kwargs.get("is_main_process", True):
+            write_companions(Path(save_directory), self.config)
+
+    def _upload_modified_files(self, working_dir: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """Both ways to the hub end here, after the generic model card was written: put ours in its place."""
+        write_companions(Path(working_dir), self.config)
+        return super()._upload_modified_files(working_dir, *args, **kwargs)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, PositionBiasTable):
+            init.normal_(module.weight)
+        elif isinstance(module, PositionBiasGate):
+            init.ones_(module.gru_rel_pos_const)
+        for name, value in getattr(module, "index_values", {}).items():
+            init.copy_(getattr(module, name), value)
+        layer_weights = getattr(module, "layer_weights", None)
+        if isinstance(layer_weights, nn.Parameter):
+            init.constant_(layer_weights, 1 / len(layer_weights))
+
+    def _get_feat_extract_output_lengths(self, input_lengths: Tensor | int) -> Tensor:
+        """Frames of clips of so many samples, of any shape; 0 where a clip is too short for one."""
+        return frame_counts(torch.as_tensor(input_lengths), self.base_model.anatomy)
+
+    def _get_feature_vector_attention_mask(
+        self, feature_vector_length: int, attention_mask: Tensor, add_adapter: bool | None = None
+    ) -> Tensor:
+        """`frame_mask` under the name and with the arguments that `transformers`' speech models have for it."""
+        return self.frame_mask(attention_mask, feature_vector_length)
+
+    def frame_mask(self, attention_mask: Tensor, frames: int | None = None) -> Tensor:
+        """Which frames are speech.
+
+        Args:
+            attention_mask: (batch, samples), 1 for audio and 0 for padding.
+            frames: of the padded batch; worked out from the samples if not given.
+
+        Returns:
+            (batch, frames) bool.
+        """
+        anatomy = self.base_model.anatomy
+        frames = anatomy.frames(attention_mask.shape[-1]) if frames is None else frames
+        return frame_mask(attention_mask, anatomy, frames)
+
+
+class SlimvoxModel(SlimvoxPreTrainedModel, DeferredEncoder):
+    """The encoder: waveforms in, hidden states out.
+
+    It is a `SpeechEncoder` with the interface of `transformers`' Wav2Vec2Model; `as_encoder` gives it its own back.
+    """
+
+    def __init__(self, config: SlimvoxConfig) -> None:
+        super().__init__(config)  # type: ignore[call-arg]
+        anatomy, dense = config.encoder_anatomy, config.encoder_dense_anatomy
+        SpeechEncoder.__init__(self, anatomy, dense)
+        self.layers = nn.ModuleList(CheckpointedLayer(anatomy, layer) for layer in anatomy.layers)
+        _remember_index_buffers(self)
+        self._keys_to_ignore_on_load_unexpected = [
+            rf"(^|\.){re.escape(name)}$" for name in sorted(self.absent_tensors)
+        ]
+        self.post_init()  # type: ignore[operator]
+
+    def freeze_feature_encoder(self) -> None:
+        """Leave the convolutional front end out of training."""
+        self.feature_extractor.requires_grad_(False)
+
+    def as_encoder(self) -> SpeechEncoder:
+        """The same encoder with the interface of `SpeechEncoder`.
+
+        It shares its modules and parameters with this model, so that a change to the one is a change to the other.
+        It applies no SpecAugment.
+        """
+        encoder = DeferredEncoder()
+        encoder.anatomy, encoder.dense_anatomy = self.anatomy, self.dense_anatomy
+        for name in ENCODER_MODULES:
+            setattr(encoder, name, getattr(self, name))
+        encoder.training = self.training
+        return encoder
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> SlimvoxOutput:
+        """Encode.
+
+        Args:
+            input_values: waveforms (batch, samples), 16 kHz, as the feature extractor gives them (raw ones are
+                brought to zero mean and unit variance where the model wants that). Of any floating-point type: they are
+                converted to that of the weights.
+            attention_mask: (batch, samples), 1 for audio and 0 for padding.
+            output_attentions: not available; must not be true.
+            output_hidden_states: whether to return all hidden states; `config.output_hidden_states` if not given.
+
+        Raises:
+            ValueError: if the shapes do not fit, there is not one frame of audio, or attentions are asked for.
+        """
+        if output_attentions if output_attentions is not None else self.config.output_attentions:
+            raise ValueError(
+                "`output_attentions` must be false: slimvox never materialises attention weights"
+            )
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        output = self.encode(input_values, attention_mask)
+        return SlimvoxOutput(
+            last_hidden_state=output.last_hidden_state,
+            hidden_states=output.hidden_states if output_hidden_states else None,
+            frame_mask=output.frame_mask,
+        )
+
+    def encode(self, waveforms: Tensor, mask: Tensor | None = None) -> EncoderOutput:
+        """`SpeechEncoder.forward`, in the precision of the weights, with SpecAugment in training where it is on."""
+        waveforms = self.prepared(waveforms, mask)
+        features = self.feature_extractor(waveforms)
+        if self.training:
+            samples = torch.ones_like(waveforms) if mask is None else mask
+            features = spec_augment(features, self.frame_mask(samples, features.shape[1]), self.config)
+        return self.transform(features, mask)
+
+
+def _remember_index_buffers(model: SlimvoxModel) -> None:
+    """Keep the buffers that hold indices rather than weights a second time, as `index_values` of their modules.
+
+    They are in no file, and `from_pretrained` makes models on the meta device, where buffers lose what is in them:
+    `_init_weights` puts them back.
+    """
+    source: nn.Module = model
+    if any(buffer.is_meta for buffer in model.buffers()):
+        with torch.device("cpu"), init.no_init_weights():
+            source = SpeechEncoder(model.anatomy)
+    for path, module in model.named_modules():
+        names = module._non_persistent_buffers_set
+        values = {name: getattr(source.get_submodule(path), name) for name in sorted(names)}
+        index_values = {
+            name: value.detach().cpu().clone() for name, value in values.items() if value is not None
+        }
+        if index_values:
+            module.index_values = index_values

@@ -1,8 +1,0 @@
-"""What an encoder costs in time on this machine: measured, fitted, and predicted from the anatomy alone."""
-
-from slimvox.latency import kind  # noqa: F401 - registers the cost
-from slimvox.latency.measure import measure_latency
-from slimvox.latency.real_time import real_time_factors
-from slimvox.latency.table import LatencyTable
-
-__all__ = ["LatencyTable", "measure_latency", "real_time_factors"]

@@ -1,0 +1,7 @@
+"""How fast encoders are: interleaved runs of several, each in a process of its own."""
+
+from slimvox.measure.benchmark.contenders import BACKENDS, Backend, Contender
+from slimvox.measure.benchmark.result import BenchmarkResult, Measurement
+from slimvox.measure.benchmark.run import benchmark
+
+__all__ = ["BACKENDS", "Backend", "BenchmarkResult", "Contender", "Measurement", "benchmark"]

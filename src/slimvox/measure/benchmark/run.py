@@ -1,0 +1,165 @@
+"""Runs contenders in turn, so that whatever else the machine does falls on all of them alike."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+from slimvox.checkpoint.directory import is_slimvox_directory
+from slimvox.checkpoint.resolve import find_anatomies, find_model
+from slimvox.costs import macs, parameters
+from slimvox.exporters.onnx_file import require_onnx
+from slimvox.measure.benchmark.blocks import block_costs, median_blocks
+from slimvox.measure.benchmark.contenders import Backend, Contender, short_names
+from slimvox.measure.benchmark.result import BenchmarkResult, ContenderReport, Measurement, machine
+from slimvox.measure.benchmark.worker import Worker
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.validation import Count, Range, Threads, checked_arguments
+
+ClipSeconds = Annotated[float, Range(at_least=0.1, at_most=1e9)]
+WARM_UP_RUNS = 2
+BLOCK_RUNS = 3
+
+
+@checked_arguments
+def benchmark(
+    models: Sequence[str | Path],
+    *,
+    against: str | Path | None = None,
+    seconds: Sequence[ClipSeconds] = (2.0, 10.0, 30.0),
+    batch: Sequence[Count] = (1,),
+    backends: Sequence[Backend] = ("torch",),
+    threads: Threads = 2,
+    runs: Count = 7,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> BenchmarkResult:
+    """Measure encoders against each other on the CPU.
+
+    Args:
+        models: what `slimvox.load` takes.
+        against: what to compare with: a slimvox directory (run by slimvox in float32), or another model, run by
+            `transformers`. None: the dense model that the first of `models` was pruned from, run by `transformers`.
+        seconds: lengths of the clips in seconds.
+        batch: batch sizes.
+        backends: see `Contender.backend`; each model is run in each.
+        threads: CPU threads of every contender.
+        runs: timed runs for each contender, length and batch size, after two that are not timed.
+        on_progress: is told what is being done, in a few words.
+
+    Raises:
+        SlimvoxError: if a model can't be loaded, or an argument is out of range.
+    """
+    _check(models, seconds, batch, backends)
+    with TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
+        contenders = [
+            _exported(contender, Path(temporary), on_progress)
+            for contender in _contenders(models, against, backends)
+        ]
+        workers = []
+        for contender in contenders:
+            on_progress(f"loading {contender.label}")
+            workers.append(stack.enter_context(contextlib.closing(Worker(contender, threads))))
+        measurements = []
+        for size in batch:
+            for length in seconds:
+                on_progress(f"{size} x {length:g} s")
+                measurements += _interleaved(workers, size, length, runs)
+        block_seconds = min(seconds, key=lambda length: abs(length - 10.0))
+        reports = [_report(worker, block_seconds) for worker in workers]
+    return BenchmarkResult(
+        machine=machine(threads),
+        reference=contenders[0].label,
+        block_seconds=block_seconds,
+        contenders=tuple(reports),
+        measurements=tuple(measurements),
+    )
+
+
+def _check(
+    models: Sequence[str | Path],
+    seconds: Sequence[float],
+    batch: Sequence[int],
+    backends: Sequence[str],
+) -> None:
+    if not models or not backends:
+        raise SlimvoxError("there must be a model and a backend to measure")
+    if not seconds or not batch:
+        raise SlimvoxError("there must be a length and a batch size to measure, such as 2,10,30 and 1,8")
+    for backend in backends:
+        if backend.startswith("onnx"):
+            require_onnx()
+
+
+def _contenders(
+    models: Sequence[str | Path], against: str | Path | None, backends: Sequence[Backend]
+) -> list[Contender]:
+    """What is to be measured, the reference first, nothing twice."""
+    names = short_names(str(model) for model in [*models, *([] if against is None else [against])])
+    pairs = [(str(models[0] if against is None else against), _reference_backend(against))]
+    pairs += [(str(model), backend) for model in models for backend in backends]
+    return [
+        Contender(model=model, backend=backend, name=names[model]) for model, backend in dict.fromkeys(pairs)
+    ]
+
+
+def _reference_backend(against: str | Path | None) -> Backend:
+    pruned = against is not None and is_slimvox_directory(find_model(against))
+    return "torch" if pruned else "transformers"
+
+
+def _exported(contender: Contender, folder: Path, on_progress: Callable[[str], None]) -> Contender:
+    """The contender with its ONNX file, where it needs one."""
+    if not contender.backend.startswith("onnx"):
+        return contender
+    from slimvox.exporters import export_encoder
+
+    on_progress(f"exporting {contender.label}")
+    file = folder / f"{len(list(folder.iterdir()))}.onnx"
+    export_encoder(contender.model, out=file, int8=contender.backend == "onnx-int8", force=True)
+    return dataclasses.replace(contender, onnx_file=file)
+
+
+def _interleaved(workers: Sequence[Worker], batch: int, seconds: float, runs: int) -> list[Measurement]:
+    """Rounds in which every contender runs once, each round begun by another."""
+    for worker in workers:
+        for _ in range(WARM_UP_RUNS):
+            worker.milliseconds(batch, seconds)
+    times: list[list[float]] = [[] for _ in workers]
+    for number in range(runs):
+        for place in range(len(workers)):
+            index = (number + place) % len(workers)
+            times[index].append(workers[index].milliseconds(batch, seconds))
+    return [
+        Measurement(label=worker.contender.label, batch=batch, seconds=seconds, milliseconds=tuple(each))
+        for worker, each in zip(workers, times, strict=True)
+    ]
+
+
+def _report(worker: Worker, seconds: float) -> ContenderReport:
+    contender = worker.contender
+    pruned, dense = find_anatomies(contender.model)
+    anatomy = dense if contender.backend == "transformers" else pruned
+    memory = worker.peak_memory_bytes()
+    runs = [worker.blocks(1, seconds) for _ in range(BLOCK_RUNS)]
+    blocks = None
+    if all(run is not None for run in runs):
+        costs = block_costs(anatomy, seconds)
+        times = median_blocks([run for run in runs if run is not None])
+        blocks = {
+            block: {"parameters": cost[0], "macs": cost[1], "milliseconds": times[block]}
+            for block, cost in costs.items()
+        }
+        blocks["rest"] = {"parameters": 0, "macs": 0, "milliseconds": times["rest"]}
+    return ContenderReport(
+        label=contender.label,
+        model=Path(contender.model).name,
+        backend=contender.backend,
+        parameters=parameters(anatomy),
+        macs_10s=macs(anatomy, 10.0),
+        peak_memory_bytes=memory,
+        blocks=blocks,
+    )

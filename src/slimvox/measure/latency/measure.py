@@ -1,0 +1,200 @@
+"""Measuring encoders of many sizes, to know what each size costs on this machine."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from slimvox.encoder import SpeechEncoder
+from slimvox.measure.latency.fit import fit_times
+from slimvox.measure.latency.real_time import wait_for
+from slimvox.measure.latency.table import LatencyTable, feature_values
+from slimvox.structures import Block, structure
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
+from slimvox.structures.kept_indices import KeptIndices
+from slimvox.structures.units import units
+from slimvox.util.errors import SlimvoxError
+
+PROBES, UNSEEN = 14, 4
+"""Encoders that are measured (the first is the dense one), and how many of them only check the table."""
+FRONT_ENDS = 16
+"""Front ends that are measured alone: an encoder has many layers, but one front end."""
+FEWEST_ROUNDS, MOST_ROUNDS = 3, 9
+PATIENCE_SECONDS = 40.0
+"""About how long measuring may take, where the fewest rounds leave a choice."""
+
+
+REST = Block("rest")
+"""Stands for what is in no block."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """An encoder and how long its parts took."""
+
+    anatomy: EncoderAnatomy
+    blocks: dict[Block, float]
+    """Nanoseconds by block, and of what is in none (`REST`)."""
+
+    @property
+    def total(self) -> float:
+        """Nanoseconds of the whole."""
+        return sum(self.blocks.values())
+
+
+def measure_latency(
+    dense: EncoderAnatomy, *, seconds: float = 10.0, device: torch.device | str = "cpu", seed: int = 0
+) -> LatencyTable:
+    """Time encoders of drawn sizes, float32 and without gradients, and fit a table to them.
+
+    Each probe has random weights, and in every convolution and layer its own random sizes between nothing and those
+    of `dense`, with heads of unequal width as pruning leaves them. One forward pass of it times every block apart. Of
+    several rounds the shortest counts: whatever else the machine does can only add to it.
+
+    Args:
+        dense: the encoder with everything in it.
+        seconds: length of the clip, one at a time.
+        device: where to run.
+        seed: of the sizes.
+
+    Raises:
+        SlimvoxError: if the clip is shorter than a frame, or its length is not a number.
+    """
+    device = torch.device(device)
+    shortest = dense.receptive_field / SAMPLE_RATE_HZ
+    if not shortest <= seconds < math.inf:
+        raise SlimvoxError(
+            f"the clip to measure computing times on (`target.seconds`) must be finite and at least {shortest:g} s,"
+            f" one frame, but is {seconds:g} s instead"
+        )
+    draw = np.random.default_rng(seed)
+    waveform = 0.1 * torch.randn(1, round(seconds * SAMPLE_RATE_HZ), device=device)
+    rounds = _rounds_for(dense, waveform)
+    probes = [
+        Probe(anatomy=anatomy, blocks=_time_blocks(anatomy, waveform, rounds))
+        for anatomy in (dense, *(drawn_anatomy(dense, draw) for _ in range(PROBES - 1)))
+    ]
+    seen, unseen = probes[:-UNSEEN], probes[-UNSEEN:]
+    fronts = []
+    for _ in range(FRONT_ENDS):
+        front = replace(drawn_anatomy(dense, draw), layers=())
+        fronts.append(Probe(anatomy=front, blocks=_time_blocks(front, waveform, rounds)))
+    nanoseconds = {
+        kind: _fit(kind, [*seen, *fronts], seconds)
+        for kind in ("front_end", "projection", "position", "attention", "feed_forward")
+    }
+    table = LatencyTable(
+        seconds=seconds,
+        device=device.type,
+        threads=torch.get_num_threads(),
+        nanoseconds=nanoseconds,
+        rest=median(probe.blocks[REST] for probe in seen),
+        error=0.0,
+    )
+    errors = [abs(table.of(probe.anatomy) / probe.total - 1) for probe in unseen]
+    return replace(table, error=median(errors))
+
+
+def drawn_anatomy(dense: EncoderAnatomy, draw: np.random.Generator) -> EncoderAnatomy:
+    """A random part of a dense encoder: at every address a share of its own, blocks excepted."""
+    table = units(dense)
+    kept = np.ones(len(table), dtype=bool)
+    for address in table.addresses:
+        each = structure(address.structure)
+        if each.kind == "block":
+            continue
+        part = table.part(address)
+        kept[part] = draw.random(table.sizes[address]) < draw.uniform(0.05, 1)
+        kept[part.start : part.start + each.min_kept] = True
+    return KeptIndices.of(dense, table.left(kept)).anatomy(dense)
+
+
+def _fit(kind: str, probes: Sequence[Probe], seconds: float) -> dict[str, float]:
+    """Nanoseconds of each feature of a kind of block."""
+    names: tuple[str, ...] = ()
+    rows, times = [], []
+    for probe in probes:
+        for block, features in feature_values(probe.anatomy, seconds).items():
+            # A block with nothing in it is a constant: it would bend the line through the others.
+            if block.kind == kind and block in probe.blocks and all(features.values()):
+                names = names or tuple(features)
+                if set(features) == set(names):
+                    rows.append([features[name] for name in names])
+                    times.append(probe.blocks[block])
+    return dict(zip(names, fit_times(rows, times), strict=True)) if rows else {}
+
+
+def _rounds_for(dense: EncoderAnatomy, waveform: torch.Tensor) -> int:
+    """As many as patience allows, taking a drawn encoder for half a dense one."""
+    encoder = SpeechEncoder(dense).to(waveform.device).eval()
+    with torch.inference_mode():
+        encoder(waveform)
+        began = time.perf_counter()
+        encoder(waveform)
+        wait_for(waveform.device)
+    round_seconds = (time.perf_counter() - began) * (PROBES + FRONT_ENDS / 2) / 2
+    return max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(PATIENCE_SECONDS / round_seconds)))
+
+
+def _time_blocks(anatomy: EncoderAnatomy, waveform: torch.Tensor, rounds: int) -> dict[Block, float]:
+    """See `Probe.blocks`: the shortest of several rounds, for each block on its own."""
+    encoder = SpeechEncoder(anatomy).to(waveform.device).eval()
+    shortest: dict[Block, float] = {}
+    with torch.inference_mode():
+        encoder(waveform)
+        for _ in range(rounds):
+            with _clocks(encoder, waveform.device) as spent:
+                wait_for(waveform.device)
+                began = time.perf_counter_ns()
+                encoder(waveform)
+                wait_for(waveform.device)
+                total = time.perf_counter_ns() - began
+                spent[REST] = max(0.0, total - sum(spent.values()))
+            for block, nanoseconds in spent.items():
+                shortest[block] = min(nanoseconds, shortest.get(block, float("inf")))
+    return shortest
+
+
+def encoder_blocks(encoder: SpeechEncoder) -> Iterator[tuple[Block, nn.Module]]:
+    """The modules of each block that costs are reported for."""
+    yield Block("front_end"), encoder.feature_extractor
+    yield Block("projection"), encoder.feature_projection
+    yield Block("position"), encoder.pos_conv_embed
+    if encoder.rel_attn_embed is not None:
+        yield Block("position"), encoder.rel_attn_embed
+    for index, layer in enumerate(encoder.layers):
+        for kind in ("attention", "feed_forward"):
+            if getattr(layer, kind) is not None:
+                yield Block(kind, index), getattr(layer, kind)
+
+
+@contextmanager
+def _clocks(encoder: SpeechEncoder, device: torch.device) -> Iterator[dict[Block, float]]:
+    """Hooks that time every block of the encoder while the context is open."""
+    spent: dict[Block, float] = {}
+    handles = []
+
+    def clock(block: Block, sign: int) -> Any:
+        def hook(*_: object) -> None:
+            wait_for(device)
+            spent[block] = spent.get(block, 0.0) + sign * time.perf_counter_ns()
+
+        return hook
+
+    for block, module in encoder_blocks(encoder):
+        handles.append(module.register_forward_pre_hook(clock(block, -1)))
+        handles.append(module.register_forward_hook(clock(block, 1)))
+    try:
+        yield spent
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,58 @@
+"""Real-time factors: how long encoders take, side by side."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from statistics import median
+
+import torch
+
+from slimvox.encoder import SpeechEncoder
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ
+
+
+def real_time_factors(
+    encoders: Mapping[str, SpeechEncoder], *, seconds: float = 10.0, rounds: int = 7
+) -> dict[str, float]:
+    """Seconds of computing per second of audio, one clip at a time.
+
+    Args:
+        encoders: by name, all on one device.
+        seconds: length of the clip.
+        rounds: the medians' number of rounds; the encoders take turns, after a round to warm up.
+
+    Raises:
+        ValueError: if there are no encoders, no rounds, or no samples.
+    """
+    if not encoders or rounds < 1 or not 0 < seconds < math.inf:
+        raise ValueError(
+            f"{len(encoders)} encoders can't be timed in {rounds} rounds on {seconds:g} s of audio"
+        )
+    device = next(next(iter(encoders.values())).parameters()).device
+    samples = int(SAMPLE_RATE_HZ * seconds)
+    waveform = 0.1 * torch.randn(1, samples, generator=torch.Generator().manual_seed(0)).to(device)
+    times: dict[str, list[float]] = {name: [] for name in encoders}
+    with torch.inference_mode():
+        for _ in range(rounds + 1):
+            for name, encoder in encoders.items():
+                times[name].append(timed(encoder, waveform))
+    return {name: median(each[1:]) / seconds for name, each in times.items()}
+
+
+def timed(encoder: SpeechEncoder, waveform: torch.Tensor) -> float:
+    """Seconds that one call takes, until the device is done."""
+    wait_for(waveform.device)
+    began = time.perf_counter()
+    encoder(waveform)
+    wait_for(waveform.device)
+    return time.perf_counter() - began
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when the device has nothing left to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

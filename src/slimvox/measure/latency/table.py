@@ -1,0 +1,117 @@
+"""Computing time by block as a function of counts, with what was measured on one machine in it."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from slimvox.costs import Cost
+from slimvox.structures import Block, Term, structures
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
+from slimvox.structures.units import units
+
+FIXED = (Block("front_end"), Block("projection"), Block("position"))
+"""Blocks that take some time whatever is left of them. (Blocks of layers have a structure of their own.)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyTable(Cost):
+    """Nanoseconds of each block for one clip.
+
+    Each structure says what its time grows with (`Structure.times`); the table has the nanoseconds per unit of that.
+    All layers share their coefficients.
+    """
+
+    kind = "latency"
+
+    seconds: float
+    """Length of the clip in seconds."""
+    device: str
+    """Device it was measured on, such as `cpu`."""
+    threads: int
+    """Number of CPU threads."""
+    nanoseconds: Mapping[str, Mapping[str, float]]
+    """By kind of block and feature; `constant` for what does not depend on counts."""
+    rest: float
+    """Nanoseconds outside of all blocks: norms, residual sums, calls."""
+    error: float
+    """Median relative error of the predicted time for whole encoders that were not used in the fit."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.nanoseconds, Mapping) or not all(
+            isinstance(each, Mapping) for each in self.nanoseconds.values()
+        ):
+            raise ValueError("invalid latency table: `nanoseconds` must be times by block and feature")
+        times = {
+            f"nanoseconds.{kind}.{feature}": value
+            for kind, by_feature in self.nanoseconds.items()
+            for feature, value in by_feature.items()
+        }
+        problems = [
+            f"`{name}` must be a finite number of at least 0, but is {value!r} instead"
+            for name, value in {**times, "rest": self.rest, "error": self.error}.items()
+            if not _is_time(value)
+        ]
+        if not _is_time(self.seconds) or self.seconds == 0:
+            problems.append(f"`seconds` must be a finite number above 0, but is {self.seconds!r} instead")
+        if type(self.threads) is not int or self.threads < 1:
+            problems.append(f"`threads` must be an integer of at least 1, but is {self.threads!r} instead")
+        if not problems and not any(times.values()):
+            problems.append("a block must take some time, but all take none")
+        if problems:
+            raise ValueError("invalid latency table: " + "; ".join(problems))
+
+    def terms(self, anatomy: EncoderAnatomy) -> Iterator[Term]:
+        """Features times their measured nanoseconds."""
+        yield Term(block=Block("position"), coefficient=self.rest)
+        for term in time_features(anatomy, self.seconds):
+            nanoseconds = self.nanoseconds.get(term.block.kind, {}).get(term.feature, 0.0)
+            yield replace(term, coefficient=term.coefficient * nanoseconds)
+
+    def describe(self, cost: float) -> str:
+        """Such as `12.3 ms for 10 s of audio`."""
+        return f"{cost / 1e6:.3g} ms for {self.seconds:g} s of audio"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {"kind": self.kind, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> LatencyTable:
+        """The reverse of `to_dict`.
+
+        Raises:
+            ValueError: if a time is missing, negative or not finite.
+        """
+        try:
+            return cls(**{name: value for name, value in data.items() if name != "kind"})
+        except TypeError as error:
+            raise ValueError(f"invalid latency table: {error}") from error
+
+
+def _is_time(value: object) -> bool:
+    """Whether a value is a number that a duration can be."""
+    return type(value) in (int, float) and 0 <= value < math.inf  # type: ignore[operator]
+
+
+def time_features(anatomy: EncoderAnatomy, seconds: float) -> Iterator[Term]:
+    """Everything that computing time grows with, by block and feature."""
+    lengths = anatomy.conv_lengths(round(seconds * SAMPLE_RATE_HZ))
+    for block in FIXED:
+        yield Term(block=block, coefficient=1, feature="constant")
+    for structure in structures():
+        for address in structure.addresses(anatomy):
+            yield from structure.times(anatomy, address.index, lengths)
+
+
+def feature_values(anatomy: EncoderAnatomy, seconds: float) -> dict[Block, dict[str, float]]:
+    """The features of each block at the counts of an encoder."""
+    counts = units(anatomy).sizes
+    values: dict[Block, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for term in time_features(anatomy, seconds):
+        factors = [counts.get(address, 0) for address in term.factors]
+        values[term.block][term.feature] += term.coefficient * math.prod(factors)
+    return {block: dict(features) for block, features in values.items()}

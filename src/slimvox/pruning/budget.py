@@ -1,0 +1,134 @@
+"""Sparsity control: the budget, expected sparsity, its schedule, and the Lagrangian that enforces it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from slimvox.costs import Cost
+from slimvox.structures.anatomy import EncoderAnatomy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """The highest cost that the pruned encoder may have."""
+
+    cost: Cost
+    """The cost that is limited."""
+    target: float
+    """The highest cost allowed."""
+    dense_cost: int
+    """The cost of the encoder that sparsity is measured against."""
+    round_to: int = 1
+    """Widths and channels that are left are multiples of this, or as wide as they were."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.target) and self.target >= 0 and self.dense_cost > 0):
+            raise ValueError(
+                f"`target` must be at least 0 and `dense_cost` above 0, but are {self.target:g} and"
+                f" {self.dense_cost} instead"
+            )
+        if self.round_to < 1:
+            raise ValueError(f"`round_to` must be at least 1, but is {self.round_to} instead")
+
+    @property
+    def target_sparsity(self) -> float:
+        """The share of the dense cost that has to go."""
+        return 1 - self.target / self.dense_cost
+
+
+class ExpectedSparsity:
+    """s = 1 - E[cost] / dense cost, for the gates of one encoder."""
+
+    def __init__(self, budget: Budget, anatomy: EncoderAnatomy) -> None:
+        """Prepare the cost of encoders cut from one of `anatomy`."""
+        self._form = budget.cost.form(anatomy)
+        self._dense_cost = budget.dense_cost
+
+    def __call__(self, expected_counts: Tensor) -> Tensor:
+        """s, a scalar, differentiable in the expected counts (see `Gates.expected_counts`)."""
+        return 1 - self._form.expected(expected_counts) / self._dense_cost
+
+
+RampShape = Literal["linear", "geometric"]
+"""Whether each step of a ramp takes the same share of the dense cost, or of what is left."""
+
+
+def scheduled_target(
+    step: int, ramp_steps: float, final: float, start: float = 0.0, shape: RampShape = "linear"
+) -> float:
+    """t: grows from `start` to `final` over `ramp_steps` steps."""
+    if step >= ramp_steps:
+        return final
+    part = step / ramp_steps
+    if shape == "geometric":
+        return 1 - (1 - start) * math.pow((1 - final) / (1 - start), part)
+    return start + (final - start) * part
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparsitySchedule:
+    """t over a stage that passes one size or several: it climbs to each in turn, then waits for the gates to arrive.
+
+    The climbs take `ramp_steps` in all, each its share by height; what is left of the stage is divided evenly among the
+    waits.
+    """
+
+    sparsities: tuple[float, ...]
+    """What each size lacks, as a share of the dense cost, ascending."""
+    ramp_steps: int
+    """Steps of all climbs together; a stage that is shorter climbs throughout."""
+    steps: int
+    """Of the whole stage."""
+    shape: RampShape = "linear"
+    """Of the climbs."""
+
+    def _climbed(self, sparsity: float) -> float:
+        """The part of the ramp that lies below a sparsity, from 0 to 1."""
+        last = self.sparsities[-1]
+        if self.shape == "geometric":
+            return math.log1p(-sparsity) / math.log1p(-last)
+        return sparsity / last
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """After which step each size has had its wait; the last one's is the end of the stage."""
+        ramp, last = min(self.ramp_steps, self.steps), len(self.sparsities)
+        ends = (
+            ramp * self._climbed(sparsity) + (self.steps - ramp) * number / last
+            for number, sparsity in enumerate(self.sparsities, start=1)
+        )
+        return tuple(max(1, round(end)) for end in ends)
+
+    def target(self, step: int) -> float:
+        """t at a step, counted from 1."""
+        start, before = 0, 0.0
+        for sparsity, end in zip(self.sparsities, self.ends, strict=True):
+            if step <= end:
+                break
+            start, before = end, sparsity
+        climb = min(self.ramp_steps, self.steps) * (self._climbed(sparsity) - self._climbed(before))
+        return scheduled_target(step - start, climb, sparsity, before, self.shape)
+
+
+class Lagrangian(nn.Module):
+    """lambda1 (s - t) + lambda2 (s - t)^2, with multipliers that ascend while everything else descends.
+
+    Wang, Wohlwend and Lei, "Structured Pruning of Large Language Models" (EMNLP 2020), section 4. The multipliers start
+    at 0 there and belong in an optimiser of their own with `maximize=True`.
+    """
+
+    def __init__(self, initial_quadratic: float = 0.0) -> None:
+        """Multipliers at 0, or that of the squared gap above 0, so that the gap counts from the first step."""
+        super().__init__()
+        self.linear = nn.Parameter(torch.zeros(()))
+        self.quadratic = nn.Parameter(torch.tensor(float(initial_quadratic)))
+
+    def forward(self, sparsity: Tensor, target: float) -> Tensor:
+        """The penalty, a scalar; below the target it pushes the sparsity up, above it pulls it down."""
+        gap = sparsity - target
+        return self.linear * gap + self.quadratic * gap.square()

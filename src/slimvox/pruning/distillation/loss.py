@@ -1,0 +1,108 @@
+"""Distillation: the student's hidden states against the teacher's, by all losses that have a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from slimvox.encoder import EncoderOutput
+from slimvox.losses import ComparedStates, loss, losses
+from slimvox.pruning.distillation.layers import layer_groups
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationLoss:
+    """The loss and its terms, scalars."""
+
+    total: Tensor
+    """Sum of the terms, each times its weight."""
+    terms: Mapping[str, Tensor]
+    """The unweighted losses by name."""
+
+
+class Distillation(nn.Module):
+    """The weighted sum of the registered losses between chosen states of student and teacher.
+
+    With `maps`, student states are first mapped by linear maps that start as the identity: state 0, what enters the
+    Transformer, has a map of its own; the others share one.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        layers: Sequence[int],
+        *,
+        weights: Mapping[str, float] | None = None,
+        maps: bool = True,
+        group_means: bool = False,
+    ) -> None:
+        """Prepare a loss with maps that are the identity.
+
+        Args:
+            width: width of the states.
+            layers: indices of the hidden states to compare, ascending.
+            weights: weight of each loss by name; the losses' own weights for those that are not named.
+            maps: whether the student's states go through linear maps.
+            group_means: whether means over groups of neighbouring states are compared, instead of single ones.
+
+        Raises:
+            KeyError: if no loss has the name of a weight.
+        """
+        super().__init__()
+        self.layers = tuple(layers)
+        self.groups = layer_groups(self.layers) if group_means else tuple((layer,) for layer in self.layers)
+        given = {loss(name).name: weight for name, weight in (weights or {}).items()}
+        self.weights = {each.name: given.get(each.name, each.weight) for each in losses()}
+        self.first_map = _identity(width) if maps and 0 in self.layers else None
+        self.shared_map = _identity(width) if maps and any(self.layers) else None
+
+    def forward(
+        self, student: EncoderOutput, teacher: EncoderOutput, hidden: Tensor | None = None
+    ) -> DistillationLoss:
+        """Compare two outputs for the same batch; frames of padding do not count.
+
+        Args:
+            student: the student's output.
+            teacher: the teacher's output.
+            hidden: (batch, frames) bool, frames that the student was not shown. They do not count in state 0, which
+                has no context to guess them from, and in the relations.
+        """
+        speech = student.frame_mask.float()
+        shown = speech if hidden is None else speech * (~hidden).float()
+        states = ComparedStates(
+            mapped=[self._mapped(student.hidden_states, group).float() for group in self.groups],
+            wanted=[_mean(teacher.hidden_states, group).float() for group in self.groups],
+            valid=[(speech if group[-1] else shown).unsqueeze(-1) for group in self.groups],
+            student=student.hidden_states,
+            teacher=teacher.hidden_states,
+            layers=self.layers,
+            shown=shown,
+        )
+        terms = {name: loss(name)(states) for name, weight in self.weights.items() if weight}
+        weighted = [self.weights[name] * term for name, term in terms.items()]
+        total = torch.stack(weighted).sum() if weighted else student.last_hidden_state.sum() * 0.0
+        return DistillationLoss(total=total, terms=terms)
+
+    def _mapped(self, states: Sequence[Tensor], group: Sequence[int]) -> Tensor:
+        linear = self.shared_map if group[-1] else self.first_map
+        mean = _mean(states, group)
+        if linear is None:
+            return mean
+        mapped: Tensor = linear(mean)
+        return mapped
+
+
+def _mean(states: Sequence[Tensor], group: Sequence[int]) -> Tensor:
+    if len(group) == 1:
+        return states[group[0]]
+    return torch.stack([states[index] for index in group]).mean(0)
+
+
+def _identity(width: int) -> nn.Linear:
+    linear = nn.Linear(width, width)
+    nn.init.eye_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear

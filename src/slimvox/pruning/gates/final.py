@@ -1,0 +1,252 @@
+"""From learned gates to final masks that meet a budget exactly."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slimvox.pruning.budget import Budget
+from slimvox.pruning.gates.gates import GateLayout
+from slimvox.pruning.masks import Masks
+from slimvox.structures import structure
+from slimvox.structures.units import units
+from slimvox.util.errors import SlimvoxError
+
+TOLERANCE = 0.005
+"""A final cost lies at most this share below the target, wherever the encoder is large enough for that."""
+ATTEMPTS = 100
+"""Number of gates too large for the rest of the budget after which filling, or exchanging, ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalMasks:
+    """Masks to cut by."""
+
+    masks: Masks
+    cost: int
+    """Cost of the sliced encoder; never above the target."""
+    open: Tensor
+    """Which gates stay open, (gates,) bool."""
+
+
+def final_masks(layout: GateLayout, scores: Tensor, values: Tensor, budget: Budget) -> FinalMasks:
+    """Keep the gates of the highest scores, as many as the budget allows.
+
+    The cost is that of the encoder which surgery would leave, so a dimension in a closed head costs nothing. Gates open
+    in the order of their scores; one that is too large for what is left of the budget (a whole block, say) is passed
+    over. Where that ends more than 0.5 % below the target, gates that were passed over open after all, one by one, and
+    gates of low scores close in exchange. With `budget.round_to`, every width is rounded to the nearest multiple, by
+    its own best gates.
+
+    Args:
+        layout: the layout of the gates.
+        scores: (gates,), higher stays; log_alpha, for learned gates.
+        values: (gates,), above 0, the scale of a gate that stays.
+        budget: the highest cost allowed, and how it is counted.
+
+    Raises:
+        SlimvoxError: if even the smallest encoder costs more than the target, or scores are NaN or infinite.
+        ValueError: if a value is not a finite number above 0, because such a gate could not stay open.
+    """
+    scores, values = scores.detach().float().cpu(), values.detach().float().cpu()
+    if not bool(scores.isfinite().all()):
+        raise SlimvoxError(
+            f"{int((~scores.isfinite()).sum())} of {len(scores)} gates have a score that is NaN or infinite, so the"
+            " gates to keep cannot be chosen; start again with a lower `gates.learning_rate`"
+        )
+    if not bool((values.isfinite() & (values > 0)).all()):
+        raise ValueError(f"`values` must be finite and above 0, but one is {float(values.min())} instead")
+    search = _Search(layout, scores, budget)
+    smallest = search.cost(search.always)
+    if smallest > budget.target:
+        raise SlimvoxError(_unreachable(budget, smallest))
+    opened, passed_over = search.fill(search.always)
+    for gate in passed_over:
+        if search.is_near(opened):
+            break
+        if not opened[gate]:
+            trials = [search.fill(exchanged)[0] for exchanged in search.exchanges(opened, gate)]
+            opened = max([opened, *trials], key=search.cost)
+    opened = search.widths.rounded(opened)
+    masks = layout.masks(torch.where(opened, values, torch.zeros_like(values)))
+    return FinalMasks(masks=masks, cost=search.cost(opened), open=opened)
+
+
+def smallest_cost(layout: GateLayout, budget: Budget) -> int:
+    """The cost with every gate closed (but for the fewest units that each structure must keep)."""
+    search = _Search(layout, torch.zeros(layout.size), budget)
+    return search.cost(search.always)
+
+
+def check_reachable(layout: GateLayout, budget: Budget) -> None:
+    """Raise `SlimvoxError` if the target is below what these gates can reach."""
+    smallest = smallest_cost(layout, budget)
+    if smallest > budget.target:
+        raise SlimvoxError(_unreachable(budget, smallest))
+
+
+class _Search:
+    """Sets of open gates, (gates,) bool, that cost at most the target."""
+
+    def __init__(self, layout: GateLayout, scores: Tensor, budget: Budget) -> None:
+        self._budget = budget
+        self._form = budget.cost.form(layout.anatomy)
+        self._units = units(layout.anatomy)
+        self._gated = [(self._units.part(address), gates) for address, gates in layout.slices.items()]
+        self.widths = _Widths(layout, scores, budget.round_to)
+        self.always = self.widths.narrowest()
+        """Gates that never close."""
+        self._best_first: list[int] = torch.argsort(scores, descending=True, stable=True).tolist()
+        self._closable: tuple[list[int], list[int]] | None = None
+
+    def cost(self, opened: Tensor) -> int:
+        """Cost of the encoder that surgery would leave. It does not fall as gates open."""
+        rounded = self.widths.rounded(opened).numpy()
+        kept = np.ones(len(self._units), dtype=bool)
+        for unit, gates in self._gated:
+            kept[unit] = rounded[gates]
+        return round(self._form.exact(self._units.counts(self._units.left(kept))))
+
+    def is_near(self, opened: Tensor, tolerance: float = TOLERANCE) -> bool:
+        """Whether the cost is within a share of the target."""
+        return self.cost(opened) >= self._budget.target * (1 - tolerance)
+
+    def fill(self, opened: Tensor) -> tuple[Tensor, list[int]]:
+        """Open further gates by score while the target allows; returns also those passed over, best first.
+
+        Where a gate is too large for what is left, the other gates of its width would be so too.
+        """
+        line = [gate for gate in self._best_first if not opened[gate]]
+        passed_over: list[int] = []
+        while True:
+            fit = self._fitting(opened, line)
+            opened = _with(opened, line[:fit], True)
+            if fit == len(line) or len(passed_over) == ATTEMPTS or self.is_near(opened, TOLERANCE / 5):
+                return opened, passed_over
+            passed_over.append(line[fit])
+            too_large = self.widths.unit_of[line[fit]]
+            line = [gate for gate in line[fit + 1 :] if self.widths.unit_of[gate] != too_large]
+
+    def _fitting(self, opened: Tensor, line: Sequence[int]) -> int:
+        """How many gates from the front of a line fit."""
+        return _first(len(line), lambda count: not self._fits(_with(opened, line[: count + 1], True)))
+
+    def exchanges(self, opened: Tensor, gate: int) -> Iterator[Tensor]:
+        """Open one gate and close as few others as make it fit, lowest scores first, in up to two ways.
+
+        Heads and blocks close last, since they would leave as large a gap as they fill; the second way closes only
+        gates of widths that shrink in small steps.
+        """
+        if self._closable is None:
+            by_score = [each for each in reversed(self._best_first) if not self.always[each]]
+            small = self._small_steps(opened)
+            self._closable = (
+                sorted(by_score, key=lambda each: self.widths.stands_alone[each]),
+                [each for each in by_score if small[each]],
+            )
+        for closable in self._closable:
+            smaller = self._shrink(_with(opened, [gate], True), [each for each in closable if opened[each]])
+            if smaller is not None:
+                yield smaller
+
+    def _shrink(self, opened: Tensor, line: Sequence[int]) -> Tensor | None:
+        """Close as few gates from the front of a line as make the others fit; None if all of it is not enough."""
+        enough = _first(len(line) + 1, lambda count: self._fits(_with(opened, line[:count], False)))
+        return None if enough > len(line) else _with(opened, line[:enough], False)
+
+    def _fits(self, opened: Tensor) -> bool:
+        return self.cost(opened) <= self._budget.target
+
+    def _small_steps(self, opened: Tensor) -> Tensor:
+        """Gates of the widths of which one step costs at most the tolerance, (gates,) bool."""
+        whole, small = self.cost(opened), torch.zeros_like(opened)
+        for best_first in self.widths.several():
+            # Gates that never close are not in it: no convolution may lose its last channel.
+            still_open = best_first[opened[best_first] & ~self.always[best_first]]
+            trial = _with(opened, still_open[-self._budget.round_to :].tolist(), False)
+            small[best_first] = 0 < whole - self.cost(trial) <= TOLERANCE * self._budget.target
+        return small
+
+
+class _Widths:
+    """Gates that make up one width together: the channels of a convolution, the dimensions of a head, and so on."""
+
+    def __init__(self, layout: GateLayout, scores: Tensor, round_to: int) -> None:
+        self._round_to = round_to
+        self.unit_of: list[int] = []
+        """Which width a gate belongs to; heads and blocks have one of their own."""
+        self.stands_alone: list[bool] = []
+        """Which gates are heads and blocks."""
+        self._several: list[tuple[int, Tensor]] = []
+        """Per width that is no head or block: the fewest gates that stay, and its gates, best first."""
+        self._fewest: list[tuple[int, Tensor]] = []
+        """Per group of gates that stand alone: the fewest that stay, and its gates, best first."""
+        number = 0
+        for address in layout.slices:
+            kind = structure(address.structure)
+            for span in layout.spans(address):
+                size = span.stop - span.start
+                alone = kind.kind != "width"
+                self.unit_of += list(range(number, number + size)) if alone else [number] * size
+                number += size if alone else 1
+                self.stands_alone += [alone] * size
+                order = span.start + torch.argsort(scores[span], descending=True, stable=True)
+                (self._fewest if alone else self._several).append((kind.min_kept, order))
+
+    def narrowest(self) -> Tensor:
+        """The best gates of structures that must keep some, such as channels for anything to reach the output.
+
+        Returns:
+            (gates,) bool.
+        """
+        opened = torch.zeros(len(self.unit_of), dtype=torch.bool)
+        for fewest, best_first in self._several:
+            opened[best_first[: self._at_least(fewest)]] = True
+        for fewest, best_first in self._fewest:
+            opened[best_first[:fewest]] = True
+        return opened
+
+    def several(self) -> Sequence[Tensor]:
+        """The gates of each width that is no head or block, best first."""
+        return [best_first for _, best_first in self._several]
+
+    def rounded(self, opened: Tensor) -> Tensor:
+        """Every width at the nearest multiple, or at its full size; monotone in `opened`."""
+        if self._round_to == 1:
+            return opened
+        result = opened.clone()
+        for fewest, best_first in self._several:
+            size, count = len(best_first), int(opened[best_first].sum())
+            multiple = (count + self._round_to // 2) // self._round_to * self._round_to
+            nearest = size if size - count <= abs(multiple - count) else multiple
+            result[best_first] = False
+            result[best_first[: max(nearest, self._at_least(fewest))]] = True
+        return result
+
+    def _at_least(self, fewest: int) -> int:
+        """The fewest gates of a width that stay, rounded up to a multiple."""
+        return -(-fewest // self._round_to) * self._round_to
+
+
+def _first(stop: int, holds: Callable[[int], bool]) -> int:
+    """The first number from 0 for which a condition holds that stays true from there on; `stop` if none does."""
+    return bisect_left(range(stop), True, key=holds)
+
+
+def _with(opened: Tensor, gates: Sequence[int], state: bool) -> Tensor:
+    changed = opened.clone()
+    changed[list(gates)] = state
+    return changed
+
+
+def _unreachable(budget: Budget, smallest: int) -> str:
+    describe = budget.cost.describe
+    return (
+        f"the target of {describe(budget.target)} can't be reached: with the structures chosen, at least"
+        f" {describe(smallest)} remain; raise the target, or switch more structures on (such as `conv`)"
+    )

@@ -1,0 +1,125 @@
+"""All gates of an encoder: one vector of locations, sampled into masks, or counted in expectation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from slimvox.pruning.gates.hard_concrete import location, open_probability, sample
+from slimvox.pruning.masks import masks_of
+from slimvox.structures import Address, addresses, structure, structure_names
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.units import ExpectedCounts, units
+
+
+class GateLayout:
+    """Which gates an encoder has, and how they lie in one vector: address by address, as in `addresses`."""
+
+    def __init__(self, anatomy: EncoderAnatomy, names: Collection[str]) -> None:
+        """Lay out the gates of the named structures.
+
+        Raises:
+            KeyError: if a name is not that of a structure.
+        """
+        unknown = sorted(set(names) - set(structure_names()))
+        if unknown:
+            raise KeyError(f"no structure is named {', '.join(unknown)}")
+        self.anatomy = anatomy
+        table = units(anatomy)
+        self.slices: dict[Address, slice] = {}
+        """Where the gates of each address lie in the vector."""
+        start = 0
+        for address in addresses(anatomy, names):
+            self.slices[address] = slice(start, start + table.sizes[address])
+            start += table.sizes[address]
+        self.size = start
+        """Number of gates."""
+
+    def __bool__(self) -> bool:
+        return self.size > 0
+
+    def spans(self, address: Address) -> tuple[slice, ...]:
+        """Where the gates of each width at an address lie in the vector."""
+        start = self.slices[address].start
+        spans = []
+        for size in structure(address.structure).spans(self.anatomy, address.index):
+            spans.append(slice(start, start + size))
+            start += size
+        return tuple(spans)
+
+    def masks(self, values: Tensor) -> dict[Address, Tensor]:
+        """Masks whose values are those of a vector, (gates,); what has no gate is not masked."""
+        return masks_of({address: each.stop - each.start for address, each in self.slices.items()}, values)
+
+    def by_structure(self, values: Tensor) -> dict[str, Tensor]:
+        """The values of a vector (gates,) by structure, over all layers."""
+        parts: dict[str, list[Tensor]] = {}
+        for address, each in self.slices.items():
+            parts.setdefault(address.structure, []).append(values[each])
+        return {name: torch.cat(part) for name, part in parts.items()}
+
+
+class Gates(nn.Module):
+    """Hard concrete gates for the chosen structures of an encoder.
+
+    Attributes:
+        log_alpha: the locations of all gates, (gates,) float32, laid out like `layout`.
+        layout: which gates are whose.
+    """
+
+    def __init__(
+        self,
+        anatomy: EncoderAnatomy,
+        names: Collection[str],
+        *,
+        initial_drop: float = 0.01,
+        initial_drops: Mapping[str, float] = MappingProxyType({}),
+        straight_through: bool = True,
+    ) -> None:
+        """Gates that start open.
+
+        Args:
+            anatomy: the encoder's.
+            names: structures to gate.
+            initial_drop: sets the first log_alpha to log((1 - drop) / drop).
+            initial_drops: the same for single structures, in its place.
+            straight_through: see `hard_concrete.sample`.
+
+        Raises:
+            KeyError: if a name is not that of a structure.
+            ValueError: if the encoder has none of the structures.
+        """
+        super().__init__()
+        self.anatomy = anatomy
+        self.layout = GateLayout(anatomy, names)
+        if not self.layout:
+            raise ValueError(f"the encoder has no {', '.join(sorted(names)) or 'structure chosen'} to gate")
+        self.straight_through = straight_through
+        log_alpha = torch.full((self.layout.size,), location(initial_drop))
+        for address, each in self.layout.slices.items():
+            if address.structure in initial_drops:
+                log_alpha[each] = location(initial_drops[address.structure])
+        self.log_alpha = nn.Parameter(log_alpha)
+        self._counts = ExpectedCounts(anatomy, tuple(self.layout.slices))
+
+    def sample(self, generator: torch.Generator | None = None) -> dict[Address, Tensor]:
+        """Random masks, differentiable in log_alpha. `generator` is a CPU generator."""
+        u = torch.rand(self.log_alpha.shape, generator=generator).to(self.log_alpha.device)
+        with torch.autocast(self.log_alpha.device.type, enabled=False):
+            values = sample(self.log_alpha.float(), u, straight_through=self.straight_through)
+        return self.layout.masks(values)
+
+    def expected_counts(self) -> Tensor:
+        """Expected number of units that surgery would leave at each address of the encoder.
+
+        Exact but for what goes with the last of its kind: a head all of whose value dimensions are closed goes as a
+        whole, and here its query dimensions still count; WavLM's bias gate goes with the last head of a block, and the
+        bias table with the last head of all, and here they stay.
+
+        Returns:
+            (addresses,) float32, differentiable, in the order of `slimvox.structures.units.units`.
+        """
+        return self._counts(open_probability(self.log_alpha.float()))

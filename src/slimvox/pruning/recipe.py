@@ -1,0 +1,353 @@
+"""Recipes: every setting of a pruning run, as data.
+
+The recipes that ship with slimvox are TOML files in `slimvox/pruning/recipes`; a recipe can extend another one. A recipe
+is loaded into one frozen dataclass; each field can be overridden by its dotted name, such as `prune.steps`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+
+import slimvox.measure.latency  # noqa: F401 - registers its kind of cost
+from slimvox.costs import cost_names
+from slimvox.losses import loss_names, losses
+from slimvox.pruning.budget import RampShape
+from slimvox.structures import structure_names, structures
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.validation import (
+    Count,
+    CountOrZero,
+    Positive,
+    PositiveOrZero,
+    ProperShare,
+    Range,
+    Seconds,
+    SecondsOrZero,
+    Share,
+    build,
+    check_fields,
+)
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+ONE_FRAME_SECONDS = 0.025
+RENAMED = {
+    "distillation.l1_weight": "distillation.weights.l1",
+    "distillation.cosine_weight": "distillation.weights.cosine",
+    "distillation.relation_weight": "distillation.weights.relation",
+    "gates.intermediate_initial_drop": "gates.initial_drops.intermediate",
+}
+"""Fields of earlier versions, with their names of today."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSettings:
+    """What the pruned encoder may cost."""
+
+    kind: str = "params"
+    """Kind of cost: `params`, `macs`, `latency` (predicted from a table that the run measures on its machine), or
+    another one that is registered."""
+    keep: ProperShare = 0.28
+    """The share of the dense encoder's cost that is kept, between 0 and 1."""
+    seconds: Seconds = 10.0
+    """Length in seconds of the clip that MACs and latency are counted for."""
+    round_to: Count = 1
+    """Final head widths, feed-forward widths and channels are multiples of this (or as wide as they were)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateSettings:
+    """How gates are trained."""
+
+    straight_through: bool = True
+    """Give clipped gates the gradient of unclipped ones (the paper's STE)."""
+    initial_drop: ProperShare = 0.01
+    """Gates start at log_alpha = log((1 - drop) / drop)."""
+    initial_drops: dict[str, ProperShare] = field(default_factory=dict)
+    """The same for single structures, by name; `initial_drop` where a structure is not named."""
+    learning_rate: PositiveOrZero = 0.02
+    """Adam, constant, for log_alpha."""
+    sparsity_control: Literal["lagrangian", "projection"] = "lagrangian"
+    """What takes the expected sparsity to its target: a penalty with multipliers that ascend (the paper), or a
+    projection of the gates after each step, which has nothing to tune."""
+    multiplier_learning_rate: PositiveOrZero = 0.02
+    """Constant, ascending, for the Lagrange multipliers."""
+    multiplier_optimiser: Literal["adam", "sgd"] = "adam"
+    """`adam` moves the multipliers at its own speed however small the gap to the target is, `sgd` in proportion to it
+    (the method of multipliers)."""
+    initial_quadratic_multiplier: PositiveOrZero = 0.0
+    """Where the multiplier of the squared gap starts."""
+    ramp_steps: CountOrZero = 5000
+    """Steps in which the target sparsity grows from 0 to its final value."""
+    ramp_shape: RampShape = "linear"
+    """Whether each step of the ramp takes the same share of the dense cost, or of what is left."""
+    final_values: Literal["soft", "one"] = "soft"
+    """What a surviving gate is worth: its typical value, folded into the weights, or 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationSettings:
+    """What the student imitates."""
+
+    layers: Count = 4
+    """How many hidden states are compared, evenly spaced; all of them where there are no more."""
+    weights: dict[str, PositiveOrZero] = field(default_factory=dict)
+    """Weight of each loss, by name: `l1` (mean absolute difference), `cosine` (1 - cosine similarity), `relation`
+    (squared difference between Gram matrices over time, of states and between a layer's input and output), or another
+    one that is registered."""
+    maps: bool = True
+    """Whether the student's states go through linear maps, which start as the identity, before they are compared."""
+    targets: Literal["layers", "groups"] = "layers"
+    """Whether single hidden states are compared, or means over the neighbouring states up to each."""
+    masked_share: Annotated[float, Range(at_least=0, below=1)] = 0.0
+    """Share of the frames that the teacher sees and the student does not, in spans of 0.2 s."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """What a batch is made of."""
+
+    seconds_per_batch: Seconds = 640.0
+    """Seconds of audio per optimiser step and process."""
+    min_seconds: Annotated[float, Range(at_least=ONE_FRAME_SECONDS)] = 2.0
+    """Shorter files are skipped."""
+    max_seconds: Seconds = 15.6
+    """Longer files give random crops of this length."""
+    held_out_seconds: SecondsOrZero = 60.0
+    """Audio kept out of training to measure the distance to the teacher on (at most a tenth of all)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSettings:
+    """One stage of training."""
+
+    steps: CountOrZero
+    """Optimiser steps."""
+    learning_rate: Positive
+    """Peak, for the encoder's weights and the distillation maps (AdamW); see also `matrix_optimiser`."""
+    warmup_steps: CountOrZero = 0
+    """Steps of linear warm-up; then the rate decays linearly to 0."""
+    gradient_clip: Positive = 10.0
+    """Largest gradient norm of the weights."""
+    weight_decay: PositiveOrZero = 0.0
+    """Decoupled weight decay."""
+    matrix_optimiser: Literal["adamw", "muon"] = "adamw"
+    """What trains the weight matrices of linear maps: AdamW, as everything else, or Muon (Jordan et al. 2024), with
+    updates scaled to the size that AdamW's have."""
+    matrix_rate_factor: Positive = 2.0
+    """Muon's rate, in multiples of `learning_rate`."""
+    teacher_forcing: Share = 0.0
+    """The teacher's share in what each layer of the student starts from, at the first step; falls linearly to 0."""
+    teacher_forcing_until: Share = 0.5
+    """The part of the stage after which layers start from the student's own states alone."""
+
+    def forced(self, step: int) -> float:
+        """The teacher's share in what each layer starts from, at a step counted from 0."""
+        end = self.teacher_forcing_until * self.steps
+        return self.teacher_forcing * (1 - step / end) if step < end else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Every setting of a run."""
+
+    name: str = "custom"
+    """Where it came from."""
+    target: TargetSettings = field(default_factory=TargetSettings)
+    structures: dict[str, bool] = field(default_factory=dict)
+    """Switch of each structure, by name; those that are not named have their default."""
+    gates: GateSettings = field(default_factory=GateSettings)
+    distillation: DistillationSettings = field(default_factory=DistillationSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    prune: StageSettings = field(default_factory=lambda: StageSettings(steps=50_000, learning_rate=2e-4))
+    """Stage 1: distillation and pruning together."""
+    finish: StageSettings = field(default_factory=lambda: StageSettings(steps=25_000, learning_rate=1e-4))
+    """Stage 2: distillation of the small encoder, after surgery."""
+
+    def __post_init__(self) -> None:
+        switches = {**{each.name: each.enabled for each in structures()}, **self.structures}
+        object.__setattr__(self, "structures", switches)
+        weights = {**{each.name: each.weight for each in losses()}, **self.distillation.weights}
+        object.__setattr__(self, "distillation", dataclasses.replace(self.distillation, weights=weights))
+        try:
+            check_fields(self)
+        except SlimvoxError as error:
+            raise SlimvoxError(f"recipe {self.name}: {error}") from error
+        problems = _contradictions(self)
+        if problems:
+            raise SlimvoxError(f"recipe {self.name}: " + "; ".join(problems))
+
+    @property
+    def pruned_structures(self) -> tuple[str, ...]:
+        """Names of the structures that are switched on."""
+        return tuple(name for name, enabled in self.structures.items() if enabled)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return dataclasses.asdict(self)
+
+    def limited_to(self, steps: int) -> Recipe:
+        """The same recipe squeezed into `steps` steps over both stages, each length scaled alike."""
+        total = self.prune.steps + self.finish.steps
+        if steps >= total:
+            return self
+        first = min(max(1, round(steps * self.prune.steps / total)), steps)
+        share = first / max(1, self.prune.steps)
+        return dataclasses.replace(
+            self,
+            gates=dataclasses.replace(self.gates, ramp_steps=round(self.gates.ramp_steps * share)),
+            prune=_shortened(self.prune, first),
+            finish=_shortened(self.finish, steps - first),
+        )
+
+
+def shipped_recipes() -> tuple[str, ...]:
+    """Names of the recipes that come with slimvox."""
+    folder = resources.files("slimvox") / "pruning" / "recipes"
+    return tuple(sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".toml")))
+
+
+def load_recipe(name: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Recipe:
+    """Load a recipe and override some of its fields.
+
+    Args:
+        name: a shipped recipe (`default`, `paper`, `fast`, `quick`), or a path to a TOML file.
+        overrides: `section.field=value` texts, such as `prune.steps=1000`, or the same as a mapping.
+
+    Raises:
+        SlimvoxError: if there is no such recipe, or a field is unknown or has a value of the wrong kind.
+    """
+    data = _data(str(name))
+    data.setdefault("name", Path(name).stem)
+    pairs = overrides.items() if isinstance(overrides, Mapping) else (_split(text) for text in overrides)
+    for dotted, value in pairs:
+        _set(data, dotted, value, str(name))
+    try:
+        recipe: Recipe = build(Recipe, data)
+    except SlimvoxError as error:
+        # A recipe that was built has named itself.
+        prefix = f"recipe {name}: "
+        text = str(error)
+        raise SlimvoxError(text if text.startswith("recipe ") else prefix + text) from error
+    return recipe
+
+
+def to_toml(recipe: Recipe) -> str:
+    """A recipe as the TOML that `load_recipe` reads."""
+    return tomli_w.dumps(recipe.to_dict())
+
+
+def _data(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The fields of a recipe, those of the recipe that it extends included."""
+    if name in seen:
+        raise SlimvoxError(f"recipe {name} extends itself, by way of {' and '.join(seen)}")
+    try:
+        data: dict[str, Any] = tomllib.loads(_read(name))
+    except tomllib.TOMLDecodeError as error:
+        raise SlimvoxError(f"recipe {name} is not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise SlimvoxError(f"recipe {name} is not valid TOML: it is nested too deeply") from error
+    for old, new in RENAMED.items():
+        section, field_name = old.split(".")
+        table = data.get(section)
+        if isinstance(table, dict) and field_name in table:
+            _set(data, new, table.pop(field_name), name)
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise SlimvoxError(f"recipe {name}: `extends` must be the name of a recipe, but is {base!r} instead")
+    beside = Path(name).expanduser().parent / base
+    extended = _data(str(beside) if beside.is_file() else base, (*seen, name))
+    extended.pop("name", None)
+    return _merged(extended, data)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def _set(data: dict[str, Any], dotted: str, value: Any, recipe: str) -> None:
+    """Set a field by its dotted name, current or earlier."""
+    target, parts = data, RENAMED.get(dotted, dotted).split(".")
+    for part in parts[:-1]:
+        target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            raise SlimvoxError(f"recipe {recipe}: there is no field `{dotted}`")
+    target[parts[-1]] = value
+
+
+def _read(name: str) -> str:
+    if name in shipped_recipes():
+        return (resources.files("slimvox") / "pruning" / "recipes" / f"{name}.toml").read_text(
+            encoding="utf-8"
+        )
+    path = Path(name).expanduser()
+    if not path.is_file():
+        known = ", ".join(shipped_recipes())
+        raise SlimvoxError(
+            f"there is no recipe {name!r}: choose one of {known}, or give the path of a TOML file"
+        )
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SlimvoxError(f"recipe {path} can't be read: {error}") from error
+
+
+def _split(text: str) -> tuple[str, Any]:
+    """`a.b=1` as ("a.b", 1), the value read as TOML, or as text where it is none."""
+    dotted, equals, value = text.partition("=")
+    if not equals:
+        raise SlimvoxError(f"an override must read section.field=value, but is {text!r} instead")
+    try:
+        return dotted.strip(), tomllib.loads(f"value = {value.strip()}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return dotted.strip(), value.strip()
+
+
+def _contradictions(recipe: Recipe) -> list[str]:
+    """Values that are valid by themselves but not together."""
+    problems = []
+    kinds = cost_names()
+    if recipe.target.kind not in kinds:
+        problems.append(
+            f"`target.kind` must be one of {', '.join(kinds)}, but is {recipe.target.kind!r} instead"
+        )
+    named = (
+        ("structures", recipe.structures, structure_names()),
+        ("gates.initial_drops", recipe.gates.initial_drops, structure_names()),
+        ("distillation.weights", recipe.distillation.weights, loss_names()),
+    )
+    for section, given, known in named:
+        for name in sorted(set(given) - set(known)):
+            problems.append(f"there is no field `{section}.{name}`; the fields here are {', '.join(known)}")
+    if not recipe.pruned_structures:
+        problems.append("`structures` must be such that at least one is on, but all are off")
+    if recipe.data.max_seconds < recipe.data.min_seconds:
+        problems.append(
+            f"`data.max_seconds` must be at least data.min_seconds, but is {recipe.data.max_seconds} instead"
+        )
+    if recipe.prune.steps < 1:
+        problems.append(f"`prune.steps` must be at least 1, but is {recipe.prune.steps} instead")
+    return problems
+
+
+def _shortened(stage: StageSettings, steps: int) -> StageSettings:
+    share = steps / max(1, stage.steps)
+    return dataclasses.replace(stage, steps=steps, warmup_steps=round(stage.warmup_steps * share))

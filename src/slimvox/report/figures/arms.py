@@ -1,0 +1,160 @@
+"""Runs sorted into arms: the same recipe but for size and seed."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from slimvox.report.figures.quality import Quality
+from slimvox.report.runs import RunRecord
+from slimvox.report.tables import completed, flat_recipe
+
+CONTROL_TITLES = {
+    "random": "random gates",
+    "magnitude": "smallest weights dropped",
+    "top-layers": "top layers dropped",
+    "thin": "thin, from scratch",
+}
+TOTAL = "total steps"
+STE = "gates.straight_through"
+MOST_DIFFERENCES = 3
+CUT_SHORT = "…"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """Runs of one arm with the same target: seeds."""
+
+    runs: tuple[RunRecord, ...]
+    quality: float
+    """Mean over the runs."""
+    spread: tuple[float, float]
+    """How far the least and the most lie from it, both at least 0."""
+
+    def mean(self, values: Mapping[str, float]) -> float | None:
+        """Mean of other values by run's label; None unless every run has one."""
+        found = [values[run.label] for run in self.runs if run.label in values]
+        return statistics.fmean(found) if len(found) == len(self.runs) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """Points that differ in size only."""
+
+    label: str
+    fields: Mapping[str, str]
+    """Every setting but target and seed, dotted."""
+    points: tuple[Point, ...]
+    """From small to large."""
+
+
+def arms_of(runs: Sequence[RunRecord], quality: Quality) -> tuple[Arm, ...]:
+    """Sort the runs that are finished and were measured; controls come last."""
+    measured = [run for run in runs if run.label in quality.values and run.parameters is not None]
+    groups: dict[str, list[RunRecord]] = {}
+    for run in measured:
+        groups.setdefault(json.dumps(_fields(run), sort_keys=True), []).append(run)
+    # Stable: otherwise in the order of the runs.
+    groups = dict(sorted(groups.items(), key=lambda group: _place(json.loads(group[0]))))
+    fields = [json.loads(key) for key in groups]
+    members_of = list(groups.values())
+    labels = _folder_names(members_of) or _labels(fields)
+    if all(len(members) == 1 for members in members_of) and any(CUT_SHORT in label for label in labels):
+        labels = [members[0].label for members in members_of]
+    return tuple(
+        Arm(label=label, fields=own, points=_points(members, quality))
+        for label, own, members in zip(labels, fields, members_of, strict=True)
+    )
+
+
+def _folder_names(arms: Sequence[Sequence[RunRecord]]) -> list[str]:
+    """What the folders of the arms are called, where each has its own (ARM/0, ARM/1, ARM-50/0); else nothing."""
+    names = []
+    for runs in arms:
+        folders = {run.directory.resolve().parent.name for run in runs}
+        shortest = min(folders, key=len)
+        names.append(shortest if all(folder.startswith(shortest) for folder in folders) else "")
+    return names if len(names) > 1 and len(set(names)) == len(names) and all(names) else []
+
+
+def _place(fields: Mapping[str, str]) -> tuple[bool, bool]:
+    """Learned gates before controls, with the estimator before without."""
+    return bool(fields["control"]), fields.get(STE) == "false"
+
+
+def target_of(run: RunRecord) -> str:
+    """What a run aimed at, as a key."""
+    return json.dumps(completed(run.recipe).get("target"), sort_keys=True)
+
+
+def _points(runs: Sequence[RunRecord], quality: Quality) -> tuple[Point, ...]:
+    by_target: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        by_target.setdefault(target_of(run), []).append(run)
+    points = []
+    for members in by_target.values():
+        values = [quality.values[run.label] for run in members]
+        mean = statistics.fmean(values)
+        spread = (mean - min(values), max(values) - mean)
+        points.append(Point(runs=tuple(members), quality=mean, spread=spread))
+    return tuple(sorted(points, key=lambda point: point.runs[0].parameters or 0))
+
+
+def _fields(run: RunRecord) -> dict[str, str]:
+    flat = {
+        f"{section}.{field}".lstrip("."): text
+        for section, values in flat_recipe(completed(run.recipe)).items()
+        for field, text in values.items()
+        if section != "target"
+    }
+    # A control learns no gates, so their settings say nothing of it.
+    kept = {name: text for name, text in flat.items() if not (run.control and name.startswith("gates."))}
+    return {"control": run.control or "", **kept}
+
+
+def _labels(arms: Sequence[Mapping[str, str]]) -> list[str]:
+    """What tells an arm from the others: recipe, control, and the settings in which arms of that kind differ."""
+    several_names = len({arm.get("name") for arm in arms}) > 1
+    shown = [_with_total_steps(arm, arms) for arm in arms]
+    labels = []
+    for arm in shown:
+        alike = [
+            other for other in shown if all(other.get(key) == arm.get(key) for key in ("name", "control"))
+        ]
+        differing = [
+            name for name in arm if name == TOTAL or any(other.get(name) != arm[name] for other in alike)
+        ]
+        parts = [arm.get("name") or "recipe unknown"] if several_names else []
+        if arm["control"]:
+            parts.append(CONTROL_TITLES.get(arm["control"], arm["control"]))
+        elif len(alike) == 1 and not several_names:
+            parts.append("learned gates")
+        parts += [_named(name, arm[name]) for name in differing[:MOST_DIFFERENCES]]
+        parts += [CUT_SHORT] if len(differing) > MOST_DIFFERENCES else []
+        labels.append(", ".join(parts))
+    return [
+        label if labels.count(label) == 1 else f"{label} #{labels[: place + 1].count(label)}"
+        for place, label in enumerate(labels)
+    ]
+
+
+def _with_total_steps(arm: Mapping[str, str], arms: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Where arms differ in length, their steps in one number instead of every length that goes with it."""
+
+    def total(each: Mapping[str, str]) -> int:
+        return sum(int(each.get(f"{stage}.steps", 0)) for stage in ("prune", "finish"))
+
+    if len({total(each) for each in arms}) == 1:
+        return dict(arm)
+    others = {name: text for name, text in arm.items() if not name.endswith("steps")}
+    return {**others, TOTAL: str(total(arm))}
+
+
+def _named(name: str, value: str) -> str:
+    if name == STE:
+        return "with STE" if value == "true" else "without STE"
+    if name == TOTAL:
+        return f"{value} steps"
+    return f"{name} {value}"

@@ -1,0 +1,108 @@
+"""All figures that the runs at hand allow, written as files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimvox.report.figures.arms import arms_of
+from slimvox.report.figures.hard_concrete import hard_concrete_figure
+from slimvox.report.figures.quality import Quality
+from slimvox.report.figures.scatter import pareto_figure, quality_figure
+from slimvox.report.figures.straight_through import straight_through_figure, straight_through_pairs
+from slimvox.report.figures.style import rendered, require_matplotlib, style
+from slimvox.report.runs import RunRecord
+from slimvox.report.speeds import Speed
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.files import write_atomically
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What was drawn, and what not and why."""
+
+    files: tuple[Path, ...]
+    remarks: tuple[str, ...]
+    """Sentences: figures skipped, runs left out."""
+
+
+def draw_figures(runs: Sequence[RunRecord], quality: Quality, speeds: Sequence[Speed], out: Path) -> Drawn:
+    """Draw into a folder: figure1 always, the others where there are runs for them. All are drawn first.
+
+    Args:
+        runs: measured runs; may be empty.
+        quality: the measure to plot.
+        speeds: of the runs' models, for the Pareto front.
+        out: folder, made if it is not there; figures of an earlier call are replaced.
+
+    Raises:
+        SlimvoxError: if matplotlib is missing, or `out` is a file or can't be written.
+    """
+    require_matplotlib()
+    if out.exists() and not out.is_dir():
+        raise SlimvoxError(f"`--out` {out} is a file; give a folder")
+    remarks = []
+    arms = arms_of(runs, quality)
+    pairs = straight_through_pairs(arms)
+    speedups = _speedups(speeds)
+    files: dict[str, bytes] = {}
+    with style():
+        figures = {"figure1": hard_concrete_figure()}
+        if arms:
+            figures["figure2"] = quality_figure(arms, quality)
+            figures["pareto"] = pareto_figure(arms, quality, speedups)
+        if pairs:
+            figures["figure3"] = straight_through_figure(pairs[0], quality)
+        for name, figure in sorted(figures.items()):
+            files |= {f"{name}.{suffix}": content for suffix, content in rendered(figure).items()}
+    remarks += _remarks(runs, quality, drawn=set(figures), pairs=len(pairs), speedups=bool(speedups))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            write_atomically(out / name, content)
+    except OSError as error:
+        raise SlimvoxError(f"`--out` {out} can't be written: {error.strerror}") from error
+    return Drawn(files=tuple(out / name for name in files), remarks=tuple(remarks))
+
+
+def _speedups(speeds: Sequence[Speed]) -> dict[str, float]:
+    """Run's label to its speed-up, single clips of the length nearest to 10 s."""
+    chosen: dict[str, Speed] = {}
+    for speed in speeds:
+        if speed.run is None:
+            continue
+        known = chosen.get(speed.run.label)
+        if known is None or _order(speed) < _order(known):
+            chosen[speed.run.label] = speed
+    return {label: speed.speedup for label, speed in chosen.items()}
+
+
+def _order(speed: Speed) -> tuple[int, float]:
+    return speed.batch, abs(speed.seconds - 10.0)
+
+
+def _remarks(
+    runs: Sequence[RunRecord], quality: Quality, *, drawn: set[str], pairs: int, speedups: bool
+) -> list[str]:
+    remarks = []
+    if not runs:
+        remarks.append("figure2, figure3 and pareto are skipped: no run was given.")
+        return remarks
+    unmeasured = [run.label for run in runs if run.label not in quality.values]
+    if unmeasured:
+        remarks.append(f"Left out, with no {quality.name} measured: {', '.join(unmeasured)}.")
+    if "figure2" not in drawn:
+        remarks.append(f"figure2 and pareto are skipped: no run has its {quality.name} measured.")
+    if "figure3" not in drawn:
+        remarks.append(
+            "figure3 is skipped: it takes runs with `gates.straight_through=false` beside runs that are the same but"
+            " for that."
+        )
+    if pairs > 1:
+        remarks.append(f"figure3 shows the first of {pairs} pairs of arms with and without the STE.")
+    if "pareto" in drawn and not speedups:
+        remarks.append(
+            "pareto has no panel for speed: no result of `slimvox benchmark` was given for these runs."
+        )
+    return remarks

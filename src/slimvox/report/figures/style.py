@@ -1,0 +1,73 @@
+"""How figures look, and how they become files."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from slimvox.util.errors import SlimvoxError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#5a6470", "#8c510a")
+"""Told apart by colour-blind readers too; `MARKERS` says the same again."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+GREY = "#6b7480"
+DOTS_PER_INCH = 160
+SETTINGS: Any = {
+    "font.size": 9.5,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e3e6ea",
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "svg.hashsalt": "slimvox",
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+}
+
+
+def require_matplotlib() -> None:
+    """Raise SlimvoxError if matplotlib is missing."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise SlimvoxError('figures need matplotlib, which is not installed: pip install "slimvox[figures]"')
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Within it, figures are made in slimvox's style."""
+    import matplotlib
+
+    with matplotlib.rc_context(SETTINGS):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, that no window or backend knows of."""
+    from matplotlib.figure import Figure as NewFigure
+
+    return NewFigure(figsize=(width, height))
+
+
+def rendered(figure: Figure) -> dict[str, bytes]:
+    """A figure as the content of files, by suffix; the same figure always gives the same bytes."""
+    files = {}
+    for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+        content = io.BytesIO()
+        figure.savefig(content, format=suffix, dpi=DOTS_PER_INCH, metadata=metadata)
+        files[suffix] = content.getvalue()
+    return files
+
+
+def panel_letter(axes: Axes, letter: str, title: str) -> None:
+    """Title a panel."""
+    axes.set_title(f"({letter}) {title}", loc="left")

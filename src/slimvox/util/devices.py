@@ -1,0 +1,54 @@
+"""The devices a command can be told to run on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Literal, get_args
+
+import torch
+
+from slimvox.util.errors import SlimvoxError
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+CPU = torch.device("cpu")
+DEVICES: tuple[Device, ...] = get_args(Device)
+
+
+def check_device(device: str) -> None:
+    """Raise `SlimvoxError` if the name is unknown, or this machine has no such device."""
+    if device not in DEVICES:
+        raise SlimvoxError(f"`device` must be one of {', '.join(DEVICES)}, but is {device!r} instead")
+    if (device == "cuda" and not torch.cuda.is_available()) or (
+        device == "mps" and not torch.backends.mps.is_available()
+    ):
+        raise SlimvoxError(
+            f"`device` is {device}, but this machine (or this build of torch) has none; try `auto`"
+        )
+
+
+def find_device(device: str) -> torch.device:
+    """The device of a name; of `auto`, a GPU where there is one.
+
+    Raises:
+        SlimvoxError: if the name is unknown, or this machine has no such device.
+    """
+    check_device(device)
+    if device != "auto":
+        return torch.device(device)
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return torch.device(next(name for name, is_there in there.items() if is_there))
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global random state within this context; afterwards it is as it was, on every device."""
+    gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    with torch.random.fork_rng(gpus):
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            if mps is not None:
+                torch.mps.set_rng_state(mps)

@@ -1,0 +1,43 @@
+"""JSON documents from outside: whatever is wrong with one is a single sentence that names it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from slimvox.util.errors import SlimvoxError
+
+
+def parse_json(text: str | bytes, source: str) -> Any:
+    """The content of a JSON document.
+
+    Args:
+        text: the document; UTF-8 where it is bytes.
+        source: what messages call it, such as a path.
+
+    Raises:
+        SlimvoxError: if it is not valid JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise SlimvoxError(f"{source} is not valid JSON: it is nested too deeply") from error
+    except ValueError as error:
+        raise SlimvoxError(f"{source} is not valid JSON: {error}") from error
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        SlimvoxError: if the file can't be read, or holds something else.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SlimvoxError(f"{path} can't be read: {error.strerror or error}") from error
+    data = parse_json(content, str(path))
+    if not isinstance(data, dict):
+        raise SlimvoxError(f"{path} must hold a JSON object, but holds {type(data).__name__} instead")
+    return data

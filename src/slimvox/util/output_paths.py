@@ -1,0 +1,56 @@
+"""Where results go, checked before the work begins rather than after it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from slimvox.util.errors import SlimvoxError
+
+
+def check_output_folder(path: Path, name: str) -> None:
+    """Raise SlimvoxError if `path` can't be a folder for results; `name` is what the message calls it.
+
+    It need not exist; nothing is made.
+    """
+    try:
+        if path.is_dir():
+            _check_writable(path, path, name)
+        elif os.path.lexists(path):
+            raise SlimvoxError(f"`{name}` must be a directory, but {path} is a file")
+        else:
+            _check_parent(path, name)
+    except (OSError, ValueError) as error:
+        raise SlimvoxError(f"`{name}` {path} can't be written: {_reason(error)}") from error
+
+
+def check_output_file(path: Path, name: str) -> None:
+    """Raise SlimvoxError if `path` can't be a file for results; `name` is what the message calls it.
+
+    It need not exist; nothing is made.
+    """
+    try:
+        if path.is_dir():
+            raise SlimvoxError(f"`{name}` must be a file, but {path} is a directory")
+        _check_parent(path, name)
+    except (OSError, ValueError) as error:
+        raise SlimvoxError(f"`{name}` {path} can't be written: {_reason(error)}") from error
+
+
+def _check_parent(path: Path, name: str) -> None:
+    """The folder that exists above a path must take new entries."""
+    parent = path.absolute().parent
+    while not os.path.lexists(parent) and parent != parent.parent:
+        parent = parent.parent
+    if not parent.is_dir():
+        raise SlimvoxError(f"`{name}` {path} can't be written: {parent} is a file")
+    _check_writable(parent, path, name)
+
+
+def _check_writable(folder: Path, path: Path, name: str) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SlimvoxError(f"`{name}` {path} can't be written: no permission to write in {folder}")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
