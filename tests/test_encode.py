@@ -15,7 +15,7 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
 import models
-from slimvox import features_file
+from slimvox.encoding import features_file
 from slimvox.audio import AudioSource, read_audio
 from slimvox.checkpoint import load
 from slimvox.cli.encode import EncodeCommand

@@ -91,7 +91,7 @@ def test_the_travelling_code_needs_nothing_but_torch_and_transformers() -> None:
 
 
 def test_only_import_lines_change() -> None:
-    source = '"""from slimvox.structures.anatomy import x"""\nfrom slimvox.encoder.model import (\n    A,\n)\nimport torch\n'
+    source = '"""from slimvox.hf import x"""\nfrom slimvox.encoder.model import (\n    A,\n)\nimport torch\n'
     flat, imported = flatten(source, "here")
     assert flat == source.replace("from slimvox.encoder.model import", "from .slimvox_encoder_model import")
     assert imported == ("slimvox.encoder.model",)

@@ -1,7 +1,7 @@
 """Recipes: every setting of a pruning run, as data.
 
-The recipes that ship with slimvox are TOML files in `slimvox/pruning/recipes`; a recipe can extend another one. A recipe
-is loaded into one frozen dataclass; each field can be overridden by its dotted name, such as `prune.steps`.
+The recipes that ship with slimvox are TOML files in `slimvox/pruning/recipes`; a recipe can extend another one. A
+recipe is loaded into one frozen dataclass; each field can be overridden by its dotted name, such as `prune.steps`.
 """
 
 from __future__ import annotations
