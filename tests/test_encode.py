@@ -15,12 +15,12 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
 import models
-from slimvox.encoding import features_file
 from slimvox.audio import AudioSource, read_audio
 from slimvox.checkpoint import load
 from slimvox.cli.encode import EncodeCommand
 from slimvox.cli.main import run
 from slimvox.encoder import SpeechEncoder
+from slimvox.encoding import features_file
 from slimvox.encoding.encode import cut_chunks, encode_files, output_names, plan_chunks
 from slimvox.util.errors import SlimvoxError
 
