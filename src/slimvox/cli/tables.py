@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from slimvox.costs import BLOCK_KINDS
+from slimvox.costs import BLOCK_KINDS, LAYER_BLOCKS
 from slimvox.costs.inspection import inspection
 from slimvox.util.quantities import short_number
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from slimvox.comparison.distance import Distance
     from slimvox.pruning import PruneResult
     from slimvox.structures.anatomy import EncoderAnatomy
-
-PER_LAYER = ("attention", "feed_forward")
-"""Blocks of Transformer layers, which have a row per layer instead."""
 
 
 def anatomy_table(console: Console, name: str, anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> None:
@@ -35,7 +32,7 @@ def anatomy_table(console: Console, name: str, anatomy: EncoderAnatomy, dense: E
         table.add_column(column, justify="right", no_wrap=True)
     empty = [""] * len(per_layer)
     for block, title in BLOCK_KINDS.items():
-        if block not in PER_LAYER:
+        if block not in LAYER_BLOCKS:
             table.add_row(title, *empty, *_costs(data["blocks"][block]))
     table.add_section()
     for index, layer in enumerate(data["layers"]):

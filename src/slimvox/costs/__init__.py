@@ -2,6 +2,7 @@
 
 from slimvox.costs.base import (
     BLOCK_KINDS,
+    LAYER_BLOCKS,
     BlockCosts,
     Cost,
     CostContext,
@@ -16,6 +17,7 @@ from slimvox.costs.counted import Macs, Parameters, macs, parameters
 
 __all__ = [
     "BLOCK_KINDS",
+    "LAYER_BLOCKS",
     "BlockCosts",
     "Cost",
     "CostContext",

@@ -48,6 +48,14 @@ BLOCK_KINDS = {
     "feed_forward": "feed-forward",
 }
 """Kinds of blocks, from the waveform upwards, with their titles."""
+LAYER_BLOCKS = ("attention", "feed_forward")
+"""Kinds of blocks that each Transformer layer has."""
+
+
+def encoder_blocks(anatomy: EncoderAnatomy) -> tuple[Block, ...]:
+    """All blocks of an encoder, from the waveform upwards, those that are gone included."""
+    once = [Block(kind) for kind in BLOCK_KINDS if kind not in LAYER_BLOCKS]
+    return (*once, *(Block(kind, index) for index in range(len(anatomy.layers)) for kind in LAYER_BLOCKS))
 
 
 class Cost(ABC):
@@ -74,9 +82,7 @@ class Cost(ABC):
     def by_block(self, anatomy: EncoderAnatomy) -> BlockCosts:
         """The cost of each block of an encoder."""
         counts = {address: size for address, size in units(anatomy).sizes.items()}
-        blocks: dict[Block, Number] = {Block("front_end"): 0, Block("projection"): 0, Block("position"): 0}
-        for index in range(len(anatomy.layers)):
-            blocks[Block("attention", index)] = blocks[Block("feed_forward", index)] = 0
+        blocks: dict[Block, Number] = dict.fromkeys(encoder_blocks(anatomy), 0)
         for term in self.terms(anatomy):
             value: Number = term.coefficient
             found = [counts.get(address, 0) for address in term.factors]

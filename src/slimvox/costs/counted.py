@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from slimvox.costs.base import Cost, CostKind, register_cost
+from slimvox.costs.base import LAYER_BLOCKS, Cost, CostKind, register_cost
 from slimvox.structures import Block, Term, structures
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.util.quantities import short_number
@@ -34,8 +34,8 @@ class Parameters(Cost):
         yield Term(block=Block("position"), coefficient=biases + 2 * width)
         if not anatomy.pre_norm:
             for index in range(len(anatomy.layers)):
-                yield Term(block=Block("attention", index), coefficient=2 * width)
-                yield Term(block=Block("feed_forward", index), coefficient=2 * width)
+                for kind in LAYER_BLOCKS:
+                    yield Term(block=Block(kind, index), coefficient=2 * width)
         for structure in structures():
             for address in structure.addresses(anatomy):
                 yield from structure.parameters(anatomy, address.index)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from slimvox.costs import BLOCK_KINDS, LAYER_BLOCKS
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.latency.fit import fit_times
 from slimvox.measure.latency.real_time import wait_for
@@ -88,10 +89,7 @@ def measure_latency(
     for _ in range(FRONT_ENDS):
         front = replace(drawn_anatomy(dense, draw), layers=())
         fronts.append(Probe(anatomy=front, blocks=_time_blocks(front, waveform, rounds)))
-    nanoseconds = {
-        kind: _fit(kind, [*seen, *fronts], seconds)
-        for kind in ("front_end", "projection", "position", "attention", "feed_forward")
-    }
+    nanoseconds = {kind: _fit(kind, [*seen, *fronts], seconds) for kind in BLOCK_KINDS}
     table = LatencyTable(
         seconds=seconds,
         device=device.type,
@@ -172,7 +170,7 @@ def encoder_blocks(encoder: SpeechEncoder) -> Iterator[tuple[Block, nn.Module]]:
     if encoder.rel_attn_embed is not None:
         yield Block("position"), encoder.rel_attn_embed
     for index, layer in enumerate(encoder.layers):
-        for kind in ("attention", "feed_forward"):
+        for kind in LAYER_BLOCKS:
             if getattr(layer, kind) is not None:
                 yield Block(kind, index), getattr(layer, kind)
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from slimvox.costs import Cost
+from slimvox.costs import BLOCK_KINDS, LAYER_BLOCKS, Cost
 from slimvox.structures import Block, Term, structures
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.structures.units import units
 
-FIXED = (Block("front_end"), Block("projection"), Block("position"))
+FIXED = tuple(Block(kind) for kind in BLOCK_KINDS if kind not in LAYER_BLOCKS)
 """Blocks that take some time whatever is left of them. (Blocks of layers have a structure of their own.)"""
 
 
