@@ -3,7 +3,8 @@
 # make test-nightly  property tests with random seeds and 20 times as many examples
 # make golden  write tests/pruning/golden_runs.json again, after a change that was meant to move its values
 # make mutate  mutate the code and count how many of the mutants the tests kill: MODULE="gates masks" SAMPLE=50 SEED=0
-# make check   lint, format, types and tests: what .ci/run runs
+# make docs    the documentation site, in site/
+# make check   lint, format, types, documentation and tests: what .ci/run runs
 #
 # The environment is made once and used again until pyproject.toml or constraints.txt changes.
 # On Linux without a GPU, this spares the gigabytes of CUDA libraries that torch brings along:
@@ -26,7 +27,7 @@ TORCH := $(shell sed -n 's/^torch==[^ ;]*/&/p' constraints.txt)
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses=4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-dev test test-slow test-nightly golden mutate lint format format-check types check versions clean
+.PHONY: help demo setup setup-dev test test-slow test-nightly golden mutate lint format format-check types docs check versions clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -64,14 +65,17 @@ format-check: setup-dev
 types: setup-dev
 	$(BIN)/mypy
 
-check: lint format-check types test
+docs: setup-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+check: lint format-check types docs test
 
 versions: setup-dev
 	@$(BIN)/python --version
 	@$(PIP) list --format=freeze
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 setup: $(VENV)/.installed
 
@@ -86,5 +90,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install --quiet -c constraints.txt -e ".[dev,tensorboard,training]"
+	$(PIP) install --quiet -c constraints.txt -e ".[dev,docs,tensorboard,training]"
 	@touch $@

@@ -129,9 +129,6 @@ def find_anatomies(
 def load(model: str | Path, *, revision: str | None = None) -> SpeechEncoder:
     """Load an encoder, ready for use.
 
-    >>> encoder = slimvox.load("embedded")
-    >>> states = encoder(torch.randn(1, 16_000)).hidden_states
-
     Args:
         model: `embedded` (the small teacher that comes with slimvox), a directory written by slimvox or by
             `transformers`, or a model id on the Hugging Face hub such as `microsoft/wavlm-base-plus`.
@@ -142,6 +139,10 @@ def load(model: str | Path, *, revision: str | None = None) -> SpeechEncoder:
 
     Raises:
         SlimvoxError: if there is no such model, or it is not one that slimvox can read.
+
+    Examples:
+        >>> encoder = slimvox.load("embedded")
+        >>> states = encoder(torch.randn(1, 16_000)).hidden_states
     """
     return load_model(model, revision=revision).encoder
 

@@ -55,14 +55,15 @@ def use_backend(backend: Backend) -> Iterator[None]:
 def record_choices() -> Iterator[Choices]:
     """Record which fast ways are taken within a context, for the current thread.
 
-    >>> with record_choices() as choices, torch.inference_mode():
-    ...     encoder(waveforms)
-    >>> choices["front end in tiles"]
-    {''}
-
     Yields:
         A dictionary that is filled while the context is open: for each fast way that came into question the set of
         reasons why it was not taken, with the empty string among them if it was.
+
+    Examples:
+        >>> with record_choices() as choices, torch.inference_mode():
+        ...     encoder(waveforms)
+        >>> choices["front end in tiles"]
+        {''}
     """
     choices: Choices = {}
     token = _CHOICES.set(choices)
