@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import json
+import math
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +21,11 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModel, AutoModelForCTC
+from transformers import AutoModel, AutoModelForCTC, dynamic_module_utils
 
 import slimvox
-from slimvox.hf.travelling_code import flatten, travelling_files
+from slimvox.hf.directory_format import AUTO_MAP
+from slimvox.hf.travelling_code import join, parse_module, travelling_files
 
 WITHOUT_SLIMVOX = """
 import sys
@@ -31,7 +37,7 @@ class Blocked(MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Blocked())
-directory, inputs, out = sys.argv[1:]
+directory, large, inputs, out = sys.argv[1:]
 import torch
 from transformers import AutoModel, AutoModelForAudioClassification
 
@@ -41,30 +47,38 @@ with torch.no_grad():
     states = model(**inputs, output_hidden_states=True).hidden_states
     fields = {"num_labels": 3, "use_weighted_layer_sum": True, "trust_remote_code": True}
     head = AutoModelForAudioClassification.from_pretrained(directory, **fields).eval()
+    large = AutoModel.from_pretrained(large, trust_remote_code=True)
+    states += large(**inputs, output_hidden_states=True).hidden_states
     head.save_pretrained(out)
     again = AutoModelForAudioClassification.from_pretrained(out, trust_remote_code=True)
     logits = head(**inputs).logits
     assert torch.equal(logits, again(**inputs).logits)
+beside = set(sys.modules) & {f"{module.rpartition('.')[0]}.{name}" for module in [type(model).__module__]
+                             for name in ("configuration_slimvox", "modeling_slimvox")}
+assert len(beside) == 2 and not any(name.startswith("slimvox") for name in sys.modules)
 torch.save({"states": states, "logits": logits, "module": type(model).__module__}, out + ".pt")
 """
 
 
 def test_a_directory_loads_to_the_bit_where_slimvox_is_not_installed(
-    pruned: Path, batch: dict[str, Tensor], tmp_path: Path
+    pruned: Path, pruned_large: Path, batch: dict[str, Tensor], tmp_path: Path
 ) -> None:
     torch.save(batch, tmp_path / "inputs.pt")
     out = tmp_path / "saved-again"
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
     environment |= {"OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONPATH", None)
-    command = [sys.executable, "-c", WITHOUT_SLIMVOX, str(pruned), str(tmp_path / "inputs.pt"), str(out)]
+    arguments = [str(each) for each in (pruned, pruned_large, tmp_path / "inputs.pt", out)]
+    command = [sys.executable, "-c", WITHOUT_SLIMVOX, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     theirs = torch.load(f"{out}.pt")
     assert theirs["module"].startswith("transformers_modules.")
     with torch.no_grad():
-        ours = slimvox.load(pruned)(batch["input_values"], batch["attention_mask"])
-    for a, b in zip(theirs["states"], ours.hidden_states, strict=True):
+        encoders = (slimvox.load(pruned), slimvox.load(pruned_large))
+        outputs = [encoder(batch["input_values"], batch["attention_mask"]) for encoder in encoders]
+    ours = [states for output in outputs for states in output.hidden_states]
+    for a, b in zip(theirs["states"], ours, strict=True):
         assert torch.equal(a, b)
 
     from transformers import AutoModelForAudioClassification
@@ -90,17 +104,106 @@ def test_the_travelling_code_needs_nothing_but_torch_and_transformers() -> None:
                 assert {alias.name.partition(".")[0] for alias in node.names} <= allowed, name
 
 
-def test_only_import_lines_change() -> None:
-    source = '"""from slimvox.hf import x"""\nfrom slimvox.encoder.model import (\n    A,\n)\nimport torch\n'
-    flat, imported = flatten(source, "here")
-    assert flat == source.replace("from slimvox.encoder.model import", "from .slimvox_encoder_model import")
-    assert imported == ("slimvox.encoder.model",)
+def test_definitions_travel_as_they_are_in_the_package() -> None:
+    sections = {}
+    for source in travelling_files().values():
+        pieces = re.split(r"^# ---- (\S+) ----$", source, flags=re.MULTILINE)[1:]
+        sections |= dict(zip(pieces[::2], pieces[1::2], strict=True))
+    assert {"slimvox.structures.anatomy", "slimvox.encoder.model", "slimvox.hf.heads"} <= {*sections}
+    for module, text in sections.items():
+        own = {ast.dump(node) for node in ast.parse(inspect.getsource(importlib.import_module(module))).body}
+        assert {ast.dump(node) for node in ast.parse(text).body} <= own, module
 
 
-@pytest.mark.parametrize("line", ["import slimvox.encoder", "from slimvox import encoder", "from . import a"])
+def test_two_files_travel_that_hold_the_auto_classes_and_nothing_unused() -> None:
+    files = travelling_files()
+    assert set(files) == {"configuration_slimvox.py", "modeling_slimvox.py"}
+    trees = {name: ast.parse(source) for name, source in files.items()}
+    for reference in AUTO_MAP.values():
+        home, _, name = reference.rpartition(".")
+        assert name in {getattr(node, "name", None) for node in trees[f"{home}.py"].body}
+    nodes = [node for tree in trees.values() for node in ast.walk(tree)]
+    used = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    defined = {
+        node.name
+        for tree in trees.values()
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
+    assert defined - used == {each.rpartition(".")[2] for each in AUTO_MAP.values()} - used
+    assert "HasEncoder" not in defined and "record_choices" not in defined
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import slimvox.encoder",
+        "from slimvox import encoder",
+        "from . import a",
+        "from slimvox.encoder.model import SpeechEncoder as Encoder",
+        "def f(): from slimvox.encoder.model import SpeechEncoder",
+    ],
+)
 def test_imports_that_cannot_travel_are_refused(line: str) -> None:
     with pytest.raises(ValueError, match=r"here, line 2: .* must be imported as"):
-        flatten(f"import torch\n{line}\n", "here")
+        parse_module(f"import torch\n{line}\n", "here")
+
+
+def joined(*sources: str, wanted: str = "wanted") -> str:
+    modules = [parse_module(source, f"slimvox.{name}") for name, source in zip("abc", sources, strict=False)]
+    return join({"file.py": modules}, {wanted})["file.py"]
+
+
+def test_only_what_is_needed_is_joined() -> None:
+    first = '"""First."""\n\nimport os\nimport math\n\nPI = math.pi\n"""Half a turn."""\nTEXT = os.name\n'
+    second = (
+        "from slimvox.a import PI\n\n\n# A comment.\ndef wanted():\n    return PI\n\n\ndef spare(): pass\n"
+    )
+    source = joined(first, second)
+    assert source.startswith('"""Part of slimvox')
+    assert "import math\n" in source and "# First\n" in source and '"""Half a turn."""' in source
+    assert "# A comment.\ndef wanted" in source and "spare" not in source and "slimvox.a import" not in source
+    namespace: dict[str, Any] = {}
+    exec(source, namespace)
+    assert namespace["wanted"]() == math.pi
+
+
+def test_statements_with_effects_travel_unasked() -> None:
+    source = joined(
+        "names = []\nnames.append(1)\nregistered = f(names)\n@register\ndef g(): pass\nspare = 1\n"
+    )
+    assert "append" in source and "registered" in source and "def g" in source and "spare" not in source
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ("def _size(): ...\n", "def _size(): ...\n", r"`_size` must have one meaning .* `slimvox.a._size`"),
+        ("from math import sin\n", "from numpy import sin\n", r"`sin` .* both `math.sin` and `numpy.sin`"),
+        ("import torch\n", "torch = 1\n", r"`torch` .* both `torch` and `slimvox.b.torch`"),
+        ("list = 1\n", "", r"`slimvox.a.list` must not have the name of a builtin"),
+    ],
+)
+def test_names_with_two_meanings_are_refused(first: str, second: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        joined(first, second)
+
+
+def test_directories_that_name_the_configuration_in_the_model_file_load(
+    pruned: Path, batch: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    shutil.copytree(pruned, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["auto_map"]["AutoConfig"] = "modeling_slimvox.SlimvoxConfig"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    expected = AutoModel.from_pretrained(pruned)(**batch).last_hidden_state
+    for trusted in (False, True):
+        model = AutoModel.from_pretrained(tmp_path, trust_remote_code=trusted)
+        assert torch.equal(model(**batch).last_hidden_state, expected)
+    ours = slimvox.load(tmp_path)
+    assert torch.equal(ours(batch["input_values"], batch["attention_mask"]).last_hidden_state, expected)
 
 
 def test_saving_again_keeps_everything(pruned: Path, batch: dict[str, Tensor], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from slimvox.checkpoint.tensors import as_float32, load_exactly, read_tensors
 from slimvox.checkpoint.transformers_reader import split_transformers
 from slimvox.encoder import SpeechEncoder
 from slimvox.hf.configuration import SlimvoxConfig
-from slimvox.hf.head_names import HEAD_NAMES, head_name
+from slimvox.hf.directory_format import HEAD_NAMES, head_name
 from slimvox.hf.heads import (
     SlimvoxForAudioFrameClassification,
     SlimvoxForCTC,

@@ -19,7 +19,7 @@ from slimvox.exporters.onnx_file import DEFAULT_OPSET, OnnxSession, check_opset,
 from slimvox.exporters.reference import Reference
 from slimvox.exporters.signature import Layers, Signature
 from slimvox.exporters.staging import check_target, companion_file, move_into_place, staging_directory
-from slimvox.hf.head_names import head_name
+from slimvox.hf.directory_format import head_name
 from slimvox.util.errors import SlimvoxError, first_line
 from slimvox.util.validation import Positive, checked_arguments
 

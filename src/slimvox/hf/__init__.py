@@ -4,6 +4,6 @@
 >>> from transformers import AutoModel
 >>> model = AutoModel.from_pretrained("runs/small")
 
-The modules under `classes` travel with every model directory (see `travelling_code`), so that it also loads where
+The modules that `heads` imports travel with every model directory (see `travelling_code`), so that it also loads where
 slimvox is not installed. They import nothing of slimvox that has to stay behind.
 """

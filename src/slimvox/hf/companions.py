@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from slimvox.hf.configuration import SlimvoxConfig
-from slimvox.hf.travelling_code import travelling_files
+from slimvox.hf.directory_format import CODE_FILES
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 
 MODEL_CARD = "README.md"
@@ -34,6 +35,15 @@ def preprocessor_config(anatomy: EncoderAnatomy) -> dict[str, Any]:
     }
 
 
+def code_files() -> dict[str, str]:
+    """The source of each of `CODE_FILES`: generated in slimvox; code that has travelled is passed on as it is."""
+    if not __name__.startswith("slimvox."):
+        return {name: Path(__file__).with_name(name).read_text(encoding="utf-8") for name in CODE_FILES}
+    # Not a plain import: the generator itself does not travel.
+    generated: dict[str, str] = importlib.import_module("slimvox.hf.travelling_code").travelling_files()
+    return generated
+
+
 def write_companions(directory: Path, config: SlimvoxConfig) -> None:
     """Write everything that a directory needs besides `config.json` and weights.
 
@@ -46,7 +56,7 @@ def write_companions(directory: Path, config: SlimvoxConfig) -> None:
     Raises:
         OSError: if the disk is full or the directory can't be written.
     """
-    for name, source in travelling_files().items():
+    for name, source in code_files().items():
         (directory / name).write_text(source, encoding="utf-8")
     preprocessor = directory / "preprocessor_config.json"
     if not preprocessor.is_file():

@@ -1,11 +1,16 @@
-"""What `config.json` says of the directory it lies in."""
+"""Facts about `config.json`: format, classes and files of code beside it, and which task head it names."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 MODEL_TYPE = "slimvox"
 FORMAT_VERSION = 1
+CODE_FILES = ("configuration_slimvox.py", "modeling_slimvox.py")
+"""The code that travels with a directory, see `slimvox.hf.travelling_code`."""
 AUTO_MAP = {
-    "AutoConfig": "modeling_slimvox.SlimvoxConfig",
+    "AutoConfig": "configuration_slimvox.SlimvoxConfig",
     "AutoModel": "modeling_slimvox.SlimvoxModel",
     "AutoModelForCTC": "modeling_slimvox.SlimvoxForCTC",
     "AutoModelForAudioClassification": "modeling_slimvox.SlimvoxForSequenceClassification",
@@ -14,3 +19,12 @@ AUTO_MAP = {
     "AutoModelForAudioXVector": "modeling_slimvox.SlimvoxForXVector",
 }
 """Auto class to the class in the code that travels with a directory."""
+HEAD_NAMES = ("ForCTC", "ForSequenceClassification", "ForAudioFrameClassification", "ForXVector")
+"""Endings of the names of classes, `transformers`' and ours, whose head can be carried over and exported."""
+
+
+def head_name(config: Mapping[str, Any]) -> str | None:
+    """One of `HEAD_NAMES`, from a `config.json`; None where its architecture has none of these heads."""
+    architectures = config.get("architectures")
+    architecture = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
+    return next((name for name in HEAD_NAMES if architecture.endswith(name)), None)

@@ -1,96 +1,296 @@
-"""The modelling code that travels with a model directory.
+"""The modelling code that travels with a model directory, for `trust_remote_code=True` where slimvox is not installed.
 
-`trust_remote_code=True` runs Python files that lie beside `config.json`, in one folder, with relative imports. They
-are made from slimvox's own modules when a directory is written: `classes` and whatever of slimvox it imports, each
-under a flat name, with nothing changed but the lines that import. Once they have travelled, this very module is among
-them, and then they are copied as they are.
+It is made from slimvox's own modules when a directory is written: the Auto classes and whatever of slimvox they need,
+one module after the other, statement by statement as they are written here. All modules of a file share one namespace;
+two that define the same name with different meanings are refused.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib.util
 import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from slimvox.hf.directory_format import AUTO_MAP, CODE_FILES
+
 PACKAGE = "slimvox"
-ENTRY = "slimvox.hf.classes"
-ENTRY_FILE = "modeling_slimvox"
-"""Flat name of the entry: what `auto_map` points to."""
-HEADER = (
-    "# Part of slimvox, Apache-2.0 licence. Written beside the weights so that they load where slimvox is not"
-    " installed.\n"
-)
+LAST_MODULES = dict(zip(CODE_FILES, ("slimvox.hf.configuration", "slimvox.hf.heads"), strict=True))
+"""Each file with its last module. Before it come the modules that it imports, except those of an earlier file."""
+HEADER = '''\
+"""Part of slimvox, for use where slimvox is not installed (Apache-2.0 licence).
+
+Generated from slimvox's own modules when this directory was written; a comment says where each module begins.
+"""
+'''
+LINE_WIDTH = 110
+PURE_DECORATORS = {"cache", "contextmanager", "dataclass", "runtime_checkable"}
+"""Decorators without effects outside the definition: it can be left out if nothing refers to it."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """One name from outside slimvox."""
+
+    module: str
+    name: str | None
+    """None for `import module`."""
+    alias: str | None
+
+    @property
+    def bound(self) -> str:
+        """The name in the importing module."""
+        return self.alias or self.name or self.module.partition(".")[0]
+
+    @property
+    def meaning(self) -> str:
+        """What the name stands for, in words."""
+        whole = self.module if self.alias or self.name else self.bound
+        return f"{whole}.{self.name}" if self.name else whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statement:
+    """A statement at the top of a module, with the comments before it."""
+
+    text: str
+    defines: frozenset[str]
+    uses: frozenset[str]
+    has_effects: bool
+    """Whether it matters even if nothing refers to what it defines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Module:
+    """A module of slimvox, taken apart."""
+
+    name: str
+    summary: str
+    """First line of its docstring."""
+    requires: tuple[str, ...]
+    """Modules of slimvox that it imports from, in order."""
+    imports: tuple[Import, ...]
+    statements: tuple[Statement, ...]
 
 
 @cache
 def travelling_files() -> dict[str, str]:
-    """All files, by name.
+    """The source of each of `CODE_FILES`, by name.
 
     Raises:
-        ValueError: if a module imports slimvox in a form that can't be flattened, or two would share a name.
+        ValueError: if modules can't be joined, see `parse_module` and `join`.
     """
-    if not __name__.startswith(f"{PACKAGE}."):
-        here = Path(__file__).parent
-        files = sorted([*here.glob(f"{PACKAGE}_*.py"), here / f"{ENTRY_FILE}.py"])
-        return {file.name: file.read_text(encoding="utf-8") for file in files}
+    modules: dict[str, Module] = {}
+    files = {}
+    for file, last in LAST_MODULES.items():
+        own: dict[str, Module] = {}
+        _collect(last, {*modules}, own)
+        modules |= own
+        files[file] = tuple(own.values())
+    return join(files, {reference.rpartition(".")[2] for reference in AUTO_MAP.values()})
+
+
+def join(files: Mapping[str, Iterable[Module]], wanted: Iterable[str]) -> dict[str, str]:
+    """The source of files from their modules, with only those statements that `wanted` names need.
+
+    Args:
+        files: by name, each with its modules in order of their imports; a file may need those before it.
+        wanted: names that must be defined.
+
+    Raises:
+        ValueError: if a name has different meanings in two modules, or hides a builtin.
+    """
+    _check_names([module for modules in files.values() for module in modules])
+    kept = _needed(
+        [each for modules in files.values() for module in modules for each in module.statements], wanted
+    )
     sources: dict[str, str] = {}
-    waiting = [ENTRY]
-    while waiting:
-        module = waiting.pop()
-        name = f"{flat_name(module)}.py"
-        if name not in sources:
-            source, imported = flatten(_source_of(module), module)
-            sources[name] = HEADER + source
-            waiting.extend(imported)
+    homes: dict[str, str] = {}
+    for file, modules in files.items():
+        imports: list[Import] = []
+        defined: set[str] = set()
+        used: set[str] = set()
+        sections = []
+        for module in modules:
+            statements = [each for each in module.statements if each in kept]
+            if statements:
+                text = "".join(each.text for each in statements).strip("\n")
+                sections.append(f"# ---- {module.name} ----\n# {module.summary}\n\n\n{text}\n")
+                imports += module.imports
+                used.update(*(each.uses for each in statements))
+                defined.update(*(each.defines for each in statements))
+        imports = [each for each in imports if each.bound in used]
+        imports += [Import(f".{homes[name]}", name, None) for name in used & {*homes}]
+        homes |= dict.fromkeys(defined, file.removesuffix(".py"))
+        head = f"{HEADER}\nfrom __future__ import annotations\n\n{_import_lines(imports)}"
+        sources[file] = re.sub(r"\n{4,}", "\n\n\n", "\n\n".join([head, *sections]))
     return sources
 
 
-def flat_name(module: str) -> str:
-    """The name of a module's file, without its ending: `slimvox.encoder.model` becomes `slimvox_encoder_model`."""
-    return ENTRY_FILE if module == ENTRY else module.replace(".", "_")
-
-
-def flatten(source: str, module: str) -> tuple[str, tuple[str, ...]]:
-    """Make a module's imports of slimvox relative to one flat folder.
+def parse_module(source: str, name: str) -> Module:
+    """Take a module apart.
 
     Args:
         source: of the module.
-        module: its dotted name, for messages.
-
-    Returns:
-        The new source, and the dotted names of the modules of slimvox that it imports.
+        name: its dotted name.
 
     Raises:
-        ValueError: for `import slimvox...` and `from slimvox import ...`; only `from slimvox.module import name` can
-            be flattened.
+        ValueError: if it imports slimvox in another way than `from slimvox.module import name` at its top.
     """
     lines = source.splitlines(keepends=True)
-    imported: dict[str, None] = {}
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    summary = (ast.get_docstring(tree) or "").partition("\n")[0].rstrip(".")
+    requires: dict[str, None] = {}
+    imports: list[Import] = []
+    statements: list[Statement] = []
+    end = 0
+    for node in tree.body:
+        text = "".join(lines[end : node.end_lineno])
+        end = node.end_lineno or end
+        _refuse_other_imports(node, name)
         if isinstance(node, ast.Import):
-            wrong = [alias.name for alias in node.names if alias.name.partition(".")[0] == PACKAGE]
+            imports += [Import(each.name, None, each.asname) for each in node.names]
         elif isinstance(node, ast.ImportFrom):
-            wrong = [str(node.module)] if node.level or node.module == PACKAGE else []
+            if str(node.module).startswith(f"{PACKAGE}."):
+                requires[str(node.module)] = None
+            elif node.module != "__future__":
+                imports += [Import(str(node.module), each.name, each.asname) for each in node.names]
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            if statements:  # the docstring of an assignment
+                statements[-1] = replace(statements[-1], text=statements[-1].text + text)
+        elif "__all__" not in _defined(node):
+            statements.append(_statement(node, text))
+    return Module(
+        name=name,
+        summary=summary,
+        requires=tuple(requires),
+        imports=tuple(imports),
+        statements=tuple(statements),
+    )
+
+
+def _statement(node: ast.stmt, text: str) -> Statement:
+    used = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        effects = not {_decorator(each) for each in node.decorator_list} <= PURE_DECORATORS
+    else:
+        effects = not isinstance(node, ast.Assign | ast.AnnAssign) or any(
+            isinstance(each, ast.Call) for each in ast.walk(node)
+        )
+    defines = _defined(node)
+    return Statement(text=text, defines=defines, uses=frozenset(used - defines), has_effects=effects)
+
+
+def _decorator(node: ast.expr) -> str:
+    called = node.func if isinstance(node, ast.Call) else node
+    return called.id if isinstance(called, ast.Name) else ast.unparse(called)
+
+
+def _defined(node: ast.stmt) -> frozenset[str]:
+    """Names that a statement binds at the top of its module."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return frozenset({node.name})
+    targets: list[ast.AST] = [node]
+    if isinstance(node, ast.Assign):
+        targets = [*node.targets]
+    elif isinstance(node, ast.AnnAssign | ast.AugAssign):
+        targets = [node.target]
+    names = (each for target in targets for each in ast.walk(target) if isinstance(each, ast.Name))
+    return frozenset(each.id for each in names if isinstance(each.ctx, ast.Store))
+
+
+def _refuse_other_imports(statement: ast.stmt, module: str) -> None:
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Import):
+            wrong = [each.name for each in node.names if each.name.partition(".")[0] == PACKAGE]
+        elif isinstance(node, ast.ImportFrom):
+            ours = str(node.module).startswith(f"{PACKAGE}.")
+            renamed = any(each.asname for each in node.names)
+            hidden = node is not statement or renamed
+            wrong = [str(node.module)] if node.level or node.module == PACKAGE or (ours and hidden) else []
         else:
             continue
         if wrong:
             raise ValueError(
                 f"{module}, line {node.lineno}: {', '.join(wrong)} must be imported as `from {PACKAGE}.module"
-                " import name`, because this module travels with model directories"
+                " import name` at the top of the module, because this module travels with model directories"
             )
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(f"{PACKAGE}."):
-            name = str(node.module)
-            imported[name] = None
-            pattern = rf"from\s+{re.escape(name)}\s+import"
-            line = lines[node.lineno - 1]
-            lines[node.lineno - 1] = re.sub(pattern, f"from .{flat_name(name)} import", line, count=1)
-    return "".join(lines), tuple(imported)
 
 
-def _source_of(module: str) -> str:
-    spec = importlib.util.find_spec(module)
+def _collect(name: str, others: set[str], found: dict[str, Module]) -> None:
+    """Add a module to `found`, after those that it imports and that are not among `others`."""
+    if name in found or name in others:
+        return
+    spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
-        raise ValueError(f"{module} travels with model directories, but there is no file of that module")
-    return Path(spec.origin).read_text(encoding="utf-8")
+        raise ValueError(f"{name} travels with model directories, but there is no file of that module")
+    module = parse_module(Path(spec.origin).read_text(encoding="utf-8"), name)
+    for required in module.requires:
+        _collect(required, others, found)
+    found[name] = module
+
+
+def _check_names(modules: Iterable[Module]) -> None:
+    meanings: dict[str, str] = {}
+    for module in modules:
+        own = [(each.bound, each.meaning) for each in module.imports]
+        own += [(name, f"{module.name}.{name}") for each in module.statements for name in each.defines]
+        for name, meaning in own:
+            if hasattr(builtins, name):
+                raise ValueError(
+                    f"`{meaning}` must not have the name of a builtin, because it travels with model directories"
+                )
+            if meanings.setdefault(name, meaning) != meaning:
+                raise ValueError(
+                    f"`{name}` must have one meaning in all modules that travel with model directories, but is both"
+                    f" `{meanings[name]}` and `{meaning}`; rename one"
+                )
+
+
+def _needed(statements: Iterable[Statement], wanted: Iterable[str]) -> set[Statement]:
+    """The statements that define `wanted` or have effects, and all that these use."""
+    statements = tuple(statements)
+    homes: dict[str, list[Statement]] = {}
+    for each in statements:
+        for name in each.defines:
+            homes.setdefault(name, []).append(each)
+    waiting = [each for each in statements if each.has_effects]
+    waiting += [each for name in wanted for each in homes.get(name, [])]
+    needed: set[Statement] = set()
+    while waiting:
+        each = waiting.pop()
+        if each not in needed:
+            needed.add(each)
+            waiting += [other for name in each.uses for other in homes.get(name, [])]
+    return needed
+
+
+def _import_lines(imports: Iterable[Import]) -> str:
+    """Import statements: of the standard library, of other packages, of the files beside."""
+    groups: dict[int, list[Import]] = {0: [], 1: [], 2: []}
+    for each in {*imports}:
+        standard = each.module.partition(".")[0] in sys.stdlib_module_names
+        groups[2 if each.module.startswith(".") else 0 if standard else 1].append(each)
+    return "\n".join("".join(_sorted_lines(group)) for group in groups.values() if group)
+
+
+def _sorted_lines(imports: Iterable[Import]) -> Iterator[str]:
+    by_module: dict[str, list[str]] = {}
+    plain = []
+    for each in imports:
+        renamed = f" as {each.alias}" if each.alias else ""
+        if each.name is None:
+            plain.append(f"import {each.module}{renamed}\n")
+        else:
+            by_module.setdefault(each.module, []).append(each.name + renamed)
+    yield from sorted(plain)
+    for module, names in sorted(by_module.items()):
+        names.sort(key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+        line = f"from {module} import {', '.join(names)}\n"
+        wrapped = f"from {module} import (\n" + "".join(f"    {name},\n" for name in names) + ")\n"
+        yield line if len(line) <= LINE_WIDTH + 1 else wrapped

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
 
-CLASSES = "slimvox.hf.classes"
+CLASSES = "slimvox.hf.heads"
 
 
 def register_with_transformers() -> None:
