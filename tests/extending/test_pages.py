@@ -9,7 +9,12 @@ import pytest
 
 HERE = Path(__file__).parent
 PAGES = HERE.parents[1] / "docs" / "extending"
-MODULES = {"structure": "whole_layers", "cost": "memory_traffic", "loss": "log_energy_loss"}
+MODULES = {
+    "structure": "whole_layers",
+    "cost": "memory_traffic",
+    "loss": "log_energy_loss",
+    "pruner": "test_pruner",
+}
 
 
 @pytest.mark.parametrize("page", MODULES)

@@ -1,8 +1,21 @@
 """The pruning run: what joins encoder, gates, budget, distillation and audio."""
 
+from slimvox.pruning.callbacks import Callback, HeldOutDistance, TrainingState
 from slimvox.pruning.controls import CONTROLS, Control
 from slimvox.pruning.interrupts import RunInterrupted
+from slimvox.pruning.parts import PruningParts
+from slimvox.pruning.pruner import Pruner, prune
 from slimvox.pruning.result import PruneResult
-from slimvox.pruning.run import prune
 
-__all__ = ["CONTROLS", "Control", "PruneResult", "RunInterrupted", "prune"]
+__all__ = [
+    "CONTROLS",
+    "Callback",
+    "Control",
+    "HeldOutDistance",
+    "PruneResult",
+    "Pruner",
+    "PruningParts",
+    "RunInterrupted",
+    "TrainingState",
+    "prune",
+]

@@ -8,12 +8,14 @@ from rich.console import Console
 from slimvox.costs import Cost, CostContext, cost_kind
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.latency import real_time_factors
+from slimvox.pruning.parts import PruningParts
 from slimvox.pruning.processes import Processes
 from slimvox.pruning.run_directory import RunDirectory
 from slimvox.structures.anatomy import EncoderAnatomy
 
 
 def prepare_cost(
+    parts: PruningParts,
     kind: str,
     seconds: float,
     dense: EncoderAnatomy,
@@ -24,6 +26,7 @@ def prepare_cost(
     """The cost that an interrupted run measured, or a newly prepared one; the same in all processes.
 
     Args:
+        parts: parts of the run, which build the cost.
         kind: name of the kind of cost.
         seconds: length in seconds of the clip that is counted or timed.
         dense: the encoder with everything in it.
@@ -41,9 +44,13 @@ def prepare_cost(
 
     def load_or_measure() -> Cost:
         cost = directory.load_cost(kind)
-        return wanted.prepare(context) if cost is None else cost
+        return parts.build_cost(kind, context) if cost is None else cost
 
-    return Processes(accelerator).on_main(load_or_measure) if wanted.measured else wanted.prepare(context)
+    return (
+        Processes(accelerator).on_main(load_or_measure)
+        if wanted.measured
+        else parts.build_cost(kind, context)
+    )
 
 
 def speed_up(encoder: SpeechEncoder, seconds: float) -> float:

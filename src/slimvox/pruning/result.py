@@ -16,6 +16,7 @@ from slimvox.pruning.budget import Budget, SparsitySchedule
 from slimvox.pruning.controls import Control
 from slimvox.pruning.data import RunAudio
 from slimvox.pruning.outcome import read_outcome
+from slimvox.pruning.parts import PruningParts
 from slimvox.pruning.recipe import Recipe, to_toml
 from slimvox.pruning.run_directory import RunDirectory
 from slimvox.structures.kept_indices import KeptIndices
@@ -61,6 +62,8 @@ class RunSettings:
     out: RunDirectory
     seed: int
     control: Control | None
+    parts: PruningParts
+    """Builds gates, loss, cost and audio, and holds the callbacks."""
     sizes: tuple[float, ...]
     """The shares that the encoders of a run for several sizes keep, largest first; empty for other runs."""
     schedule: SparsitySchedule

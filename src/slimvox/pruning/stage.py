@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +102,7 @@ class Stage:
         save_every_seconds: float,
         log_every: int,
         after_step: Callable[[int], None] | None = None,
+        report: Callable[[Mapping[str, float]], None] | None = None,
     ) -> None:
         """Train from where it stands to the end.
 
@@ -117,6 +118,7 @@ class Stage:
             save_every_seconds: time from checkpoint to checkpoint.
             log_every: steps from log line to log line.
             after_step: called with the number of steps done, before a checkpoint of them is written.
+            report: called with the values of every step, in all processes.
 
         Raises:
             RunInterrupted: on Ctrl-C, after a checkpoint.
@@ -145,6 +147,8 @@ class Stage:
                     self.accelerator.log({f"{self.title}/{k}": v for k, v in values.items()}, step=self.step)
             if after_step is not None:
                 after_step(self.step)
+            if report is not None:
+                report(values)
             if stopping or saving:
                 save(self.state_dict())
                 saved = time.monotonic()
@@ -203,6 +207,11 @@ class Stage:
                 lambda1=float(lagrangian.linear.detach()), lambda2=float(lagrangian.quadratic.detach())
             )
         return values
+
+    @property
+    def target_sparsity(self) -> float:
+        """t of the last step that was done."""
+        return 0.0 if self.schedule is None else self.schedule.target(max(1, self.step))
 
     @property
     def _target_sparsity(self) -> float:

@@ -34,6 +34,7 @@ class Student(nn.Module):
         self.encoder = encoder
         self.distillation = distillation
         self.gates = gates
+        self.budget = budget
         self._sparsity = None if budget is None else ExpectedSparsity(budget, encoder.anatomy)
         self.masked_share = masked_share
         self.lagrangian = lagrangian

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from accelerate import Accelerator
@@ -12,7 +12,8 @@ from torch import Tensor
 from slimvox.comparison.distance import Distance, hidden_state_distance
 from slimvox.encoder import SpeechEncoder
 from slimvox.pruning.budget import Lagrangian
-from slimvox.pruning.distillation import Distillation, distilled_layers
+from slimvox.pruning.callbacks import Callback, TrainingState, as_it_is
+from slimvox.pruning.distillation import Distillation
 from slimvox.pruning.gates import Gates
 from slimvox.pruning.interrupts import StopRequests
 from slimvox.pruning.processes import Processes
@@ -59,14 +60,7 @@ class Trainer:
 
     def distillation(self) -> Distillation:
         """The loss of the recipe, with maps that were not trained yet."""
-        anatomy, settings = self.teacher.anatomy, self._settings.recipe.distillation
-        return Distillation(
-            anatomy.width,
-            distilled_layers(len(anatomy.layers), settings.layers),
-            weights=settings.weights,
-            maps=settings.maps,
-            group_means=settings.targets == "groups",
-        )
+        return self._settings.parts.build_distillation(self.teacher.anatomy, self._settings.recipe)
 
     def distance(self, encoder: SpeechEncoder) -> Distance | None:
         """How far an encoder is from the teacher; None where no audio is held out, or in processes beside the main."""
@@ -138,5 +132,35 @@ class Trainer:
                 save_every_seconds=self._checkpoint_seconds,
                 log_every=max(1, stage_settings.steps // 1000),
                 after_step=after_step,
+                report=self._report_to(stage, settings.parts.callbacks, log),
             )
         self.accelerator.free_memory()
+
+    def _report_to(
+        self, stage: Stage, callbacks: Sequence[Callback], log: JsonLog
+    ) -> Callable[[Mapping[str, float]], None] | None:
+        """Calls the callbacks that are due after a step, in the main process, and logs what they return."""
+        if not callbacks:
+            return None
+
+        def call(values: Mapping[str, float]) -> None:
+            due = [
+                each
+                for each in callbacks
+                if stage.step % max(1, each.every) == 0 or stage.step == stage.settings.steps
+            ]
+            state = TrainingState(
+                stage=stage.name,
+                step=stage.step,
+                steps=stage.settings.steps,
+                values=values,
+                student=stage.student,
+                slice=lambda encoder, student: as_it_is(encoder, student, stage.target_sparsity),
+                distance_of=self.distance,
+            )
+            for callback in due:
+                figures = callback.on_step(state)
+                if figures:
+                    log.write({"stage": stage.name, "step": stage.step, "callback": dict(figures)})
+
+        return lambda values: self.processes.on_main(lambda: call(values))

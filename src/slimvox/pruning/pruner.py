@@ -1,0 +1,236 @@
+"""`prune`, and `Pruner` for runs whose parts are replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from slimvox.audio import AudioInput, as_sources, source_name
+from slimvox.checkpoint import load_model
+from slimvox.pruning.accelerator import Precision, build_accelerator, own_accelerate_state
+from slimvox.pruning.budget import SparsitySchedule
+from slimvox.pruning.callbacks import Callback
+from slimvox.pruning.controls import Control
+from slimvox.pruning.interrupts import StopRequests
+from slimvox.pruning.machine_speed import prepare_cost
+from slimvox.pruning.parts import PruningParts
+from slimvox.pruning.processes import Processes
+from slimvox.pruning.recipe import load_recipe
+from slimvox.pruning.result import PruneResult, RunSettings
+from slimvox.pruning.run import Run
+from slimvox.pruning.run_directory import RunDirectory
+from slimvox.pruning.target import WantedTarget, aim
+from slimvox.util.devices import Device
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.validation import Count, SecondsOrZero, Seed, checked_arguments
+
+
+def prune(
+    model: str | Path,
+    audio: AudioInput | Sequence[AudioInput],
+    out: str | Path,
+    *,
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    target_parameters: str | float | None = None,
+    target_macs: str | float | None = None,
+    target_speed: str | float | None = None,
+    sizes: str | Sequence[str | float] | None = None,
+    held_out: Sequence[AudioInput] = (),
+    device: Device = "auto",
+    precision: Precision = "auto",
+    max_steps: Count | None = None,
+    seed: Seed = 0,
+    control: Control | None = None,
+    checkpoint_seconds: SecondsOrZero = 300.0,
+    console: Console | None = None,
+) -> PruneResult:
+    """Prune a speech encoder on unlabelled audio; the command `slimvox prune` as a function.
+
+    The same call goes on where an interrupted one stopped, and reads the result again where it is finished.
+
+    Args:
+        model: `embedded`, a directory or a model id on the hub; a directory that slimvox wrote can be pruned further.
+        audio: files, folders, lists, manifests or Hugging Face data sets, as `slimvox.audio.find_audio` takes them.
+        out: directory to write, new or empty.
+        recipe: `default`, `paper`, `fast`, `quick` or the path of a TOML file; if none is given, `quick` for the
+            embedded teacher, else `default`.
+        overrides: fields of the recipe to change, such as `["prune.steps=1000"]`.
+        target_parameters: what is kept, as a share of the dense encoder ("28%", 0.28) or a number ("26.5M").
+        target_macs: the same for multiply-accumulates (of a clip of `target.seconds`).
+        target_speed: how many times faster than the dense encoder ("4x"), float32, on the device of the run with its
+            number of threads; predicted from a table that the run first measures.
+        sizes: several encoders from one run, in place of a target: what each keeps of the dense encoder ("50%,28%,15%",
+            [0.5, 0.28, 0.15]), counted as the recipe counts (`target.kind`). Stage 1 runs once and passes each size on
+            its way to the smallest; each then has a stage 2 and a directory of its own, such as `out/keep-28`.
+        held_out: audio to measure the distance to the teacher on; otherwise a part of `audio` is put aside.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        precision: `auto`, `float32` or `bf16` (autocast; weights and gates stay float32).
+        max_steps: squeeze both stages into this many steps, with each size's stage 2 as long as for one size; the
+            target is met all the same.
+        seed: of everything random.
+        control: skip learning what to prune: `random`, `magnitude`, `top-layers` or `thin` (see
+            `slimvox.pruning.controls`).
+        checkpoint_seconds: time from checkpoint to checkpoint.
+        console: where progress is shown; None shows nothing.
+
+    Returns:
+        What the run gave; with `sizes` this is the smallest, and its field `sizes` has them all, largest first.
+
+    Raises:
+        SlimvoxError: for anything the caller can mend.
+        RunInterrupted: on Ctrl-C or SIGTERM, after a checkpoint; only in the main thread, which takes over these
+            signals while the run lasts.
+    """
+    return run_pruning(
+        PruningParts(),
+        model,
+        audio,
+        out,
+        recipe=recipe,
+        overrides=overrides,
+        target_parameters=target_parameters,
+        target_macs=target_macs,
+        target_speed=target_speed,
+        sizes=sizes,
+        held_out=held_out,
+        device=device,
+        precision=precision,
+        max_steps=max_steps,
+        seed=seed,
+        control=control,
+        checkpoint_seconds=checkpoint_seconds,
+        console=console,
+    )
+
+
+class Pruner(PruningParts):
+    """A run of `prune` whose parts can be replaced: subclass it and override methods of `PruningParts`.
+
+    >>> class MyPruner(slimvox.Pruner):
+    ...     def build_gates(self, anatomy, recipe):
+    ...         return Gates(anatomy, ["intermediate"])
+    >>> result = MyPruner("embedded", "speech/", "runs/mine", callbacks=[HeldOutDistance(every=50)]).run()
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        audio: AudioInput | Sequence[AudioInput],
+        out: str | Path,
+        *,
+        callbacks: Sequence[Callback] = (),
+        **options: Any,
+    ) -> None:
+        """Prepare a run.
+
+        Args:
+            model: see `prune`.
+            audio: see `prune`.
+            out: see `prune`.
+            callbacks: called after training steps, see `slimvox.pruning.Callback`.
+            options: all other arguments of `prune`.
+        """
+        self.model, self.audio, self.out, self.callbacks, self.options = model, audio, out, callbacks, options
+
+    def run(self) -> PruneResult:
+        """Run, from the start or from the last checkpoint; result and errors are those of `prune`."""
+        return run_pruning(self, self.model, self.audio, self.out, **self.options)
+
+
+@checked_arguments
+@torch.inference_mode(False)
+@torch.enable_grad()
+def run_pruning(
+    parts: PruningParts,
+    model: str | Path,
+    audio: AudioInput | Sequence[AudioInput],
+    out: str | Path,
+    *,
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    target_parameters: str | float | None = None,
+    target_macs: str | float | None = None,
+    target_speed: str | float | None = None,
+    sizes: str | Sequence[str | float] | None = None,
+    held_out: Sequence[AudioInput] = (),
+    device: Device = "auto",
+    precision: Precision = "auto",
+    max_steps: Count | None = None,
+    seed: Seed = 0,
+    control: Control | None = None,
+    checkpoint_seconds: SecondsOrZero = 300.0,
+    console: Console | None = None,
+) -> PruneResult:
+    """A run with the given parts; arguments, result and errors are those of `prune`."""
+    _check_request(control, sizes)
+    sources = as_sources(audio)
+    directory = RunDirectory(path=Path(out).expanduser())
+    wanted = WantedTarget(parameters=target_parameters, macs=target_macs, speed=target_speed, sizes=sizes)
+    name = recipe or ("quick" if str(model) == "embedded" else "default")
+    chosen = load_recipe(name, overrides)
+    if max_steps is not None:
+        chosen = chosen.limited_to(max_steps)
+    console = console or Console(quiet=True)
+    with own_accelerate_state():
+        accelerator = build_accelerator(device=device, precision=precision, log_directory=directory.run)
+        processes = Processes(accelerator)
+        processes.on_main(directory.refuse_if_taken)
+        loaded = processes.together(lambda: load_model(model))
+        earlier_kept = processes.together(loaded.kept_indices)
+        aims = aim(
+            chosen,
+            loaded.encoder,
+            wanted,
+            lambda kind, seconds: prepare_cost(
+                parts, kind, seconds, loaded.encoder.dense_anatomy, directory, accelerator, console
+            ),
+        )
+        recipe_of_smallest, budget = aims[-1]
+        settings = RunSettings(
+            model=loaded,
+            earlier_kept=earlier_kept,
+            recipe=recipe_of_smallest,
+            budget=budget,
+            audio=processes.together(lambda: parts.build_audio(sources, chosen, seed, held_out)),
+            audio_names=tuple(source_name(source) for source in sources),
+            out=directory,
+            seed=seed,
+            control=control,
+            parts=parts,
+            sizes=() if sizes is None else tuple(each.target.keep for each, _ in aims),
+            schedule=SparsitySchedule(
+                sparsities=tuple(each.target_sparsity for _, each in aims),
+                ramp_steps=chosen.gates.ramp_steps,
+                steps=chosen.prune.steps,
+                shape=chosen.gates.ramp_shape,
+            ),
+            cut_step=chosen.prune.steps,
+        )
+        each_size: tuple[RunSettings, ...] = (settings,)
+        if sizes is not None:
+            each_size = tuple(
+                replace(
+                    settings,
+                    recipe=its_recipe,
+                    budget=its_budget,
+                    out=directory.of_size(its_recipe.target.keep),
+                    cut_step=step,
+                )
+                for (its_recipe, its_budget), step in zip(aims, settings.schedule.ends, strict=True)
+            )
+        with StopRequests(patient=processes.count > 1) as stop:
+            return Run(settings, each_size, accelerator, console, checkpoint_seconds, stop).execute()
+
+
+def _check_request(control: Control | None, sizes: object) -> None:
+    """Raise `SlimvoxError` for arguments that make no sense together."""
+    if sizes is not None and control is not None:
+        raise SlimvoxError(
+            "`sizes` come from gates that are learned, and a `control` learns none: give a target instead"
+        )
