@@ -4,7 +4,8 @@
 # make golden  write tests/pruning/golden_runs.json again, after a change that was meant to move its values
 # make mutate  mutate the code and count how many of the mutants the tests kill: MODULE="gates masks" SAMPLE=50 SEED=0
 # make docs    the documentation site, in site/
-# make check   lint, format, types, documentation and tests: what .ci/run runs
+# make dist    build the wheel, check it and use it outside of the checkout
+# make check   lint, format, types, documentation, packages and tests: what .ci/run runs
 #
 # The environment is made once and used again until pyproject.toml or constraints.txt changes.
 # On Linux without a GPU, this spares the gigabytes of CUDA libraries that torch brings along:
@@ -27,7 +28,7 @@ TORCH := $(shell sed -n 's/^torch==[^ ;]*/&/p' constraints.txt)
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses=4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-dev test test-slow test-nightly golden mutate lint format format-check types docs check versions clean
+.PHONY: help demo setup setup-dev test test-slow test-nightly golden mutate lint format format-check types docs dist check versions clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -68,7 +69,11 @@ types: setup-dev
 docs: setup-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-check: lint format-check types docs test
+dist: setup-dev
+	$(PIP) install --quiet -c constraints.txt -e ".[release]"
+	PYTHON=$(BIN)/python .ci/wheel
+
+check: lint format-check types docs dist test
 
 versions: setup-dev
 	@$(BIN)/python --version
