@@ -172,7 +172,7 @@ def test_bad_input_is_one_sentence(
     cases = [
         (["pruned"], "no audio given"),
         (["teacher", "noise"], "does not say what it was pruned from; name it with --teacher"),
-        (["pruned", "noise", "--teacher", str(wider)], "can't be compared"),
+        (["pruned", "noise", "--teacher", str(wider)], "cannot be compared"),
         (["pruned", "noise", "--seconds", "-1"], "`--seconds` must be at least 0"),
         (["pruned", "nowhere"], "`nowhere` does not exist"),
         (["pruned", str(tmp_path / "nothing.txt")], "None of the 1 audio files can be used"),

@@ -308,7 +308,7 @@ def test_states_that_are_not_finite_are_an_error(
         (
             PermissionError(errno.EACCES, "Permission denied"),
             SlimvoxError,
-            "can't be written: Permission denied",
+            "cannot be written: Permission denied",
         ),
         (KeyboardInterrupt(), KeyboardInterrupt, None),
     ],
@@ -375,7 +375,7 @@ def test_out_must_be_a_directory(base: SpeechEncoder, tmp_path: Path) -> None:
     path = write_audio(tmp_path / "a.wav", 2000)
     with pytest.raises(SlimvoxError, match="must be a directory"):
         encode_files(base, path, path)
-    with pytest.raises(SlimvoxError, match="can't be written"):
+    with pytest.raises(SlimvoxError, match="cannot be written"):
         encode_files(base, path, path / "below")
 
 

@@ -56,7 +56,7 @@ def test_fields_are_overridden_by_text_or_mapping() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("prune.stepz=1", "there is no field `prune.stepz`; the fields here are steps"),
+        ("prune.stepz=1", "there is no field `prune.stepz`; known fields: steps"),
         ("soup=1", "there is no field `soup`"),
         ("prune=1", "`prune` must be a table"),
         ("prune.steps.deep=1", "there is no field `prune.steps.deep`"),

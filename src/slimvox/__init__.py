@@ -1,4 +1,4 @@
-"""slimvox: smaller, faster speech encoders that still serve every downstream task.
+"""slimvox: structured pruning of self-supervised speech encoders.
 
 >>> import slimvox
 >>> encoder = slimvox.load("embedded")

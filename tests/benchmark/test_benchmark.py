@@ -166,7 +166,7 @@ def test_speed_ups_are_ratios_of_medians() -> None:
         (["--seconds", "nan"], "`seconds[0]` must be a finite number"),
         (["--seconds", "inf"], "`seconds[0]` must be a finite number"),
         (["--batch", "0"], "at least 1"),
-        (["--out", "/dev/null/speed.json"], "can't be written"),
+        (["--out", "/dev/null/speed.json"], "cannot be written"),
         (["--out", "."], "must be a file, but . is a directory"),
     ],
 )

@@ -220,7 +220,7 @@ def test_names_that_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(slimvox.SlimvoxError, match="is a file"):
         slimvox.load(tmp_path / "file")
-    with pytest.raises(slimvox.SlimvoxError, match=r"hub can't be reached|nor such a model"):
+    with pytest.raises(slimvox.SlimvoxError, match=r"hub cannot be reached|nor such a model"):
         slimvox.load("nobody/no-such-model")
 
 

@@ -84,14 +84,14 @@ def test_offline_without_the_weights_is_one_sentence(hub: Hub, monkeypatch: pyte
     assert anatomy.normalize_waveform and "pytorch_model.bin" not in hub.fetched()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert find_anatomies("someone/model")[0] == anatomy
-    with pytest.raises(slimvox.SlimvoxError, match="the Hugging Face hub can't be reached"):
+    with pytest.raises(slimvox.SlimvoxError, match="the Hugging Face hub cannot be reached"):
         slimvox.load("someone/model")
 
 
 def test_a_hub_that_fails_half_way_is_not_taken_for_missing_files(hub: Hub) -> None:
     """Without the settings of the feature extractor the model would be another one."""
     hub.failing = frozenset({"preprocessor_config.json"})
-    with pytest.raises(slimvox.SlimvoxError, match="the Hugging Face hub can't be reached"):
+    with pytest.raises(slimvox.SlimvoxError, match="the Hugging Face hub cannot be reached"):
         slimvox.load("someone/model")
     assert "pytorch_model.bin" not in hub.fetched()
     hub.failing = frozenset()

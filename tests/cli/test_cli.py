@@ -74,9 +74,9 @@ def test_bad_input_is_one_sentence_and_exit_status_2(
         (["prune", str(teacher), str(tmp_path / "nothing"), *out], "nothing"),
         (["prune", str(teacher), *out], "no audio given"),
         (["prune", str(teacher), str(speech / "broken.wav"), *out], "unreadable"),
-        (["prune", str(teacher), str(speech), *out, "--target-parameters", "0.01%"], "can't be reached"),
+        (["prune", str(teacher), str(speech), *out, "--target-parameters", "0.01%"], "cannot be reached"),
         (["prune", str(teacher), str(speech), *FAST, "--out", str(tmp_path / "taken")], "not empty"),
-        (["prune", str(teacher), str(speech), *FAST, "--out", "/proc/slimvox"], "can't be written"),
+        (["prune", str(teacher), str(speech), *FAST, "--out", "/proc/slimvox"], "cannot be written"),
         (["inspect", str(tmp_path / "nothing")], "no config.json"),
         (["encode", str(teacher), "/no/such/audio", *out[:2]], "/no/such/audio"),
     ]

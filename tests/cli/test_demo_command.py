@@ -31,5 +31,5 @@ def test_a_demo_that_is_stopped_says_so_and_the_next_one_runs_to_its_end(
 def test_a_demo_leaves_what_no_demo_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     assert run(["demo", "--out", str(tmp_path)]) == 2
-    assert "holds something that no demo wrote" in " ".join(capsys.readouterr().err.split())
+    assert "was not written by a demo" in " ".join(capsys.readouterr().err.split())
     assert (tmp_path / "thesis.txt").read_text() == "mine"

@@ -66,7 +66,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
         (["export", str(model), "--int8", "--max-error", "0", *out], "`--max-error` must be above 0"),
         (["export", str(model), "--out", str(tmp_path)], "is a directory"),
         (["export", str(model), "--out", str(tmp_path / "no" / "model.onnx")], "there is no directory"),
-        (["export", str(model), "--out", "/proc/model.onnx"], "can't be written"),
+        (["export", str(model), "--out", "/proc/model.onnx"], "cannot be written"),
     ]
     for arguments, message in cases:
         assert run(arguments) == 2, arguments

@@ -64,7 +64,7 @@ def test_a_file_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SlimvoxError, match="there is no file"):
         load_upstream(tmp_path / "none.onnx")
     (tmp_path / "broken.onnx").write_bytes(b"not a model")
-    with pytest.raises(SlimvoxError, match="onnxruntime can't read"):
+    with pytest.raises(SlimvoxError, match="onnxruntime cannot read"):
         load_upstream(tmp_path / "broken.onnx")
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])

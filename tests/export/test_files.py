@@ -293,7 +293,7 @@ def test_interrupted_leaves_nothing(wavlm: Path, tmp_path: Path) -> None:
             RuntimeError("Could not guard on Eq(u1, 1)\npages more"),
             r"RuntimeError: .*Eq\(u1, 1\)\); nothing was",
         ),
-        (OSError(28, "No space left on device"), r"encoder.onnx can't be written: No space left on device$"),
+        (OSError(28, "No space left on device"), r"encoder.onnx cannot be written: No space left on device$"),
     ],
 )
 def test_whatever_stops_an_export_is_one_sentence(
@@ -315,5 +315,5 @@ def test_without_torchs_option_for_sizes_of_one_onnx_still_has_them(
 ) -> None:
     monkeypatch.setattr("slimvox.exporters.trace.OPTIONS", "torch.no_such_module")
     assert export_encoder(wavlm, tmp_path / "encoder.onnx").compared[0][0] == 1
-    with pytest.raises(SlimvoxError, match="can't export this encoder as torch-export"):
+    with pytest.raises(SlimvoxError, match="cannot export this encoder as torch-export"):
         export_encoder(wavlm, tmp_path / "encoder.pt2", format="torch-export")

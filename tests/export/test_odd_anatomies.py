@@ -147,7 +147,7 @@ def test_other_families_and_layouts(
 def test_drawn_anatomies_are_traced_with_sizes_that_are_known(
     data: st.DataObject, anatomy: EncoderAnatomy, masked: bool
 ) -> None:
-    """A size that torch takes for unknown (u0, u1...) can't be compared with 1, the number of heads, say."""
+    """A size that torch takes for unknown (u0, u1...) cannot be compared with 1, the number of heads, say."""
     encoder = slice_encoder(random_encoder(anatomy, seed=0), data.draw(masks_for(anatomy))).encoder
     model = ExportableModel(encoder, layers="all")
     program = trace(model, mask=masked, shortest_samples=anatomy.receptive_field)

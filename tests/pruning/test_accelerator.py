@@ -54,5 +54,5 @@ def test_more_processes_than_gpus_are_one_sentence(tmp_path: Path, monkeypatch: 
         build_accelerator(device="auto", precision="float32", log_directory=tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    with pytest.raises(slimvox.SlimvoxError, match="2 processes can't work together on mps"):
+    with pytest.raises(slimvox.SlimvoxError, match="2 processes cannot work together on mps"):
         build_accelerator(device="auto", precision="float32", log_directory=tmp_path)

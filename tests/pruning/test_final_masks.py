@@ -295,9 +295,9 @@ def test_final_masks_come_within_half_a_percent_where_channels_are_last_in_line(
 def test_a_target_out_of_reach_is_named() -> None:
     anatomy = anatomy_from_config({"model_type": "hubert"}, "test", normalize_waveform=False)
     layout = GateLayout(anatomy, {"intermediate"})
-    with pytest.raises(SlimvoxError, match="can't be reached"):
+    with pytest.raises(SlimvoxError, match="cannot be reached"):
         check_reachable(layout, Budget(cost=Parameters(), target=0.2 * 94e6, dense_cost=94_000_000))
-    with pytest.raises(SlimvoxError, match="can't be reached"):
+    with pytest.raises(SlimvoxError, match="cannot be reached"):
         final_masks(
             layout,
             torch.zeros(layout.size),

@@ -161,7 +161,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr(checked_files.torch, "save", failing)
         with pytest.raises(
-            slimvox.SlimvoxError, match=r"checkpoint\.pt can't be written \(is the disk full\?\)"
+            slimvox.SlimvoxError, match=r"checkpoint\.pt cannot be written \(is the disk full\?\)"
         ):
             run(teacher, speech, out, checkpoint_seconds=0)
     saved_steps = [read_checked_state(path)["step"] for path in (out / "run").rglob("checkpoint.pt")]
@@ -389,7 +389,7 @@ def test_every_shipped_recipe_runs(recipe: str, teacher: Path, speech: Path, tmp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"target_parameters": "0.1%"}, "can't be reached"),
+        ({"target_parameters": "0.1%"}, "cannot be reached"),
         ({"target_parameters": "120%"}, "below what the dense encoder has"),
         ({"target_parameters": "lots"}, "a share such as 28%"),
         ({"target_parameters": "28%", "target_macs": "28%"}, "only one of"),

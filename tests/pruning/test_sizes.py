@@ -227,7 +227,7 @@ def test_sizes_in_macs_and_of_a_pruned_encoder(finished: Path, speech: Path, tmp
         ({"sizes": "50%,26M"}, "'26M'"),
         ({"sizes": "half"}, "'half'"),
         ({"sizes": "28%,50%,0.28"}, "28% in it more than once"),
-        ({"sizes": "50%,0.1%"}, "can't be reached"),
+        ({"sizes": "50%,0.1%"}, "cannot be reached"),
         ({"target_parameters": "28%"}, "only one of"),
         ({"target_speed": "2x"}, "only one of"),
         ({"control": "random"}, "`control` learns none"),

@@ -145,7 +145,7 @@ def test_a_directory_without_settings_yet_is_taken_up(
 
     with monkeypatch.context() as patch:
         patch.setattr(run_directory, "write_checked_json", failing)
-        message = "out can't be written: No space left on device" if isinstance(error, OSError) else None
+        message = "out cannot be written: No space left on device" if isinstance(error, OSError) else None
         with pytest.raises((slimvox.SlimvoxError, KeyboardInterrupt), match=message):
             make_run(out, teacher, speech)
     assert [path.name for path in out.iterdir()] == ["run"]
@@ -199,7 +199,7 @@ def test_a_failed_write_leaves_the_old_file_and_names_it(tmp_path: Path) -> None
 
 def test_a_log_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     log = progress.JsonLog(tmp_path / "nowhere" / "log.jsonl")
-    with pytest.raises(slimvox.SlimvoxError, match=r"nowhere/log\.jsonl can't be written: No such file"):
+    with pytest.raises(slimvox.SlimvoxError, match=r"nowhere/log\.jsonl cannot be written: No such file"):
         log.write({})
 
 

@@ -80,7 +80,7 @@ def test_a_resumed_run_goes_on_with_its_first_table(
 
 @pytest.mark.parametrize(
     ("speed", "message"),
-    [("1000x", "can't be reached"), ("0.5x", "speed-up above 1"), ("fast", "such as 4x")],
+    [("1000x", "cannot be reached"), ("0.5x", "speed-up above 1"), ("fast", "such as 4x")],
 )
 def test_a_speed_out_of_reach_is_one_sentence(
     speed: str, message: str, table: Any, teacher: Path, speech: Path, tmp_path: Path

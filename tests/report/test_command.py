@@ -67,7 +67,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
         ([str(tmp_path / "bad-outcome")], "outcome.json is damaged"),
         ([learned, "--out", str(tmp_path / "empty")], "is a directory"),
         ([learned, "--out", str(tmp_path / "thesis.html")], "no report of slimvox"),
-        ([learned, "--out", "/proc/slimvox/page.html"], "can't be written"),
+        ([learned, "--out", "/proc/slimvox/page.html"], "cannot be written"),
         ([learned, "--scores", str(tmp_path / "nowhere")], "there is no folder"),
         ([learned, "--scores", str(tmp_path / "empty")], "has no scores"),
         ([learned, "--scores", str(mixed)], "mixes the scores"),

@@ -132,7 +132,7 @@ def write_slimvox_directory(
         details: more top-level fields for `config.json` (teacher, run).
 
     Raises:
-        OSError: if the disk is full or the directory can't be written; a file is either whole or not there.
+        OSError: if the disk is full or the directory cannot be written; a file is either whole or not there.
     """
     from slimvox.hf.companions import preprocessor_config
     from slimvox.hf.configuration import SlimvoxConfig

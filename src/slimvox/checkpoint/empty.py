@@ -40,5 +40,5 @@ def empty_encoder(anatomy: EncoderAnatomy, dense_anatomy: EncoderAnatomy | None 
         OverflowError,
     ) as error:  # torch's words for sizes that no memory holds
         raise SlimvoxError(
-            f"an encoder of the sizes in config.json can't be built: {first_line(error)}"
+            f"an encoder of the sizes in config.json cannot be built: {first_line(error)}"
         ) from error

@@ -33,7 +33,7 @@ def download(name: str, revision: str | None, *, check: Callable[[Path], None], 
         The directory with the files.
 
     Raises:
-        SlimvoxError: if there is no such model or revision, it has no configuration or weights, the hub can't be
+        SlimvoxError: if there is no such model or revision, it has no configuration or weights, the hub cannot be
             reached, or the disk is full.
     """
     config = _fetch(name, CONFIG, revision)
@@ -97,7 +97,7 @@ class _Snapshot:
 
 
 class _UnreachableError(SlimvoxError):
-    """The hub can't be reached, and the file is not in the cache."""
+    """The hub cannot be reached, and the file is not in the cache."""
 
 
 def _fetch(name: str, file: str, revision: str | None) -> Path | None:
@@ -129,7 +129,7 @@ def _fetch(name: str, file: str, revision: str | None) -> Path | None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise SlimvoxError(
-                f"{name}: {file} can't be written to the cache of the hub: {error.strerror}; free some space, or set"
+                f"{name}: {file} cannot be written to the cache of the hub: {error.strerror}; free some space, or set"
                 " HF_HOME to a directory that can be written"
             ) from error
         raise _UnreachableError(f"{_unreachable(name)} ({first_line(error)})") from error
@@ -139,6 +139,6 @@ def _fetch(name: str, file: str, revision: str | None) -> Path | None:
 
 def _unreachable(name: str) -> str:
     return (
-        f"{name}: there is no such directory, and the Hugging Face hub can't be reached;"
+        f"{name}: there is no such directory, and the Hugging Face hub cannot be reached;"
         " give a local directory, or `embedded`"
     )

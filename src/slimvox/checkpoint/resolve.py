@@ -181,7 +181,7 @@ def find_model(model: str | Path, *, revision: str | None = None, weights: bool 
 
 
 def _check_supported(directory: Path) -> None:
-    """Raise where `config.json` alone tells that slimvox can't read a model."""
+    """Raise where `config.json` alone tells that slimvox cannot read a model."""
     if is_slimvox_directory(directory):
         read_anatomies(directory)
     else:

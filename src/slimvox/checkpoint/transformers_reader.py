@@ -91,7 +91,7 @@ def check_family(config: dict[str, Any], source: Path | str) -> None:
     if config.get("conv_pos_batch_norm"):
         raise SlimvoxError(
             f"{source}: models with `conv_pos_batch_norm` (mHuBERT-147) are not supported, because a batch norm"
-            " before a zero-padded convolution can't be folded into it: its shift would reach into the padding"
+            " before a zero-padded convolution cannot be folded into it: its shift would reach into the padding"
         )
     problems = [
         f"`{name}` is {reprlib.repr(config[name])}"

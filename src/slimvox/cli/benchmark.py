@@ -28,13 +28,12 @@ Number = TypeVar("Number", int, float)
 @readable_help
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkCommand:
-    """Measure how fast encoders are, in turn with each other, against the dense model in `transformers`."""
+    """Measure the speed of encoders, interleaved with the dense model in `transformers`."""
 
     models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL...")]
-    """`embedded`, directories, or model ids on the Hugging Face hub."""
+    """Models to measure: `embedded`, directories, or model ids on the Hugging Face hub."""
     against: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
-    """Reference to compare with: a directory or model id. By default, the dense model of the first MODEL in
-    `transformers`, as users run it today."""
+    """Reference model: a directory or model id. By default, the dense model of the first MODEL, in `transformers`."""
     seconds: Annotated[str, tyro.conf.arg(metavar="S,S,...")] = "2,10,30"
     """Lengths of the clips in seconds."""
     batch: Annotated[str, tyro.conf.arg(metavar="N,N,...")] = "1"
@@ -42,13 +41,13 @@ class BenchmarkCommand:
     threads: Threads = 2
     """Number of CPU threads per measured process."""
     backends: Annotated[str, tyro.conf.arg(metavar="NAME,...")] = "torch"
-    """Backends to run each model in, of torch, torch-bf16, onnx, onnx-int8, transformers."""
+    """Backends for each model: any of torch, torch-bf16, onnx, onnx-int8, transformers."""
     runs: Count = 7
     """Number of timed runs per model, backend, length and batch size."""
     json: bool = False
-    """Print JSON with every run."""
+    """Print JSON with the time of every run."""
     out: Path | None = None
-    """Write the JSON to this file as well."""
+    """File for the results as JSON, in addition to the printed ones."""
 
     imports: ClassVar = ("slimvox.measure.benchmark",)
 
@@ -80,7 +79,7 @@ class BenchmarkCommand:
 
 
 def print_benchmark(console: Console, result: BenchmarkResult) -> None:
-    """Tables of times and blocks, and a sentence on where nothing is gained."""
+    """Print tables of times, sizes and blocks, and name the measurements that are not faster than the reference."""
     machine = result.machine
     console.print(
         f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}; medians of"

@@ -20,31 +20,31 @@ if TYPE_CHECKING:
     from slimvox.comparison.sources import Comparison
 
 WORTH_SAYING = 2.0
-"""How many times as far as on the nearest source an encoder must be for a word about it."""
+"""Ratio of a source's error to the smallest error from which a source is pointed out."""
 
 
 @readable_help
 @dataclass(frozen=True, kw_only=True)
 class CompareCommand:
-    """Measure how far an encoder's hidden states are from its teacher's on your audio, source by source.
+    """Measure the distance between an encoder's hidden states and its teacher's on your audio, source by source.
 
-    A pruned encoder imitates its teacher on the kind of audio it was pruned on, and less well on other languages and
-    domains. Each AUDIO is measured by itself.
+    A pruned encoder imitates its teacher best on the kind of audio it was pruned on, and less well on other languages
+    and domains.
     """
 
     model: tyro.conf.Positional[str]
-    """A directory that `slimvox prune` wrote, or any other model; see --teacher."""
+    """Encoder to measure: usually a directory written by `slimvox prune`; for other models see --teacher."""
     audio: tyro.conf.Positional[tuple[str, ...]]
-    """Files, folders, lists (.txt) or manifests (.tsv, .csv, .jsonl) of audio, or Hugging Face data sets (hf:NAME,
-    hf:NAME:CONFIGURATION:SPLIT, .parquet, a folder that save_to_disk wrote)."""
+    """Audio sources, each measured separately: files, folders, lists (.txt), manifests (.tsv, .csv, .jsonl), or Hugging
+    Face data sets (hf:NAME, hf:NAME:CONFIGURATION:SPLIT, .parquet, a save_to_disk folder)."""
     teacher: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
-    """Encoder to compare with; by default the one that MODEL names as its teacher."""
+    """Encoder to compare with; by default, the teacher recorded in MODEL."""
     seconds: SecondsOrZero = 300.0
-    """Seconds to measure on of each AUDIO, clips drawn at random; 0 for all of it."""
+    """Seconds of audio per source, in randomly drawn clips; 0 means all of it."""
     seed: Seed = 0
-    """Random seed for the draw of clips."""
+    """Random seed for drawing clips."""
     states: bool = False
-    """Print a line for each hidden state too."""
+    """Print the error of each hidden state as well."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device to run on; `auto` is a GPU where there is one."""
     json: bool = False
@@ -73,7 +73,7 @@ class CompareCommand:
 
 
 def print_comparison(console: Console, result: Comparison, *, states: bool) -> None:
-    """A line per source, a line per hidden state where wanted, and a word on what is far off."""
+    """Print a row per source, the errors of each hidden state if requested, and the sources with much larger errors."""
     names = _short([source.source for source in result.sources])
     table = Table(title=escape(f"{result.model} beside {result.teacher}"), title_justify="left")
     table.add_column("audio", overflow="fold")
@@ -121,15 +121,15 @@ def print_comparison(console: Console, result: Comparison, *, states: bool) -> N
     for name, error in errors.items():
         if error > WORTH_SAYING * errors[nearest] > 0:
             console.print(
-                f"{name} is {error / errors[nearest]:.1f} times as far as {nearest}: if the encoder is to be used on"
-                " such audio, prune on some of it",
+                f"{name} is {error / errors[nearest]:.1f} times as far from the teacher as {nearest}: to use the"
+                " encoder on such audio, include some of it when pruning",
                 soft_wrap=True,
                 markup=False,
             )
 
 
 def _short(sources: Sequence[str]) -> list[str]:
-    """Without the folder, where all are in one and have names of their own."""
+    """File names in place of paths, if all sources lie in the same folder and their names are unique."""
     names = [Path(source).name for source in sources]
     alike = len({Path(source).parent for source in sources}) == 1 and len(set(names)) == len(names)
     return names if alike and all(names) else list(sources)

@@ -1,4 +1,4 @@
-"""`slimvox demo`: the whole story on the embedded teacher."""
+"""`slimvox demo`: prune the embedded teacher and compare it with baselines."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from slimvox.util.validation import Count, Seed
 @readable_help
 @dataclass(frozen=True, kw_only=True)
 class DemoCommand:
-    """Prune the embedded teacher by 72 % on the embedded audio, and compare it with the dense one and two controls.
+    """Prune the embedded teacher by 72 % on the embedded audio, and compare it with the dense teacher and two
+    baselines.
 
     Takes a few minutes on two CPU cores and needs no network.
     """
 
     out: Path = Path("runs/demo")
-    """Directory for the pruned encoder and the two controls; the results of an earlier demo are replaced."""
+    """Directory for the pruned encoder and the two baselines; results of an earlier demo are replaced."""
     max_steps: Count | None = None
-    """Shorten each run to this many steps, to see it work."""
+    """Maximum number of training steps per run, for a quick look."""
     seed: Seed = 0
-    """Random seed for gates, batches and controls."""
+    """Random seed for gates, batches and baselines."""
 
     imports: ClassVar = ("slimvox.cli.demo_run",)
 

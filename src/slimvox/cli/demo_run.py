@@ -26,9 +26,9 @@ ARMS: tuple[tuple[str, str, Control | None], ...] = (
 )
 """Directory name, title and control of each run."""
 SECONDS, ROUNDS = 10.0, 7
-"""Of the measurement of real-time factors."""
+"""Clip length in seconds and number of rounds for measuring real-time factors."""
 MARKER = ".slimvox-demo"
-"""An empty file by which a later demo knows that it may replace the directory."""
+"""Name of an empty file that marks a directory as a demo's, so that a later demo may replace it."""
 
 
 def run_demo(out: Path, *, max_steps: int | None, seed: int, console: Console) -> dict[str, PruneResult]:
@@ -36,12 +36,12 @@ def run_demo(out: Path, *, max_steps: int | None, seed: int, console: Console) -
 
     Args:
         out: directory for their results; an earlier demo's is replaced.
-        max_steps: squeeze each run into this many steps.
-        seed: of everything random.
+        max_steps: maximum number of training steps per run.
+        seed: random seed for gates, batches and baselines.
         console: where to print.
 
     Raises:
-        SlimvoxError: if `out` holds something that no demo wrote.
+        SlimvoxError: if `out` was not written by a demo.
     """
     _make_room(out)
     began = time.monotonic()
@@ -92,13 +92,13 @@ def run_demo(out: Path, *, max_steps: int | None, seed: int, console: Console) -
 
 
 def _make_room(out: Path) -> None:
-    """Remove what an earlier demo left, and nothing else."""
+    """Remove the results of an earlier demo, and nothing else."""
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / MARKER).is_file())):
-        raise SlimvoxError(f"`--out` {out} holds something that no demo wrote; give another directory")
+        raise SlimvoxError(f"`--out` {out} was not written by a demo; give another directory")
     try:
         if out.is_dir():
             shutil.rmtree(out)
         out.mkdir(parents=True)
         (out / MARKER).touch()
     except OSError as error:
-        raise SlimvoxError(f"`--out` {out} can't be written: {error.strerror}") from error
+        raise SlimvoxError(f"`--out` {out} cannot be written: {error.strerror}") from error

@@ -19,30 +19,31 @@ class EncodeCommand:
     """Write the hidden states of all layers for each audio file.
 
     One .npz or .safetensors file per audio file: layer_00, layer_01, ... of shape (frames, width), and frame_rate_hz.
-    Long audio is encoded in overlapping chunks. The same command goes on where an earlier one stopped.
+    Long audio is encoded in overlapping chunks. The same command resumes where an earlier one stopped.
     """
 
     model: tyro.conf.Positional[str]
-    """`embedded`, a local directory, or a model id on the Hugging Face hub such as microsoft/wavlm-base-plus."""
+    """Encoder: `embedded`, a local directory, or a model id on the Hugging Face hub such as
+    microsoft/wavlm-base-plus."""
     audio: tyro.conf.Positional[tuple[str, ...]]
-    """Files, folders, lists (.txt) or manifests (.tsv, .csv, .jsonl) of audio, or Hugging Face data sets (hf:NAME,
-    hf:NAME:CONFIGURATION:SPLIT, .parquet, a folder that save_to_disk wrote)."""
+    """Audio sources: files, folders, lists (.txt), manifests (.tsv, .csv, .jsonl), or Hugging Face data sets (hf:NAME,
+    hf:NAME:CONFIGURATION:SPLIT, .parquet, a save_to_disk folder)."""
     out: Path
-    """Directory for the files, which are named after the audio."""
+    """Output directory; files are named after the audio."""
     format: Literal["npz", "safetensors"] = "npz"
-    """File format of the outputs."""
+    """File format of the outputs: `npz` (numpy) or `safetensors`."""
     layers: Annotated[str, tyro.conf.arg(metavar="all|N,N,...")] = "all"
     """Hidden states to write: `all`, or numbers such as 0,6,12; 0 is the input of the first layer."""
     dtype: Literal["float32", "float16"] = "float32"
     """Data type of the hidden states in the files."""
     chunk_seconds: Seconds = 30.0
-    """Length of the chunks that longer audio is encoded in."""
+    """Chunk length in seconds; longer audio is encoded in chunks."""
     overlap_seconds: SecondsOrZero = 2.0
-    """Overlap of neighbouring chunks; half of it is taken from either."""
+    """Overlap of neighbouring chunks in seconds; each chunk contributes half of it."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device to run on; `auto` is a GPU where there is one."""
     overwrite: bool = False
-    """Encode again what was already encoded; otherwise outputs of the same encoder and options are kept."""
+    """Replace existing outputs; by default, outputs of the same encoder and options are kept."""
 
     imports: ClassVar = ("slimvox.encoding.encode",)
 

@@ -22,36 +22,36 @@ class EvaluateCommand:
     """Score a frozen encoder on SUPERB's ten tasks, or on mini-SUPERB, the same tasks on small sets.
 
     Features are computed once and cached; a head is trained on them per task, its learning rate chosen on dev.
-    The same command goes on where an earlier one stopped.
+    The same command resumes where an earlier one stopped.
     """
 
     model: tyro.conf.Positional[str]
-    """`embedded`, a directory, a model id on the Hugging Face hub, a .onnx file of slimvox export, `fbank` (log-mel
-    baseline), or random:MODEL."""
+    """Encoder: `embedded`, a directory, a model id on the Hugging Face hub, a .onnx file written by `slimvox export`,
+    `fbank` (log-mel baseline), or random:MODEL (random weights)."""
     data: Path
-    """Folder of the data; see docs/evaluation.md for how it must look."""
+    """Data folder; docs/evaluation.md describes its layout."""
     suite: Literal["mini", "official"] = "mini"
-    """Data and protocol: `mini`, small sets and short training, or `official`. Their scores are not comparable."""
+    """Data and protocol: `mini` (small sets, short training) or `official`. Scores of the two are not comparable."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK...")] = ()
-    """Tasks to run, of pr asr ks qbe sid asv sd ic sf er; by default all."""
+    """Tasks to run: any of pr asr ks qbe sid asv sd ic sf er; by default, all."""
     manifest: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK=FILE")] = ()
-    """Tables of your own data, such as `--manifest ks=commands.tsv`; with them, only their tasks run by default."""
+    """Tables with your own data, such as `--manifest ks=commands.tsv`; by default, only their tasks are run."""
     seeds: Count = 1
-    """Number of heads to train at the best learning rate, for mean and spread."""
+    """Number of heads trained at the best learning rate, for the mean and standard deviation."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK.FIELD=VALUE")] = ()
     """Override fields of the protocol, such as `--set ks.steps=2000 sid.learning_rates=0.1,0.01`."""
     out: Path | None = None
-    """Folder for the results, one JSON file per task; finished tasks are not repeated."""
+    """Output folder with one JSON file per task; finished tasks are not repeated."""
     cache: Path = field(
         default_factory=lambda: (
             Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slimvox" / "features"
         )
     )
-    """Folder for the features."""
+    """Cache folder for features."""
     cache_gib: Annotated[float, Range(above=0, at_most=1e9)] = 8.0
-    """Largest size of that folder in GiB; the least recently used features are removed."""
+    """Maximum size of the cache in GiB; the least recently used features are removed."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Device for the encoder and for the training of heads; `auto` is a GPU where there is one."""
+    """Device for encoding and for training heads; `auto` selects a GPU if there is one."""
     json: bool = False
     """Print the results as JSON instead of a table."""
 

@@ -19,34 +19,33 @@ if TYPE_CHECKING:
 @readable_help
 @dataclass(frozen=True, kw_only=True)
 class ExportCommand:
-    """Write an encoder, or a model with its task head, as a file that runs without slimvox: ONNX, float32 or int8, or
+    """Export an encoder, or a model with its task head, to a file that runs without slimvox: ONNX (float32 or int8) or
     a torch.export program.
 
-    The file takes any batch size and any length, is compared with torch before it is handed over, and refused if it
-    differs.
+    The file accepts any batch size and length. It is compared with torch first, and not written if it differs.
     """
 
     model: tyro.conf.Positional[str]
-    """`embedded`, a local directory, or a model id on the Hugging Face hub."""
+    """Model: `embedded`, a local directory, or a model id on the Hugging Face hub."""
     format: Literal["onnx", "torch-export"] = "onnx"
-    """File format; `torch-export` is a .pt2 file for AOTInductor, ExecuTorch or torch itself."""
+    """File format: `onnx`, or `torch-export`, a .pt2 file for AOTInductor, ExecuTorch or torch itself."""
     out: Path | None = None
-    """File to write. By default encoder.onnx, encoder-int8.onnx or encoder.pt2 in the model's directory, with its head
+    """Output file. By default, encoder.onnx, encoder-int8.onnx or encoder.pt2 in the model's directory; with --heads,
     model.onnx and so on."""
     int8: bool = False
-    """Quantise matrix products; the error is measured on the embedded speech."""
+    """Quantise matrix products to int8; the error is measured on the embedded speech."""
     max_error: Positive = 0.05
-    """Largest mean relative error of an int8 file that is accepted, of the hidden states or of the logits."""
+    """Maximum mean relative error of the int8 hidden states or logits."""
     heads: bool = False
-    """Export the model with its task head: return its logits (and the embeddings of an x-vector head)."""
+    """Include the task head: return its logits (and the embeddings of an x-vector head)."""
     layers: Literal["all", "last", "none"] | None = None
-    """Hidden states to return: all, only the last, or none. By default none with --heads, else all."""
+    """Hidden states to return: all, only the last, or none. Default: none with --heads, otherwise all."""
     mask: bool = False
-    """Add an attention mask of the samples to the inputs, and that of the frames to the outputs."""
+    """Add an attention mask over samples to the inputs, and the mask over frames to the outputs."""
     opset: int = 20
     """ONNX operator set version."""
     force: bool = False
-    """Replace an existing file, and accept a larger error of int8."""
+    """Replace an existing file, and accept an int8 error above --max-error."""
 
     imports: ClassVar = ("slimvox.exporters",)
 
@@ -84,7 +83,7 @@ class ExportCommand:
 
 
 def _int8_lines(errors: Int8Errors) -> list[str]:
-    """How large, of what."""
+    """Lines that state the quantisation error of hidden states and head outputs."""
     lines = []
     if errors.mean_of_states is not None:
         lines.append(
@@ -98,7 +97,7 @@ def _int8_lines(errors: Int8Errors) -> list[str]:
 
 
 def _span(names: tuple[str, ...]) -> str:
-    """Numbered names as first ... last."""
+    """Names of outputs, with numbered ones abbreviated to first ... last."""
     numbered = [name for name in names if name.startswith("hidden_state_")]
     others = [name for name in names if name not in numbered]
     return ", ".join(([f"{numbered[0]} ... {numbered[-1]}"] if numbered else []) + others)

@@ -24,17 +24,17 @@ class FiguresCommand:
     """
 
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN_OR_DIR...")] = ()
-    """Directories that `slimvox prune` wrote, or folders of such."""
+    """Directories written by `slimvox prune`, or folders of them."""
     out: Path
-    """Folder for the figures; those of an earlier call are replaced."""
+    """Output folder; figures of an earlier call are replaced."""
     scores: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR...")] = ()
-    """Folders that `slimvox evaluate --out` wrote, of these and of other models; a folder `scores` in a run's directory
-    is found by itself."""
+    """Folders written by `slimvox evaluate --out`, for these and other models; a folder `scores` in a run's directory
+    is found automatically."""
     benchmark: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")] = ()
-    """Files that `slimvox benchmark --out` wrote, for the speed in the Pareto front."""
+    """Files written by `slimvox benchmark --out`, for the speed in the Pareto front."""
     quality: Annotated[str, tyro.conf.arg(metavar="QUALITY")] = "auto"
-    """Quality on the axes: `distance` to the teacher; `mini`, `superb_s` or `mean11`, the scores over all tasks; a
-    metric such as pr; or `auto`: the score over all tasks where every run has one, else the distance."""
+    """Quality measure on the axes: `distance` to the teacher; `mini`, `superb_s` or `mean11` (scores over all tasks); a
+    metric such as pr; or `auto` (the score over all tasks if every run has one, otherwise the distance)."""
     imports: ClassVar = ("slimvox.report.figures", "slimvox.report")
 
     def run(self, console: Console) -> None:

@@ -23,7 +23,7 @@ _METAVARS = {"str": "TEXT", "int": "INT", "float": "FLOAT", "Path": "PATH"}
 
 
 def readable_help(command: Command) -> Command:
-    """Decorate the dataclass of a command: help without line breaks, metavars and defaults that mean something."""
+    """Class decorator for commands: help texts without line breaks, plain metavars, and only meaningful defaults."""
     texts = _attribute_docstrings(command)
     hints = typing.get_type_hints(command, include_extras=True)
     for field in fields(command):
@@ -39,7 +39,7 @@ def readable_help(command: Command) -> Command:
 
 
 def _attribute_docstrings(command: type) -> dict[str, str]:
-    """The text below each field, in one line."""
+    """Docstrings of the fields of a dataclass, each in one line."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(command))).body
     assert isinstance(definition, ast.ClassDef)
     texts = {}
@@ -55,7 +55,7 @@ def _attribute_docstrings(command: type) -> dict[str, str]:
 
 
 def _metavar(name: str, hint: Any) -> str | None:
-    """A metavar in place of tyro's; None where tyro's, or one that was given, is good."""
+    """Metavar of a field, or None to keep tyro's or the one that was given."""
     extras = typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
     if any(getattr(extra, "metavar", None) for extra in extras):
         return None

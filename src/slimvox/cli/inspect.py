@@ -15,12 +15,12 @@ from slimvox.cli.help import readable_help
 @readable_help
 @dataclass(frozen=True, kw_only=True)
 class InspectCommand:
-    """Show what an encoder is made of: per layer what is kept of what there was, parameters, MACs."""
+    """Show an encoder's structure: kept and original widths per layer, parameters and MACs."""
 
     model: tyro.conf.Positional[str]
-    """`embedded`, a local directory, or a model id on the Hugging Face hub."""
+    """Encoder: `embedded`, a local directory, or a model id on the Hugging Face hub."""
     json: bool = False
-    """Print JSON: parameters, parameters_dense, macs_10s, macs_10s_dense, layers."""
+    """Print JSON with parameters, parameters_dense, macs_10s, macs_10s_dense and layers."""
 
     imports: ClassVar = ("slimvox.checkpoint", "slimvox.cli.tables")
 
@@ -35,7 +35,7 @@ class InspectCommand:
             return
         anatomy_table(console, self.model, loaded.encoder.anatomy, loaded.encoder.dense_anatomy)
         if loaded.left_aside:
-            console.print(f"left aside, not part of the encoder: {', '.join(loaded.left_aside)}")
+            console.print(f"ignored, not part of the encoder: {', '.join(loaded.left_aside)}")
 
 
 def _dumps(anatomy: Any, dense: Any) -> str:

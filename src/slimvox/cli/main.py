@@ -46,7 +46,7 @@ Command = (
 )
 
 BAD_INPUT = 2
-"""Exit status where an argument is wrong, or a file or folder can't be read or written."""
+"""Exit status for an invalid argument, or a file or folder that cannot be read or written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,15 +60,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
     errors = Console(stderr=True, soft_wrap=True)
     if "" in (sys.argv[1:] if arguments is None else arguments):
         # Most often a variable of the shell that is not set; as a path it would mean the current folder.
-        errors.print(
-            "[bold red]error:[/] an argument is empty; give a value, or leave it out", highlight=False
-        )
+        errors.print("[bold red]error:[/] an argument is empty; give a value or omit it", highlight=False)
         return BAD_INPUT
     with leave_when_interrupted():
         command: Any = tyro.cli(
             Command,
             prog="slimvox",
-            description="Smaller, faster speech encoders that still serve every downstream task.",
+            description="Structured pruning of self-supervised speech encoders.",
             args=arguments,
             config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
         )
@@ -99,15 +97,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _print_any_name() -> None:
-    """Print file names that are not valid UTF-8 with escapes, where Python would raise an error."""
+    """Make standard output escape file names that are not valid UTF-8 instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _check_flags(command: Any) -> None:
-    """Raise SlimvoxError for a flag that is not finite or out of range, or a path that can't be, before anything is
-    loaded.
+    """Check flags before anything is loaded; raise SlimvoxError if a number is not finite or out of range, or a path is
+    impossible.
     """
     hints = typing.get_type_hints(type(command), include_extras=True)
     for field in dataclasses.fields(command):
@@ -117,7 +115,7 @@ def _check_flags(command: Any) -> None:
             try:
                 Path(each if isinstance(each, str | Path) else "").expanduser()
             except RuntimeError as error:
-                raise SlimvoxError(f"{each} can't be found: there is no such user") from error
+                raise SlimvoxError(f"{each} cannot be found: there is no such user") from error
     try:
         str(getattr(command, "out", "")).encode()
     except UnicodeEncodeError as error:
@@ -125,7 +123,7 @@ def _check_flags(command: Any) -> None:
 
 
 def _quieten_libraries(errors: Console) -> None:
-    """Our warnings to the terminal; those of the libraries only where something is wrong."""
+    """Show slimvox's warnings on the terminal, and only errors of the libraries."""
     handler = RichHandler(console=errors, show_time=False, show_path=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -19,44 +19,45 @@ from slimvox.util.validation import Count, SecondsOrZero, Seed
 class PruneCommand:
     """Prune a speech encoder on unlabelled audio.
 
-    Learns which structures the encoder can do without while it is distilled, cuts them out, and distils what is left.
-    Ctrl-C saves; the same command goes on from there, and shows the result again once the run is finished.
+    Learns which structures to remove while distilling the encoder, removes them, and distils the smaller encoder.
+    Ctrl-C saves a checkpoint; the same command resumes from it, or shows the result again if the run is finished.
     """
 
     model: tyro.conf.Positional[str]
-    """`embedded`, a local directory, or a model id on the Hugging Face hub such as microsoft/wavlm-base-plus."""
+    """Teacher: `embedded`, a local directory, or a model id on the Hugging Face hub such as
+    microsoft/wavlm-base-plus."""
     audio: tyro.conf.Positional[tuple[str, ...]]
-    """Files, folders, lists (.txt) or manifests (.tsv, .csv, .jsonl) of audio, or Hugging Face data sets (hf:NAME,
-    hf:NAME:CONFIGURATION:SPLIT, .parquet, a folder that save_to_disk wrote)."""
+    """Audio sources: files, folders, lists (.txt), manifests (.tsv, .csv, .jsonl), or Hugging Face data sets (hf:NAME,
+    hf:NAME:CONFIGURATION:SPLIT, .parquet, a save_to_disk folder)."""
     out: Path
-    """Directory for the pruned encoder; new or empty."""
+    """Output directory for the pruned encoder; new, empty, or of the same run."""
     recipe: Annotated[str | None, tyro.conf.arg(metavar="RECIPE")] = None
-    """default, paper, fast, quick, or a TOML file; if not given, quick for the embedded teacher, else default."""
+    """Recipe: default, paper, fast, quick, or a TOML file. By default, quick for the embedded teacher, else default."""
     target_parameters: Annotated[str | None, tyro.conf.arg(metavar="AMOUNT")] = None
     """Parameters to keep: a share of the dense encoder (28%) or a number (26.5M)."""
     target_macs: Annotated[str | None, tyro.conf.arg(metavar="AMOUNT")] = None
     """Multiply-accumulates to keep: a share (20%) or a number (15G, for 10 s of audio)."""
     target_speed: Annotated[str | None, tyro.conf.arg(metavar="SPEED-UP")] = None
-    """Speed-up over the dense encoder (4x), in float32 on this machine; measured first, in about a minute."""
+    """Speed-up over the dense encoder (4x), in float32 on this machine; the measurement takes about a minute."""
     sizes: Annotated[str | None, tyro.conf.arg(metavar="SHARE,SHARE,...")] = None
-    """Several encoders from one run, in place of a target: the shares to keep (50%,28%,15%) of the dense encoder's
-    parameters, or of what the recipe counts. Each gets a directory in OUT, such as OUT/keep-28."""
+    """Several encoders from one run, instead of a single target: shares to keep (50%,28%,15%) of the dense encoder's
+    parameters, or of the cost that the recipe counts. Each gets a directory in OUT, such as OUT/keep-28."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
     """Override fields of the recipe, such as `--set prune.steps=1000 structures.conv=false`."""
     held_out: Annotated[tuple[str, ...], tyro.conf.arg(metavar="AUDIO...")] = ()
-    """Audio to measure the distance to the teacher on; by default a part of AUDIO is held out."""
+    """Audio for measuring the distance to the teacher; by default, a part of AUDIO is held out."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Device to train on; `auto` is a GPU where there is one."""
+    """Training device; `auto` selects a GPU if there is one."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Precision of the activations; weights and gates stay float32."""
     max_steps: Count | None = None
-    """Shorten both stages (with `--sizes`, stage 1 and each stage 2) to this many steps in total; targets are still
+    """Maximum number of training steps over both stages (with --sizes: stage 1 and each stage 2); targets are still
     met."""
     seed: Seed = 0
-    """Random seed for gates, batches, crops and controls."""
+    """Random seed for gates, batches, crops and baselines."""
     control: Literal["random", "magnitude", "top-layers", "thin"] | None = None
-    """Baseline in place of learned gates: random gates, the smallest weights removed, layers removed from the top, or
-    an evenly thin encoder trained from scratch."""
+    """Baseline instead of learned gates: random gates, the smallest weights removed, layers removed from the top, or an
+    evenly thin encoder trained from scratch."""
     checkpoint_seconds: SecondsOrZero = 300.0
     """Seconds between checkpoints."""
 

@@ -16,20 +16,20 @@ from slimvox.util.errors import SlimvoxError
 @readable_help
 @dataclass(frozen=True, kw_only=True)
 class ReportCommand:
-    """Make one page about one or several runs: anatomy, training, gates, costs, scores, recipe.
+    """Make an HTML page about one or several runs: anatomy, training, gates, costs, scores and recipe.
 
-    The page is one HTML file that loads nothing else. Runs that are under way are shown as far as they have come.
+    The page is a single file that loads nothing else. Unfinished runs are included up to their last step.
     """
 
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN_OR_DIR...")]
-    """Directories that `slimvox prune` wrote, or folders of such; several are compared side by side."""
+    """Directories written by `slimvox prune`, or folders of them; several runs are compared side by side."""
     out: Path = Path("report.html")
     """HTML file to write; an earlier report is replaced."""
     scores: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR...")] = ()
-    """Folders that `slimvox evaluate --out` wrote, of these and of other models; a folder `scores` in a run's directory
-    is found by itself."""
+    """Folders written by `slimvox evaluate --out`, for these and other models; a folder `scores` in a run's directory
+    is found automatically."""
     benchmark: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")] = ()
-    """Files that `slimvox benchmark --out` wrote."""
+    """Files written by `slimvox benchmark --out`."""
 
     imports: ClassVar = ("slimvox.report",)
 

@@ -1,4 +1,4 @@
-"""Tables that the commands print."""
+"""Tables printed by the commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def anatomy_table(console: Console, name: str, anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> None:
-    """Per block what is kept of what there was, its parameters and MACs."""
+    """Print the kept and original units, the parameters and the MACs of each block."""
     data = inspection(anatomy, dense)
     per_layer = {
         structure: entry
@@ -56,7 +56,7 @@ def _costs(entry: Mapping[str, Any], suffix: str = "") -> tuple[str, str]:
 
 
 def prune_summary(console: Console, result: PruneResult) -> None:
-    """What a run gave."""
+    """Print the size, distance and speed of a run's result."""
     table = Table()
     for column in ("", "dense", "pruned", "kept"):
         table.add_column(column, justify="left" if not column else "right")
@@ -82,7 +82,7 @@ def prune_summary(console: Console, result: PruneResult) -> None:
 
 
 def sizes_summary(console: Console, results: Sequence[PruneResult]) -> None:
-    """What a run for several sizes gave."""
+    """Print one row per size of a run for several sizes."""
     first, last = results[0], results[-1]
     whole = f"{short_number(first.parameters_dense)} parameters, {short_number(first.macs_10s_dense)} MACs for 10 s"
     table = Table(title=f"dense: {whole}", title_justify="left")

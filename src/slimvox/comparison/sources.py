@@ -177,7 +177,7 @@ def _drawn(clips: Sequence[AudioClip], seconds: float | None, seed: int) -> Iter
 
 @dataclass
 class _Waveforms:
-    """Each clip as (1, samples); those that can't be decoded, or hold no sound, are left out."""
+    """Each clip as (1, samples); those that cannot be decoded, or hold no sound, are left out."""
 
     clips: Sequence[AudioClip]
     anatomy: EncoderAnatomy
@@ -228,5 +228,5 @@ def _check_alike(student: LoadedModel | _Named, dense: LoadedModel | _Named) -> 
     ):
         if own != wanted:
             raise SlimvoxError(
-                f"{student.name} has {own} {what}, but {dense.name} has {wanted}: they can't be compared"
+                f"{student.name} has {own} {what}, but {dense.name} has {wanted}: they cannot be compared"
             )

@@ -83,7 +83,7 @@ def takes(way: str, obstacle: str | None) -> bool:
 
 
 def inference_obstacle(x: Tensor) -> str | None:
-    """The reason why x can't be computed by a kernel for inference on a CPU, or None."""
+    """The reason why x cannot be computed by a kernel for inference on a CPU, or None."""
     if torch.is_grad_enabled():
         return "gradients are enabled"
     if torch.compiler.is_compiling() or torch._C._get_tracing_state():
@@ -156,7 +156,7 @@ def module_obstacle(module: nn.Module | None, expected: type[nn.Module]) -> str 
 
 
 def dtype_obstacle(dtype: torch.dtype, *modules: nn.Module | None) -> str | None:
-    """The reason why the weights of some modules can't be combined with inputs of a dtype on a CPU, or None."""
+    """The reason why the weights of some modules cannot be combined with inputs of a dtype on a CPU, or None."""
     for module in modules:
         for tensor in (getattr(module, "weight", None), getattr(module, "bias", None)):
             if tensor is None:

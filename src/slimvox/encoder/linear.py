@@ -22,7 +22,7 @@ class EmptyLinear(NonDynamicallyQuantizableLinear):
                 self.register_buffer(name, parameter.detach(), persistent=False)
 
     def reset_parameters(self) -> None:
-        """Initialise as `nn.Linear` does, without its warning that an empty tensor can't be."""
+        """Initialise as `nn.Linear` does, without its warning that an empty tensor cannot be."""
         if self.bias.numel():
             nn.init.zeros_(self.bias)
 

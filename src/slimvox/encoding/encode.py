@@ -295,7 +295,7 @@ class _Writer:
         try:
             found = read_origin(target, self.format)
         except OSError as error:
-            raise SlimvoxError(f"{target} can't be read: {error.strerror or error}") from error
+            raise SlimvoxError(f"{target} cannot be read: {error.strerror or error}") from error
         origin = self.origin(source)
         if found == origin:
             return True
@@ -412,4 +412,4 @@ def _unwritable(out: Path, error: OSError) -> SlimvoxError:
         return SlimvoxError(
             f"The disk of {out} is full; make room, and the same command goes on with the files that are missing."
         )
-    return SlimvoxError(f"`--out` {out} can't be written: {error.strerror or error}")
+    return SlimvoxError(f"`--out` {out} cannot be written: {error.strerror or error}")

@@ -71,7 +71,7 @@ def read_task_manifest(task: str, manifest: Path, root: Path) -> ExampleSet[Any]
         root: the folder that its paths are relative to.
 
     Raises:
-        SlimvoxError: for columns that are missing and values that can't be read, with the line.
+        SlimvoxError: for columns that are missing and values that cannot be read, with the line.
     """
     if task not in _READERS:
         raise SlimvoxError(f"there is no task {task}; there are {', '.join(_READERS)}")

@@ -26,7 +26,7 @@ class OnnxUpstream:
         """Open a file.
 
         Raises:
-            SlimvoxError: if there is none, it can't be run, or it returns no hidden states.
+            SlimvoxError: if there is none, it cannot be run, or it returns no hidden states.
         """
         if importlib.util.find_spec("onnxruntime") is None:
             raise SlimvoxError('evaluating an ONNX file needs onnxruntime: pip install "slimvox[onnx]"')
@@ -41,7 +41,7 @@ class OnnxUpstream:
                 str(file), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime has exceptions of its own for each kind of damage
-            raise SlimvoxError(f"onnxruntime can't read {file}: {first_line(error)}") from error
+            raise SlimvoxError(f"onnxruntime cannot read {file}: {first_line(error)}") from error
         about = self._session.get_modelmeta().custom_metadata_map
         names = [output.name for output in self._session.get_outputs()]
         self._states = sorted(name for name in names if name.startswith("hidden_state_"))

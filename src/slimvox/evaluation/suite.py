@@ -108,7 +108,7 @@ def evaluate(
         report: told (task, done, of how many) recordings while features are computed.
 
     Raises:
-        SlimvoxError: for bad settings before anything is computed, and for data that can't be scored.
+        SlimvoxError: for bad settings before anything is computed, and for data that cannot be scored.
     """
     _check(plan)
     protocols = {name: protocol(plan.suite, name, plan.overrides) for name in plan.tasks}

@@ -62,7 +62,7 @@ def to_int8(path: Path, reference: Reference) -> Int8Errors:
     from slimvox.embedded import audio_files
 
     if companion_file(path).exists():
-        raise SlimvoxError("a model over 2 GB can't be quantised; prune it first, or leave int8 out")
+        raise SlimvoxError("a model over 2 GB cannot be quantised; prune it first, or leave int8 out")
     quantise(path, path)
     files = audio_files("test")
     clips = [read_audio(file, seconds=ERROR_SECONDS) for file in files[:: max(1, len(files) // ERROR_CLIPS)]]

@@ -35,13 +35,13 @@ def require_onnx() -> None:
 
 
 def check_opset(opset: int) -> None:
-    """Raise SlimvoxError for a version of ONNX's operators that can't hold the model, or is not known here."""
+    """Raise SlimvoxError for a version of ONNX's operators that cannot hold the model, or is not known here."""
     import onnx
 
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
         raise SlimvoxError(
-            f"`opset` must be from {OLDEST_OPSET} (older ones can't hold the model) to {newest} (the newest that the"
+            f"`opset` must be from {OLDEST_OPSET} (older ones cannot hold the model) to {newest} (the newest that the"
             f" installed onnx knows), but is {opset} instead"
         )
 
@@ -55,7 +55,7 @@ def write_onnx(
     opset: int,
     metadata: Mapping[str, str],
 ) -> None:
-    """Write a traced program as one file, or, where protobuf can't hold it, with a second one `NAME.data`."""
+    """Write a traced program as one file, or, where protobuf cannot hold it, with a second one `NAME.data`."""
     import torch
 
     with _quiet():
@@ -71,7 +71,7 @@ def write_onnx(
     written = model.opset_imports.get("")
     if written != opset:
         raise SlimvoxError(
-            f"opset {opset} can't hold the model: torch wrote {written}; leave `opset` at {DEFAULT_OPSET}"
+            f"opset {opset} cannot hold the model: torch wrote {written}; leave `opset` at {DEFAULT_OPSET}"
         )
     for node in model.graph.all_nodes():
         node.doc_string = None
@@ -111,7 +111,7 @@ class OnnxSession:
         except Exception as error:  # a class of its own for each status
             first = str(error).strip().splitlines()[0]
             raise SlimvoxError(
-                f"onnxruntime can't run the exported model, another --opset may help: {first}"
+                f"onnxruntime cannot run the exported model, another --opset may help: {first}"
             ) from error
         self._inputs = [given.name for given in self._session.get_inputs()]
 

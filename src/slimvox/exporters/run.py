@@ -97,7 +97,7 @@ def export_encoder(
         report: is told what is being done.
 
     Raises:
-        SlimvoxError: if the model can't be read, packages are missing, the file can't be written, or is too far from
+        SlimvoxError: if the model cannot be read, packages are missing, the file cannot be written, or is too far from
             the encoder. Nothing is left behind then, and a file that was there is left as it was.
     """
     if layers is None:
@@ -153,10 +153,10 @@ def _failures_named(format: Format, target: Path) -> Iterator[None]:
     except SlimvoxError:
         raise
     except OSError as error:
-        raise SlimvoxError(f"{target} can't be written: {error.strerror or first_line(error)}") from error
+        raise SlimvoxError(f"{target} cannot be written: {error.strerror or first_line(error)}") from error
     except Exception as error:
         raise SlimvoxError(
-            f"torch {torch.__version__} can't export this encoder as {format} ({type(error).__name__}:"
+            f"torch {torch.__version__} cannot export this encoder as {format} ({type(error).__name__}:"
             f" {first_line(error)}); nothing was written: try another version of torch, and report this as a bug of"
             " slimvox"
         ) from error

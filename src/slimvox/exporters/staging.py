@@ -12,7 +12,7 @@ from slimvox.util.errors import SlimvoxError
 
 
 def check_target(target: Path, *, force: bool) -> None:
-    """Raise SlimvoxError where a file can't be written, or would replace one and `force` is not given."""
+    """Raise SlimvoxError where a file cannot be written, or would replace one and `force` is not given."""
     if target.is_dir():
         raise SlimvoxError(f"{target} is a directory; `out` names a file")
     if target.exists() and not force:
@@ -26,12 +26,12 @@ def staging_directory(target: Path) -> Iterator[Path]:
     """A hidden directory beside `target`, gone at the end whatever happens.
 
     Raises:
-        SlimvoxError: if it can't be made.
+        SlimvoxError: if it cannot be made.
     """
     try:
         directory = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
-        raise SlimvoxError(f"{target} can't be written: {error.strerror or error}") from error
+        raise SlimvoxError(f"{target} cannot be written: {error.strerror or error}") from error
     try:
         yield directory
     finally:

@@ -54,7 +54,7 @@ def write_companions(directory: Path, config: SlimvoxConfig) -> None:
         config: its configuration; `name_or_path` says where the model came from.
 
     Raises:
-        OSError: if the disk is full or the directory can't be written.
+        OSError: if the disk is full or the directory cannot be written.
     """
     for name, source in code_files().items():
         (directory / name).write_text(source, encoding="utf-8")
@@ -84,6 +84,6 @@ def _origin_of(name: str, config: SlimvoxConfig) -> Path | None:
     if not Path(model).is_dir():
         try:
             path = try_to_load_from_cache(model, name)
-        except ValueError:  # huggingface_hub's word for a name that can't be one of a model
+        except ValueError:  # huggingface_hub's word for a name that cannot be one of a model
             return None
     return Path(path) if isinstance(path, str | Path) and Path(path).is_file() else None

@@ -83,7 +83,7 @@ def travelling_files() -> dict[str, str]:
     """The source of each of `CODE_FILES`, by name.
 
     Raises:
-        ValueError: if modules can't be joined, see `parse_module` and `join`.
+        ValueError: if modules cannot be joined, see `parse_module` and `join`.
     """
     modules: dict[str, Module] = {}
     files = {}

@@ -33,7 +33,7 @@ def register_with_transformers() -> None:
 class Placeholder(type):
     """A class that stands for another one, which is imported when the placeholder is first used.
 
-    The Auto classes may be imported in the middle of an import of modules that our classes need, so that those can't
+    The Auto classes may be imported in the middle of an import of modules that our classes need, so that those cannot
     be imported then and there.
     """
 

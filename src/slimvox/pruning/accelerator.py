@@ -85,7 +85,7 @@ def _check_launch(on_cpu: bool) -> None:
         return
     if not torch.cuda.is_available() and torch.backends.mps.is_available():
         raise SlimvoxError(
-            f"{processes} processes can't work together on mps; start one, or add `--device cpu`"
+            f"{processes} processes cannot work together on mps; start one, or add `--device cpu`"
         )
     if torch.cuda.is_available() and here > torch.cuda.device_count():
         raise SlimvoxError(

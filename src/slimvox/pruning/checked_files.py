@@ -17,14 +17,14 @@ CHECKSUM = "sha256"
 
 
 class DamagedFileError(Exception):
-    """A file that can't be read, or whose content does not have the checksum that was written with it."""
+    """A file that cannot be read, or whose content does not have the checksum that was written with it."""
 
 
 def write_checked_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object with a checksum of its own.
 
     Raises:
-        OSError: if it can't be written.
+        OSError: if it cannot be written.
     """
     content = json.loads(json.dumps(content))
     write_atomically(path, json.dumps({**content, CHECKSUM: checksum(content)}, indent=1).encode())
@@ -60,7 +60,7 @@ def write_checked_state(path: Path, state: Mapping[str, Any], *, before: Path | 
         before: where the file that is at `path` now is moved to, once the new one is whole.
 
     Raises:
-        OSError: if it can't be written.
+        OSError: if it cannot be written.
         RuntimeError: from torch, for the same reasons.
     """
     with atomic_file(path) as file:
@@ -94,7 +94,7 @@ def file_checksum(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes.
 
     Raises:
-        OSError: if it can't be read.
+        OSError: if it cannot be read.
     """
     digest = hashlib.sha256()
     with path.open("rb") as file:

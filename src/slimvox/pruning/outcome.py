@@ -45,14 +45,14 @@ def write_outcome(result: PruneResult, settings: RunSettings, device: torch.devi
     """Write distances, audio and environment of a run to `run/outcome.json`.
 
     Raises:
-        SlimvoxError: if it can't be written.
+        SlimvoxError: if it cannot be written.
     """
     path = settings.out.run / OUTCOME
     try:
         write_atomically(path, json.dumps(outcome(result, settings, device), indent=1).encode())
     except OSError as error:
         raise SlimvoxError(
-            f"{path} can't be written: {error.strerror}; make room, then repeat the same command"
+            f"{path} cannot be written: {error.strerror}; make room, then repeat the same command"
         ) from error
 
 

@@ -113,7 +113,7 @@ class JsonLog:
         """Append a record.
 
         Raises:
-            SlimvoxError: if it can't be written.
+            SlimvoxError: if it cannot be written.
         """
         if self._enabled:
             with self._writable(), self._path.open("a") as file:
@@ -125,7 +125,7 @@ class JsonLog:
             yield
         except OSError as error:
             raise SlimvoxError(
-                f"{self._path} can't be written: {error.strerror or error}; the last checkpoint is kept: make room,"
+                f"{self._path} cannot be written: {error.strerror or error}; the last checkpoint is kept: make room,"
                 " then repeat the same command to go on"
             ) from error
 

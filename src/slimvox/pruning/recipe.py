@@ -49,112 +49,115 @@ RENAMED = {
     "distillation.relation_weight": "distillation.weights.relation",
     "gates.intermediate_initial_drop": "gates.initial_drops.intermediate",
 }
-"""Fields of earlier versions, with their names of today."""
+"""Fields of earlier versions, mapped to their current names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetSettings:
-    """What the pruned encoder may cost."""
+    """Cost limit of the pruned encoder."""
 
     kind: str = "params"
     """Kind of cost: `params`, `macs`, `latency` (predicted from a table that the run measures on its machine), or
     another one that is registered."""
     keep: ProperShare = 0.28
-    """The share of the dense encoder's cost that is kept, between 0 and 1."""
+    """Share of the dense encoder's cost to keep, between 0 and 1."""
     seconds: Seconds = 10.0
-    """Length in seconds of the clip that MACs and latency are counted for."""
+    """Clip length in seconds for counting MACs and predicting latency."""
     round_to: Count = 1
-    """Final head widths, feed-forward widths and channels are multiples of this (or as wide as they were)."""
+    """Divisor of the final head widths, feed-forward widths and channels; a width that loses nothing stays as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateSettings:
-    """How gates are trained."""
+    """Distribution and training of the gates."""
 
     straight_through: bool = True
-    """Give clipped gates the gradient of unclipped ones (the paper's STE)."""
+    """Use the straight-through estimator: clipped gates get the gradient of unclipped ones, as in the paper."""
     initial_drop: ProperShare = 0.01
-    """Gates start at log_alpha = log((1 - drop) / drop)."""
+    """Initial drop rate of the gates: log_alpha starts at log((1 - drop) / drop)."""
     initial_drops: dict[str, ProperShare] = field(default_factory=dict)
-    """The same for single structures, by name; `initial_drop` where a structure is not named."""
+    """Initial drop of single structures, by name; the others start from `initial_drop`."""
     learning_rate: PositiveOrZero = 0.02
-    """Adam, constant, for log_alpha."""
+    """Learning rate of log_alpha (Adam, constant)."""
     sparsity_control: Literal["lagrangian", "projection"] = "lagrangian"
-    """What takes the expected sparsity to its target: a penalty with multipliers that ascend (the paper), or a
-    projection of the gates after each step, which has nothing to tune."""
+    """Method that keeps the expected sparsity on its schedule: `lagrangian`, a penalty with multipliers trained by
+    gradient ascent (the paper), or `projection` of the gates after each step, which has nothing to tune."""
     multiplier_learning_rate: PositiveOrZero = 0.02
-    """Constant, ascending, for the Lagrange multipliers."""
+    """Learning rate of the Lagrange multipliers (constant, gradient ascent)."""
     multiplier_optimiser: Literal["adam", "sgd"] = "adam"
-    """`adam` moves the multipliers at its own speed however small the gap to the target is, `sgd` in proportion to it
-    (the method of multipliers)."""
+    """Optimiser of the multipliers: `adam`, whose steps do not depend on the gap to the target, or `sgd`, whose steps
+    are proportional to it (the method of multipliers)."""
     initial_quadratic_multiplier: PositiveOrZero = 0.0
-    """Where the multiplier of the squared gap starts."""
+    """Initial value of the multiplier of the squared gap."""
     ramp_steps: CountOrZero = 5000
-    """Steps in which the target sparsity grows from 0 to its final value."""
+    """Number of steps in which the target sparsity grows from 0 to its final value."""
     ramp_shape: RampShape = "linear"
-    """Whether each step of the ramp takes the same share of the dense cost, or of what is left."""
+    """Shape of the ramp: `linear` removes the same share of the dense cost in each step, `geometric` the same share of
+    the remaining cost."""
     final_values: Literal["soft", "one"] = "soft"
-    """What a surviving gate is worth: its typical value, folded into the weights, or 1."""
+    """Value of a surviving gate: `soft`, its typical value, folded into the weights, or `one`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationSettings:
-    """What the student imitates."""
+    """Distillation targets and loss weights."""
 
     layers: Count = 4
-    """How many hidden states are compared, evenly spaced; all of them where there are no more."""
+    """Number of hidden states that are compared, evenly spaced; all if there are fewer."""
     weights: dict[str, PositiveOrZero] = field(default_factory=dict)
     """Weight of each loss, by name: `l1` (mean absolute difference), `cosine` (1 - cosine similarity), `relation`
     (squared difference between Gram matrices over time, of states and between a layer's input and output), or another
     one that is registered."""
     maps: bool = True
-    """Whether the student's states go through linear maps, which start as the identity, before they are compared."""
+    """Apply trainable linear maps, initialised to the identity, to the student's states before they are compared."""
     targets: Literal["layers", "groups"] = "layers"
-    """Whether single hidden states are compared, or means over the neighbouring states up to each."""
+    """Distillation targets: single hidden states (`layers`), or means over the neighbouring states up to each
+    (`groups`)."""
     masked_share: Annotated[float, Range(at_least=0, below=1)] = 0.0
-    """Share of the frames that the teacher sees and the student does not, in spans of 0.2 s."""
+    """Share of frames hidden from the student but not from the teacher, in spans of 0.2 s."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """What a batch is made of."""
+    """Composition of batches."""
 
     seconds_per_batch: Seconds = 640.0
     """Seconds of audio per optimiser step and process."""
     min_seconds: Annotated[float, Range(at_least=ONE_FRAME_SECONDS)] = 2.0
-    """Shorter files are skipped."""
+    """Minimum duration in seconds; shorter files are skipped."""
     max_seconds: Seconds = 15.6
-    """Longer files give random crops of this length."""
+    """Maximum duration in seconds; longer files give random crops of this length."""
     held_out_seconds: SecondsOrZero = 60.0
-    """Audio kept out of training to measure the distance to the teacher on (at most a tenth of all)."""
+    """Seconds of audio held out of training for measuring the distance to the teacher (at most a tenth of all
+    audio)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageSettings:
-    """One stage of training."""
+    """Optimisation settings of one training stage."""
 
     steps: CountOrZero
-    """Optimiser steps."""
+    """Number of optimiser steps."""
     learning_rate: Positive
-    """Peak, for the encoder's weights and the distillation maps (AdamW); see also `matrix_optimiser`."""
+    """Peak learning rate of the encoder's weights and the distillation maps (AdamW); see also `matrix_optimiser`."""
     warmup_steps: CountOrZero = 0
-    """Steps of linear warm-up; then the rate decays linearly to 0."""
+    """Number of linear warm-up steps; afterwards the learning rate decays linearly to 0."""
     gradient_clip: Positive = 10.0
-    """Largest gradient norm of the weights."""
+    """Maximum gradient norm of the weights."""
     weight_decay: PositiveOrZero = 0.0
     """Decoupled weight decay."""
     matrix_optimiser: Literal["adamw", "muon"] = "adamw"
-    """What trains the weight matrices of linear maps: AdamW, as everything else, or Muon (Jordan et al. 2024), with
-    updates scaled to the size that AdamW's have."""
+    """Optimiser of the weight matrices of linear maps: AdamW, as for all other weights, or Muon (Jordan et al. 2024),
+    with updates scaled to the size of AdamW's."""
     matrix_rate_factor: Positive = 2.0
-    """Muon's rate, in multiples of `learning_rate`."""
+    """Learning rate of Muon as a multiple of `learning_rate`."""
     teacher_forcing: Share = 0.0
-    """The teacher's share in what each layer of the student starts from, at the first step; falls linearly to 0."""
+    """Share of the teacher's states in the input of each student layer at the first step; falls linearly to 0."""
     teacher_forcing_until: Share = 0.5
-    """The part of the stage after which layers start from the student's own states alone."""
+    """Part of the stage after which teacher forcing ends."""
 
     def forced(self, step: int) -> float:
-        """The teacher's share in what each layer starts from, at a step counted from 0."""
+        """Share of the teacher's states in the input of each layer, at a step counted from 0."""
         end = self.teacher_forcing_until * self.steps
         return self.teacher_forcing * (1 - step / end) if step < end else 0.0
 
@@ -164,10 +167,10 @@ class Recipe:
     """Every setting of a run."""
 
     name: str = "custom"
-    """Where it came from."""
+    """Name of the recipe or file that it was loaded from."""
     target: TargetSettings = field(default_factory=TargetSettings)
     structures: dict[str, bool] = field(default_factory=dict)
-    """Switch of each structure, by name; those that are not named have their default."""
+    """Switch of each structure, by name; structures that are not named have their default."""
     gates: GateSettings = field(default_factory=GateSettings)
     distillation: DistillationSettings = field(default_factory=DistillationSettings)
     data: DataSettings = field(default_factory=DataSettings)
@@ -199,7 +202,7 @@ class Recipe:
         return dataclasses.asdict(self)
 
     def limited_to(self, steps: int) -> Recipe:
-        """The same recipe squeezed into `steps` steps over both stages, each length scaled alike."""
+        """The same recipe shortened to `steps` steps over both stages, with all lengths scaled alike."""
         total = self.prune.steps + self.finish.steps
         if steps >= total:
             return self
@@ -250,7 +253,7 @@ def to_toml(recipe: Recipe) -> str:
 
 
 def _data(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The fields of a recipe, those of the recipe that it extends included."""
+    """Fields of a recipe, including those of the recipe that it extends."""
     if name in seen:
         raise SlimvoxError(f"recipe {name} extends itself, by way of {' and '.join(seen)}")
     try:
@@ -284,7 +287,7 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _set(data: dict[str, Any], dotted: str, value: Any, recipe: str) -> None:
-    """Set a field by its dotted name, current or earlier."""
+    """Set a field by its dotted name, current or of an earlier version."""
     target, parts = data, RENAMED.get(dotted, dotted).split(".")
     for part in parts[:-1]:
         target = target.setdefault(part, {})
@@ -307,11 +310,11 @@ def _read(name: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SlimvoxError(f"recipe {path} can't be read: {error}") from error
+        raise SlimvoxError(f"recipe {path} cannot be read: {error}") from error
 
 
 def _split(text: str) -> tuple[str, Any]:
-    """`a.b=1` as ("a.b", 1), the value read as TOML, or as text where it is none."""
+    """The override `a.b=1` as ("a.b", 1): the value is read as TOML, or kept as text if it is not TOML."""
     dotted, equals, value = text.partition("=")
     if not equals:
         raise SlimvoxError(f"an override must read section.field=value, but is {text!r} instead")
@@ -322,7 +325,7 @@ def _split(text: str) -> tuple[str, Any]:
 
 
 def _contradictions(recipe: Recipe) -> list[str]:
-    """Values that are valid by themselves but not together."""
+    """Descriptions of values that are valid on their own but not together."""
     problems = []
     kinds = cost_names()
     if recipe.target.kind not in kinds:
@@ -336,7 +339,7 @@ def _contradictions(recipe: Recipe) -> list[str]:
     )
     for section, given, known in named:
         for name in sorted(set(given) - set(known)):
-            problems.append(f"there is no field `{section}.{name}`; the fields here are {', '.join(known)}")
+            problems.append(f"there is no field `{section}.{name}`; known fields: {', '.join(known)}")
     if not recipe.pruned_structures:
         problems.append("`structures` must be such that at least one is on, but all are off")
     if recipe.data.max_seconds < recipe.data.min_seconds:

@@ -81,7 +81,7 @@ def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices) 
         kept: what is left of the encoder that the run started from.
 
     Raises:
-        SlimvoxError: if it can't be written.
+        SlimvoxError: if it cannot be written.
     """
     recipe = settings.recipe
     if settings.earlier_kept is not None:
@@ -135,7 +135,7 @@ def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices) 
         )
     except OSError as error:
         raise SlimvoxError(
-            f"{settings.out.path} can't be written: {error.strerror}; the last checkpoint is kept: make room, then"
+            f"{settings.out.path} cannot be written: {error.strerror}; the last checkpoint is kept: make room, then"
             " repeat the same command"
         ) from error
 

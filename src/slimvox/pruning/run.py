@@ -56,7 +56,7 @@ class Run:
 
         Raises:
             RunInterrupted: if a process was asked to stop.
-            SlimvoxError: if the directory is another run's, or can't be written; if processes differ.
+            SlimvoxError: if the directory is another run's, or cannot be written; if processes differ.
         """
         out = self.settings.out
         self.processes.agree(self.fingerprint, "give all of them the same command, model and audio")

@@ -75,7 +75,7 @@ class RunDirectory:
         try:
             taken = self.path.is_dir() and not self._holds_nothing()
         except OSError as error:
-            raise SlimvoxError(f"`--out` {self.path} can't be read: {error.strerror}") from error
+            raise SlimvoxError(f"`--out` {self.path} cannot be read: {error.strerror}") from error
         if taken and self._settings() is None:
             raise SlimvoxError(f"`--out` {self.path} is not empty; give a directory that is new or empty")
 
@@ -83,7 +83,7 @@ class RunDirectory:
         """Make the directory this run's, or find that it already is; whether the run is finished.
 
         Raises:
-            SlimvoxError: if it holds something else, another run, or can't be written.
+            SlimvoxError: if it holds something else, another run, or cannot be written.
         """
         self.refuse_if_taken()
         settings = self._settings()
@@ -114,7 +114,7 @@ class RunDirectory:
         """Mark the run as finished; its checkpoints are of no more use.
 
         Raises:
-            SlimvoxError: if that can't be written.
+            SlimvoxError: if that cannot be written.
         """
         with self._writable():
             files = {
@@ -141,7 +141,7 @@ class RunDirectory:
         """Write a checkpoint so that the last one stays until this one is whole, and after that as a backup.
 
         Raises:
-            SlimvoxError: if it can't be written (the disk is full, say); the last one is still there.
+            SlimvoxError: if it cannot be written (the disk is full, say); the last one is still there.
         """
         self._save(CHECKPOINT, state)
 
@@ -174,7 +174,7 @@ class RunDirectory:
         """Copy the log to another directory, of a size of the same run.
 
         Raises:
-            SlimvoxError: if it can't be written.
+            SlimvoxError: if it cannot be written.
         """
         with other._writable():
             _copy(self.log, other.log)
@@ -210,7 +210,7 @@ class RunDirectory:
         """Keep a measured cost, so that the run goes on with it after an interruption.
 
         Raises:
-            SlimvoxError: if it can't be written.
+            SlimvoxError: if it cannot be written.
         """
         with self._writable():
             self._write_json(COST, cost.to_dict())
@@ -220,7 +220,7 @@ class RunDirectory:
         """Keep a second process out of the directory while this one works in it.
 
         Raises:
-            SlimvoxError: if another process works in it, or it can't be written.
+            SlimvoxError: if another process works in it, or it cannot be written.
         """
         self.refuse_if_taken()
         try:
@@ -287,7 +287,7 @@ class RunDirectory:
             cause = error if isinstance(error, OSError) else error.__context__
             reason = (cause.strerror if isinstance(cause, OSError) else None) or first_line(error)
             raise SlimvoxError(
-                f"{path} can't be written (is the disk full?): {reason}; the last checkpoint is kept: make room, then"
+                f"{path} cannot be written (is the disk full?): {reason}; the last checkpoint is kept: make room, then"
                 " repeat the same command to go on"
             ) from error
 
@@ -326,7 +326,7 @@ class RunDirectory:
             yield
         except OSError as error:
             raise SlimvoxError(
-                f"`--out` {self.path} can't be written: {error.strerror or error}"
+                f"`--out` {self.path} cannot be written: {error.strerror or error}"
                 + (f" ({error.filename})" if error.filename else "")
             ) from error
 

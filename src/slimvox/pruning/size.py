@@ -103,7 +103,7 @@ class Size:
             log: the run's directory; its log up to here becomes the first part of this size's.
 
         Raises:
-            SlimvoxError: if it can't be written, the gates are not finite, or the sliced encoder has not the size that
+            SlimvoxError: if it cannot be written, the gates are not finite, or the sliced encoder has not the size that
                 its masks promised.
         """
         trainer = self._trainer

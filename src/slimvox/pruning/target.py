@@ -78,7 +78,7 @@ def aim(
         prepare: gives the cost of a kind for clips of a length in seconds; may measure the machine.
 
     Raises:
-        SlimvoxError: if the target makes no sense or can't be reached.
+        SlimvoxError: if the target makes no sense or cannot be reached.
     """
     settings = wanted.settings(recipe.target)
     layout = GateLayout(encoder.anatomy, recipe.pruned_structures)

@@ -71,14 +71,14 @@ def read_log(path: Path) -> tuple[Mapping[str, Any], ...]:
     """The records of a log, except a last line that is still being written, without numbers that are not finite.
 
     Raises:
-        SlimvoxError: if it can't be read, or another line is damaged.
+        SlimvoxError: if it cannot be read, or another line is damaged.
     """
     if not path.is_file():
         return ()
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SlimvoxError(f"{path} can't be read: {error}") from error
+        raise SlimvoxError(f"{path} cannot be read: {error}") from error
     records = []
     for number, line in enumerate(lines, start=1):
         try:

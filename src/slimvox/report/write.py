@@ -11,7 +11,7 @@ from slimvox.util.output_paths import check_output_file
 
 
 def check_out(out: Path) -> None:
-    """Raise SlimvoxError if a page can't go to `out`: a directory, or a file that no report wrote."""
+    """Raise SlimvoxError if a page cannot go to `out`: a directory, or a file that no report wrote."""
     if out.is_dir():
         raise SlimvoxError(f"`--out` {out} is a directory; give a file such as {out / 'report.html'}")
     check_output_file(out, "--out")
@@ -27,11 +27,11 @@ def write_report(page: str, out: Path) -> None:
     """Write a page; an earlier report in its place is replaced.
 
     Raises:
-        SlimvoxError: if something else is there, or it can't be written.
+        SlimvoxError: if something else is there, or it cannot be written.
     """
     check_out(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, page.encode())
     except OSError as error:
-        raise SlimvoxError(f"`--out` {out} can't be written: {error.strerror}") from error
+        raise SlimvoxError(f"`--out` {out} cannot be written: {error.strerror}") from error

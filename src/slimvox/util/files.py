@@ -23,7 +23,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     Temporary files that killed processes left in the same folder are removed on the way.
 
     Raises:
-        OSError: if the disk is full or the folder can't be written, with the path in `filename`; `path` is then as it
+        OSError: if the disk is full or the folder cannot be written, with the path in `filename`; `path` is then as it
             was before.
     """
     if (folder := os.path.abspath(path.parent)) not in _swept:

@@ -31,12 +31,12 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        SlimvoxError: if the file can't be read, or holds something else.
+        SlimvoxError: if the file cannot be read, or holds something else.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise SlimvoxError(f"{path} can't be read: {error.strerror or error}") from error
+        raise SlimvoxError(f"{path} cannot be read: {error.strerror or error}") from error
     data = parse_json(content, str(path))
     if not isinstance(data, dict):
         raise SlimvoxError(f"{path} must hold a JSON object, but holds {type(data).__name__} instead")

@@ -9,7 +9,7 @@ from slimvox.util.errors import SlimvoxError
 
 
 def check_output_folder(path: Path, name: str) -> None:
-    """Raise SlimvoxError if `path` can't be a folder for results; `name` is what the message calls it.
+    """Raise SlimvoxError if `path` cannot be a folder for results; `name` is what the message calls it.
 
     It need not exist; nothing is made.
     """
@@ -21,11 +21,11 @@ def check_output_folder(path: Path, name: str) -> None:
         else:
             _check_parent(path, name)
     except (OSError, ValueError) as error:
-        raise SlimvoxError(f"`{name}` {path} can't be written: {_reason(error)}") from error
+        raise SlimvoxError(f"`{name}` {path} cannot be written: {_reason(error)}") from error
 
 
 def check_output_file(path: Path, name: str) -> None:
-    """Raise SlimvoxError if `path` can't be a file for results; `name` is what the message calls it.
+    """Raise SlimvoxError if `path` cannot be a file for results; `name` is what the message calls it.
 
     It need not exist; nothing is made.
     """
@@ -34,7 +34,7 @@ def check_output_file(path: Path, name: str) -> None:
             raise SlimvoxError(f"`{name}` must be a file, but {path} is a directory")
         _check_parent(path, name)
     except (OSError, ValueError) as error:
-        raise SlimvoxError(f"`{name}` {path} can't be written: {_reason(error)}") from error
+        raise SlimvoxError(f"`{name}` {path} cannot be written: {_reason(error)}") from error
 
 
 def _check_parent(path: Path, name: str) -> None:
@@ -43,13 +43,13 @@ def _check_parent(path: Path, name: str) -> None:
     while not os.path.lexists(parent) and parent != parent.parent:
         parent = parent.parent
     if not parent.is_dir():
-        raise SlimvoxError(f"`{name}` {path} can't be written: {parent} is a file")
+        raise SlimvoxError(f"`{name}` {path} cannot be written: {parent} is a file")
     _check_writable(parent, path, name)
 
 
 def _check_writable(folder: Path, path: Path, name: str) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise SlimvoxError(f"`{name}` {path} can't be written: no permission to write in {folder}")
+        raise SlimvoxError(f"`{name}` {path} cannot be written: no permission to write in {folder}")
 
 
 def _reason(error: OSError | ValueError) -> str:

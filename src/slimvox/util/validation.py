@@ -142,9 +142,7 @@ def build(cls: Any, data: Any, name: str = "", *, ignore_unknown: bool = False) 
     known = {item.name: item for item in dataclasses.fields(cls) if item.init}
     unknown = [each for each in data if each not in known]
     if unknown and not ignore_unknown:
-        raise SlimvoxError(
-            f"there is no field `{prefix}{unknown[0]}`; the fields here are {', '.join(known)}"
-        )
+        raise SlimvoxError(f"there is no field `{prefix}{unknown[0]}`; known fields: {', '.join(known)}")
     missing = [
         f"`{prefix}{item.name}`"
         for item in known.values()

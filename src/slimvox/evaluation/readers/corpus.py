@@ -51,7 +51,7 @@ class Corpus:
         """The lines of a file of the corpus that are not empty, without blanks at their ends.
 
         Raises:
-            SlimvoxError: if there is no such file, or it can't be read.
+            SlimvoxError: if there is no such file, or it cannot be read.
         """
         return [line.strip() for line in read_text(self.need(path)).splitlines() if line.strip()]
 

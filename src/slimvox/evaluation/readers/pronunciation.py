@@ -33,7 +33,7 @@ def read_lexicon(paths: Sequence[Path]) -> dict[str, tuple[str, ...]]:
         paths: files with a word and its phones a line, parted by blanks or tabs.
 
     Raises:
-        SlimvoxError: if a file can't be read, or a line has a word without phones.
+        SlimvoxError: if a file cannot be read, or a line has a word without phones.
     """
     lexicon: dict[str, tuple[str, ...]] = {}
     for path in paths:

@@ -69,7 +69,7 @@ class Sequenced:
 def prepare(
     task: str, examples: Sequence[Sequenced], cache: FeatureCache, *, whiten: bool, frames_per_step: int = 1
 ) -> SequenceData:
-    """Get features, and leave out what CTC can't use.
+    """Get features, and leave out what CTC cannot use.
 
     Training examples without a symbol, or with more symbols than steps, are skipped and counted; so are dev and test
     examples without a transcript. Dev and test examples that are merely too long for their frames stay: not being

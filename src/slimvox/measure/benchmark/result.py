@@ -64,7 +64,7 @@ class ContenderReport:
     peak_memory_bytes: int
     """Of its process, libraries and weights included; 0 where the system does not say."""
     blocks: dict[str, dict[str, float]] | None
-    """By block: parameters, macs, milliseconds of one clip of `block_seconds`; None where it can't be told."""
+    """By block: parameters, macs, milliseconds of one clip of `block_seconds`; None where it cannot be told."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,7 @@ def benchmark(
         on_progress: is told what is being done, in a few words.
 
     Raises:
-        SlimvoxError: if a model can't be loaded, or an argument is out of range.
+        SlimvoxError: if a model cannot be loaded, or an argument is out of range.
     """
     _check(models, seconds, batch, backends)
     with TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:

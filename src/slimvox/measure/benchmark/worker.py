@@ -21,7 +21,7 @@ class Worker:
     """Starts the process; its methods wait for the answer.
 
     Raises:
-        SlimvoxError: if the contender can't be loaded or a run fails there.
+        SlimvoxError: if the contender cannot be loaded or a run fails there.
     """
 
     def __init__(self, contender: Contender, threads: int) -> None:

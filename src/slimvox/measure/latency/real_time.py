@@ -28,7 +28,7 @@ def real_time_factors(
     """
     if not encoders or rounds < 1 or not 0 < seconds < math.inf:
         raise ValueError(
-            f"{len(encoders)} encoders can't be timed in {rounds} rounds on {seconds:g} s of audio"
+            f"{len(encoders)} encoders cannot be timed in {rounds} rounds on {seconds:g} s of audio"
         )
     device = next(next(iter(encoders.values())).parameters()).device
     samples = int(SAMPLE_RATE_HZ * seconds)

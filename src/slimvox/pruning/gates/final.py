@@ -247,6 +247,6 @@ def _with(opened: Tensor, gates: Sequence[int], state: bool) -> Tensor:
 def _unreachable(budget: Budget, smallest: int) -> str:
     describe = budget.cost.describe
     return (
-        f"the target of {describe(budget.target)} can't be reached: with the structures chosen, at least"
+        f"the target of {describe(budget.target)} cannot be reached: with the structures chosen, at least"
         f" {describe(smallest)} remain; raise the target, or switch more structures on (such as `conv`)"
     )

@@ -37,7 +37,7 @@ def draw_figures(runs: Sequence[RunRecord], quality: Quality, speeds: Sequence[S
         out: folder, made if it is not there; figures of an earlier call are replaced.
 
     Raises:
-        SlimvoxError: if matplotlib is missing, or `out` is a file or can't be written.
+        SlimvoxError: if matplotlib is missing, or `out` is a file or cannot be written.
     """
     require_matplotlib()
     if out.exists() and not out.is_dir():
@@ -62,7 +62,7 @@ def draw_figures(runs: Sequence[RunRecord], quality: Quality, speeds: Sequence[S
         for name, content in files.items():
             write_atomically(out / name, content)
     except OSError as error:
-        raise SlimvoxError(f"`--out` {out} can't be written: {error.strerror}") from error
+        raise SlimvoxError(f"`--out` {out} cannot be written: {error.strerror}") from error
     return Drawn(files=tuple(out / name for name in files), remarks=tuple(remarks))
 
 
