@@ -20,8 +20,8 @@ from nightly import examples
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.costs import BLOCK_KINDS
 from slimvox.measure.latency import LatencyTable, measure_latency, real_time_factors
-from slimvox.measure.latency.fit import fit_times
 from slimvox.measure.latency.measure import drawn_anatomy
+from slimvox.measure.latency.table import fit_times
 from slimvox.pruning.gates import Gates
 from slimvox.structures import Block, structure_names
 from slimvox.structures.anatomy import ConvAnatomy, HeadAnatomy, LayerAnatomy
@@ -39,6 +39,20 @@ def test_no_coefficient_is_negative() -> None:
     terms = [(1.0, 1.0), (1.0, 2.0), (1.0, 3.0)]
     constant, slope = fit_times(terms, [3.0, 2.0, 1.0])
     assert slope == 0.0 and 1.0 <= constant <= 3.0
+
+
+def test_the_fit_has_the_smallest_relative_errors() -> None:
+    draw = np.random.default_rng(1)
+    terms = np.column_stack([np.ones(30), draw.uniform(1, 1e9, (30, 3))])
+    times = terms @ [5.0, 1e-8, 0.0, 2e-8] * draw.uniform(0.8, 1.2, 30)
+
+    def error(law: np.ndarray) -> float:
+        return float(np.square(terms @ law / times - 1).sum())
+
+    best = np.array(fit_times(terms.tolist(), times.tolist()))
+    assert best.min() >= 0
+    for _ in range(50):
+        assert error(best) <= error(best * draw.uniform(0.99, 1.01, 4)) + 1e-12
 
 
 @settings(max_examples=examples(25))

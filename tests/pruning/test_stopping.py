@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -162,6 +164,21 @@ def test_a_foreign_run_folder_is_left_alone(teacher: Path, speech: Path, tmp_pat
     with pytest.raises(slimvox.SlimvoxError, match="is not empty"):
         make_run(tmp_path, teacher, speech)
     assert [path.name for path in tmp_path.rglob("*")] == ["run", "notes.txt"]
+
+
+def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
+    out = RunDirectory(path=tmp_path / "out")
+    code = "import sys; from pathlib import Path; from slimvox.pruning.run_directory import RunDirectory\n"
+    code += "with RunDirectory(path=Path(sys.argv[1])).locked(): pass"
+    command = [sys.executable, "-c", code, str(out.path)]
+    refusal = pytest.raises(slimvox.SlimvoxError, match=r"another process is working in .*out right now")
+    with out.locked(), refusal, out.locked():
+        pass
+    with out.locked():
+        refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "another process is working in" in refused.stderr
+    with out.locked():  # free again
+        pass
 
 
 def test_leftovers_of_killed_processes_are_swept_and_files_in_use_are_not(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import FileLock, Timeout
+
 from slimvox.costs import Cost, cost_kind
 from slimvox.pruning.checked_files import (
     DamagedFileError,
@@ -223,20 +225,17 @@ class RunDirectory:
             SlimvoxError: if another process works in it, or it cannot be written.
         """
         self.refuse_if_taken()
-        try:
-            import fcntl
-        except ImportError:  # not on Windows
-            yield
-            return
+        lock = FileLock(self.run / LOCK, timeout=0)
         with self._writable():
             self.run.mkdir(parents=True, exist_ok=True)
-            file = (self.run / LOCK).open("w")
-        with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+                lock.acquire()
+            except Timeout as error:
                 raise SlimvoxError(f"another process is working in {self.path} right now") from error
+        try:
             yield
+        finally:
+            lock.release()
 
     @property
     def _whole_run(self) -> Path:

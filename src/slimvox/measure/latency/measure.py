@@ -16,9 +16,8 @@ from torch import nn
 
 from slimvox.costs import BLOCK_KINDS, LAYER_BLOCKS
 from slimvox.encoder import SpeechEncoder
-from slimvox.measure.latency.fit import fit_times
 from slimvox.measure.latency.real_time import wait_for
-from slimvox.measure.latency.table import LatencyTable, feature_values
+from slimvox.measure.latency.table import LatencyTable, feature_values, fit_times
 from slimvox.structures import Block, structure
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.structures.kept_indices import KeptIndices

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from slimvox.costs import BLOCK_KINDS, LAYER_BLOCKS, Cost
 from slimvox.structures import Block, Term, structures
@@ -115,3 +117,27 @@ def feature_values(anatomy: EncoderAnatomy, seconds: float) -> dict[Block, dict[
         factors = [counts.get(address, 0) for address in term.factors]
         values[term.block][term.feature] += term.coefficient * math.prod(factors)
     return {block: dict(features) for block, features in values.items()}
+
+
+def fit_times(terms: Sequence[Sequence[float]], times: Sequence[float]) -> tuple[float, ...]:
+    """Coefficients by which the terms give the times: least squares of the relative errors, none negative.
+
+    Args:
+        terms: measurements x terms.
+        times: one positive number each.
+
+    Returns:
+        One coefficient per term, each at least 0.
+
+    Raises:
+        ValueError: if a time is not finite and positive, or a term is not finite.
+    """
+    if not all(0 < each < math.inf for each in times) or not np.isfinite(np.asarray(terms)).all():
+        raise ValueError("times must be finite and positive, and terms finite")
+    from scipy.optimize import nnls
+
+    design = np.asarray(terms, dtype=np.float64) / np.asarray(times, dtype=np.float64)[:, None]
+    # Columns of one size: the terms differ by many orders of magnitude.
+    scale = np.maximum(np.abs(design).max(0), 1e-300)
+    solution, _ = nnls(design / scale, np.ones(len(design)))
+    return tuple(float(value) for value in solution / scale)
