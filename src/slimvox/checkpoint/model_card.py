@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from slimvox.audio.huggingface_datasets import HUB_PREFIX
 from slimvox.costs import macs, parameters
 from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.util.quantities import short_number
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +36,15 @@ class Provenance:
 
 
 def licence_of(directory: Path) -> str | None:
-    """The `license:` field in the front matter of a model's README.md, if it has one."""
-    try:
-        text = (directory / "README.md").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+    """The `license` in the front matter of a model's README.md, if it has one."""
+    card = directory / "README.md"
+    if not card.is_file():
         return None
-    front_matter = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
-    field = re.search(r"^license:\s*(\S.*)$", front_matter[1], re.MULTILINE) if front_matter else None
-    return field[1].strip() if field else None
+    try:
+        licence = ModelCard.load(card, ignore_metadata_errors=True).data.get("license")
+    except Exception:  # those of the file system, of text that is not UTF-8, of front matter that is not YAML
+        return None
+    return ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence) if licence else None
 
 
 def model_card(
@@ -46,7 +53,8 @@ def model_card(
     provenance: Provenance,
     *,
     recipe: str,
-    figures: dict[str, str],
+    figures: Mapping[str, str],
+    metrics: Mapping[str, float],
 ) -> str:
     """A README.md in the form of the Hugging Face hub.
 
@@ -56,6 +64,7 @@ def model_card(
         provenance: teacher and data.
         recipe: the recipe, as text to be shown.
         figures: what was measured in the run, as label and text.
+        metrics: distances to the teacher on held-out audio, by name, for the hub's table of evaluation results.
     """
     licence = provenance.teacher_licence
     seconds = 10.0
@@ -68,18 +77,14 @@ def model_card(
         for name, before, after in rows
     )
     measured = "\n".join(f"| {name} | {value} |" for name, value in figures.items())
-    front_matter = [
-        *(["license: " + licence] if licence else []),
-        "library_name: slimvox",
-        "tags: [speech, feature-extraction, structured-pruning]",
-    ]
+    title = f"{anatomy.family} encoder, pruned"
     return "\n".join(
         [
             "---",
-            *front_matter,
+            _metadata(title, provenance, metrics).to_yaml(),
             "---",
             "",
-            f"# {anatomy.family} encoder, pruned",
+            f"# {title}",
             "",
             f"A smaller encoder with the hidden states of `{provenance.teacher}`, made by structured pruning and"
             " distillation with slimvox.",
@@ -123,6 +128,34 @@ def model_card(
             "```",
             "",
         ]
+    )
+
+
+def _metadata(title: str, provenance: Provenance, metrics: Mapping[str, float]) -> ModelCardData:
+    """The front matter: what the hub searches by. Models and data sets that are not on the hub are left out."""
+    models = [name for name in (provenance.teacher, *provenance.earlier) if _HUB_ID.fullmatch(name)]
+    sources = (name for name in provenance.audio if name.startswith(HUB_PREFIX))
+    names = (name.removeprefix(HUB_PREFIX).partition(":")[0] for name in sources)
+    results = [
+        EvalResult(
+            task_type="feature-extraction",
+            dataset_type="audio",
+            dataset_name="held-out audio of the run",
+            metric_type=name.lower().replace(" ", "_"),
+            metric_name=f"{name}, all hidden states, to {provenance.teacher}",
+            metric_value=round(value, 6),
+        )
+        for name, value in metrics.items()
+    ]
+    return ModelCardData(
+        base_model=models[0] if models else None,
+        datasets=sorted({name for name in names if _HUB_ID.fullmatch(name)}) or None,
+        library_name="slimvox",
+        license=provenance.teacher_licence,
+        pipeline_tag="feature-extraction",
+        tags=["speech", "feature-extraction", "structured-pruning"],
+        model_name=title if results else None,
+        eval_results=results or None,
     )
 
 

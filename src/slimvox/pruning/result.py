@@ -95,13 +95,14 @@ def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices) 
         audio=settings.audio_names,
         audio_hours=settings.audio.training_seconds / 3600,
     )
+    last = result.distance_after_finish
     figures = {
         "recipe": recipe.name + (f", control: {settings.control}" if settings.control else ""),
         "steps": f"{settings.cut_step} + {recipe.finish.steps}",
         **_sizes_text(settings),
         "seed": str(settings.seed),
         "distance to the teacher after stage 1": _distance_text(result.distance_after_prune),
-        "distance to the teacher after stage 2": _distance_text(result.distance_after_finish),
+        "distance to the teacher after stage 2": _distance_text(last),
         **(
             {}
             if result.speed_up is None
@@ -115,6 +116,7 @@ def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices) 
         provenance,
         recipe=to_toml(recipe),
         figures=figures,
+        metrics={"relative error": last.relative_error, "cosine distance": last.cosine} if last else {},
     )
     details = {
         "teacher": teacher,
