@@ -3,13 +3,15 @@
 This is what SUPERB publishes. Its scorer, dscore, works on speaker turns that were made from frame-wise decisions, with
 a collar of 0 and overlaps included, which for turns that begin and end with frames is the same as counting frames.
 Speakers of a guess are matched with those of the reference once per recording, in the best of all ways.
+
+pyannote.metrics gives the same rates (tested), but takes 7 ms per recording of 15 s instead of 0.2 ms, ten times over
+where threshold and filter are chosen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
 
 import numpy as np
 import numpy.typing as npt
@@ -94,14 +96,11 @@ def diarization_errors(reference: Activity, guess: Activity) -> DiarizationError
         raise ValueError(
             f"`reference` and `guess` must be (frames, speakers), but are {reference.shape} and {guess.shape}"
         )
-    speakers = max(reference.shape[1], guess.shape[1])
-    wanted, got = _with_speakers(reference, speakers), _with_speakers(guess, speakers)
-    together = wanted.T.astype(np.int64) @ got.astype(np.int64)
-    right = max(
-        sum(int(together[speaker, other]) for speaker, other in enumerate(order))
-        for order in permutations(range(speakers))
-    )
-    speaking, guessed = wanted.sum(axis=1), got.sum(axis=1)
+    from scipy.optimize import linear_sum_assignment
+
+    together = reference.T.astype(np.int64) @ guess.astype(np.int64)
+    right = int(together[linear_sum_assignment(together, maximize=True)].sum())
+    speaking, guessed = reference.sum(axis=1), guess.sum(axis=1)
     return DiarizationErrors(
         scored=int(speaking.sum()),
         missed=int(np.maximum(speaking - guessed, 0).sum()),
@@ -141,7 +140,3 @@ def best_decision(
     ]
     best = int(np.argmin(rates))
     return decisions[best], rates[best]
-
-
-def _with_speakers(activity: Activity, speakers: int) -> Activity:
-    return np.pad(activity.astype(bool), ((0, 0), (0, speakers - activity.shape[1])))

@@ -1,4 +1,7 @@
-"""Equal error rate: where misses and false alarms are equally frequent."""
+"""Equal error rate: where misses and false alarms are equally frequent.
+
+scikit-learn's `roc_curve` gives the same rate (tested), but would replace four lines here by a second of importing.
+"""
 
 from __future__ import annotations
 
