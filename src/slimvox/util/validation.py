@@ -4,6 +4,9 @@ A type annotation states the valid values: `int`, `float` (finite), `bool`, `str
 tuple or mapping of these, `None` where it is a choice, and a `Range` where `Annotated` adds one. `convert` checks a
 single value, `build` a dataclass from plain data, `check_fields` a dataclass that was built directly, and
 `checked_arguments` the arguments of a function. All report in the same words.
+
+pydantic would not make it shorter: its strict mode refuses numpy's integers and lists for tuples, its lax mode takes
+`True` and `"3"` for numbers, its messages would have to be mapped to these one by one, and it takes 0.27 s to import.
 """
 
 from __future__ import annotations
