@@ -25,9 +25,9 @@ from results import read_rows
 from table import TITLE, speed_ups, tables, write_csv
 
 from slimvox.evaluation.report import fixed_rows
-from slimvox.report.markdown_page import write_tables
 from slimvox.report.runs import read_runs
 from slimvox.report.scores import SCORES
+from slimvox.report.write import write_tables
 from slimvox.util.errors import SlimvoxError
 
 RAMP = 0.87

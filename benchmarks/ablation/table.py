@@ -23,7 +23,7 @@ from slimvox.checkpoint.resolve import load
 from slimvox.evaluation.report import fixed_rows
 from slimvox.evaluation.scores import ERROR_RATES, METRICS
 from slimvox.measure.latency.real_time import real_time_factors
-from slimvox.report.markdown_page import write_tables
+from slimvox.report.write import write_tables
 from slimvox.util.errors import SlimvoxError
 
 TITLE = "# Ablation"

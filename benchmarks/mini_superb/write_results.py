@@ -27,7 +27,7 @@ from slimvox.evaluation.comparison import (
 from slimvox.evaluation.published import published_models
 from slimvox.evaluation.report import FIXED_ROWS, fixed_rows
 from slimvox.evaluation.scores import mean11, superb_s, tasks_told_apart
-from slimvox.report.markdown_page import write_tables
+from slimvox.report.write import write_tables
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from nightly import examples
 from slimvox.encoder.backend import record_choices
-from slimvox.encoder.linear import EmptyLinear, linear_map
-from slimvox.encoder.products import WAY, apply_linear, linear
+from slimvox.encoder.linear import WAY, EmptyLinear, apply_linear, linear, linear_map
 
 
 @pytest.mark.parametrize("sizes", [(5, 7), (64, 48), (0, 6), (6, 0)])

@@ -13,6 +13,7 @@ from drawn import anatomies
 from measures import COSTS, expected_cost
 from slimvox.costs import Cost
 from slimvox.pruning.gates import GateLayout, Gates
+from slimvox.pruning.gates.gates import gate_histograms
 from slimvox.pruning.gates.hard_concrete import (
     SHIFT,
     location,
@@ -21,7 +22,6 @@ from slimvox.pruning.gates.hard_concrete import (
     stretched,
     typical_open_value,
 )
-from slimvox.pruning.gates.histogram import gate_histograms
 from slimvox.pruning.surgery import survivors
 from slimvox.structures import Address, structure, structure_names
 from slimvox.structures.anatomy import EncoderAnatomy

@@ -10,8 +10,8 @@ import torch
 import models
 import slimvox
 from slimvox.pruning.gates import Gates
+from slimvox.pruning.gates.gates import BINS, gate_histograms
 from slimvox.pruning.gates.hard_concrete import open_probability
-from slimvox.pruning.gates.histogram import BINS, gate_histograms
 from slimvox.structures import structure_names
 
 

@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimvox.encoder.backend import attention_kernels, backend_obstacle, module_obstacle, takes
-from slimvox.encoder.linear import linear_map
+from slimvox.encoder.linear import apply_linear, linear, linear_map
 from slimvox.encoder.position_bias import PositionBiasGate
-from slimvox.encoder.products import apply_linear, linear
 from slimvox.structures.anatomy import EncoderAnatomy, LayerAnatomy
 
 WIDTH_MULTIPLE = 8

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from slimvox.encoder.backend import inference_obstacle, module_obstacle, takes
 from slimvox.encoder.convolution import ChannelNorm, ConvLayer, KeptChannels
-from slimvox.encoder.linear import linear_map
-from slimvox.encoder.products import apply_linear
+from slimvox.encoder.linear import apply_linear, linear_map
 from slimvox.encoder.sparse_taps import SparseTaps
 from slimvox.encoder.spectral_convolution import SpectrumCache, spectral_convolution, spectral_obstacle
 from slimvox.encoder.tiled_front_end import tiled_features, tiling_obstacle

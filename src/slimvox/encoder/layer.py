@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimvox.encoder.attention import SelfAttention
-from slimvox.encoder.linear import linear_map
-from slimvox.encoder.products import apply_linear
+from slimvox.encoder.linear import apply_linear, linear_map
 from slimvox.structures.anatomy import EncoderAnatomy, LayerAnatomy
 
 

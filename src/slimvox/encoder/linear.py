@@ -1,9 +1,88 @@
-"""Linear layers that may have been pruned to nothing."""
+"""Linear maps: of any sizes, 0 included, and by the fastest kernel there is for inference on a CPU."""
 
 from __future__ import annotations
 
-from torch import nn
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+from slimvox.encoder.backend import inference_obstacle, module_obstacle, takes, tensor_obstacle
+
+ROWS = 64
+"""Rows are padded to a multiple of this, so that clips of nearly the same length share their kernels."""
+WAY = "products by oneDNN"
+
+
+def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """`layer(x)`, in which a plain `nn.Linear` is not called but multiplied by the fastest kernel.
+
+    Args:
+        layer: a linear map, or whatever has taken its place (an adapter, a quantised map).
+        x: (..., inputs).
+
+    Returns:
+        (..., outputs).
+    """
+    obstacle = inference_obstacle(x) or module_obstacle(layer, nn.Linear)
+    if isinstance(layer, nn.Linear):
+        obstacle = obstacle or _onednn_obstacle(x, layer.weight, layer.bias)
+        if takes(WAY, obstacle):
+            return _product(x, layer.weight, layer.bias, gelu=False)
+    y: Tensor = layer(x)
+    return y
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
+    """`F.linear`, and `F.gelu` of it where asked for; in float32 inference on an x86 CPU through oneDNN, not MKL.
+
+    oneDNN makes its kernels for the processor at hand; MKL keeps its best ones for one maker's. The sums are taken in
+    another order: results differ in the last bits. A kernel is made for each shape when it is first seen, which takes
+    longer than a short clip does where every layer has widths of its own.
+    """
+    obstacle = inference_obstacle(x) or tensor_obstacle(weight, bias) or _onednn_obstacle(x, weight, bias)
+    if takes(WAY, obstacle):
+        return _product(x, weight, bias, gelu=gelu)
+    product = F.linear(x, weight, bias)
+    return F.gelu(product) if gelu else product
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool) -> Tensor:
+    after, algorithm = ("gelu", "none") if gelu else ("none", "")
+    rows = x.numel() // x.shape[-1]
+    padded = F.pad(x.reshape(rows, x.shape[-1]), (0, 0, 0, -rows % ROWS)).contiguous()
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(padded, weight, bias, after, [], algorithm)
+    return product[:rows].view(*x.shape[:-1], -1)
+
+
+def _onednn_obstacle(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
+    for tensor in (x, weight, bias):
+        if tensor is None:
+            continue
+        if tensor.dtype != torch.float32:
+            return f"a tensor is {tensor.dtype}"
+        if not tensor.is_cpu:
+            return f"a tensor is on {tensor.device.type}"
+        if not tensor.numel():
+            return "a tensor is empty"
+    if not weight.is_contiguous() or (bias is not None and not bias.is_contiguous()):
+        return "weights are not contiguous"
+    if x.shape[-1] != weight.shape[-1]:
+        return "the shapes do not fit"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast is enabled"
+    if not (_onednn_is_there() and torch.backends.mkldnn.enabled):
+        return "there is no oneDNN, or it is turned off"
+    return None
+
+
+@cache
+def _onednn_is_there() -> bool:
+    vectors = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    built = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    return vectors and built and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class EmptyLinear(NonDynamicallyQuantizableLinear):

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from slimvox.encoder.convolution import KeptChannels
 from slimvox.encoder.front_end import FeatureExtractor, FeatureProjection, PositionalConvolution
 from slimvox.encoder.layer import EncoderLayer
-from slimvox.encoder.padding import frame_mask, padding_bias
 from slimvox.encoder.position_bias import PositionBiasTable
-from slimvox.encoder.waveforms import check_waveforms, normalize_waveforms
+from slimvox.encoder.waveforms import check_waveforms, frame_mask, normalize_waveforms, padding_bias
 from slimvox.structures.anatomy import EncoderAnatomy
 
 ENCODER_MODULES = (

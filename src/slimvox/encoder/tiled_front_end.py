@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from slimvox.encoder.backend import dtype_obstacle, inference_obstacle, module_obstacle
 from slimvox.encoder.convolution import ChannelNorm, ConvLayer
-from slimvox.encoder.folded_norm import normalised_weight
-from slimvox.encoder.products import linear
+from slimvox.encoder.linear import linear
 
 TILE_BYTES = 4 << 20
 """Size of the largest intermediate result of a tile, roughly; smaller than a cache of the last level."""
@@ -127,3 +126,22 @@ class _Stage:
         if self.norm is None:
             return linear(patches, weight, bias, gelu=True)
         return F.gelu(self.norm(linear(patches, weight, bias)).to(dtype))
+
+
+def normalised_weight(weight: Tensor, covariance: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """The weight with which a convolution of centred patches gives what its norm would make of it, less the bias.
+
+    The convolution is linear, so the variance of channel c is `w_c' C w_c` with C the covariance of the patches.
+
+    Args:
+        weight: (taps * channels in, channels out).
+        covariance: of the patches over time, (..., taps * channels in, taps * channels in).
+        norm: of one channel per group.
+
+    Returns:
+        (..., taps * channels in, channels out).
+    """
+    # Rounding may leave a variance of nothing a little below it.
+    variance = F.relu((weight * (covariance @ weight)).sum(-2, keepdim=True))
+    assert norm.weight is not None
+    return weight * (norm.weight.to(weight.dtype) * torch.rsqrt(variance + norm.eps))

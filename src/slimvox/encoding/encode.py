@@ -33,7 +33,7 @@ from slimvox.audio import (
 from slimvox.audio.sources import UNSUPPORTED_EXTENSIONS, AudioSource, end_tolerance_seconds
 from slimvox.checkpoint import load
 from slimvox.encoder import HasEncoder, SpeechEncoder
-from slimvox.encoder.fingerprint import weights_hash
+from slimvox.encoder.weights import weights_hash
 from slimvox.encoding.chunks import Chunk, ChunkPlan, FloatArray, cut_chunks, plan_chunks
 from slimvox.encoding.features_file import (
     DTYPES,

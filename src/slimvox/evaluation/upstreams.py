@@ -11,8 +11,7 @@ from torch import Tensor
 
 from slimvox.checkpoint import load
 from slimvox.encoder import SpeechEncoder
-from slimvox.encoder.fingerprint import weights_hash
-from slimvox.encoder.untrained import untrained_encoder
+from slimvox.encoder.weights import untrained_encoder, weights_hash
 from slimvox.evaluation import filter_bank
 from slimvox.evaluation.onnx_upstream import NORMALIZED_LAST, OnnxUpstream
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ

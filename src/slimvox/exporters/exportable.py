@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from slimvox.encoder import EncoderOutput, SpeechEncoder
 from slimvox.encoder.layer import EncoderLayer
-from slimvox.encoder.padding import frame_mask, padding_bias
-from slimvox.encoder.waveforms import normalize_waveforms
+from slimvox.encoder.waveforms import frame_mask, normalize_waveforms, padding_bias
 from slimvox.exporters.front_end import PatchFrontEnd
 from slimvox.exporters.layer import ExportedLayer
 from slimvox.exporters.position import SpectralPositions

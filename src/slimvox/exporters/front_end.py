@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimvox.encoder.convolution import ChannelNorm, ConvLayer
-from slimvox.encoder.folded_norm import normalised_weight
 from slimvox.encoder.front_end import FeatureExtractor
+from slimvox.encoder.tiled_front_end import normalised_weight
 from slimvox.structures.anatomy import EncoderAnatomy
 
 

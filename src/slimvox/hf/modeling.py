@@ -18,8 +18,8 @@ from transformers.utils.generic import can_return_tuple
 
 from slimvox.encoder.layer import EncoderLayer
 from slimvox.encoder.model import ENCODER_MODULES, EncoderOutput, SpeechEncoder
-from slimvox.encoder.padding import frame_counts, frame_mask
 from slimvox.encoder.position_bias import PositionBiasGate, PositionBiasTable
+from slimvox.encoder.waveforms import frame_counts, frame_mask
 from slimvox.hf.augmentation import spec_augment
 from slimvox.hf.companions import write_companions
 from slimvox.hf.configuration import SlimvoxConfig

@@ -13,7 +13,7 @@ import torch
 from slimvox.comparison.distance import Distance
 from slimvox.costs import cost_kind, macs, parameters
 from slimvox.encoder import SpeechEncoder
-from slimvox.encoder.untrained import untrained_encoder
+from slimvox.encoder.weights import untrained_encoder
 from slimvox.pruning.budget import Budget
 from slimvox.pruning.controls import control_scores, forgets_weights
 from slimvox.pruning.distillation import Distillation

@@ -17,7 +17,7 @@ from slimvox.audio import AudioBatches
 from slimvox.encoder import SpeechEncoder
 from slimvox.pruning.budget import SparsitySchedule
 from slimvox.pruning.gates import project
-from slimvox.pruning.gates.histogram import gate_histograms
+from slimvox.pruning.gates.gates import gate_histograms
 from slimvox.pruning.interrupts import RunInterrupted, StopRequests
 from slimvox.pruning.optimisers import build_optimisers, schedule_rates
 from slimvox.pruning.processes import Processes

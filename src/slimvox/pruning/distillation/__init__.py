@@ -1,7 +1,6 @@
 """The student's hidden states follow the teacher's."""
 
-from slimvox.pruning.distillation.layers import distilled_layers, layer_groups
-from slimvox.pruning.distillation.loss import Distillation, DistillationLoss
+from slimvox.pruning.distillation.loss import Distillation, DistillationLoss, distilled_layers, layer_groups
 from slimvox.pruning.distillation.masked_input import hide_frames
 from slimvox.pruning.distillation.teacher_forcing import teacher_forcing
 

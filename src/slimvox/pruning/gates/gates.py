@@ -123,3 +123,21 @@ class Gates(nn.Module):
             (addresses,) float32, differentiable, in the order of `slimvox.structures.units.units`.
         """
         return self._counts(open_probability(self.log_alpha.float()))
+
+
+BINS = 20
+"""Number of bins of equal width over P(z > 0) from 0 to 1."""
+
+
+@torch.no_grad()
+def gate_histograms(gates: Gates) -> dict[str, list[int]]:
+    """By structure, how many gates have which probability of being open.
+
+    Returns:
+        For each structure that is gated `BINS` counts, from surely closed to surely open; over all layers.
+    """
+    probability = open_probability(gates.log_alpha.detach().float()).cpu()
+    return {
+        structure: torch.histc(part, BINS, 0.0, 1.0).int().tolist()
+        for structure, part in gates.layout.by_structure(probability).items()
+    }

@@ -1,6 +1,9 @@
-"""Encoders as they are before any training."""
+"""Weights of an encoder: as they are before any training, and their hash."""
 
 from __future__ import annotations
+
+import hashlib
+import json
 
 import torch
 
@@ -28,3 +31,15 @@ def untrained_encoder(
             elif name.endswith("bias"):
                 torch.nn.init.zeros_(parameter)
     return encoder.eval()
+
+
+def weights_hash(encoder: SpeechEncoder) -> str:
+    """Hash of the weights and of everything else that decides what an encoder computes, as hexadecimal text.
+
+    It is the same for the same values in another precision or on another device.
+    """
+    digest = hashlib.sha256(json.dumps(encoder.anatomy.to_dict(), sort_keys=True).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
