@@ -8,12 +8,16 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+import slimvox
 from nightly import NIGHTLY, examples
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 # The models in the tests are tiny: a second thread costs them more than it brings.
 torch.set_num_threads(1)
+
+# So that the order in which test modules import things does not matter.
+slimvox.register_auto_classes()
 
 # The same examples in every run, so that a failure is that of the change; other ones, and more, by night.
 settings.register_profile(

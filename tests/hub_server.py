@@ -1,8 +1,10 @@
-"""A server on this machine that speaks as much of the Hugging Face hub as a download needs, and counts requests."""
+"""A server on this machine that speaks as much of the Hugging Face hub as loading and pushing need; counts requests."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +26,11 @@ class Hub:
     failing: frozenset[str] = frozenset()
     """Files for which requests end in an error that is not tried again."""
 
+    tokens: set[str] = field(default_factory=set)
+    """Headers of authorization that came in."""
+    uploads: Path | None = None
+    """Folder for repositories that are pushed, `OWNER/NAME` each."""
+
     def fetched(self) -> list[str]:
         """Names of the files that were downloaded, in alphabetical order."""
         return sorted(
@@ -42,10 +49,40 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(body=True)
 
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.hub.requests.append(f"POST {self.path}")
+        self.hub.tokens.add(self.headers.get("Authorization", ""))
+        answer: object = {}
+        lines = [json.loads(line) for line in body.splitlines()]
+        if self.path == "/api/repos/create":
+            name = f"{lines[0].get('organization', 'someone')}/{lines[0]['name']}"
+            if "forbidden" in name:
+                self._send(403, {})
+                return
+            assert self.hub.uploads is not None
+            self.hub.repositories[name] = self.hub.uploads / name
+            answer = {"url": f"https://huggingface.co/{name}"}
+        elif "/preupload/" in self.path:
+            files = [each["path"] for each in lines[0]["files"]]
+            answer = {
+                "files": [{"path": file, "uploadMode": "regular", "shouldIgnore": False} for file in files]
+            }
+        elif "/commit/" in self.path:
+            name = self.path.removeprefix("/api/models/").partition("/commit/")[0]
+            for each in (line["value"] for line in lines if line["key"] == "file"):
+                target = self.hub.repositories[name] / each["path"]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(base64.b64decode(each["content"]))
+            answer = {"commitUrl": f"https://huggingface.co/{name}/commit/{COMMIT}", "commitOid": COMMIT}
+        self._send(200, {"Content-Type": "application/json"}, json.dumps(answer).encode(), body=True)
+
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 
     def _answer(self, *, body: bool) -> None:
+        if "Authorization" in self.headers:
+            self.hub.tokens.add(self.headers["Authorization"])
         name, _, rest = self.path.lstrip("/").partition("/resolve/")
         revision, _, file = rest.partition("/")
         self.hub.requests.append(f"{self.command} {file}")

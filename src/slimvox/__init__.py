@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from slimvox._version import __version__
-from slimvox.integrations.auto_classes import register_with_transformers
+from slimvox.integrations.auto_classes import register_auto_classes, register_if_imported
 
 if TYPE_CHECKING:
     from slimvox.checkpoint import load
@@ -40,6 +40,7 @@ __all__ = [
     "export_encoder",
     "load",
     "prune",
+    "register_auto_classes",
 ]
 
 _HOMES = {
@@ -67,4 +68,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-register_with_transformers()
+register_if_imported()

@@ -195,17 +195,17 @@ def test_a_directory_of_the_first_release_loads(pruned: Path, tmp_path: Path) ->
     assert torch.equal(AutoModel.from_pretrained(tmp_path)(waveforms).last_hidden_state, expected)
 
 
+REGISTER = "slimvox.register_auto_classes()"
 ORDERS = {
-    "slimvox first": "import slimvox; from transformers import AutoModel",
-    "transformers first": "from transformers import AutoConfig, AutoModel; import slimvox",
-    "Auto classes in the middle of an import of ours": (
-        "import slimvox.hf.heads; from transformers import AutoModel"
-    ),
+    "slimvox first": f"import slimvox; from transformers import AutoModel; {REGISTER}",
+    "registration first": f"import slimvox; {REGISTER}; from transformers import AutoModel",
+    "transformers first": "from transformers import AutoModel; import slimvox",
+    "twice": f"from transformers import AutoModel; import slimvox; {REGISTER}",
 }
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_the_order_of_imports_does_not_matter(order: str, pruned: Path) -> None:
+def test_auto_classes_are_registered(order: str, pruned: Path) -> None:
     code = f"{ORDERS[order]}; print(type(AutoModel.from_pretrained({str(pruned)!r})).__module__)"
     done = subprocess.run(
         [sys.executable, "-W", "error:slimvox:UserWarning", "-c", code],
@@ -216,7 +216,10 @@ def test_the_order_of_imports_does_not_matter(order: str, pruned: Path) -> None:
     assert done.stdout.strip() == "slimvox.hf.modeling"
 
 
-def test_importing_slimvox_imports_neither_torch_nor_transformers() -> None:
-    code = "import sys, slimvox; print({'torch', 'transformers'} & set(sys.modules))"
+def test_importing_slimvox_imports_neither_torch_nor_transformers_and_hooks_into_nothing() -> None:
+    code = (
+        "import sys; before = list(sys.meta_path); import slimvox;"
+        " print({'torch', 'transformers'} & set(sys.modules), sys.meta_path == before)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    assert done.stdout.strip() == "set() True"

@@ -118,16 +118,17 @@ def write_slimvox_directory(
     encoder: SpeechEncoder,
     directory: Path,
     *,
-    kept_indices: Mapping[str, Any],
+    kept_indices: Mapping[str, Any] | None,
     model_card: str,
     details: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an encoder; `config.json`, which makes the directory loadable, comes last.
 
     Args:
-        encoder: what to write, in float32, each tensor contiguous.
+        encoder: what to write.
         directory: created if it is not there. Other files in it are left alone.
-        kept_indices: which structures of the dense encoder survived, see `slimvox.structures.kept_indices`.
+        kept_indices: which structures of the dense encoder survived, see `slimvox.structures.kept_indices`;
+            None where that is not known, and then a file of another encoder is removed.
         model_card: Markdown, written as README.md.
         details: more top-level fields for `config.json` (teacher, run).
 
@@ -144,13 +145,16 @@ def write_slimvox_directory(
         anatomy=encoder.anatomy.to_dict(),
         dense_anatomy=encoder.dense_anatomy.to_dict(),
         architectures=["SlimvoxModel"],
-        dtype="float32",
+        dtype=str(next(iter(tensors.values())).dtype).removeprefix("torch."),
         parameters=encoder.parameter_count,
         **(details or {}),
     )
     preprocessor = preprocessor_config(encoder.anatomy)
     write_atomically(directory / "model.safetensors", save(tensors, metadata={"format": "pt"}))
-    write_atomically(directory / "kept_indices.json", json.dumps(kept_indices).encode())
+    if kept_indices is None:
+        (directory / "kept_indices.json").unlink(missing_ok=True)
+    else:
+        write_atomically(directory / "kept_indices.json", json.dumps(kept_indices).encode())
     write_atomically(directory / "preprocessor_config.json", json.dumps(preprocessor, indent=1).encode())
     write_atomically(directory / "README.md", model_card.encode())
     for name, source in travelling_files().items():

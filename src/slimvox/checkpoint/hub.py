@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,21 @@ SMALL_FILES = (*PREPROCESSOR_FILES, "README.md", "kept_indices.json")
 """Files that are fetched beside the weights where they exist."""
 
 
-def download(name: str, revision: str | None, *, check: Callable[[Path], None], weights: bool = True) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class HubAccess:
+    """Which version of a model on the hub is wanted, and how it is fetched."""
+
+    revision: str | None = None
+    """Branch, tag or commit; None for the main branch."""
+    token: str | bool | None = None
+    """Access token; None or True for the one that `hf auth login` stored, False for none."""
+    cache_dir: str | Path | None = None
+    """Folder for downloaded files; None for the cache of `huggingface_hub`."""
+    local_files_only: bool = False
+    """Take only what is in the cache, without asking the hub."""
+
+
+def download(name: str, access: HubAccess, *, check: Callable[[Path], None], weights: bool = True) -> Path:
     """Fetch a model into the local cache of the hub, or take what is there.
 
     All files are of one commit. Where they are in the cache, only the question for the current commit goes over the
@@ -24,7 +39,7 @@ def download(name: str, revision: str | None, *, check: Callable[[Path], None], 
 
     Args:
         name: the model's id.
-        revision: branch, tag or commit; None for the main branch.
+        access: version, token and cache.
         check: called with the directory once `config.json` is in it; raises for models that are of no use, before
             anything else is fetched.
         weights: whether to fetch weights too.
@@ -36,14 +51,15 @@ def download(name: str, revision: str | None, *, check: Callable[[Path], None], 
         SlimvoxError: if there is no such model or revision, it has no configuration or weights, the hub cannot be
             reached, or the disk is full.
     """
-    config = _fetch(name, CONFIG, revision)
+    config = _fetch(name, CONFIG, access)
     if config is None:
         raise SlimvoxError(
             f"{name}: there is no {CONFIG} in this repository; it is not a model that slimvox can read"
         )
     directory = config.parent
     check(directory)
-    snapshot = _Snapshot(name=name, directory=directory)
+    commit = dataclasses.replace(access, revision=directory.name)
+    snapshot = _Snapshot(name=name, directory=directory, access=commit)
     snapshot.fetch_small_files()
     if weights:
         snapshot.fetch_weights()
@@ -57,6 +73,8 @@ class _Snapshot:
     name: str
     directory: Path
     """Of the commit, and named after it."""
+    access: HubAccess
+    """With the commit as revision."""
 
     def fetch_small_files(self) -> None:
         """Fetch what is read beside weights and configuration.
@@ -89,18 +107,18 @@ class _Snapshot:
     def _fetch(self, file: str) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
 
-        commit = self.directory.name
-        known = try_to_load_from_cache(self.name, file, revision=commit)
+        cache, commit = self.access.cache_dir, self.access.revision
+        known = try_to_load_from_cache(self.name, file, cache_dir=cache, revision=commit)
         if known is not None:  # a path, or the mark that there is no such file
             return Path(known) if isinstance(known, str) else None
-        return _fetch(self.name, file, commit)
+        return _fetch(self.name, file, self.access)
 
 
 class _UnreachableError(SlimvoxError):
     """The hub cannot be reached, and the file is not in the cache."""
 
 
-def _fetch(name: str, file: str, revision: str | None) -> Path | None:
+def _fetch(name: str, file: str, access: HubAccess) -> Path | None:
     """The path of one file in the cache, downloaded if need be; None where the repository has no such file."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
@@ -113,15 +131,25 @@ def _fetch(name: str, file: str, revision: str | None) -> Path | None:
     )
 
     try:
-        return Path(hf_hub_download(name, file, revision=revision))
+        fetched = hf_hub_download(
+            name,
+            file,
+            revision=access.revision,
+            token=access.token,
+            cache_dir=access.cache_dir,
+            local_files_only=access.local_files_only,
+        )
+        return Path(fetched)
     except LocalEntryNotFoundError as error:
-        raise _UnreachableError(_unreachable(name)) from error
+        raise _UnreachableError(_unreachable(name, cache_only=access.local_files_only)) from error
     except EntryNotFoundError:
         return None
     except GatedRepoError as error:
         raise SlimvoxError(f"{name}: the hub asks for a login: run `hf auth login` first") from error
     except RevisionNotFoundError as error:
-        raise SlimvoxError(f"{name}: there is no revision {revision!r} of this model on the hub") from error
+        raise SlimvoxError(
+            f"{name}: there is no revision {access.revision!r} of this model on the hub"
+        ) from error
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise SlimvoxError(
             f"{name}: there is neither such a directory nor such a model on the Hugging Face hub"
@@ -137,7 +165,9 @@ def _fetch(name: str, file: str, revision: str | None) -> Path | None:
         raise _UnreachableError(f"{_unreachable(name)} ({type(error).__name__})") from error
 
 
-def _unreachable(name: str) -> str:
+def _unreachable(name: str, *, cache_only: bool = False) -> str:
+    if cache_only:
+        return f"{name}: there is no such directory, nor such a model in the cache of the hub (`local_files_only`)"
     return (
         f"{name}: there is no such directory, and the Hugging Face hub cannot be reached;"
         " give a local directory, or `embedded`"

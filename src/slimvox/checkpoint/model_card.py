@@ -131,6 +131,37 @@ def model_card(
     )
 
 
+def short_card(anatomy: EncoderAnatomy, dense: EncoderAnatomy, *, licence: str | None) -> str:
+    """A README.md for an encoder that was saved from memory, of whose making nothing is known but the licence."""
+    size = f"{short_number(parameters(anatomy))} parameters"
+    if anatomy != dense:
+        size += f", pruned from {short_number(parameters(dense))}"
+    metadata = ModelCardData(
+        library_name="slimvox",
+        license=licence,
+        pipeline_tag="feature-extraction",
+        tags=["speech", "feature-extraction"],
+    )
+    return "\n".join(
+        [
+            "---",
+            metadata.to_yaml(),
+            "---",
+            "",
+            f"# {anatomy.family} encoder",
+            "",
+            f"A speech encoder with {size}, saved by slimvox. Input: 16 kHz mono waveforms.",
+            "",
+            "```python",
+            "import slimvox, torch",
+            'encoder = slimvox.load("PATH")',
+            "states = encoder(torch.randn(1, 16_000)).hidden_states  # layers + 1 tensors (batch, frames, width)",
+            "```",
+            "",
+        ]
+    )
+
+
 def _metadata(title: str, provenance: Provenance, metrics: Mapping[str, float]) -> ModelCardData:
     """The front matter: what the hub searches by. Models and data sets that are not on the hub are left out."""
     models = [name for name in (provenance.teacher, *provenance.earlier) if _HUB_ID.fullmatch(name)]

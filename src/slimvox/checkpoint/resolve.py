@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from slimvox.checkpoint.directory import is_slimvox_directory, read_anatomies, read_slimvox_directory
-from slimvox.checkpoint.hub import download
+from slimvox.checkpoint.hub import HubAccess, download
 from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.transformers_reader import (
     anatomy_from_config,
@@ -19,6 +22,7 @@ from slimvox.embedded import teacher_directory
 from slimvox.encoder import SpeechEncoder
 from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.structures.kept_indices import KeptIndices
+from slimvox.util.devices import DEVICES, find_device
 from slimvox.util.errors import SlimvoxError
 
 logger = logging.getLogger("slimvox.checkpoint")
@@ -87,23 +91,27 @@ class LoadedModel:
         return kept
 
 
-def load_model(model: str | Path, *, revision: str | None = None) -> LoadedModel:
+def load_model(
+    model: str | os.PathLike[str], *, revision: str | None = None, access: HubAccess | None = None
+) -> LoadedModel:
     """Load an encoder with its provenance.
 
     Args:
         model: `embedded`, a directory (slimvox's or `transformers`'), or a model id on the Hugging Face hub.
         revision: branch, tag or commit on the hub.
+        access: revision and more, in place of `revision`.
 
     Raises:
         SlimvoxError: if there is no such model, or it is not one that slimvox can read.
     """
-    directory = find_model(model, revision=revision)
+    directory = find_model(model, revision=revision, access=access)
     left_aside: tuple[str, ...] = ()
     if is_slimvox_directory(directory):
         encoder = read_slimvox_directory(directory)
     else:
         read = read_transformers_directory(directory)
         encoder, left_aside = read.encoder, read.left_aside
+    encoder.origin = directory
     return LoadedModel(name=str(model), directory=directory, encoder=encoder.eval(), left_aside=left_aside)
 
 
@@ -126,39 +134,90 @@ def find_anatomies(
     return anatomy, anatomy
 
 
-def load(model: str | Path, *, revision: str | None = None) -> SpeechEncoder:
+def load(
+    model: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    dtype: torch.dtype | str | None = None,
+    device: str | torch.device | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> SpeechEncoder:
     """Load an encoder, ready for use.
 
     Args:
         model: `embedded` (the small teacher that comes with slimvox), a directory written by slimvox or by
             `transformers`, or a model id on the Hugging Face hub such as `microsoft/wavlm-base-plus`.
         revision: branch, tag or commit on the hub.
+        token: access token for the hub; by default the one that `hf auth login` stored.
+        dtype: type of the weights, such as `torch.bfloat16` or `"bfloat16"`; float32 if not given.
+        device: device of the weights, as torch takes it, or `auto` for a GPU where there is one; the CPU if not given.
+        cache_dir: folder for files from the hub; by default the cache of `huggingface_hub`.
+        local_files_only: take files from the cache only, and do not ask the hub.
 
     Returns:
-        The encoder in evaluation mode, float32, on the CPU.
+        The encoder in evaluation mode.
 
     Raises:
-        SlimvoxError: if there is no such model, or it is not one that slimvox can read.
+        SlimvoxError: if there is no such model, it is not one that slimvox can read, or `dtype` or `device` is not one.
 
     Examples:
         >>> encoder = slimvox.load("embedded")
         >>> states = encoder(torch.randn(1, 16_000)).hidden_states
     """
-    return load_model(model, revision=revision).encoder
+    wanted_dtype, where = _dtype(dtype), _device(device)
+    access = HubAccess(
+        revision=revision,
+        token=token,
+        cache_dir=None if cache_dir is None else Path(cache_dir),
+        local_files_only=local_files_only,
+    )
+    return load_model(model, access=access).encoder.to(device=where, dtype=wanted_dtype)
 
 
-def find_model(model: str | Path, *, revision: str | None = None, weights: bool = True) -> Path:
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    if dtype is None:
+        return torch.float32
+    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise SlimvoxError(
+            f"`dtype` must be a floating-point type of torch, such as torch.bfloat16 or 'bfloat16', but is {dtype!r}"
+            " instead"
+        )
+    return found
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if isinstance(device, str) and device in DEVICES:
+        return find_device(device)
+    try:
+        return torch.device("cpu" if device is None else device)
+    except (RuntimeError, TypeError) as error:
+        raise SlimvoxError(
+            f"`device` must be `auto` or a device of torch, but is {device!r} instead"
+        ) from error
+
+
+def find_model(
+    model: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    weights: bool = True,
+    access: HubAccess | None = None,
+) -> Path:
     """The local directory of a model, downloaded first if need be.
 
     Args:
         model: as for `load_model`.
         revision: branch, tag or commit on the hub.
         weights: whether the weights of a model on the hub are needed as well.
+        access: revision and more, in place of `revision`.
 
     Raises:
         SlimvoxError: if there is no such model, or it is on the hub and not one that slimvox can read.
     """
-    if not isinstance(model, str | Path):
+    if not isinstance(model, str | os.PathLike):
         raise SlimvoxError(
             f"a model must be named by a directory or an id on the hub, but is a {type(model).__name__} instead; save"
             " it and give the directory"
@@ -175,9 +234,9 @@ def find_model(model: str | Path, *, revision: str | None = None, weights: bool 
         raise SlimvoxError(
             f"{path} is a file; a model is a directory with config.json and model.safetensors in it"
         )
-    if isinstance(model, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if not isinstance(model, str) or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise SlimvoxError(f"there is no directory {path}")
-    return download(name, revision, check=_check_supported, weights=weights)
+    return download(name, access or HubAccess(revision=revision), check=_check_supported, weights=weights)
 
 
 def _check_supported(directory: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, overload, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +15,7 @@ from slimvox.encoder.convolution import KeptChannels
 from slimvox.encoder.front_end import FeatureExtractor, FeatureProjection, PositionalConvolution
 from slimvox.encoder.layer import EncoderLayer
 from slimvox.encoder.position_bias import PositionBiasTable
+from slimvox.encoder.pretrained import PretrainedMethods
 from slimvox.encoder.waveforms import check_waveforms, frame_mask, normalize_waveforms, padding_bias
 from slimvox.structures.anatomy import EncoderAnatomy
 
@@ -28,15 +32,45 @@ ENCODER_MODULES = (
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderOutput:
-    """What an encoder returns; B = batch, T = frames (50 a second), D = width."""
+    """Hidden states of a batch; B = batch, T = frames (50 a second), D = width.
 
+    The fields can also be read as from the outputs of `transformers`: `output[0]` is `last_hidden_state`,
+    `output["hidden_states"]` is a field by its name, `last, states, frame_mask = output` unpacks all three, and
+    `**output` passes them by name.
+    """
+
+    last_hidden_state: Tensor
+    """(B, T, D): the last of the hidden states; in pre-norm (large) models, after the final layer norm."""
     hidden_states: tuple[Tensor, ...]
     """Layers + 1 tensors (B, T, D): the input of the first layer and the output of each layer, as in `transformers` 5.
     The last of a pre-norm (large) model has not gone through the final layer norm."""
-    last_hidden_state: Tensor
-    """(B, T, D): the last of the hidden states; in pre-norm (large) models, after the final layer norm."""
     frame_mask: Tensor
     """(B, T) bool: True for frames of speech, False for padding. All True when no mask was given."""
+
+    def to_tuple(self) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+        """`(last_hidden_state, hidden_states, frame_mask)`."""
+        return self.last_hidden_state, self.hidden_states, self.frame_mask
+
+    def keys(self) -> tuple[str, ...]:
+        """Names of the fields, in the order of `to_tuple`."""
+        return tuple(self.__dataclass_fields__)
+
+    @overload
+    def __getitem__(self, key: slice) -> tuple[Any, ...]: ...
+    @overload
+    def __getitem__(self, key: int | str) -> Any: ...
+    def __getitem__(self, key: int | str | slice) -> Any:
+        if isinstance(key, str):
+            if key not in self.__dataclass_fields__:
+                raise KeyError(f"an encoder's output has no {key!r}; it has {', '.join(self.keys())}")
+            return getattr(self, key)
+        return self.to_tuple()[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.to_tuple())
+
+    def __len__(self) -> int:
+        return len(self.__dataclass_fields__)
 
     @property
     def downstream_states(self) -> tuple[Tensor, ...]:
@@ -56,7 +90,7 @@ class HasEncoder(Protocol):
         """The encoder, with the same parameters."""
 
 
-class SpeechEncoder(nn.Module):
+class SpeechEncoder(nn.Module, PretrainedMethods):
     """wav2vec 2.0, HuBERT or WavLM, dense or pruned, built from an anatomy.
 
     There is no dropout, layer drop or SpecAugment in it: it computes the same function in training and in use.
@@ -64,7 +98,11 @@ class SpeechEncoder(nn.Module):
     Attributes:
         anatomy: what it is made of.
         dense_anatomy: what the encoder that it was pruned from was made of (its own anatomy if never pruned).
+        origin: directory that it was loaded from or written to by a run, whose model card and kept indices
+            `save_pretrained` takes along; None for an encoder made in memory.
     """
+
+    origin: Path | None = None
 
     def __init__(self, anatomy: EncoderAnatomy, dense_anatomy: EncoderAnatomy | None = None) -> None:
         super().__init__()
@@ -106,50 +144,63 @@ class SpeechEncoder(nn.Module):
         return self
 
     def forward(
-        self, waveforms: Tensor, mask: Tensor | None = None, *, kept_channels: KeptChannels = None
+        self,
+        waveforms: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        kept_channels: KeptChannels = None,
     ) -> EncoderOutput:
         """Encode.
 
         Args:
             waveforms: (batch, samples), 16 kHz, mono, zero-padded on the right where lengths differ. Of any
                 floating-point type: they are converted to that of the weights.
-            mask: (batch, samples), true or 1 for audio and false or 0 for padding, with the meaning of `transformers`'
-                `attention_mask`. Models with a group-norm front end (the base models) were trained on zero-padded audio
-                without a mask, and their first norm runs over the padding as well: with or without a mask, a
-                padded clip comes out a little different from the clip alone.
+            attention_mask: (batch, samples), true or 1 for audio and false or 0 for padding, as in `transformers`.
+                Models with a group-norm front end (the base models) were trained on zero-padded audio without a mask,
+                and their first norm runs over the padding as well: with or without a mask, a padded clip comes out a
+                little different from the clip alone.
+            mask: deprecated name of `attention_mask`.
             kept_channels: for the masked student only; see `slimvox.pruning.masks`.
 
         Raises:
+            TypeError: if both `attention_mask` and `mask` are given.
             ValueError: if `waveforms` is not (batch, samples), not floating point, or too short for one frame.
         """
-        waveforms = self.prepared(waveforms, mask)
+        if mask is not None:
+            if attention_mask is not None:
+                raise TypeError("`mask` is the old name of `attention_mask`: give only one of them")
+            message = "`mask` is now called `attention_mask`; the old name will be removed in slimvox 0.3"
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
+            attention_mask = mask
+        waveforms = self.prepared(waveforms, attention_mask)
         features = self.feature_extractor(waveforms, kept_channels)
-        return self.transform(features, mask, kept_channels=kept_channels)
+        return self.transform(features, attention_mask, kept_channels=kept_channels)
 
-    def prepared(self, waveforms: Tensor, mask: Tensor | None = None) -> Tensor:
+    def prepared(self, waveforms: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """The waveforms as the front end takes them: checked, normalized where the model wants that, in its precision.
 
         Raises:
             ValueError: see `forward`.
         """
-        check_waveforms(waveforms, mask, least=self.anatomy.receptive_field)
+        check_waveforms(waveforms, attention_mask, least=self.anatomy.receptive_field)
         if self.anatomy.normalize_waveform:
-            waveforms = normalize_waveforms(waveforms, mask)
+            waveforms = normalize_waveforms(waveforms, attention_mask)
         weights = (each for each in self.feature_extractor.parameters() if each.is_floating_point())
         first = next(weights, None)
         return waveforms.to(torch.float32 if first is None else first.dtype)
 
     def transform(
-        self, features: Tensor, mask: Tensor | None = None, *, kept_channels: KeptChannels = None
+        self, features: Tensor, attention_mask: Tensor | None = None, *, kept_channels: KeptChannels = None
     ) -> EncoderOutput:
         """Everything after the front end: `features` (batch, frames, channels) is `feature_extractor`'s output."""
         frames = features.shape[1]
         x = self.feature_projection(features, None if kept_channels is None else kept_channels[-1])
         bias = None
-        if mask is None:
+        if attention_mask is None:
             speech = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         else:
-            speech = frame_mask(mask, self.anatomy, frames)
+            speech = frame_mask(attention_mask, self.anatomy, frames)
             bias = padding_bias(speech).to(x.dtype)
             x = x * speech.unsqueeze(-1)
         x = x + self.pos_conv_embed(x)

@@ -2,6 +2,7 @@
 
 >>> import slimvox
 >>> from transformers import AutoModel
+>>> slimvox.register_auto_classes()
 >>> model = AutoModel.from_pretrained("runs/small")
 
 The modules that `heads` imports travel with every model directory (see `travelling_code`), so that it also loads where

@@ -129,7 +129,7 @@ class SlimvoxPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         return frame_mask(attention_mask, anatomy, frames)
 
 
-class SlimvoxModel(SlimvoxPreTrainedModel, DeferredEncoder):
+class SlimvoxModel(SlimvoxPreTrainedModel, DeferredEncoder):  # type: ignore[misc]
     """The encoder: waveforms in, hidden states out.
 
     It is a `SpeechEncoder` with the interface of `transformers`' Wav2Vec2Model; `as_encoder` gives it its own back.

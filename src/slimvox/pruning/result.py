@@ -135,6 +135,7 @@ def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices) 
             model_card=card,
             details=details,
         )
+        result.encoder.origin = settings.out.path
     except OSError as error:
         raise SlimvoxError(
             f"{settings.out.path} cannot be written: {error.strerror}; the last checkpoint is kept: make room, then"

@@ -1,0 +1,132 @@
+"""Saves encoders as directories and repositories of the Hugging Face hub; `SpeechEncoder.save_pretrained` ends here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from slimvox.checkpoint.directory import is_slimvox_directory, read_anatomies, write_slimvox_directory
+from slimvox.checkpoint.json_fields import read_json
+from slimvox.checkpoint.model_card import licence_of, short_card
+from slimvox.checkpoint.resolve import LoadedModel
+from slimvox.encoder import SpeechEncoder
+from slimvox.util.errors import SlimvoxError, first_line
+
+logger = logging.getLogger("slimvox.checkpoint")
+CARRIED_FIELDS = ("teacher", "run")
+"""Fields of `config.json` that say where an encoder comes from."""
+
+
+def save_encoder(encoder: SpeechEncoder, directory: str | os.PathLike[str]) -> Path:
+    """Write an encoder as a slimvox directory; see `SpeechEncoder.save_pretrained`.
+
+    Raises:
+        SlimvoxError: if the directory can't be written.
+    """
+    target = Path(directory).expanduser()
+    origin = encoder.origin
+    kept: dict[str, Any] | None = {} if encoder.anatomy == encoder.dense_anatomy else None
+    card, details = None, {}
+    if origin is not None and _holds(origin, encoder):
+        kept = _kept_indices(encoder, origin) or kept
+        card = origin / "README.md"
+        config = read_json(origin / "config.json")
+        details = {name: config[name] for name in CARRIED_FIELDS if name in config}
+    if kept is None:
+        logger.warning(
+            "what %s keeps of its dense encoder is not known, so kept_indices.json is not written",
+            target.name,
+        )
+    try:
+        if card is not None and card.is_file():
+            text = card.read_text(encoding="utf-8")
+        else:
+            licence = None if origin is None else licence_of(origin)
+            text = short_card(encoder.anatomy, encoder.dense_anatomy, licence=licence)
+        write_slimvox_directory(encoder, target, kept_indices=kept, model_card=text, details=details)
+    except OSError as error:
+        raise SlimvoxError(f"{target} can't be written: {error.strerror or error}") from error
+    return target
+
+
+def _holds(origin: Path, encoder: SpeechEncoder) -> bool:
+    """Whether a directory still holds an encoder of the same sizes, and not another that was saved over it."""
+    if not is_slimvox_directory(origin):
+        return False
+    return read_anatomies(origin) == (encoder.anatomy, encoder.dense_anatomy)
+
+
+def _kept_indices(encoder: SpeechEncoder, origin: Path) -> dict[str, Any] | None:
+    """Content of the origin's `kept_indices.json`; None if there is none, or it does not fit."""
+    try:
+        model = LoadedModel(name=str(origin), directory=origin, encoder=encoder, left_aside=())
+        kept = model.kept_indices()
+    except SlimvoxError as error:
+        logger.warning("%s", error)
+        return None
+    return None if kept is None else kept.to_dict()
+
+
+def push_encoder(
+    encoder: SpeechEncoder,
+    name: str,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    private: bool | None = None,
+    commit_message: str = "Upload speech encoder",
+) -> str:
+    """Save an encoder to a repository on the hub; see `SpeechEncoder.push_to_hub`.
+
+    Raises:
+        SlimvoxError: if the hub can't be reached or refuses the upload.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        save_encoder(encoder, folder)
+        return push_directory(
+            folder, name, revision=revision, token=token, private=private, commit_message=commit_message
+        )
+
+
+def push_directory(
+    directory: str | os.PathLike[str],
+    name: str,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    private: bool | None = None,
+    commit_message: str = "Upload speech encoder",
+) -> str:
+    """Upload the model files of a slimvox directory to a repository on the hub; logs and checkpoints stay behind.
+
+    Returns:
+        URL of the commit.
+
+    Raises:
+        SlimvoxError: if the hub can't be reached or refuses the upload.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError
+
+    api = HfApi(token=token)
+    try:
+        repository = api.create_repo(name, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(repository, branch=revision, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repository,
+            folder_path=Path(directory),
+            allow_patterns=["*.json", "*.safetensors", "*.py", "README.md"],
+            ignore_patterns=["*/*"],
+            revision=revision,
+            commit_message=commit_message,
+        )
+    except (HFValidationError, OSError) as error:
+        raise SlimvoxError(f"{name} can't be pushed to the Hugging Face hub: {first_line(error)}") from error
+    except Exception as error:  # errors of requests or httpx, by version of huggingface_hub
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise SlimvoxError(f"{name} can't be pushed to the Hugging Face hub: {reason}") from error
+    return str(commit.commit_url)
