@@ -9,7 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+import torch
+from hypothesis import strategies as st
 
 import drawn
 import models
@@ -46,6 +49,27 @@ def test_the_file_of_a_pruned_model_is_read(original: Path) -> None:
     assert kept is not None
     assert kept.to_dict() == json.loads((original / "kept_indices.json").read_text())
     assert load_model("embedded").kept_indices() is None
+
+
+@hypothesis.settings(max_examples=20, deadline=None)
+@hypothesis.given(data=st.data())
+def test_whatever_is_pruned_can_be_read_and_pruned_again(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    encoder = drawn.random_encoder(data.draw(drawn.anatomies()), seed=0)
+    kept = KeptIndices.everything(encoder.anatomy)
+    for _ in range(2):
+        sliced = slice_encoder(encoder, data.draw(drawn.masks_for(encoder.anatomy)))
+        kept = sliced.kept.within(kept)
+        path = tmp_path_factory.mktemp("pruned")
+        write_slimvox_directory(sliced.encoder, path, kept_indices=kept.to_dict(), model_card="card")
+        model = load_model(path)
+        encoder = model.encoder
+        assert encoder.anatomy == sliced.encoder.anatomy
+        assert model.kept_indices() == kept
+        assert kept.anatomy(encoder.dense_anatomy) == encoder.anatomy
+        for name, value in sliced.encoder.state_dict().items():
+            assert torch.equal(encoder.state_dict()[name], value)
 
 
 def edit(path: tuple[Any, ...], value: Any) -> Callable[[Content], Any]:

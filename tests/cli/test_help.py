@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from slimvox.cli.help import flags_of_lists, join_repeated_flags
 from slimvox.cli.main import Command, run
 
 COMMANDS = (
@@ -31,6 +32,34 @@ def test_help_is_prose_and_not_the_source(
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     assert not re.findall(r"\{None\}|\(default: \)|\(default: None\)|\(default: False\)|STR", shown)
+
+
+def test_a_list_that_is_given_in_parts_is_one_list(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = flags_of_lists(Command)
+    assert flags == {"--set", "--held-out", "--tasks", "--manifest", "--scores", "--benchmark"}
+    given = [
+        "prune",
+        "m",
+        "a",
+        "--set",
+        "a=1",
+        "b=2",
+        "--seed",
+        "1",
+        "--held_out=h",
+        "--set=c=3",
+        "--held-out",
+        "i",
+    ]
+    joined = ["prune", "m", "a", "--set", "a=1", "b=2", "c=3", "--seed", "1", "--held_out=h", "i"]
+    assert join_repeated_flags(given, flags) == joined
+    assert join_repeated_flags(joined, flags) == joined
+    # The field that is wrong was forgotten, and the run began without it.
+    arguments = ["prune", "embedded", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert run([*arguments, "--set", "prune.nosuch=1", "--set", "prune.steps=1"]) == 2
+    assert "prune.nosuch" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [each.__origin__ for each in typing.get_args(Command)])

@@ -67,7 +67,15 @@ def _anatomy(config: Mapping[str, Any], name: str, file: Path) -> EncoderAnatomy
 
 def _is_part_of(anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> bool:
     """Whether an encoder can be what is left of another one."""
-    if replace(anatomy, convolutions=dense.convolutions, layers=dense.layers) != dense:
+    settings = replace(
+        anatomy, convolutions=dense.convolutions, layers=dense.layers, position_taps=dense.position_taps
+    )
+    if settings != dense:
+        return False
+    if any(
+        not set(anatomy.kept_taps(index)) <= set(dense.kept_taps(index))
+        for index in range(dense.position_layers)
+    ):
         return False
     if (len(anatomy.convolutions), len(anatomy.layers)) != (len(dense.convolutions), len(dense.layers)):
         return False

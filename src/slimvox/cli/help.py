@@ -12,6 +12,7 @@ import inspect
 import textwrap
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -77,6 +78,41 @@ def _metavar(name: str, hint: Any) -> str | None:
 def _is_list(hint: Any) -> bool:
     kind = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
     return typing.get_origin(kind) is tuple and not isinstance(kind, types.UnionType)
+
+
+def flags_of_lists(commands: Any) -> frozenset[str]:
+    """Flags that take several values, of all commands of a union of them."""
+    found = set()
+    for each in typing.get_args(commands):
+        command = typing.get_args(each)[0]
+        for name, hint in typing.get_type_hints(command, include_extras=True).items():
+            if _is_list(hint) and _POSITIONAL not in typing.get_args(hint):
+                found.add(f"--{name.replace('_', '-')}")
+    return frozenset(found)
+
+
+def join_repeated_flags(arguments: Sequence[str], flags: frozenset[str]) -> list[str]:
+    """Move the values of a flag that is given again behind those it has already, where tyro would forget the first
+    ones: `--set A --set B` is `--set A B`.
+    """
+    current: list[str] = []
+    parts = [current]
+    lists: dict[str, list[str]] = {}
+    for argument in arguments:
+        if not argument.startswith("--"):
+            current.append(argument)
+            continue
+        name, equals, value = argument.partition("=")
+        name = name.replace("_", "-")
+        if name in lists:
+            current = lists[name]
+            current.extend([value] if equals else [])
+            continue
+        current = [argument]
+        parts.append(current)
+        if name in flags:
+            lists[name] = current
+    return [argument for part in parts for argument in part]
 
 
 _POSITIONAL = typing.get_args(tyro.conf.Positional[str])[1]

@@ -25,6 +25,7 @@ from slimvox.cli.encode import EncodeCommand
 from slimvox.cli.evaluate import EvaluateCommand
 from slimvox.cli.export import ExportCommand
 from slimvox.cli.figures import FiguresCommand
+from slimvox.cli.help import flags_of_lists, join_repeated_flags
 from slimvox.cli.inspect import InspectCommand
 from slimvox.cli.interrupts import INTERRUPTED, leave_when_interrupted
 from slimvox.cli.prune import PruneCommand
@@ -67,7 +68,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
             Command,
             prog="slimvox",
             description="Structured pruning of self-supervised speech encoders.",
-            args=arguments,
+            args=join_repeated_flags(
+                sys.argv[1:] if arguments is None else arguments, flags_of_lists(Command)
+            ),
             config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
         )
     _quieten_libraries(errors)
