@@ -1,4 +1,4 @@
-"""Which audio is in which batch: a pure function of the batch's number."""
+"""Assignment of audio to batches: a pure function of the batch's number."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ CHANNEL_COLUMNS = ("channel", "channel_selector", "channel_id")
 MAX_SECONDS = 100_000.0
 """More than a day: such numbers are samples or milliseconds."""
 _TOLERANCE_SECONDS = 0.05
-"""By how much columns may differ that give the same time; they are rounded."""
+"""Maximum difference between columns that give the same time; their values are rounded."""
 _TOLERANCE = 0.01
 
 Quantity = Literal["start", "end", "duration", "length"]
@@ -45,7 +45,7 @@ _SECONDS_PER_UNIT: Mapping[str, float | None] = {
     **dict.fromkeys(("milliseconds", "millisecond", "msecs", "msec", "ms", "millis"), 1e-3),
     **dict.fromkeys(("samples", "sample", "frames", "frame", "smp"), None),
 }
-"""None where it depends on the sample rate."""
+"""Seconds per unit; None if it depends on the sample rate."""
 _SIZES = frozenset(("seconds", "secs", "sec", "milliseconds", "msecs", "samples", "frames"))
 """Units that are a size where no other word stands beside them; `s` or `sample` may be anything."""
 _FILLERS = frozenset(
@@ -74,7 +74,7 @@ class TimeColumn:
 
     quantity: Quantity
     seconds_per_unit: float | None
-    """None where its unit is not known."""
+    """Seconds per unit of the column; None if the unit is not known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +83,7 @@ class Stretch:
 
     offset_seconds: float = 0.0
     seconds: float | None = None
-    """None to the end of the file."""
+    """Duration in seconds; None to the end of the file."""
     end_seconds: float | None = None
     """The end as it was given, or offset and duration together; None for that of the file."""
     channel: int | None = None

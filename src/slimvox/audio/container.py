@@ -30,7 +30,7 @@ SkipReason = Literal[
     "too short", "truncated", "silent", "silent part",
 ]
 # fmt: on
-"""Why audio was left out."""
+"""Reason for skipping audio."""
 
 SAMPLE_RATES_HZ = (1_000, 1_000_000)
 """Sample rates outside this range are damage: resampling them would take memory without bound."""
@@ -176,7 +176,7 @@ def _walked_file(walk: Callable[[BinaryIO], object], path: str, size: int, modif
 
 
 def is_chained_ogg(content: BinaryIO) -> bool:
-    """Whether an Ogg file holds several recordings in a row, of which the decoder reads the first."""
+    """True if an Ogg file holds several recordings in a row, of which the decoder reads only the first."""
     at, has_begun = 0, False
     while True:
         content.seek(at)
@@ -215,7 +215,7 @@ def _refuse_leftover(path: AudioFile, file: soundfile.SoundFile, status: os.stat
 
 
 def _chunks_fill(content: BinaryIO, size: int) -> bool:
-    """Whether a RIFF file is made up of chunks, one behind the other."""
+    """True if a RIFF file consists of consecutive chunks without gaps."""
     at, data_bytes = 12, 0
     while at + 8 <= size:
         content.seek(at)

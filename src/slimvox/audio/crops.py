@@ -17,7 +17,8 @@ SILENT_PEAK = 1e-4
 WHOLE_CLIP_SECONDS = 60.0
 """Clips up to this long are decoded whole and may be kept in memory; of longer ones only the crop is read."""
 _MISSING_SAMPLES_ALLOWED = 400
-"""By how much decoding may fall short of the header (resampling, codec delay): one frame, 25 ms."""
+"""Maximum number of samples by which decoding may fall short of the header (resampling, codec delay): one
+frame, 25 ms."""
 
 
 class CropReader:

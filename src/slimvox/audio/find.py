@@ -1,4 +1,4 @@
-"""From what a user names (files, folders, lists, manifests, data sets) to the audio that it means."""
+"""Audio files behind the sources that a user names: files, folders, lists, manifests, data sets."""
 
 # os.path answers False where Path methods raise (a folder without permission, an overlong name), and walking
 # a million files with it is several times as fast.
@@ -33,7 +33,7 @@ from slimvox.util.errors import SlimvoxError
 logger = logging.getLogger("slimvox.audio")
 
 AudioInput: TypeAlias = str | Path | HuggingFaceDataset
-"""What a user may give as a source of audio."""
+"""Type of a source of audio."""
 LIST_EXTENSIONS = (".txt", ".lst")
 
 

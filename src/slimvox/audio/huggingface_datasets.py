@@ -28,7 +28,7 @@ class HuggingFaceDataset(Protocol):
 
 
 def is_dataset(source: object) -> bool:
-    """Whether `source` is an object of the package `datasets`, of one split or of several."""
+    """True if `source` is an object of the package `datasets`, of one split or of several."""
     package = sys.modules.get("datasets")
     return package is not None and isinstance(
         source, (package.Dataset, package.DatasetDict, package.IterableDataset, package.IterableDatasetDict)
@@ -36,12 +36,12 @@ def is_dataset(source: object) -> bool:
 
 
 def is_on_hub(source: str | os.PathLike[str]) -> bool:
-    """Whether a source is given as ``hf:NAME``."""
+    """True if a source is given as ``hf:NAME``."""
     return str(source).startswith(HUB_PREFIX)
 
 
 def public_name(source: str) -> str:
-    """What ``hf:NAME:...`` may be called in public: of a local folder the last part only."""
+    """Name of ``hf:NAME:...`` for public files: of a local folder, the last part only."""
     name, *rest = _hub_parts(source)
     if not os.path.isdir(name):
         return source
@@ -49,12 +49,12 @@ def public_name(source: str) -> str:
 
 
 def is_saved_dataset(folder: Path) -> bool:
-    """Whether `save_to_disk` wrote this folder."""
+    """True if `save_to_disk` wrote this folder."""
     return any(all(os.path.isfile(folder / name) for name in names) for names in _DISK_FILES)
 
 
 def dataset_name(dataset: HuggingFaceDataset) -> str:
-    """What to call a data set that was given as an object."""
+    """Name of a data set that was given as an object."""
     splits: list[Any] = list(dataset.values()) if isinstance(dataset, dict) else [dataset]
     return str((splits[0].info.dataset_name if splits else None) or "dataset")
 

@@ -17,7 +17,7 @@ _IN_ARCHIVE = re.compile(r":\d+(\[.*\])?$")
 
 
 def is_kaldi(path: Path) -> bool:
-    """Whether a path is named as one of Kaldi's tables of audio."""
+    """True if a path has the name of one of Kaldi's tables of audio."""
     return path.suffix.lower() == SCP_EXTENSION or path.name == SEGMENTS_NAME
 
 
@@ -56,7 +56,7 @@ def read_kaldi(path: Path) -> list[AudioSource]:
 
 
 def float_is(text: str, value: float) -> bool:
-    """Whether a text is this number."""
+    """True if a text is this number."""
     try:
         return float(text) == value
     except ValueError:

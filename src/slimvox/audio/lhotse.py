@@ -15,7 +15,7 @@ _MANY_CHANNELS_CUT = "MultiCut"
 
 
 def is_lhotse(row: Row) -> bool:
-    """Whether a row is a cut, a recording or a supervision of lhotse."""
+    """True if a row is a cut, a recording or a supervision of lhotse."""
     if any(column in row for column in PATH_COLUMNS):
         return False
     return (

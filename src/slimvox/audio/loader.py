@@ -22,9 +22,9 @@ from slimvox.audio.skips import SkipCounter
 from slimvox.util.errors import SlimvoxError
 
 REPLACEMENTS_PER_CROP = 8
-"""How many other crops are tried for one that cannot be used; then the batch goes without."""
+"""Number of other crops to try for one that cannot be used, before the batch is made without it."""
 SUBSTITUTES_PER_BATCH = 32
-"""How many other batches are tried for one of which nothing is left; then the run ends."""
+"""Number of other batches to try for an unusable one, before the run fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class AudioBatch:
     seconds: float
     """Audio in it: batch x samples / rate."""
     step: int
-    """Which step of this process it is for."""
+    """Step of this process that the batch is for."""
     index: int
     """Its number in the plan: step x processes + process."""
 

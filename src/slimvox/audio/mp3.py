@@ -19,10 +19,10 @@ _BIT_RATES_KBPS = {
 }
 """Layer III, by MPEG version (2 stands for 2.5 too), for the indices from 1 on."""
 _SAMPLE_RATES_HZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
-"""By the version's bits."""
+"""Sample rates by the version's bits."""
 _WINDOW_BYTES = 1 << 20
 _SEARCHED_BYTES = 1 << 16
-"""How far behind the tags the first frame is looked for."""
+"""Number of bytes after the tags in which the first frame is searched for."""
 _TAG_TOLERANCE = 0.01
 _TAG_BYTES_ALLOWED = 4096
 

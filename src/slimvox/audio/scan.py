@@ -1,4 +1,4 @@
-"""Which audio is usable and how long it is, by the files' headers alone."""
+"""Usability and duration of audio, from the files' headers alone."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class AudioClip:
 
 @dataclass(frozen=True, kw_only=True)
 class AudioScan:
-    """What a scan found."""
+    """Result of a scan."""
 
     clips: tuple[AudioClip, ...]
     """The usable audio, in the order of the sources."""
     skipped_files: tuple[SkippedFile, ...]
-    """What was left out."""
+    """Number of skipped files, by reason."""
 
     @property
     def skipped(self) -> Mapping[str, int]:

@@ -1,4 +1,4 @@
-"""What was left out, and why: named once in the log, counted by reason."""
+"""Record of skipped audio: each file is named once in the log, and counted by reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slimvox.audio.sources import AudioFile
 logger = logging.getLogger("slimvox.audio")
 
 WARNINGS_PER_REASON = 50
-"""How many files of a reason are named at WARNING; further ones at INFO, lest a million drown the log."""
+"""Number of files per reason that are named at level WARNING; further ones are named at INFO."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""What counts as audio, and how a stretch of it is named."""
+"""Kinds of audio files, and references to segments of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AUDIO_EXTENSIONS = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
     *(".aif", ".aiff", ".aifc", ".au", ".snd", ".w64", ".caf", ".sph"),
 )
-"""What is taken for audio in a folder: the formats that libsndfile decodes."""
+"""Extensions of audio files in a folder: the formats that libsndfile decodes."""
 UNSUPPORTED_EXTENSIONS = (
     *(".m4a", ".mp4", ".m4b", ".aac", ".wma", ".webm", ".mka", ".weba", ".amr", ".3gp"),
     *(".ac3", ".eac3", ".dts", ".ape", ".wv", ".tta", ".mpc", ".spx", ".shn", ".ra"),
@@ -24,7 +24,7 @@ UNSUPPORTED_EXTENSIONS = (
 
 
 AudioFile = Path | DatasetRecording
-"""Where audio is: in a file of its own, or in a row of a data set."""
+"""Location of audio: a separate file, or a row of a data set."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,11 +33,11 @@ class AudioSource:
 
     path: AudioFile
     offset_seconds: float = 0.0
-    """Where in the file it starts."""
+    """Start within the file, in seconds."""
     seconds: float | None = None
-    """How long it is; None means to the end of the file."""
+    """Duration in seconds; None means to the end of the file."""
     channel: int | None = None
-    """Which channel of it, counted from 0; None for the mean of all."""
+    """Channel of the file, counted from 0; None for the mean of all channels."""
 
 
 def read_text(path: Path) -> str:
@@ -65,7 +65,7 @@ def read_text(path: Path) -> str:
 
 
 def end_tolerance_seconds(seconds: float) -> float:
-    """By how much a stretch of so many seconds may end behind its file: times in tables are rounded.
+    """Number of seconds by which a segment of this length may exceed its file, because times in tables are rounded.
 
     One that asks for much more was cut from another file, or its times are not in seconds.
     """

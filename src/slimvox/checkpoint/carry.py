@@ -52,7 +52,7 @@ HEAD_FIELDS = (
     "label2id",
     "problem_type",
 )
-"""What of a configuration belongs to the head."""
+"""Fields of a configuration that belong to the head."""
 
 
 def carry_head(finetuned: str | Path, pruned: str | Path, *, revision: str | None = None) -> SlimvoxWithHead:
@@ -119,7 +119,7 @@ def load_with_head(model: str | Path, *, revision: str | None = None) -> Slimvox
 
 
 def _head_of(source: Path) -> tuple[str, Any]:
-    """Which head a fine-tuned checkpoint has, and its configuration with all defaults filled in."""
+    """Head of a fine-tuned checkpoint, and its configuration with all defaults filled in."""
     from transformers import AutoConfig
 
     data = read_json(source / "config.json")

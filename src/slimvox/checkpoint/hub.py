@@ -72,7 +72,7 @@ class _Snapshot:
 
     name: str
     directory: Path
-    """Of the commit, and named after it."""
+    """Local directory of the commit, named after it."""
     access: HubAccess
     """With the commit as revision."""
 

@@ -19,14 +19,14 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What the card has to say of the teacher and the data."""
+    """Teacher and data of a pruned encoder, for its model card."""
 
     teacher: str
-    """What the user called the teacher."""
+    """Name of the teacher, as given by the user."""
     teacher_licence: str | None
     """Its licence, as its own model card has it."""
     teacher_parameters: int
-    """What it has of them, which is less than the dense encoder has if it was pruned before."""
+    """Number of the teacher's parameters, which is less than the dense encoder's if the teacher was itself pruned."""
     earlier: tuple[str, ...]
     """Its teacher, the teacher of that one and so on, if it was pruned before."""
     audio: tuple[str, ...]

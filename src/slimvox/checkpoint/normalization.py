@@ -1,4 +1,4 @@
-"""Whether waveforms are normalised before the encoder: the answer of `transformers`' `AutoFeatureExtractor`."""
+"""Normalisation of waveforms before the encoder, as decided by `transformers`' `AutoFeatureExtractor`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULTS = {"feature_extractor_type": EXTRACTOR, "do_normalize": True, "sampling
 
 
 def normalizes_waveforms(directory: Path) -> bool:
-    """Whether the feature extractor of a model brings each waveform to zero mean and unit variance.
+    """True if the feature extractor of a model brings each waveform to zero mean and unit variance.
 
     `transformers` 5 saves it inside `processor_config.json`, older versions as `preprocessor_config.json`; where both
     exist the former decides, and a missing `do_normalize` means true. Where no file says anything, waveforms are left

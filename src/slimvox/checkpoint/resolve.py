@@ -1,4 +1,4 @@
-"""From what a user calls a model to a directory with its files."""
+"""Resolution of model names (directories, hub ids, `embedded`) to local directories, and loading from them."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class LoadedModel:
     """An encoder with where it came from."""
 
     name: str
-    """What the user called it."""
+    """Name of the model, as given by the user."""
     directory: Path
-    """Where its files are."""
+    """Directory of the model's files."""
     encoder: SpeechEncoder
     """In evaluation mode, float32, on the CPU."""
     left_aside: tuple[str, ...]
@@ -44,13 +44,13 @@ class LoadedModel:
 
     @property
     def public_name(self) -> str:
-        """What a model card may call it: a hub id or `embedded` as it is, of a local path the last part only."""
+        """Name for a model card: a hub id or `embedded` unchanged, or the last part of a local path."""
         return Path(self.name).name if Path(self.name).is_dir() else self.name
 
     @property
     def teacher(self) -> dict[str, Any] | None:
-        """What a directory that slimvox wrote says of the teacher, with at least `name` (None where it says nothing);
-        None for models that slimvox did not prune.
+        """Teacher recorded in a directory written by slimvox, with at least `name` (None if it is not recorded); None
+        for models that slimvox did not prune.
         """
         if not is_slimvox_directory(self.directory):
             return None
@@ -58,7 +58,7 @@ class LoadedModel:
         return teacher if isinstance(teacher, dict) and "name" in teacher else {"name": None}
 
     def kept_indices(self) -> KeptIndices | None:
-        """Which structures of the dense encoder a model has that was pruned before, from `kept_indices.json`.
+        """Indices of the dense encoder's structures that a pruned model has kept, from `kept_indices.json`.
 
         None for a model that was not pruned, and for one whose file is lost; then a warning says so.
 
@@ -118,7 +118,7 @@ def load_model(
 def find_anatomies(
     model: str | Path, *, revision: str | None = None
 ) -> tuple[EncoderAnatomy, EncoderAnatomy]:
-    """What a model, and the dense one it was pruned from (itself if it was not), are made of; reads no weights.
+    """Anatomies of a model and of the dense one that it was pruned from (its own if it was not); reads no weights.
 
     Args:
         model: as for `load_model`.

@@ -34,7 +34,7 @@ class Split:
     head: dict[str, Tensor]
     """All others: task heads, quantizers."""
     prefix: str
-    """What the encoder's names begin with in the checkpoint, such as `wavlm.`; empty for a bare encoder."""
+    """Prefix of the encoder's names in the checkpoint, such as `wavlm.`; empty for a bare encoder."""
 
     @property
     def head_modules(self) -> tuple[str, ...]:

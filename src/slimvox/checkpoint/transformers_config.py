@@ -1,4 +1,4 @@
-"""From an anatomy to the `transformers` configuration of the dense model."""
+"""Configuration of the dense model in `transformers`, from an anatomy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def transformers_config(anatomy: EncoderAnatomy) -> PreTrainedConfig:
     widths = {(head.qk, head.vo) for head in layer.heads} if layer else set()
     dense = layer is not None and len(layer.heads) == anatomy.attention_heads
     if not dense or widths != {(anatomy.head_width,) * 2} or len(set(anatomy.layers)) > 1:
-        raise SlimvoxError("a pruned encoder is no model of `transformers`' own classes")
+        raise SlimvoxError("a pruned encoder cannot be represented by `transformers`' own classes")
     assert layer is not None
     fields: dict[str, Any] = {
         "hidden_size": anatomy.width,

@@ -32,7 +32,7 @@ RENAMES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"^encoder\.(pos_conv_embed|layer_norm|layers)\.", r"\1."),
     )
 )
-"""From the names of `transformers` to ours."""
+"""Names in `transformers` checkpoints, mapped to slimvox's."""
 
 MODULES = ("feature_extractor", "feature_projection", "encoder")
 """Modules of an encoder in `transformers`."""
@@ -64,12 +64,12 @@ def read_transformers_directory(directory: Path) -> ReadEncoder:
     encoder = empty_encoder(anatomy)
     load_exactly(encoder, encoder_tensors(split.encoder, directory), directory)
     if split.head:
-        logger.info("%s: only the encoder is taken; left aside: %s", directory, ", ".join(split.head_modules))
+        logger.info("%s: only the encoder is used; ignored: %s", directory, ", ".join(split.head_modules))
     return ReadEncoder(encoder=encoder, left_aside=split.head_modules)
 
 
 def read_transformers_anatomy(directory: Path) -> EncoderAnatomy:
-    """What the encoder is made of, from `config.json` and the settings of the feature extractor.
+    """Read an encoder's anatomy from `config.json` and the settings of the feature extractor.
 
     Raises:
         SlimvoxError: for an unsupported architecture or a damaged file.
@@ -209,7 +209,7 @@ def _fold_weight_norm(tensors: dict[str, Tensor]) -> None:
 
 
 def _defaults(family: str) -> dict[str, Any]:
-    """What `transformers` assumes for the fields that a config.json leaves out."""
+    """Values that `transformers` assumes for fields missing from a config.json."""
     from transformers.models.hubert.configuration_hubert import HubertConfig
     from transformers.models.wav2vec2.configuration_wav2vec2 import Wav2Vec2Config
     from transformers.models.wavlm.configuration_wavlm import WavLMConfig

@@ -1,4 +1,4 @@
-"""How far a student's hidden states are from its teacher's."""
+"""Distance between a student's hidden states and its teacher's."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def hidden_state_distances(
 
 
 def frames_with_sound(waveforms: Tensor, anatomy: EncoderAnatomy) -> Tensor:
-    """Which frames hold sound, (batch, frames) bool, for waveforms (batch, samples)."""
+    """Mask of the frames that hold sound, (batch, frames) bool, for waveforms (batch, samples)."""
     frames = anatomy.frames(waveforms.shape[1])
     if not frames:
         return torch.zeros(len(waveforms), 0, dtype=torch.bool)

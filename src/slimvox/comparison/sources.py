@@ -1,4 +1,4 @@
-"""How far an encoder is from its teacher on audio of several kinds: languages, microphones, domains."""
+"""Distance between an encoder and its teacher on several kinds of audio: languages, microphones, domains."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ from slimvox.util.errors import SlimvoxError
 from slimvox.util.validation import Seconds, Seed, checked_arguments
 
 LONGEST_SECONDS = 30.0
-"""Of a longer clip, the beginning."""
+"""Maximum seconds of a clip; longer clips are cut at the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceComparison:
-    """What was measured on one source of audio."""
+    """Measurement on one source of audio."""
 
     source: str
-    """As it was given."""
+    """Name of the source, as given."""
     clips: int
     """Clips it was measured on."""
     distances: StateDistances
@@ -56,15 +56,15 @@ class SourceComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How far an encoder is from its teacher."""
+    """Distance between an encoder and its teacher, by source."""
 
     model: str
     teacher: str
     sources: tuple[SourceComparison, ...]
-    """In the order in which they were given."""
+    """Measurements in the order in which the sources were given."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON types."""
+        """The comparison as JSON types."""
         return asdict(self)
 
 

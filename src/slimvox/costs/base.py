@@ -111,12 +111,12 @@ class CostKind:
     from_dict: Callable[[Mapping[str, Any]], Cost]
     """The reverse of `Cost.to_dict`; raises `ValueError`, `KeyError` or `TypeError` for anything else."""
     measured: bool = False
-    """Whether it is measured on the machine, and therefore kept for when a run is resumed."""
+    """True if the cost is measured on the machine, and therefore saved for a resumed run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CostContext:
-    """Where and for what a cost is prepared."""
+    """Conditions under which a cost is prepared."""
 
     dense: EncoderAnatomy
     """The dense encoder."""

@@ -27,7 +27,7 @@ class Parameters(Cost):
     kind = "params"
 
     def terms(self, anatomy: EncoderAnatomy) -> Iterator[Term]:
-        """Those of every structure, and of what is never pruned."""
+        """Terms of every structure, and of everything that is never pruned."""
         width = anatomy.width
         yield Term(block=Block("projection"), coefficient=width)
         biases = anatomy.position_layers * width
@@ -41,7 +41,7 @@ class Parameters(Cost):
                 yield from structure.parameters(anatomy, address.index)
 
     def describe(self, cost: float) -> str:
-        """Such as `26.5M parameters`."""
+        """Text such as `26.5M parameters`."""
         return f"{short_number(cost)} parameters"
 
 
@@ -64,14 +64,14 @@ class Macs(Cost):
             raise ValueError(f"`seconds` must be finite and above 0, but is {self.seconds:g} instead")
 
     def terms(self, anatomy: EncoderAnatomy) -> Iterator[Term]:
-        """Those of every structure; nothing else multiplies."""
+        """Terms of every structure; nothing else multiplies."""
         lengths = anatomy.conv_lengths(round(self.seconds * SAMPLE_RATE_HZ))
         for structure in structures():
             for address in structure.addresses(anatomy):
                 yield from structure.macs(anatomy, address.index, lengths)
 
     def describe(self, cost: float) -> str:
-        """Such as `15G MACs`."""
+        """Text such as `15G MACs`."""
         return f"{short_number(cost)} MACs"
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What an encoder is made of, as plain data."""
+"""Contents of an encoder as plain data."""
 
 from __future__ import annotations
 

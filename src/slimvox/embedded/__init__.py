@@ -1,4 +1,4 @@
-"""What comes with the package, so that the demo and the tests need no download: a small teacher and some speech.
+"""A small teacher and some speech, included so that the demo and the tests need no download.
 
 embedded/
     teacher/    config.json, model.safetensors (float16), README.md (its model card)

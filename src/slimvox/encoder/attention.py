@@ -103,7 +103,7 @@ def _common_width(widths: list[int]) -> int:
 
 
 def _slots(widths: list[int], common: int) -> Tensor | None:
-    """Where each packed row goes among heads * common rows; None where that is where it already is."""
+    """Place of each packed row among heads * common rows; None if the rows are in place already."""
     if all(width == common for width in widths):
         return None
     return torch.cat([torch.arange(width) + head * common for head, width in enumerate(widths)])

@@ -74,7 +74,9 @@ def record_choices() -> Iterator[Choices]:
 
 
 def takes(way: str, obstacle: str | None) -> bool:
-    """Whether a fast way is taken: there is no obstacle, a reason in words. The choice is recorded."""
+    """True if a fast implementation is used, that is, if there is no obstacle (a reason in words). The choice is
+    recorded.
+    """
     if not torch.compiler.is_compiling():
         choices = _CHOICES.get()
         if choices is not None:

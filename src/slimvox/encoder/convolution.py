@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from slimvox.structures.anatomy import EncoderAnatomy
 
 KeptChannels = Sequence[Tensor | None] | None
-"""Per convolution, 1 where a channel is kept and 0 where it is masked, shape (channels,); None: all are kept."""
+"""Mask of each convolution, (channels,), 1 for kept and 0 for masked channels; None if all channels are kept."""
 
 
 class ChannelNorm(nn.LayerNorm):

@@ -98,7 +98,7 @@ FEWEST_CHANNELS = 16
 
 
 def multiplied_wrongly(convolution: nn.Module, x: Tensor) -> bool:
-    """Whether torch's own kernel may give wrong numbers for a convolution of x in half precision on a CPU.
+    """True if torch's own kernel may give wrong numbers for a convolution of x in half precision on a CPU.
 
     With oneDNN 3.x and AMX, the result of a grouped convolution in bfloat16 is unrelated to the right one where groups
     have less than 16 channels and channels times taps are a multiple of 32 (its gradients are right). An odd number of

@@ -32,7 +32,7 @@ ENCODER_MODULES = (
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderOutput:
-    """Hidden states of a batch; B = batch, T = frames (50 a second), D = width.
+    """Output of an encoder; B = batch, T = frames (50 per second), D = width.
 
     The fields can also be read as from the outputs of `transformers`: `output[0]` is `last_hidden_state`,
     `output["hidden_states"]` is a field by its name, `last, states, frame_mask = output` unpacks all three, and

@@ -93,7 +93,7 @@ class _Stage:
         self.weight = convolution.weight.permute(0, 2, 1).reshape(self.channels, -1)
 
     def dtype(self, x: Tensor) -> torch.dtype:
-        """What comes out for an x, under autocast or not."""
+        """Type of the output for an x, with or without autocast."""
         if torch.is_autocast_enabled(x.device.type):
             return torch.get_autocast_dtype(x.device.type)
         return self.weight.dtype

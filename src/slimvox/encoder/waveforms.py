@@ -14,7 +14,7 @@ _CURES = {
     torch.int16: "divide samples of 16 bits by 32768",
     torch.int32: "divide samples of 32 bits by 2147483648",
 }
-"""What to do about samples of a type that is not taken."""
+"""Advice for samples of unsupported types."""
 
 
 def check_waveforms(waveforms: Tensor, mask: Tensor | None, *, least: int) -> None:

@@ -17,13 +17,15 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkPlan:
-    """How long audio is cut: chunk k starts at frame k x `step` and gives `frames` frames; the last may be longer.
+    """Division of long audio into chunks: chunk k starts at frame k x `step` and gives `frames` frames; the last may be
+    longer. Neighbours share `overlap` frames; the earlier chunk gives the first half of them and the later one the
+    second.
 
     Neighbours share `overlap` frames; the earlier chunk gives the first half of them and the later one the second.
     """
 
     anatomy: EncoderAnatomy
-    """Of the encoder: its hop and receptive field."""
+    """Anatomy of the encoder, for its hop and receptive field."""
     samples: int
     """Samples in a chunk."""
     overlap: int

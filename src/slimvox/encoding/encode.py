@@ -56,10 +56,10 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeResult:
-    """What `encode_files` did."""
+    """Result of `encode_files`."""
 
     directory: Path
-    """Where the files are."""
+    """Directory of the files."""
     written: int
     """Files written."""
     already_there: int
@@ -185,7 +185,7 @@ def parse_layers(layers: str | Sequence[int], count: int) -> tuple[int, ...]:
         count: layers of the encoder; it has one more hidden state.
 
     Raises:
-        SlimvoxError: if there are none, or one is no number from 0 to `count`.
+        SlimvoxError: if there are none, or one is not a number from 0 to `count`.
     """
     valid = f"`layers` must be `all` or numbers from 0 to {count} with commas between them"
     if isinstance(layers, str):
@@ -285,7 +285,7 @@ class _Writer:
         }
 
     def is_done(self, source: AudioSource, target: Path) -> bool:
-        """Whether `target` holds these features of `source` already.
+        """True if `target` holds these features of `source` already.
 
         Raises:
             SlimvoxError: if it holds anything else.

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 PARTIAL = ".partial-"
-"""What the names of folders start with that are being written or removed."""
+"""Prefix of the names of folders that are being written or removed."""
 STALE_SECONDS = 24 * 3600
 """A partial folder that has not changed for so long is left over from a crash."""
 

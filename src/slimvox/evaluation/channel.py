@@ -19,7 +19,7 @@ EQUALISER_DB = 10.0
 NOISE_DB = 10.0
 """The same for the bands of the noise."""
 SIGNAL_TO_NOISE_DB = (20.0, 40.0)
-"""Of the whole recording; drawn evenly."""
+"""Range of the signal-to-noise ratio of a whole recording, drawn uniformly."""
 LOUDNESS_DB = 6.0
 """The recording is made up to this louder or softer."""
 TAPS = 513

@@ -19,12 +19,12 @@ class ScoredModel:
     """All results of one model."""
 
     name: str
-    """For the table's head."""
+    """Name in the head of the table."""
     results: tuple[TaskResult, ...]
 
     @property
     def parameters(self) -> int:
-        """Of the encoder."""
+        """Number of parameters of the encoder."""
         return int(self.results[0].configuration["parameters"])
 
     def of(self, task: str) -> TaskResult | None:

@@ -32,15 +32,15 @@ class Clip:
 
     path: Path
     start_seconds: float = 0.0
-    """Where in the file to begin."""
+    """Start within the file, in seconds."""
     end_seconds: float | None = None
-    """Where in the file to stop; None for its end."""
+    """End within the file, in seconds; None for the end of the file."""
     at_seconds: float = 0.0
-    """Where in the recording to put it."""
+    """Start within the recording, in seconds."""
     gain: float = 1.0
     """Factor on the samples."""
     file_channel: int | None = field(default=None, metadata={ABSENT_AT_DEFAULT: True})
-    """Which channel of the file, counted from 0; None for the mean of all."""
+    """Channel of the file, counted from 0; None for the mean of all channels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +70,7 @@ class TranscribedExample:
     recording: Recording
     split: Split
     text: str
-    """Symbols (phones) or words, parted by single blanks."""
+    """Symbols (phones) or words, separated by single spaces."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +87,7 @@ class Segment:
     """A piece of a transcript, in a slot or between slots."""
 
     text: str
-    """Words, parted by single blanks."""
+    """Words, separated by single spaces."""
     slot: str | None = None
     """The slot's type, None for words outside any slot."""
 
@@ -99,7 +99,7 @@ class SlotExample:
     recording: Recording
     split: Split
     segments: tuple[Segment, ...]
-    """In the order of speech."""
+    """Segments in the order of speech."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,15 +149,15 @@ class QuerySearch:
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleSet(Generic[Example_co]):
-    """What a reader returns."""
+    """Result of a reader."""
 
     name: str
-    """For reports, such as `LibriSpeech`."""
+    """Name for reports, such as `LibriSpeech`."""
     examples: tuple[Example_co, ...]
     label_names: tuple[str, ...] = ()
     """Names of the entries of `LabelledExample.labels`, such as (action, object, location)."""
     skipped: Mapping[str, int] = field(default_factory=dict)
-    """What was left out: reason to count."""
+    """Number of skipped recordings, by reason."""
 
 
 @dataclass(frozen=True, kw_only=True)

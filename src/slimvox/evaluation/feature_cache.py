@@ -72,7 +72,7 @@ class FeatureCache:
     directory: Path
     max_bytes: int = DEFAULT_MAX_BYTES
     device: torch.device = CPU
-    """Where heads are trained on the features."""
+    """Device on which heads are trained on the features."""
     report: Callable[[int, int], None] | None = None
     """Told (done, of how many) recordings while encoding."""
     encode_seconds: float = field(default=0.0, init=False)

@@ -29,7 +29,7 @@ class Features:
     encode_seconds: float
     """Time it took; 0 where the cache had them."""
     device: torch.device = CPU
-    """Where heads are trained on them; they are kept on the CPU."""
+    """Device on which heads are trained; the features are kept on the CPU."""
 
     def __contains__(self, id: object) -> bool:
         return id in self.positions

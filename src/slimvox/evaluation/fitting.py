@@ -31,7 +31,7 @@ class Item(Generic[Target]):
     """One example of a task, ready for its head."""
 
     id: str
-    """Of the recording."""
+    """Identifier of the recording."""
     target: Target
 
 
@@ -51,7 +51,7 @@ class Fit:
     """A trained head."""
 
     head: nn.Module
-    """At its best state on dev, in evaluation mode."""
+    """Head in its best state on dev, in evaluation mode."""
     learning_rate: float
     dev_score: float
     """Higher is better; -inf where training diverged: most gradients were not finite, or all scores."""
@@ -231,7 +231,7 @@ class Sweep:
     """Heads of several seeds at the learning rate that was best on dev."""
 
     dev_scores: dict[float, float]
-    """By learning rate, seed 0; higher is better."""
+    """Score on dev by learning rate, for seed 0; higher is better."""
     fits: tuple[Fit, ...]
     """One per seed."""
     seconds: float

@@ -14,13 +14,13 @@ Every table is a TSV (or CSV) file with a header. These columns are read for eve
 
 The file, the stretch and the channel may have any of the names that `slimvox.audio.columns` knows, and these by task:
 
-    pr, asr         text: phones, or words, parted by blanks
+    pr, asr         text: phones, or words, separated by spaces
     ks, sid, er     label
     ic              one column for each slot, named label_SLOT
     sf              text: words, those of a slot in brackets: `a [size: small] [drink: latte] please`
     asv             label: the speaker; trials are drawn from the dev and test rows
     sd              turns: `A 0.00-1.52; B 1.10-3.00`
-    qbe             role: query or document; label: the query's term, or the document's terms parted by `|`
+    qbe             role: query or document; label: the query's term, or the document's terms separated by `|`
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ Row = Mapping[str, str]
 LABEL_PREFIX = "label_"
 SEED_COLUMN = "channel_seed"
 MOST_TRIALS = 20_000
-"""Of each kind, per split."""
+"""Maximum number of trials of each kind, per split."""
 
 _CLIP = re.compile(r"^(?P<path>.+?)(?:@(?P<at>[\d.]+))?(?:\*(?P<gain>[\d.]+))?$")
 _SLOT = re.compile(r"\[([^:\]\s]+):\s*([^\]]*)\]")
@@ -115,7 +115,7 @@ class _Table:
             )
 
     def rows(self) -> Iterator[tuple[str, Row, Split, Recording]]:
-        """Where it is, the row, its split and its recording."""
+        """Rows of the table, each with its position, split and recording."""
         for line, row in self._rows:
             where = f"line {line} of {self.manifest}"
             yield where, row, self._split(row, where), self._recording(row, where)

@@ -1,4 +1,5 @@
-"""How each task's head is built and trained: `official`, SUPERB's own settings, and `mini`, minutes on two cores.
+"""Protocols for building and training the head of each task: `official`, SUPERB's own settings, and `mini`, minutes on
+two cores.
 
 Both have the same heads, losses and metrics in outline. What differs in `mini` is stated field by field below: smaller
 hidden layers, fewer steps with a learning rate that falls linearly to zero, whitened features (see
@@ -35,7 +36,7 @@ ProtocolName = Literal["official", "mini"]
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What the training of every head needs to know."""
+    """Training settings common to all heads."""
 
     learning_rates: tuple[Positive, ...]
     """The grid; the best on dev is taken."""
@@ -46,14 +47,14 @@ class Protocol:
     steps: Count
     """Steps of the optimiser."""
     evaluations: Count
-    """How often dev is scored, evenly over the steps; the best state is kept."""
+    """Number of evaluations on dev, evenly spaced over the steps; the best state is kept."""
     optimiser: Literal["adam", "adamw"] = "adam"
     schedule: Literal["constant", "linear"] = "constant"
     """`linear` falls to 0 at the last step."""
     gradient_clip: Positive = 1.0
     """Largest norm of the gradient."""
     whiten: bool = False
-    """Whether the head sees whitened features."""
+    """Whiten the features."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +63,12 @@ class ClassificationProtocol(Protocol):
 
     projection: Size = 256
     balanced: bool = False
-    """Whether classes are drawn equally often in training."""
+    """Draw all classes equally often in training."""
     train_seconds: Seconds | None = None
     """Longer training recordings are cut to this."""
     standardise: bool = False
-    """Whether each dimension of the features is brought to mean 0 and deviation 1; correlations stay, unlike with
-    `whiten`, which goes before."""
+    """Bring each dimension of the features to mean 0 and standard deviation 1, after whitening if both are on. Unlike
+    with `whiten`, correlations stay."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +101,10 @@ class RecognitionProtocol(Protocol):
     stack: Size = 1
     """Frames that are joined into one before the BLSTM."""
     unit: Literal["word", "character"] = "word"
-    """What ASR's error rate counts. With an hour of training data hardly any word is right, whatever the encoder, so
-    `mini` counts characters."""
+    """Unit of ASR's error rate. With an hour of training data hardly any word is right, whatever the encoder, so `mini`
+    counts characters."""
     written: Literal["character", "word"] = "character"
-    """What SF's head writes, besides the tokens around each slot. A few hundred orders teach the words of a menu, but
+    """Symbols of SF's head, besides the tokens around each slot. A few hundred orders teach the words of a menu, but
     not how to spell, so `mini` has whole words."""
 
 
@@ -130,7 +131,7 @@ class DiarizationProtocol(Protocol):
     medians: tuple[Size, ...] = (1, 11)
     """Lengths of the median filter to choose from, in frames (on dev)."""
     thresholds: tuple[Share, ...] = (0.3, 0.4, 0.5, 0.6, 0.7)
-    """To choose from on dev."""
+    """Candidate thresholds, chosen on dev."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,7 +266,7 @@ def protocol(name: str, task: str, overrides: Sequence[str] = ()) -> Protocol:
     Args:
         name: `official` or `mini`.
         task: such as `ks`.
-        overrides: TASK.FIELD=VALUE each; those of other tasks are left aside.
+        overrides: TASK.FIELD=VALUE each; those of other tasks are ignored.
 
     Raises:
         SlimvoxError: for an override that names no field, or whose value does not fit it.

@@ -17,7 +17,7 @@ else:
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """What counts as 0 and as 1000; metric to value."""
+    """Values of each metric that count as 0 and as 1000 points."""
 
     low: Mapping[str, float]
     high: Mapping[str, float]
@@ -29,12 +29,12 @@ class PublishedModel:
 
     name: str
     parameters: float
-    """In millions."""
+    """Number of parameters, in millions."""
     macs: float | None = None
-    """In billions, over 224.86 s of LibriSpeech test-clean; None where not published."""
+    """MACs in billions, over 224.86 s of LibriSpeech test-clean; None if not published."""
     superb_s: int
     mean11: float
-    """As published, to one decimal."""
+    """Mean over 11 metrics as published, to one decimal."""
     scores: Mapping[str, float]
     """Metric to value, see `slimvox.evaluation.scores.METRICS`."""
 

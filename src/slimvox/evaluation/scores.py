@@ -19,7 +19,7 @@ from slimvox.util.errors import SlimvoxError
 METRICS = ("pr", "asr", "ks", "qbe", "sid", "asv", "sd", "ic", "sf_f1", "sf_cer", "er")
 """In percent, except `qbe`, which is a term-weighted value."""
 ERROR_RATES = frozenset({"pr", "asr", "asv", "sd", "sf_cer"})
-"""Those of which less is better."""
+"""Metrics for which lower is better."""
 TASKS: Mapping[str, tuple[str, ...]] = {
     "pr": ("pr",),
     "asr": ("asr",),
@@ -77,14 +77,14 @@ def superb_s(scores: Mapping[str, float]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class FixedRows:
-    """What the `mini` score is measured by."""
+    """Reference scores that define 0 and 1000 points of the `mini` score."""
 
     fbank: Mapping[str, float]
     """Metric to value: 0 points."""
     teacher: Mapping[str, float]
     """The embedded teacher's: 1000 points."""
     tasks: tuple[str, ...] = tuple(TASKS)
-    """Those that count, of which the two rows differ by more than their heads' seeds do."""
+    """Tasks that count: those whose two reference scores differ by more than the spread over the heads' seeds."""
 
 
 def mini_score(scores: Mapping[str, float], fixed: FixedRows) -> float:

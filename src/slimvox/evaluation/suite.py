@@ -38,14 +38,14 @@ RESULT_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationPlan:
-    """What to evaluate, and on what."""
+    """Settings of an evaluation."""
 
     model: str
-    """As `slimvox.evaluation.upstreams.load_upstream` takes it."""
+    """Model, as `slimvox.evaluation.upstreams.load_upstream` takes it."""
     data: Path
     """Folder of the audio."""
     suite: ProtocolName = "mini"
-    """Which data and which protocol."""
+    """Data and protocol."""
     manifests: Mapping[str, tuple[Path, ...]] = dataclasses.field(default_factory=dict)
     """The user's own tables by task, instead of the suite's data; several are folds."""
     tasks: tuple[str, ...] = TASKS
@@ -69,7 +69,7 @@ class TaskResult:
     configuration: Mapping[str, Any]
     """Everything the result depends on. A result is reused only where this is the same."""
     scores: Mapping[str, Mapping[str, Any]]
-    """By metric: mean, spread (sample deviation over the seeds; None for one), seeds, chance, title."""
+    """Scores by metric: mean, spread (sample standard deviation over the seeds; None for one), seeds, chance, title."""
     chance_is: str
     counts: Mapping[str, CountOrZero]
     """Examples used, by split; where there are several folds, the sum over them."""
@@ -82,7 +82,7 @@ class TaskResult:
     seconds: Mapping[str, float]
     """encode, fit, total; and processor, which another process on the same machine does not lengthen."""
     reused: bool = False
-    """Whether it was there already."""
+    """True if the result existed already."""
 
 
 @dataclass(frozen=True, kw_only=True)

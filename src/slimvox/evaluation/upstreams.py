@@ -28,7 +28,7 @@ class Upstream(Protocol):
 
     @property
     def name(self) -> str:
-        """What the user called it."""
+        """Name of the model, as given by the user."""
 
     @property
     def fingerprint(self) -> str:
@@ -52,7 +52,7 @@ class Upstream(Protocol):
 
     @property
     def parameters(self) -> int:
-        """How many it has."""
+        """Number of parameters."""
 
     def __call__(self, waveforms: Tensor) -> Tensor:
         """Encode waveforms (batch, samples) of one length to (batch, frames, layers, width) on the CPU."""

@@ -1,4 +1,4 @@
-"""From a recording (clips placed on a time line) to its waveform."""
+"""Waveform of a recording, made from clips placed on a time line."""
 
 from __future__ import annotations
 

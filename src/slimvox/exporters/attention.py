@@ -85,7 +85,7 @@ class ExportedAttention(nn.Module):
 
 
 def _rounded(width: int) -> int:
-    """At least one multiple, so that heads without queries are no special case."""
+    """Width rounded up to at least one multiple, so that heads without queries are not a special case."""
     return max(1, -(-width // WIDTH_MULTIPLE)) * WIDTH_MULTIPLE
 
 

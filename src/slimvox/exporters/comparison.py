@@ -1,4 +1,4 @@
-"""How far an exported program is from the model it was made from."""
+"""Difference between an exported program and the model that it was made from."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def compare(program: Program, reference: Reference) -> Comparison:
     With a mask, batches are padded, and one clip of the largest is padding altogether.
 
     Raises:
-        SlimvoxError: if a shape or a frame mask is wrong, or a value is no number.
+        SlimvoxError: if a shape or a frame mask is wrong, or a value is not a number.
     """
     shortest, anatomy = reference.shortest_samples, reference.encoder.anatomy
     hop = anatomy.hop
@@ -76,7 +76,7 @@ def compare(program: Program, reference: Reference) -> Comparison:
 def relative_errors(
     program: Program, reference: Reference, clips: Sequence[NDArray[np.float32]]
 ) -> dict[str, float]:
-    """By output, ||program - torch|| / ||torch|| over all frames of all clips, one at a time."""
+    """Relative error of each output, ||program - torch|| / ||torch|| over all frames of all clips, one at a time."""
     squares: dict[str, NDArray[np.float64]] = {}
     for clip in clips:
         waveforms = clip[None]

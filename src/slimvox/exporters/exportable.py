@@ -79,7 +79,7 @@ class ExportableEncoder(nn.Module):
         )
 
     def forward(self, waveforms: Tensor, attention_mask: Tensor | None = None) -> EncoderOutput:
-        """As `SpeechEncoder.forward`."""
+        """Same as `SpeechEncoder.forward`."""
         if self.anatomy.normalize_waveform:
             waveforms = normalize_waveforms(waveforms, attention_mask)
         x = self.feature_projection(self.front_end(waveforms))

@@ -18,7 +18,7 @@ DEFAULT_MAX_ERROR = 0.05
 """Three times what int8 does to the embedded teacher and an encoder pruned from it (means of 1.3 and 1.5 %, worst layer
 1.7 %), and a fifth of what it does where something is wrong with it (with the front end in int8, a quarter)."""
 ERROR_CLIPS, ERROR_SECONDS = 8, 10.0
-"""Of the embedded test audio, for the error."""
+"""Number and length of clips of the embedded test audio on which the error is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +26,9 @@ class Int8Errors:
     """||int8 - float32|| / ||float32|| of each output, on the embedded test audio."""
 
     states: dict[str, float]
-    """Of the hidden states, by name."""
+    """Error of each hidden state, by name."""
     head: dict[str, float]
-    """Of what the task head returns, by name."""
+    """Error of each output of the task head, by name."""
 
     @property
     def mean_of_states(self) -> float | None:
@@ -37,7 +37,7 @@ class Int8Errors:
 
     @property
     def judged(self) -> dict[str, float]:
-        """What `max_error` is a limit of, each on its own."""
+        """Errors that `max_error` limits, each on its own."""
         mean = self.mean_of_states
         return ({} if mean is None else {"hidden states": mean}) | self.head
 

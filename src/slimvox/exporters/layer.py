@@ -33,7 +33,7 @@ class ExportedLayer(nn.Module):
         self.feed_forward = NegatedFeedForward(layer.feed_forward) if layer.feed_forward else None
 
     def forward(self, x: Tensor, position_bias: Tensor | None, padding_bias: Tensor | None) -> Tensor:
-        """As `EncoderLayer.forward`."""
+        """Same as `EncoderLayer.forward`."""
         if self.pre_norm:
             if self.attention is not None and self.layer_norm is not None:
                 x = x - self.attention(self.layer_norm(x), position_bias, padding_bias)

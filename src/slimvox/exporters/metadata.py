@@ -1,4 +1,4 @@
-"""What an exported file says about itself."""
+"""Metadata of an exported file."""
 
 from __future__ import annotations
 
@@ -42,6 +42,6 @@ def metadata(model: LoadedModel, reference: Reference, *, int8: bool) -> dict[st
 
 
 def _teacher(model: LoadedModel) -> str:
-    """What it was pruned from; itself if it was not pruned."""
+    """Model that it was pruned from; the model itself if it was not pruned."""
     teacher = model.teacher
     return model.public_name if teacher is None else str(teacher["name"] or "unknown")

@@ -20,7 +20,7 @@ DEFAULT_OPSET = 20
 OLDEST_OPSET = 18
 """The first that torch writes; layer norm as one operator is from 17."""
 MOST_BYTES_IN_ONE_FILE = 2**31 - 2**24
-"""Of weights: what protobuf can hold, less some room for the graph."""
+"""Maximum bytes of weights in one file: protobuf's limit, less some room for the graph."""
 
 
 def require_onnx() -> None:
@@ -124,7 +124,7 @@ class OnnxSession:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's warnings: about what is not asked for here (torchvision), or is told in an error."""
+    """Context without the exporter's warnings that do not apply here (torchvision) or are repeated in an error."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 FRONT_END = "encoder.front_end."
-"""How the names of its weights begin."""
+"""Prefix of the names of the front end's weights."""
 
 
 def quantise(source: Path, target: Path) -> None:

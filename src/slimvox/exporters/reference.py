@@ -1,4 +1,4 @@
-"""What an exported program must return: the model itself, in torch."""
+"""Reference outputs of an exported program: those of the model in torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Reference:
 
     @property
     def shortest_samples(self) -> int:
-        """Of a clip that it can be run on."""
+        """Minimum length of a clip in samples."""
         anatomy = self.encoder.anatomy
         frames = 1 if self.head is None else self.head.fewest_frames
         return anatomy.receptive_field + (frames - 1) * anatomy.hop

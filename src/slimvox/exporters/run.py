@@ -45,7 +45,7 @@ class ExportResult:
     outputs: tuple[str, ...]
     """Names of what it returns, in their order."""
     worst_difference: float
-    """Of float32 from torch on noise, as a share of the largest value of an output: arithmetic alone."""
+    """Maximum difference between float32 and torch on noise, relative to the largest value of an output."""
     compared: tuple[tuple[int, int], ...]
     """Batch sizes and lengths in samples that this was measured on."""
     int8_errors: Int8Errors | None
@@ -174,7 +174,7 @@ def _ending(format: Format, *, int8: bool) -> str:
 
 
 def _target(model: LoadedModel, out: str | Path | None, *, ending: str, heads: bool) -> Path:
-    """Where to write."""
+    """Path of the output file."""
     if out is not None:
         return Path(out).expanduser()
     local = Path(model.name).expanduser()

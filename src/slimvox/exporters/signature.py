@@ -1,4 +1,4 @@
-"""What goes into an exported program and what comes out."""
+"""Inputs and outputs of an exported program."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ LAST_HIDDEN_STATE, FRAME_MASK = "last_hidden_state", "frame_mask"
 
 @dataclass(frozen=True, kw_only=True)
 class Signature:
-    """Of a model's exported program."""
+    """Inputs and outputs of a model's exported program."""
 
     layers: Layers
-    """Which hidden states are returned."""
+    """Hidden states that are returned."""
     mask: bool
-    """Whether a mask of the samples is read, and one of the frames returned."""
+    """True if a mask of the samples is an input, and the mask of the frames an output."""
     head: tuple[str, ...] = ()
     """Names of what the task head returns, if there is one."""
 

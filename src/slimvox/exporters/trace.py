@@ -1,4 +1,4 @@
-"""From an encoder to a program that `torch.export` has traced."""
+"""Tracing of an encoder by `torch.export`."""
 
 from __future__ import annotations
 

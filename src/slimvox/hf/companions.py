@@ -16,7 +16,7 @@ MODEL_CARD = "README.md"
 CARRIED = (MODEL_CARD, "kept_indices.json")
 """Files that a model takes along from the directory that it was loaded from."""
 GENERIC_CARD = "This model card has been automatically generated"
-"""What the model card says that `transformers` pushes where there is none."""
+"""Text of the model card that `transformers` pushes if there is none."""
 
 
 def preprocessor_config(anatomy: EncoderAnatomy) -> dict[str, Any]:

@@ -118,12 +118,12 @@ class SlimvoxConfig(PreTrainedConfig):  # type: ignore[misc]
 
     @property
     def encoder_anatomy(self) -> EncoderAnatomy:
-        """What the encoder is made of."""
+        """Anatomy of the encoder."""
         return EncoderAnatomy.from_dict(self.anatomy)
 
     @property
     def encoder_dense_anatomy(self) -> EncoderAnatomy:
-        """What the encoder that it was pruned from was made of."""
+        """Anatomy of the dense encoder that it was pruned from."""
         return EncoderAnatomy.from_dict(self.dense_anatomy)
 
     @property
@@ -163,7 +163,7 @@ def per_layer_overrides(anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> dict[
 
 
 def _standard_fields(anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> dict[str, Any]:
-    """What `transformers` calls the fields of the anatomy that it has a name for."""
+    """Fields of the anatomy that `transformers` has a name for, under that name."""
     return {
         "hidden_size": anatomy.width,
         "num_hidden_layers": len(anatomy.layers),

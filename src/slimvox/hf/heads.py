@@ -23,7 +23,7 @@ from slimvox.hf.modeling import SlimvoxModel, SlimvoxOutput, SlimvoxPreTrainedMo
 
 
 class SlimvoxWithHead(SlimvoxPreTrainedModel):
-    """What all models with a head share.
+    """Base class of all models with a head.
 
     A head is in two parts, so that it can be computed without this encoder: what it reads of hidden states, and what it
     makes of that.
@@ -55,15 +55,15 @@ class SlimvoxWithHead(SlimvoxPreTrainedModel):
 
     @property
     def reads_all_states(self) -> bool:
-        """Whether `head_input` needs all hidden states."""
+        """True if `head_input` needs all hidden states."""
         return False
 
     def head_input(self, last_hidden_state: Tensor, hidden_states: Sequence[Tensor] | None) -> Tensor:
-        """What the head reads, (batch, frames, width)."""
+        """Input of the head, (batch, frames, width)."""
         return last_hidden_state
 
     def apply_head(self, states: Tensor, frame_mask: Tensor | None) -> tuple[Tensor, ...]:
-        """What `head_outputs` names.
+        """Outputs of the head, as named in `head_outputs`.
 
         Args:
             states: from `head_input`.
@@ -78,7 +78,7 @@ class SlimvoxWithHead(SlimvoxPreTrainedModel):
         output_attentions: bool | None,
         output_hidden_states: bool | None,
     ) -> tuple[tuple[Tensor, ...], SlimvoxOutput]:
-        """What `head_outputs` names, and the encoder's output as the caller wants to see it."""
+        """Outputs of the head, and the encoder's output in the form that the caller asked for."""
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         output: SlimvoxOutput = self.slimvox(
@@ -111,7 +111,7 @@ class SlimvoxWithLayerWeights(SlimvoxWithHead):
 
     @property
     def reads_all_states(self) -> bool:
-        """Whether the layers are weighted."""
+        """True if the layers are weighted."""
         return bool(self.config.use_weighted_layer_sum)
 
     def head_input(self, last_hidden_state: Tensor, hidden_states: Sequence[Tensor] | None) -> Tensor:
@@ -305,7 +305,7 @@ class SlimvoxForXVector(SlimvoxWithLayerWeights):
 
     @property
     def fewest_frames(self) -> int:
-        """As many as the layers over time need for one output."""
+        """Minimum number of frames from which the layers over time give an output."""
         config = self.config
         return 1 + sum(
             (kernel - 1) * dilation

@@ -27,7 +27,7 @@ from slimvox.hf.configuration import SlimvoxConfig
 
 @dataclass
 class SlimvoxOutput(BaseModelOutput):  # type: ignore[misc]
-    """What the model returns; B = batch, T = frames (50 a second), D = width.
+    """Output of the model; B = batch, T = frames (50 per second), D = width.
 
     Attributes:
         last_hidden_state: (B, T, D).
@@ -51,7 +51,7 @@ class DeferredEncoder(SpeechEncoder):
 
 
 class SlimvoxPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
-    """What the encoder and the models with a head share: loading, saving, lengths and masks."""
+    """Base class of the encoder and the models with a head: loading, saving, lengths and masks."""
 
     config_class = SlimvoxConfig
     config: SlimvoxConfig
@@ -115,7 +115,7 @@ class SlimvoxPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         return self.frame_mask(attention_mask, feature_vector_length)
 
     def frame_mask(self, attention_mask: Tensor, frames: int | None = None) -> Tensor:
-        """Which frames are speech.
+        """Mask of the frames that are not padding.
 
         Args:
             attention_mask: (batch, samples), 1 for audio and 0 for padding.

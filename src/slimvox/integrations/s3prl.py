@@ -61,7 +61,7 @@ class UpstreamExpert(nn.Module):
             ckpt: whatever `slimvox.load` takes: a directory that slimvox wrote, `embedded`, or a `transformers`
                 checkpoint.
             model_config: must not be given; the checkpoint describes the model.
-            options: `refresh` and whatever else s3prl hands to every upstream; left aside.
+            options: `refresh` and other arguments that s3prl passes to every upstream; ignored.
 
         Raises:
             SlimvoxError: if there is no such checkpoint, it cannot be read, or `model_config` is given.

@@ -67,7 +67,9 @@ def build_accelerator(*, device: str, precision: str, log_directory: Path) -> Ac
 
 @contextlib.contextmanager
 def own_accelerate_state() -> Iterator[None]:
-    """Within the block accelerate has a state for itself; after it, that of the caller again (of a Trainer, say)."""
+    """Context in which accelerate has a separate state; the caller's state (of a Trainer, say) is restored
+    afterwards.
+    """
     kinds = (AcceleratorState, PartialState, GradientState)
     before = [dict(kind._shared_state) for kind in kinds]
     try:
@@ -100,7 +102,7 @@ def _leave_group() -> None:
 
 
 def _bf16_pays(device: str) -> bool:
-    """Whether the hardware multiplies bf16 matrices faster than float32 ones."""
+    """True if the hardware multiplies bf16 matrices faster than float32 ones."""
     if device in ("auto", "cuda") and torch.cuda.is_available():
         # V100 and T4 emulate bf16, more slowly than they compute in float32.
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

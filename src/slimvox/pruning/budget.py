@@ -15,16 +15,16 @@ from slimvox.structures.anatomy import EncoderAnatomy
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """The highest cost that the pruned encoder may have."""
+    """Maximum cost of the pruned encoder."""
 
     cost: Cost
-    """The cost that is limited."""
+    """Cost that is limited."""
     target: float
-    """The highest cost allowed."""
+    """Maximum value of the cost."""
     dense_cost: int
-    """The cost of the encoder that sparsity is measured against."""
+    """Cost of the encoder that sparsity is measured against."""
     round_to: int = 1
-    """Widths and channels that are left are multiples of this, or as wide as they were."""
+    """Divisor of the remaining widths and channels; a width that loses nothing stays as it is."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.target) and self.target >= 0 and self.dense_cost > 0):
@@ -37,7 +37,7 @@ class Budget:
 
     @property
     def target_sparsity(self) -> float:
-        """The share of the dense cost that has to go."""
+        """Share of the dense cost to remove."""
         return 1 - self.target / self.dense_cost
 
 
@@ -55,7 +55,8 @@ class ExpectedSparsity:
 
 
 RampShape = Literal["linear", "geometric"]
-"""Whether each step of a ramp takes the same share of the dense cost, or of what is left."""
+"""Shape of a ramp: `linear` removes the same share of the dense cost in each step, `geometric` of the remaining
+cost."""
 
 
 def scheduled_target(
@@ -79,13 +80,13 @@ class SparsitySchedule:
     """
 
     sparsities: tuple[float, ...]
-    """What each size lacks, as a share of the dense cost, ascending."""
+    """Target sparsity of each size, as a share of the dense cost, ascending."""
     ramp_steps: int
     """Steps of all climbs together; a stage that is shorter climbs throughout."""
     steps: int
-    """Of the whole stage."""
+    """Number of steps of the whole stage."""
     shape: RampShape = "linear"
-    """Of the climbs."""
+    """Shape of the climbs."""
 
     def _climbed(self, sparsity: float) -> float:
         """The part of the ramp that lies below a sparsity, from 0 to 1."""
@@ -96,7 +97,7 @@ class SparsitySchedule:
 
     @property
     def ends(self) -> tuple[int, ...]:
-        """After which step each size has had its wait; the last one's is the end of the stage."""
+        """Steps after which the sizes are cut, in order; the last one is the end of the stage."""
         ramp, last = min(self.ramp_steps, self.steps), len(self.sparsities)
         ends = (
             ramp * self._climbed(sparsity) + (self.steps - ramp) * number / last

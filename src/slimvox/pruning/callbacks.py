@@ -1,4 +1,4 @@
-"""Callbacks: functions of a researcher that a run calls after training steps."""
+"""Callbacks: user-defined functions called after training steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from slimvox.pruning.surgery import slice_encoder
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingState:
-    """A run after one of its steps."""
+    """State of a run after a training step."""
 
     stage: str
     """`prune` (stage 1) or `finish` (stage 2)."""

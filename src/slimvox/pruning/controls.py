@@ -1,4 +1,4 @@
-"""Gates that are not learned: what a pruned encoder has to beat at the same size and budget."""
+"""Baselines with gates that are not learned, for comparison at the same size and budget."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def control_scores(control: Control, encoder: SpeechEncoder, layout: GateLayout,
 
 
 def forgets_weights(control: Control | None) -> bool:
-    """Whether the encoder is distilled from scratch: only its shape comes from the dense one."""
+    """True if the encoder is distilled from scratch, with only its shape taken from the dense one."""
     return control == "thin"
 
 
@@ -67,7 +67,7 @@ def magnitudes(encoder: SpeechEncoder, layout: GateLayout) -> Tensor:
 
 
 def _evenly(layout: GateLayout) -> Tensor:
-    """By position within each width, so that any threshold cuts all of them by the same share; whole blocks stay."""
+    """Scores by position within each width, so that any threshold removes the same share of each; whole blocks stay."""
     scores = torch.ones(layout.size)
     for address in layout.slices:
         if structure(address.structure).kind != "block":

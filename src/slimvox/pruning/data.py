@@ -1,4 +1,4 @@
-"""The audio of a run: found, measured, parted into training and held-out."""
+"""Audio of a run: found, measured, and divided into training and held-out audio."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from slimvox.pruning.recipe import DataSettings
 logger = logging.getLogger("slimvox.pruning")
 
 HELD_OUT_SHARE = 0.1
-"""At most this share of the audio is kept out of training."""
+"""Maximum share of the audio that is held out of training."""
 HELD_OUT_CACHE_BYTES = 128 * 2**20
 """Memory for decoded held-out audio: 35 minutes."""
 
@@ -117,13 +117,13 @@ class HeldOutWaveforms:
 def gather_audio(
     sources: Sequence[AudioInput], settings: DataSettings, seed: int, held_out: Sequence[AudioInput] = ()
 ) -> RunAudio:
-    """Find and measure the audio, and put some of it aside to measure on.
+    """Find and measure the audio, and hold some of it out for measuring.
 
     Args:
         sources: files, folders, lists, manifests, data sets.
         settings: of the recipe.
         seed: decides which clips are held out.
-        held_out: audio to measure on; if empty, `held_out_seconds` of the sources are put aside (at most a tenth).
+        held_out: held-out audio; if empty, `held_out_seconds` of the sources are held out (at most a tenth).
 
     Raises:
         SlimvoxError: if nothing usable is left.

@@ -1,4 +1,4 @@
-"""What two commands must agree on to be the same run."""
+"""Fingerprint of a run: the settings that a resuming command must share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slimvox.pruning.result import RunSettings
 
 
 def fingerprint(settings: RunSettings, accelerator: Accelerator) -> dict[str, Any]:
-    """Of a run, as JSON types."""
+    """Fingerprint of a run, as JSON types."""
     encoder = settings.model.encoder
     digest = hashlib.sha256(json.dumps(encoder.anatomy.to_dict()).encode())
     for name, tensor in sorted(encoder.state_dict().items()):

@@ -1,4 +1,4 @@
-"""How fast encoders are where a run takes place: measured before it, to aim at a speed, and after it."""
+"""Speed of encoders on the machine of a run: measured before it, to set a target, and after it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def prepare_cost(
 
 
 def speed_up(encoder: SpeechEncoder, seconds: float) -> float:
-    """How many times faster than its dense encoder it is, measured in turns; weights do not matter for that."""
+    """Speed-up over its dense encoder, from interleaved measurements; it does not depend on the weights."""
     device = next(encoder.parameters()).device
     dense = SpeechEncoder(encoder.dense_anatomy).to(device).eval()
     factors = real_time_factors({"dense": dense, "pruned": encoder}, seconds=seconds)

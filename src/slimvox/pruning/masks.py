@@ -19,8 +19,8 @@ from slimvox.structures import Address, structure, structures
 from slimvox.structures.anatomy import EncoderAnatomy
 
 Masks = Mapping[Address, Tensor]
-"""By address one value per unit, (units,): 0 for a unit that is removed, otherwise the scale of a unit that stays.
-Addresses without a mask are left as they are."""
+"""Mask of each address, (units,): 0 for a unit that is removed, otherwise the scale of a unit that stays. Addresses
+without a mask are unchanged."""
 
 
 def masks_of(sizes: Mapping[Address, int], values: Tensor) -> dict[Address, Tensor]:

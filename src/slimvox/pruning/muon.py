@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 COEFFICIENTS = (3.4445, -4.775, 2.0315)
-"""Of the quintic that brings all singular values near 1."""
+"""Coefficients of the quintic polynomial that brings all singular values near 1."""
 ITERATIONS = 5
 SMALLEST_NORM = 1e-7
 
 
 class Muon(torch.optim.Optimizer):
-    """What `torch.optim.Muon` does with `adjust_lr_fn="match_rms_adamw"`, in a precision that can be chosen.
+    """The Muon optimiser, equal to `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, in a selectable precision.
 
     Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024); the scale of the updates is that of
     Liu et al., "Muon is Scalable for LLM Training" (2025), which keeps AdamW's rates usable. torch's own computes in

@@ -1,4 +1,4 @@
-"""What a run measured and on what, as JSON beside its log: for pages and figures made later."""
+"""Measurements of a run and their conditions, written as JSON beside its log for reports and figures."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class Processes:
         return [float(value) / self.count for value in total.tolist()]
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
+        """True if the flag is set in any process."""
         return self.mean([float(flag)])[0] > 0
 
     def _with_tensors(self, value: Any, tensors: Sequence[Tensor]) -> Any:

@@ -1,4 +1,4 @@
-"""What a run shows while it works: a progress bar in a terminal, plain lines elsewhere, and a JSONL log always."""
+"""Progress of a run: a progress bar in a terminal, plain lines elsewhere, and always a JSONL log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
 
 PLAIN_SECONDS = 15.0
-"""How often a line is printed where there is no terminal."""
+"""Interval in seconds between printed lines where there is no terminal."""
 
 
 class StageProgress:

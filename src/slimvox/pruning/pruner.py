@@ -52,7 +52,7 @@ def prune(
 ) -> PruneResult:
     """Prune a speech encoder on unlabelled audio; the command `slimvox prune` as a function.
 
-    The same call goes on where an interrupted one stopped, and reads the result again where it is finished.
+    The same call resumes an interrupted run, and returns the result again if the run is finished.
 
     Args:
         model: `embedded`, a directory or a model id on the hub; a directory that slimvox wrote can be pruned further.
@@ -61,29 +61,30 @@ def prune(
         recipe: `default`, `paper`, `fast`, `quick` or the path of a TOML file; if none is given, `quick` for the
             embedded teacher, else `default`.
         overrides: fields of the recipe to change, such as `["prune.steps=1000"]`.
-        target_parameters: what is kept, as a share of the dense encoder ("28%", 0.28) or a number ("26.5M").
-        target_macs: the same for multiply-accumulates (of a clip of `target.seconds`).
-        target_speed: how many times faster than the dense encoder ("4x"), float32, on the device of the run with its
-            number of threads; predicted from a table that the run first measures.
-        sizes: several encoders from one run, in place of a target: what each keeps of the dense encoder ("50%,28%,15%",
-            [0.5, 0.28, 0.15]), counted as the recipe counts (`target.kind`). Stage 1 runs once and passes each size on
-            its way to the smallest; each then has a stage 2 and a directory of its own, such as `out/keep-28`.
-        held_out: audio to measure the distance to the teacher on; otherwise a part of `audio` is put aside.
+        target_parameters: parameters to keep, as a share of the dense encoder ("28%", 0.28) or a number ("26.5M").
+        target_macs: multiply-accumulates to keep, in the same form (for a clip of `target.seconds`).
+        target_speed: speed-up over the dense encoder ("4x") in float32, on the device and with the number of threads
+            of the run; predicted from a table that the run measures first.
+        sizes: several encoders from one run, instead of a target: the share of the dense encoder to keep in each
+            ("50%,28%,15%", [0.5, 0.28, 0.15]), of the cost that the recipe counts (`target.kind`). Stage 1 runs once
+            and passes each size on its way to the smallest; each then has its own stage 2 and directory, such as
+            `out/keep-28`.
+        held_out: audio for measuring the distance to the teacher; by default, a part of `audio` is held out.
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `float32` or `bf16` (autocast; weights and gates stay float32).
-        max_steps: squeeze both stages into this many steps, with each size's stage 2 as long as for one size; the
-            target is met all the same.
-        seed: of everything random.
-        control: skip learning what to prune: `random`, `magnitude`, `top-layers` or `thin` (see
+        max_steps: maximum number of training steps over both stages, with each size's stage 2 as long as for one
+            size; targets are still met.
+        seed: random seed for gates, batches, crops and controls.
+        control: baseline instead of learned gates: `random`, `magnitude`, `top-layers` or `thin` (see
             `slimvox.pruning.controls`).
-        checkpoint_seconds: time from checkpoint to checkpoint.
-        console: where progress is shown; None shows nothing.
+        checkpoint_seconds: seconds between checkpoints.
+        console: console for progress; None shows nothing.
 
     Returns:
-        What the run gave; with `sizes` this is the smallest, and its field `sizes` has them all, largest first.
+        The result of the run; with `sizes`, that of the smallest, whose field `sizes` lists all, largest first.
 
     Raises:
-        SlimvoxError: for anything the caller can mend.
+        SlimvoxError: for invalid arguments, unusable audio, and failures that the message explains.
         RunInterrupted: on Ctrl-C or SIGTERM, after a checkpoint; only in the main thread, which takes over these
             signals while the run lasts.
     """

@@ -1,4 +1,4 @@
-"""What a run was asked for, what it gave, and the directory that it leaves."""
+"""Settings and result of a run, and the directory that it writes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from slimvox.util.quantities import share_name
 
 @dataclass(frozen=True, kw_only=True)
 class PruneResult:
-    """What a run gave."""
+    """Result of a pruning run."""
 
     directory: Path
     """The slimvox directory."""
@@ -41,7 +41,7 @@ class PruneResult:
     distance_after_finish: Distance | None
     """The same at the end."""
     speed_up: float | None
-    """How many times faster than the dense encoder, measured; None where the target was no speed."""
+    """Measured speed-up over the dense encoder; None if the target was not a speed."""
     skipped_files: dict[str, int]
     """Audio files left out, by reason."""
     sizes: tuple[PruneResult, ...] = ()
@@ -50,7 +50,7 @@ class PruneResult:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """What a run was asked for, checked."""
+    """Validated settings of a run."""
 
     model: LoadedModel
     earlier_kept: KeptIndices | None
@@ -67,7 +67,7 @@ class RunSettings:
     sizes: tuple[float, ...]
     """The shares that the encoders of a run for several sizes keep, largest first; empty for other runs."""
     schedule: SparsitySchedule
-    """Of stage 1."""
+    """Sparsity schedule of stage 1."""
     cut_step: int
     """The step of stage 1 after which this size is cut."""
 
@@ -144,7 +144,7 @@ def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices) 
 
 
 def read_result(settings: RunSettings) -> PruneResult:
-    """What a finished run gave, from its directory.
+    """Read the result of a finished run from its directory.
 
     Raises:
         SlimvoxError: if something is missing or damaged.

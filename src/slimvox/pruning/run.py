@@ -98,7 +98,7 @@ class Run:
         return tuple(results)
 
     def _stop_if_asked(self) -> None:
-        """Between stages, where everything that was done is saved."""
+        """Stop between stages if requested; everything done so far is saved."""
         if self.processes.any(self.stop.requested):
             raise RunInterrupted("stopped, with the state of the run saved; the same call goes on from there")
 
@@ -124,7 +124,7 @@ class Run:
         return self.trainer.student(encoder, self.trainer.distillation(), gates)
 
     def _introduce(self) -> None:
-        """Say what is about to happen."""
+        """Print a summary of the run before it starts."""
         settings, cost = self.settings, self.settings.budget.cost
         anatomy, whole = self.teacher.anatomy, cost.of(self.teacher.dense_anatomy)
         targets = ", ".join(

@@ -1,4 +1,4 @@
-"""The directory a run writes to: whose it is, what it has done so far, what may go on."""
+"""Output directory of a run: its owner, its progress, and the files needed for resuming."""
 
 from __future__ import annotations
 
@@ -47,27 +47,27 @@ class RunDirectory:
 
     @property
     def run(self) -> Path:
-        """Where settings, checkpoint and logs are."""
+        """Folder of settings, checkpoints and logs."""
         return self.path / "run"
 
     @property
     def log(self) -> Path:
-        """One JSON object per logged step."""
+        """Log file with one JSON object per logged step."""
         return self.run / LOG
 
     @property
     def finished(self) -> bool:
-        """Whether it holds a finished run."""
+        """True if the directory holds a finished run."""
         settings = self._settings()
         return settings is not None and settings["status"] == "finished"
 
     @property
     def is_cut(self) -> bool:
-        """Whether surgery is done."""
+        """True if surgery is done."""
         return any(path.is_file() for path in self._places(CUT)) or self.finished
 
     def of_size(self, share: float) -> RunDirectory:
-        """Where the encoder goes that keeps this share of the dense one, in a run for several sizes."""
+        """Directory of the encoder that keeps this share of the dense one, in a run for several sizes."""
         return RunDirectory(path=self.path / f"keep-{share_name(share)}")
 
     def refuse_if_taken(self) -> None:
@@ -160,12 +160,12 @@ class RunDirectory:
             return None
 
     def forget_checkpoint(self) -> None:
-        """The stage is over and what came of it is kept elsewhere."""
+        """Remove the checkpoint of a stage that is over."""
         for path in self._places(CHECKPOINT):
             path.unlink(missing_ok=True)
 
     def save_cut(self, state: Mapping[str, Any]) -> None:
-        """Write what surgery left, as `save_checkpoint` does."""
+        """Write the result of surgery, as `save_checkpoint` does."""
         path, backup = self._places(CUT)
         path.unlink(missing_ok=True)
         self._save(CUT, state)
@@ -182,7 +182,7 @@ class RunDirectory:
             _copy(self.log, other.log)
 
     def load_cut(self) -> dict[str, Any]:
-        """What surgery left.
+        """Load the result of surgery.
 
         Raises:
             SlimvoxError: if it is damaged or gone.
@@ -244,7 +244,7 @@ class RunDirectory:
         return above.path if (above.run / SETTINGS).is_file() else self.path
 
     def _holds_nothing(self) -> bool:
-        """Whether nothing is in it but what a run leaves that was killed before it wrote its settings."""
+        """True if the directory holds nothing but the remains of a run that was killed before it wrote its settings."""
         if any(each.name != "run" and not is_temporary(each.name) for each in self.path.iterdir()):
             return False
         if not self.run.is_dir():
@@ -314,7 +314,7 @@ class RunDirectory:
         write_checked_json(backup, content)
 
     def _forget_state(self) -> None:
-        """Remove what only an unfinished run needs."""
+        """Remove the files that only an unfinished run needs."""
         for name in (CHECKPOINT, CUT):
             (self.run / name).unlink(missing_ok=True)
         shutil.rmtree(self.run / BACKUP, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""One encoder that a run gives: cut out of the student of stage 1, finished by a stage 2 of its own, and written."""
+"""One of the encoders of a run: cut from the student of stage 1, finished in its own stage 2, and written."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ from slimvox.util.errors import UnusableResultError
 logger = logging.getLogger("slimvox.pruning")
 
 FAR_FROM_TARGET = 0.05
-"""Gates whose expected sparsity misses the target by more than this get a warning."""
+"""Difference between the expected sparsity of the gates and its target above which a warning is logged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """What surgery left of the student: where stage 2 begins."""
+    """Result of surgery, from which stage 2 starts."""
 
     encoder: SpeechEncoder
     distillation: Distillation
-    """With the maps as stage 1 left them."""
+    """Distillation loss, with the maps of the end of stage 1."""
     kept: KeptIndices
-    """Of the encoder that the run started from."""
+    """Kept units, in the numbering of the encoder that the run started from."""
     distance: Distance | None
-    """To the teacher."""
+    """Distance to the teacher."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs."""
@@ -77,7 +77,7 @@ class Cut:
 
 
 class Size:
-    """One of a run's encoders; the only one of most runs."""
+    """One of a run's encoders; most runs have only one."""
 
     def __init__(self, settings: RunSettings, trainer: Trainer, fingerprint: Mapping[str, Any]) -> None:
         """An encoder to be cut and finished.
@@ -92,7 +92,7 @@ class Size:
 
     @property
     def out(self) -> RunDirectory:
-        """Where it is kept while it is made, and written."""
+        """Path of the final directory."""
         return self.settings.out
 
     def cut(self, student: Student, log: RunDirectory) -> None:
@@ -131,7 +131,7 @@ class Size:
         return state
 
     def finish(self) -> PruneResult:
-        """Run stage 2 on what was cut, and write the slimvox directory; read it again where that is done."""
+        """Run stage 2 and write the slimvox directory; read it if it is finished already."""
         trainer, settings = self._trainer, self.settings
         result = trainer.processes.on_main(self.read)
         if result is not None:
@@ -155,7 +155,7 @@ class Size:
         return self._result(encoder, cut, *told)
 
     def read(self) -> PruneResult | None:
-        """The result again where it is finished, else None.
+        """Read the result if it is finished; otherwise return None.
 
         Raises:
             SlimvoxError: if a file of it is damaged or gone.
@@ -194,7 +194,7 @@ class Size:
 
 
 def _cure(gap: float, gates: GateSettings) -> str:
-    """What to change where the expected sparsity ends above its target, or below."""
+    """Advice for an expected sparsity that ends above its target, or below."""
     if gates.sparsity_control == "projection":
         return "higher `gates.learning_rate`" if gap < 0 else "lower `gates.initial_drop`"
     if gap < 0:

@@ -27,11 +27,11 @@ from slimvox.pruning.student import Student
 from slimvox.util.errors import SlimvoxError
 
 NOISE_STREAM = 0x51_1A
-"""Keeps the gates' noise apart from other uses of the run's seed."""
+"""Stream number that separates the gates' noise from other uses of the run's seed."""
 GATE_HISTOGRAMS = 50
-"""About how many times stage 1 logs the distribution of its gates."""
+"""Approximate number of times that stage 1 logs the distribution of its gates."""
 SKIPS_IN_A_ROW = 20
-"""Steps without a finite gradient, one after the other, at which a stage gives up."""
+"""Number of consecutive steps without a finite gradient after which a stage fails."""
 LARGEST_MOVE = 5.0
 """A projection moves log_alpha by at most this many times what a step of Adam does."""
 logger = logging.getLogger(__name__)
@@ -52,13 +52,13 @@ class Stage:
     settings: StageSettings
     gate_settings: GateSettings
     schedule: SparsitySchedule | None
-    """t, in stage 1."""
+    """Sparsity schedule t (stage 1)."""
     seed: int
     accelerator: Accelerator
     title: str = ""
-    """What trackers call it; the name, if it is not given."""
+    """Name shown by trackers; `name` if not given."""
     step: int = 0
-    """Steps done."""
+    """Number of finished steps."""
 
     def __post_init__(self) -> None:
         self.title = self.title or self.name

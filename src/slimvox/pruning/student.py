@@ -40,7 +40,7 @@ class Student(nn.Module):
         self.lagrangian = lagrangian
 
     def weights(self) -> list[nn.Parameter]:
-        """What descends at the stage's learning rate: the encoder and the maps."""
+        """Parameters trained at the stage's learning rate: those of the encoder and the maps."""
         return [*self.encoder.parameters(), *self.distillation.parameters()]
 
     def expected_sparsity(self) -> Tensor:

@@ -27,7 +27,7 @@ class SlicedEncoder:
     encoder: SpeechEncoder
     """The smaller encoder."""
     kept: KeptIndices
-    """What it kept, in the numbering of the encoder it was cut from."""
+    """Kept units, in the numbering of the original encoder."""
 
 
 def survivors(anatomy: EncoderAnatomy, masks: Masks) -> KeptIndices:

@@ -1,4 +1,4 @@
-"""From what the user asks for to the budget of a run."""
+"""Budget of a run, from the target that the user asks for."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from slimvox.util.quantities import parse_amount, parse_shares, parse_speed
 
 @dataclass(frozen=True, kw_only=True)
 class WantedTarget:
-    """What the caller asked for in place of the recipe's target; at most one of them."""
+    """Target requested instead of the recipe's; at most one of the fields is set."""
 
     parameters: str | float | None = None
-    """A share of the dense encoder ("28%", 0.28) or a number ("26.5M")."""
+    """Parameters to keep: a share of the dense encoder ("28%", 0.28) or a number ("26.5M")."""
     macs: str | float | None = None
-    """The same for multiply-accumulates."""
+    """Multiply-accumulates to keep, in the same form."""
     speed: str | float | None = None
-    """How many times faster than the dense encoder ("4x", 4)."""
+    """Speed-up over the dense encoder ("4x", 4)."""
     sizes: str | Sequence[str | float] | None = None
     """Several shares of the dense encoder, of the recipe's kind ("50%,28%", [0.5, 0.28])."""
 
@@ -46,7 +46,7 @@ class WantedTarget:
         return recipe
 
     def shares_of(self, whole: int, cost: Cost, otherwise: float) -> tuple[float, ...]:
-        """What is kept of the dense encoder's cost `whole`, in each size, largest first."""
+        """Shares of the dense encoder's cost `whole` to keep, one per size, largest first."""
         if self.sizes is not None:
             texts = self.sizes.split(",") if isinstance(self.sizes, str) else map(str, self.sizes)
             return parse_shares([text for text in texts if text.strip()], "sizes")
@@ -69,7 +69,7 @@ def aim(
     wanted: WantedTarget,
     prepare: Callable[[str, float], Cost],
 ) -> tuple[tuple[Recipe, Budget], ...]:
-    """For each size, largest first, the recipe with its target as asked for and the budget that this means.
+    """Recipe and budget of each size, largest first, with the requested target.
 
     Args:
         recipe: the recipe.

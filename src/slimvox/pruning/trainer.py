@@ -1,4 +1,4 @@
-"""What all stages of a run share: the teacher, the audio, the device, and how a stage is trained and saved."""
+"""Resources shared by all stages of a run (teacher, audio, device), and the training and saving of a stage."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Trainer:
     def student(
         self, encoder: SpeechEncoder, distillation: Distillation, gates: Gates | None = None
     ) -> Student:
-        """An encoder to be trained, on the device of the run."""
+        """A student ready to be trained, on the device of the run."""
         recipe = self._settings.recipe
         student = Student(
             encoder,
@@ -59,11 +59,13 @@ class Trainer:
         return student.to(self.accelerator.device)
 
     def distillation(self) -> Distillation:
-        """The loss of the recipe, with maps that were not trained yet."""
+        """Distillation loss of the recipe, with untrained maps."""
         return self._settings.parts.build_distillation(self.teacher.anatomy, self._settings.recipe)
 
     def distance(self, encoder: SpeechEncoder) -> Distance | None:
-        """How far an encoder is from the teacher; None where no audio is held out, or in processes beside the main."""
+        """Distance of an encoder to the teacher; None if no audio is held out, and in all processes but the
+        main one.
+        """
         return hidden_state_distance(self.teacher, encoder, self._held_out) if self.main else None
 
     def train(

@@ -20,7 +20,7 @@ from slimvox.report.tables import BLOCKS, cost_table, differences, flat_recipe, 
 from slimvox.util.quantities import short_number
 
 GENERATOR = "slimvox report"
-"""In the page's head, by which a later report knows that it may replace the file."""
+"""Text in the page's head that marks the file as a report, so that a later report may replace it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ def _title(runs: Sequence[RunRecord]) -> str:
 
 
 def _dense(runs: Sequence[RunRecord]) -> Mapping[str, Any] | None:
-    """What all runs started from; None where that differs."""
+    """Dense model that all runs started from; None if it differs."""
     known = [run.dense for run in runs if run.dense is not None]
     if not known or any(dense != known[0] for dense in known):
         return None

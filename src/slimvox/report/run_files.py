@@ -24,7 +24,7 @@ QUANTITIES = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a run was asked for, in settings.json and config.json."""
+    """Settings of a run, from settings.json and config.json."""
 
     recipe: Mapping[str, Any] | None = None
     seed: int | None = None

@@ -20,7 +20,7 @@ from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.util.errors import SlimvoxError
 
 DEPTH = 3
-"""How many folders below the one given runs are looked for."""
+"""Maximum depth of folders searched for runs."""
 CARD_DISTANCE = re.compile(
     r"^\| distance to the teacher after stage (\d) \| relative error ([\d.]+), 1 - cosine ([\d.]+)"
     r" \(all hidden states, (\d+) s",
@@ -35,13 +35,13 @@ class RunRecord:
 
     directory: Path
     label: str
-    """What the page calls it; no two of the same."""
+    """Unique label of the run on the page."""
     finished: bool
     anatomy: EncoderAnatomy | None
-    """None while the run is under way."""
+    """Anatomy of the pruned encoder; None while the run is in progress."""
     dense: EncoderAnatomy | None
     teacher: str
-    """What the model was pruned from, as the user called it; empty if unknown."""
+    """Name of the teacher, as given by the user; empty if unknown."""
     recipe: Mapping[str, Any]
     """Section to field to value; empty if unknown."""
     seed: int | None
@@ -71,12 +71,12 @@ class RunRecord:
 
     @property
     def parameters(self) -> int | None:
-        """Of the pruned encoder."""
+        """Number of parameters of the pruned encoder."""
         return None if self.anatomy is None else parameters(self.anatomy)
 
     @property
     def macs_10s(self) -> int | None:
-        """Of the pruned encoder, for a clip of 10 s."""
+        """MACs of the pruned encoder for a clip of 10 s."""
         return None if self.anatomy is None else macs(self.anatomy)
 
 

@@ -22,7 +22,7 @@ class ScoreSet:
     """The scores of one model."""
 
     label: str
-    """What the page calls the model: the run's label, or what `slimvox evaluate` was given."""
+    """Label of the model on the page: the run's label, or the model given to `slimvox evaluate`."""
     run: RunRecord | None
     """The run that the model came from, where it is among those on the page."""
     parameters: int
@@ -104,7 +104,7 @@ def run_of(model: str, parameters: int, runs: Sequence[RunRecord]) -> RunRecord 
 
 
 def _own_data(result: TaskResult) -> bool:
-    """Whether a task of mini-SUPERB ran on the user's own tables."""
+    """True if a task of mini-SUPERB ran on the user's own tables."""
     if result.configuration["suite"] != "mini":
         return False
     return list(result.configuration["data"]) != [path.stem for path in mini_manifests(result.task)]

@@ -27,7 +27,7 @@ class Speed:
     spread: float
     """Half the distance between the quartiles, as a share of the median."""
     speedup: float
-    """How many times as fast as `reference`."""
+    """Speed-up over `reference`."""
     reference: str
     machine: str
     """Processor and threads."""

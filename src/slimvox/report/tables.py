@@ -27,7 +27,7 @@ class Figure:
     title: str
     value: str
     note: str = ""
-    """What it is to be compared with."""
+    """Value to compare it with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class CostRow:
 
 
 def summary(run: RunRecord, scores: Sequence[ScoreSet], speeds: Sequence[Speed]) -> tuple[Figure, ...]:
-    """What a run came to, in a few numbers; the same titles for every run, so that they make a table."""
+    """Main figures of a run, with the same titles for every run, so that they make a table."""
     figures = []
     if run.anatomy is not None and run.dense is not None:
         kept, before = parameters(run.anatomy), parameters(run.dense)
@@ -107,7 +107,7 @@ def completed(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(runs: Sequence[RunRecord]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """What the runs were asked for differently: dotted field, and each run's value."""
+    """Settings in which the runs differ: the dotted field, and each run's value."""
     flat = []
     for run in runs:
         fields = {

@@ -42,7 +42,7 @@ class HeadAnatomy:
     """One attention head that is left."""
 
     index: int
-    """Which head of the original layer this is (WavLM's bias gate reads that slice of the layer input)."""
+    """Index of the head in the original layer (WavLM's bias gate reads that slice of the layer input)."""
     qk: int
     """Dimensions of its queries and keys (0: only WavLM's position bias, or a plain mean, decides)."""
     vo: int
@@ -54,11 +54,11 @@ class LayerAnatomy:
     """One Transformer layer."""
 
     attention: bool
-    """Whether the attention block exists. With no heads it still adds the bias of its output projection."""
+    """True if the attention block exists. With no heads it still adds the bias of its output projection."""
     heads: tuple[HeadAnatomy, ...]
     """The heads that are left, in the order of their original index."""
     feed_forward: bool
-    """Whether the feed-forward block exists. With width 0 it still adds its output bias."""
+    """True if the feed-forward block exists. With width 0 it still adds its output bias."""
     intermediate: int
     """Width of the feed-forward block."""
 
@@ -78,15 +78,15 @@ class EncoderAnatomy:
     """The whole encoder: front end, projection, positional convolution and Transformer layers."""
 
     family: Family
-    """Which architecture: `wav2vec2`, `hubert` or `wavlm`."""
+    """Architecture: `wav2vec2`, `hubert` or `wavlm`."""
     convolutions: tuple[ConvAnatomy, ...]
     """The convolutional front end, from the waveform upwards."""
     conv_norm: ConvNorm
     """`group`: group norm after the first convolution only (base models); `layer`: layer norm after each."""
     conv_bias: bool
-    """Whether the convolutions have a bias."""
+    """True if the convolutions have a bias."""
     projection_norm: bool
-    """Whether a layer norm precedes the feature projection (HuBERT's `feat_proj_layer_norm`)."""
+    """True if a layer norm precedes the feature projection (HuBERT's `feat_proj_layer_norm`)."""
     width: int
     """Width of the hidden states; never pruned, so that downstream heads keep fitting."""
     position_kernel: int
@@ -108,7 +108,7 @@ class EncoderAnatomy:
     position_taps: tuple[tuple[int, ...], ...] = ()
     """Kept taps of each positional convolution, by their original index; empty if all are kept."""
     normalize_waveform: bool = False
-    """Whether each waveform is brought to zero mean and unit variance first (the feature extractor's
+    """True if each waveform is first brought to zero mean and unit variance (the feature extractor's
     `do_normalize`)."""
 
     def __post_init__(self) -> None:
@@ -123,7 +123,7 @@ class EncoderAnatomy:
 
     @property
     def has_position_bias(self) -> bool:
-        """Whether the attention has WavLM's gated relative position bias."""
+        """True if the attention has WavLM's gated relative position bias."""
         return self.position_buckets > 0
 
     @property
@@ -137,7 +137,7 @@ class EncoderAnatomy:
 
     @property
     def has_position_table(self) -> bool:
-        """Whether the table of that bias is there: it goes with the last head that reads it."""
+        """True if the table of that bias exists: it is removed with the last head that reads it."""
         return self.has_position_bias and any(layer.heads for layer in self.layers)
 
     @property

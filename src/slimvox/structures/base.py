@@ -86,11 +86,11 @@ class Structure(ABC):
     """Short heading in tables; the title if empty."""
     kind: Kind = "width"
     enabled: bool = True
-    """Whether recipes that do not mention the structure prune it."""
+    """True if recipes that do not mention the structure prune it."""
     inside: str | None = None
     """Name of the structure that contains this one; a unit goes when the unit that contains it goes."""
     span_per_owner: bool = False
-    """Whether each unit of the containing structure holds one span; otherwise its first unit holds all."""
+    """True if each unit of the containing structure holds one span; otherwise its first unit holds all."""
     contains: tuple[str, ...] = ()
     """Names of structures that lie inside this one at the same index and do not say so themselves."""
     needs: tuple[str, ...] = ()
@@ -98,7 +98,7 @@ class Structure(ABC):
     min_kept: int = 0
     """Units of each address that always stay."""
     per_layer: bool = True
-    """Whether addresses are Transformer layers; `False` for what precedes them."""
+    """True if addresses are Transformer layers; False for what precedes them."""
 
     def indices(self, anatomy: EncoderAnatomy) -> Iterable[int]:
         """Indices of the addresses that an encoder could have."""

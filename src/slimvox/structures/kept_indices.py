@@ -1,4 +1,4 @@
-"""Which of the dense encoder's units survived, by their original indices."""
+"""Units of the dense encoder that were kept, by their original indices."""
 
 from __future__ import annotations
 

@@ -46,11 +46,11 @@ class Units:
         return tuple(self.starts)
 
     def part(self, address: Address) -> slice:
-        """Where the units of an address lie in the numbering."""
+        """Slice of an address in the numbering of the units."""
         return slice(self.starts[address], self.starts[address] + self.sizes[address])
 
     def spans(self, address: Address) -> tuple[slice, ...]:
-        """Where the spans of an address lie in the numbering."""
+        """Slices of the spans of an address in the numbering of the units."""
         start, spans = self.starts[address], []
         for size in structure(address.structure).spans(self.anatomy, address.index):
             spans.append(slice(start, start + size))
@@ -93,7 +93,7 @@ class Units:
         return tuple(pairs)
 
     def is_of(self, name: str) -> Bools:
-        """Which units belong to a structure, (N,) bool."""
+        """Mask of the units that belong to a structure, (N,) bool."""
         of_structure = np.array([address.structure == name for address in self.starts], dtype=bool)
         belongs: Bools = of_structure[self.place] if len(self) else np.zeros(0, dtype=bool)
         return belongs

@@ -58,7 +58,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether this is the name of a temporary file of `atomic_file`."""
+    """True if this is the name of a temporary file of `atomic_file`."""
     return name.startswith(PREFIX) and name.endswith(SUFFIX)
 
 

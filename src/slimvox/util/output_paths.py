@@ -1,4 +1,4 @@
-"""Where results go, checked before the work begins rather than after it."""
+"""Checks of output paths, made before the work begins rather than after it."""
 
 from __future__ import annotations
 

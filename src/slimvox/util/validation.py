@@ -259,7 +259,7 @@ def _item_kinds(arguments: tuple[Any, ...], count: int, name: str) -> tuple[Any,
 
 
 def _is_checkable(hint: Any) -> bool:
-    """Whether an annotation is made of numbers, choices, sequences of these and `None` alone."""
+    """True if an annotation consists of numbers, choices, sequences of these and `None` only."""
     hint, _ = _without_range(hint)
     if typing.get_origin(hint) is Sequence:
         return _is_checkable(typing.get_args(hint)[0])
@@ -288,7 +288,7 @@ def _plain(hint: Any, text: str) -> Any:
 
 
 def _is_number(value: Any, *, whole: bool) -> bool:
-    """Whether a value is a finite number; numpy's are numbers too, `True` is not."""
+    """True if a value is a finite number; numpy's numbers count, `True` does not."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral if whole else numbers.Real):
         return False
     try:

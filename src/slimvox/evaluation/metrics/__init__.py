@@ -1,1 +1,1 @@
-"""How good a guess is: pure functions over numpy arrays and text, one measure a file."""
+"""Metrics: pure functions over numpy arrays and text."""

@@ -25,7 +25,7 @@ class DiarizationErrors:
     """Frames, counted once per speaker that speaks in them."""
 
     scored: int = 0
-    """Of speech in the reference."""
+    """Frames of speech in the reference."""
     missed: int = 0
     false_alarms: int = 0
     confused: int = 0
@@ -53,7 +53,7 @@ class DiarizationErrors:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """How probabilities become who speaks when."""
+    """Threshold and filter that turn speech probabilities into decisions."""
 
     threshold: float
     median: int

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, kw_only=True)
 class EqualError:
-    """Where the two errors meet."""
+    """Equal error rate and its threshold."""
 
     rate: float
     """0 to 1."""
@@ -22,7 +22,7 @@ class EqualError:
 
 
 def equal_error_rate(scores: npt.ArrayLike, targets: npt.ArrayLike) -> EqualError:
-    """Where the receiver operating characteristic, joined by straight lines, crosses misses = false alarms.
+    """Equal error rate: the point at which misses equal false alarms on the linearly interpolated ROC curve.
 
     Trials of one score are accepted together, so a constant score gives 0.5.
 

@@ -14,7 +14,7 @@ _CHARACTERS = jiwer.ReduceToListOfListOfChars()  # jiwer's own default strips bl
 
 
 def word_error_rate(references: Sequence[str], guesses: Sequence[str]) -> float:
-    """Edits per reference word; words are parted by blanks, however many.
+    """Edits per reference word; words are separated by any number of spaces.
 
     Raises:
         ValueError: if the references hold no word at all, or the two differ in length.
@@ -24,7 +24,7 @@ def word_error_rate(references: Sequence[str], guesses: Sequence[str]) -> float:
 
 
 def phone_error_rate(references: Sequence[str], guesses: Sequence[str]) -> float:
-    """Edits per reference phone; phones are parted by blanks, such as "HH AH0 L OW1".
+    """Edits per reference phone; phones are separated by spaces, such as "HH AH0 L OW1".
 
     Raises:
         ValueError: if the references hold no phone at all, or the two differ in length.

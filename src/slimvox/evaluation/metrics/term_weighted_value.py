@@ -15,16 +15,16 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionCosts:
-    """What an error costs; the defaults are QUESST 2014's."""
+    """Costs of errors; the defaults are QUESST 2014's."""
 
     target_prior: float = 0.0008
-    """How likely a query is in a document, before listening."""
+    """Prior probability that a query is in a document."""
     miss: float = 100.0
     false_alarm: float = 1.0
 
     @property
     def beta(self) -> float:
-        """What a rate of false alarms of 1 costs, in rates of misses."""
+        """Weight of the false-alarm rate relative to the miss rate."""
         return self.false_alarm / self.miss * (1 - self.target_prior) / self.target_prior
 
 
@@ -36,7 +36,7 @@ class TermWeightedValue:
     """The best that one threshold can do."""
 
     value: float
-    """At most 1; at least 0, which accepting nothing gives."""
+    """Term-weighted value, from 0 (nothing accepted) to 1."""
     threshold: float
     """Scores at or above it are accepted; infinite if nothing should be."""
 

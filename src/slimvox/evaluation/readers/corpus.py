@@ -1,4 +1,4 @@
-"""Where a corpus is, and what to tell those who do not have it yet."""
+"""Location of a corpus, and instructions for obtaining it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Corpus:
 
     name: str
     folder: str
-    """What its folder is usually called."""
+    """Usual name of its folder."""
     marker: str
     """A path in that folder by which it is known."""
     download: str
-    """What to get, and where."""
+    """Download instructions."""
     layout: str
-    """How the folder must look, a path a line."""
+    """Expected layout of the folder, one path per line."""
 
     def find(self, data: Path) -> Path:
         """The corpus's folder: one of its name in `data`, or `data` itself.

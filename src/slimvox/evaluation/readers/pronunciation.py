@@ -16,7 +16,7 @@ LEXICONS = (
 
 
 def find_lexicons(folders: Iterable[Path]) -> list[Path]:
-    """Those of `LEXICONS` that lie in one of the folders, in that order."""
+    """Lexicons of `LEXICONS` found in one of the folders, in that order."""
     places = list(folders)
     return [
         path
@@ -30,7 +30,7 @@ def read_lexicon(paths: Sequence[Path]) -> dict[str, tuple[str, ...]]:
     """Word (in capitals) to phones; of several pronunciations, the first one met is taken.
 
     Args:
-        paths: files with a word and its phones a line, parted by blanks or tabs.
+        paths: files with a word and its phones a line, separated by spaces or tabs.
 
     Raises:
         SlimvoxError: if a file cannot be read, or a line has a word without phones.

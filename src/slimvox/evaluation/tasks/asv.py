@@ -98,7 +98,7 @@ class SpeakerVerification(Task[VerificationSet, VerificationProtocol]):
         )
 
     def _trials(self, trials: Sequence[Trial], split: str, features: Features) -> list[Trial]:
-        """Those of a split whose recordings could be read."""
+        """Trials of a split whose recordings could be read."""
         found = [
             each
             for each in trials

@@ -1,4 +1,4 @@
-"""What all tasks share: from a set of examples and an upstream to scores."""
+"""Base classes of tasks: from a set of examples and an upstream to scores."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ class Metric:
     title: str
     higher_is_better: bool
     percent: bool = True
-    """Whether it is given in percent."""
+    """True if the metric is given in percent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What a task gives."""
+    """Result of a task."""
 
     test: Mapping[str, tuple[float, ...]]
-    """Per metric the value of each seed."""
+    """Test score of each seed, by metric."""
     chance: Mapping[str, float]
-    """Per metric what guessing gives."""
+    """Score of guessing, by metric."""
     chance_is: str
-    """How that guess was made."""
+    """Description of how the guess was made."""
     counts: Mapping[str, int]
     """Examples used, by split."""
     skipped: Mapping[str, int]
     """Examples left out, by reason."""
     chosen: Mapping[str, Any] = field(default_factory=dict)
-    """What was chosen on dev, and how it was."""
+    """Settings chosen on dev, and how."""
     titles: Mapping[str, str] = field(default_factory=dict)
-    """Of metrics that are not what their task's usual title says."""
+    """Titles of metrics that differ from their task's usual title."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """Whatever else is worth keeping, such as the layers' weights."""
     fit_seconds: float = 0.0

@@ -121,7 +121,7 @@ class ClassificationTask(Task[ExampleSet[LabelledExample], ClassificationProtoco
         )
 
     def _labels(self, examples: Sequence[LabelledExample]) -> list[list[str]]:
-        """Per label the sorted classes of the training split."""
+        """Sorted classes of the training split, by label."""
         counts = {len(example.labels) for example in examples}
         if len(counts) != 1 or 0 in counts:
             raise SlimvoxError(f"{self.name}: each example needs the same number of labels, at least one")

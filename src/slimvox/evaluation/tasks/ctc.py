@@ -1,4 +1,4 @@
-"""What PR, ASR and SF share: symbols, CTC loss, greedy reading."""
+"""Common parts of PR, ASR and SF: symbols, CTC loss, greedy decoding."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Alphabet:
 
     @property
     def classes(self) -> int:
-        """With the blank."""
+        """Number of classes, including the CTC blank."""
         return len(self.symbols) + 1
 
     def encode(self, symbols: Symbols) -> list[int]:
@@ -51,7 +51,7 @@ class SequenceData:
 
     features: Features
     items: Mapping[str, list[Item[Symbols]]]
-    """By split."""
+    """Items by split."""
     alphabet: Alphabet
     counts: dict[str, int]
     skipped: dict[str, int]

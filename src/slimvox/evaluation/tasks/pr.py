@@ -15,7 +15,7 @@ from slimvox.evaluation.waveforms import Excerpt
 
 
 class PhonemeRecognition(Task[ExampleSet[TranscribedExample], PhoneProtocol]):
-    """Phoneme recognition; a transcript's symbols are its blank-parted words."""
+    """Phoneme recognition; the symbols of a transcript are its words, separated by spaces."""
 
     name = "pr"
     title = "phoneme recognition"

@@ -32,7 +32,7 @@ from slimvox.util.errors import SlimvoxError
 
 @dataclass(frozen=True, kw_only=True)
 class _Probabilities:
-    """What a head says about a split."""
+    """Output of a head for a split."""
 
     references: list[Activity]
     guesses: list[npt.NDArray[np.float32]]

@@ -31,10 +31,10 @@ class SlotFilling(Task[ExampleSet[SlotExample], RecognitionProtocol]):
         self, data: ExampleSet[SlotExample], cache: FeatureCache, protocol: RecognitionProtocol, *, seeds: int
     ) -> Scores:
         """Train heads and score them."""
-        parted = " " if protocol.written == "word" else ""
+        separator = " " if protocol.written == "word" else ""
 
         def slots(sequences: Sequence[Symbols]) -> list[Slots]:
-            return [parse_slots(parted.join(symbols)) for symbols in sequences]
+            return [parse_slots(separator.join(symbols)) for symbols in sequences]
 
         def dev_score(references: Sequence[Symbols], guesses: Sequence[Symbols]) -> float:
             """F1 - CER: both count, as in SUPERB's overall score."""
@@ -92,7 +92,7 @@ class SlotFilling(Task[ExampleSet[SlotExample], RecognitionProtocol]):
 def slot_symbols(segments: Sequence[Segment], written: Literal["character", "word"]) -> Symbols:
     """Characters or words of the segments, with B-SLOT before and E-SLOT after each slot's.
 
-    Between characters the blank is a symbol of its own; words are parted by nothing.
+    With characters, the space is a symbol too; with words, there is no separator.
     """
     words: list[str] = []
     for segment in segments:

@@ -1,4 +1,4 @@
-"""How fast encoders are: interleaved runs of several, each in a process of its own."""
+"""Speed of encoders: interleaved runs of several models, each in its own process."""
 
 from slimvox.measure.benchmark.contenders import BACKENDS, Backend, Contender
 from slimvox.measure.benchmark.result import BenchmarkResult, Measurement

@@ -1,4 +1,4 @@
-"""What can be measured: a model and a backend to run it in."""
+"""Contenders of a benchmark: a model and a backend to run it in."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Contender:
     """A model in a backend."""
 
     model: str
-    """What `slimvox.load` takes; for `transformers`, the dense model of it is run."""
+    """Model, as `slimvox.load` takes it; for the backend `transformers`, its dense model is run."""
     backend: Backend
     """`torch`: slimvox in float32. `torch-bf16`: the same under bfloat16 autocast. `onnx`, `onnx-int8`: exported, in
     onnxruntime. `transformers`: the dense model as `AutoModel` runs it, float32, with all hidden states."""
@@ -53,7 +53,7 @@ class Loaded:
 
     run: Run
     module: nn.Module | None
-    """Where a backend has one, for the times of the blocks."""
+    """Module whose blocks can be timed; None if the backend has none."""
 
 
 def load_contender(contender: Contender, threads: int) -> Loaded:

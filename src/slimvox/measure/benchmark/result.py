@@ -1,4 +1,4 @@
-"""What a benchmark measured."""
+"""Result of a benchmark."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Measurement:
     """One contender at one length and batch size."""
 
     label: str
-    """Of the contender."""
+    """Label of the contender."""
     batch: int
     """Clips at once."""
     seconds: float
@@ -54,7 +54,7 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class ContenderReport:
-    """What is known of a contender apart from its times."""
+    """Properties of a contender other than its times."""
 
     label: str
     model: str
@@ -62,9 +62,10 @@ class ContenderReport:
     parameters: int
     macs_10s: int
     peak_memory_bytes: int
-    """Of its process, libraries and weights included; 0 where the system does not say."""
+    """Peak memory of its process, libraries and weights included; 0 if the system does not report it."""
     blocks: dict[str, dict[str, float]] | None
-    """By block: parameters, macs, milliseconds of one clip of `block_seconds`; None where it cannot be told."""
+    """Parameters, MACs and milliseconds (one clip of `block_seconds`) of each block; None if they cannot be
+    measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +84,12 @@ class BenchmarkResult:
         return next(m for m in self.measurements if (m.label, m.batch, m.seconds) == (label, batch, seconds))
 
     def speedup(self, measurement: Measurement) -> float:
-        """How many times as fast as the reference: the ratio of the medians."""
+        """Speed-up over the reference: the ratio of the medians."""
         reference = self.at(self.reference, measurement.batch, measurement.seconds)
         return reference.median_ms / measurement.median_ms
 
     def slower(self) -> list[Measurement]:
-        """Where a contender is not faster than the reference."""
+        """Measurements that are not faster than the reference."""
         return [m for m in self.measurements if m.label != self.reference and self.speedup(m) <= 1.0]
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,7 +104,7 @@ class BenchmarkResult:
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Description of the machine that the figures were measured on."""
     import torch
 
     return {

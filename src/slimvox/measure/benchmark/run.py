@@ -97,7 +97,7 @@ def _check(
 def _contenders(
     models: Sequence[str | Path], against: str | Path | None, backends: Sequence[Backend]
 ) -> list[Contender]:
-    """What is to be measured, the reference first, nothing twice."""
+    """Contenders to measure, the reference first, without duplicates."""
     names = short_names(str(model) for model in [*models, *([] if against is None else [against])])
     pairs = [(str(models[0] if against is None else against), _reference_backend(against))]
     pairs += [(str(model), backend) for model in models for backend in backends]

@@ -1,4 +1,4 @@
-"""What an encoder costs in time on this machine: measured, fitted, and predicted from the anatomy alone."""
+"""Latency of encoders on this machine: measured, fitted, and predicted from the anatomy alone."""
 
 from slimvox.measure.latency import kind  # noqa: F401 - registers the cost
 from slimvox.measure.latency.measure import measure_latency

@@ -36,7 +36,7 @@ class LatencyTable(Cost):
     threads: int
     """Number of CPU threads."""
     nanoseconds: Mapping[str, Mapping[str, float]]
-    """By kind of block and feature; `constant` for what does not depend on counts."""
+    """Coefficients by kind of block and feature; `constant` does not depend on counts."""
     rest: float
     """Nanoseconds outside of all blocks: norms, residual sums, calls."""
     error: float
@@ -74,7 +74,7 @@ class LatencyTable(Cost):
             yield replace(term, coefficient=term.coefficient * nanoseconds)
 
     def describe(self, cost: float) -> str:
-        """Such as `12.3 ms for 10 s of audio`."""
+        """Text such as `12.3 ms for 10 s of audio`."""
         return f"{cost / 1e6:.3g} ms for {self.seconds:g} s of audio"
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class LatencyTable(Cost):
 
 
 def _is_time(value: object) -> bool:
-    """Whether a value is a number that a duration can be."""
+    """True if a value is a number that can be a duration."""
     return type(value) in (int, float) and 0 <= value < math.inf  # type: ignore[operator]
 
 

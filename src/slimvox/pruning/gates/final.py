@@ -1,4 +1,4 @@
-"""From learned gates to final masks that meet a budget exactly."""
+"""Final masks, which meet a budget exactly, from learned gates."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ ATTEMPTS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class FinalMasks:
-    """Masks to cut by."""
+    """Final masks and the encoder's cost with them."""
 
     masks: Masks
     cost: int
     """Cost of the sliced encoder; never above the target."""
     open: Tensor
-    """Which gates stay open, (gates,) bool."""
+    """Gates that stay open, (gates,) bool."""
 
 
 def final_masks(layout: GateLayout, scores: Tensor, values: Tensor, budget: Budget) -> FinalMasks:
@@ -113,7 +113,7 @@ class _Search:
         return round(self._form.exact(self._units.counts(self._units.left(kept))))
 
     def is_near(self, opened: Tensor, tolerance: float = TOLERANCE) -> bool:
-        """Whether the cost is within a share of the target."""
+        """True if the cost is within a share of the target."""
         return self.cost(opened) >= self._budget.target * (1 - tolerance)
 
     def fill(self, opened: Tensor) -> tuple[Tensor, list[int]]:
@@ -133,7 +133,7 @@ class _Search:
             line = [gate for gate in line[fit + 1 :] if self.widths.unit_of[gate] != too_large]
 
     def _fitting(self, opened: Tensor, line: Sequence[int]) -> int:
-        """How many gates from the front of a line fit."""
+        """Number of gates from the front of a list that fit into the budget."""
         return _first(len(line), lambda count: not self._fits(_with(opened, line[: count + 1], True)))
 
     def exchanges(self, opened: Tensor, gate: int) -> Iterator[Tensor]:
@@ -179,13 +179,13 @@ class _Widths:
     def __init__(self, layout: GateLayout, scores: Tensor, round_to: int) -> None:
         self._round_to = round_to
         self.unit_of: list[int] = []
-        """Which width a gate belongs to; heads and blocks have one of their own."""
+        """Index of the width that each gate belongs to; heads and blocks have their own."""
         self.stands_alone: list[bool] = []
-        """Which gates are heads and blocks."""
+        """Gates that are heads or blocks, (gates,) bool."""
         self._several: list[tuple[int, Tensor]] = []
-        """Per width that is no head or block: the fewest gates that stay, and its gates, best first."""
+        """Minimum number of open gates and the gates, best first, of each width that is not a head or block."""
         self._fewest: list[tuple[int, Tensor]] = []
-        """Per group of gates that stand alone: the fewest that stay, and its gates, best first."""
+        """Minimum number of open gates and the gates, best first, of each group of heads or blocks."""
         number = 0
         for address in layout.slices:
             kind = structure(address.structure)

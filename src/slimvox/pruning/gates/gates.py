@@ -16,7 +16,7 @@ from slimvox.structures.units import ExpectedCounts, units
 
 
 class GateLayout:
-    """Which gates an encoder has, and how they lie in one vector: address by address, as in `addresses`."""
+    """Layout of an encoder's gates in one vector: address by address, in the order of `addresses`."""
 
     def __init__(self, anatomy: EncoderAnatomy, names: Collection[str]) -> None:
         """Lay out the gates of the named structures.
@@ -30,7 +30,7 @@ class GateLayout:
         self.anatomy = anatomy
         table = units(anatomy)
         self.slices: dict[Address, slice] = {}
-        """Where the gates of each address lie in the vector."""
+        """Slice of the vector for each address."""
         start = 0
         for address in addresses(anatomy, names):
             self.slices[address] = slice(start, start + table.sizes[address])
@@ -42,7 +42,7 @@ class GateLayout:
         return self.size > 0
 
     def spans(self, address: Address) -> tuple[slice, ...]:
-        """Where the gates of each width at an address lie in the vector."""
+        """Slices of the vector for the widths at an address."""
         start = self.slices[address].start
         spans = []
         for size in structure(address.structure).spans(self.anatomy, address.index):

@@ -13,9 +13,9 @@ FLOOR = 1e-3
 """Least root mean square gradient of a gate, as a share of the mean over gates: what the loss has not touched yet is
 not infinitely cheap."""
 TOLERANCE = 1e-4
-"""How close the expected sparsity comes to its target."""
+"""Maximum difference between the projected and the target sparsity."""
 DOUBLINGS, BISECTIONS = 30, 30
-"""At most, in the search for the multiplier."""
+"""Maximum numbers of steps in the search for the multiplier."""
 
 
 @torch.no_grad()

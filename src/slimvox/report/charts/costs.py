@@ -1,4 +1,4 @@
-"""Where parameters and MACs lie, dense and pruned, as stacked bars."""
+"""Parameters and MACs by block, dense and pruned, as stacked bars."""
 
 from __future__ import annotations
 

@@ -75,6 +75,6 @@ def _history(title: str, history: Sequence[Snapshot]) -> Markup:
 
 
 def _thinned(history: Sequence[Snapshot]) -> Sequence[Snapshot]:
-    """At most `COLUMNS` of the snapshots, the last among them."""
+    """Up to `COLUMNS` of the snapshots, including the last."""
     every = math.ceil(len(history) / COLUMNS)
     return history[::-1][::every][::-1]

@@ -25,7 +25,7 @@ POINTS = 150
 """Most points of a curve: longer ones are drawn as means over stretches of steps, with a band from least to most."""
 
 Scale = Callable[[float], float]
-"""From a value to its place in the chart."""
+"""Mapping from a value to its position in the chart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +34,12 @@ class Curve:
 
     label: str
     series: int
-    """Which colour."""
+    """Index of the colour."""
     steps: Sequence[float]
     values: Sequence[float]
     dashed: bool = False
     band: bool = False
-    """Whether to shade from the least to the most of each stretch."""
+    """Shade the range between the minimum and maximum of each interval."""
     breaks: tuple[int, ...] = ()
     """Steps after which the curve starts anew (between the stages)."""
 

@@ -20,7 +20,7 @@ OTHERS = (
 """Key in the log, title, whether the axis starts at 0; losses are looked up in their registry."""
 NOISY = ("distillation", "gradient_norm")
 FEW = 3
-"""With more runs than this, not even the curves of noisy quantities have bands."""
+"""Maximum number of runs for which curves of noisy quantities have bands."""
 
 
 def training_panels(runs: Sequence[RunRecord]) -> tuple[Panel, ...]:

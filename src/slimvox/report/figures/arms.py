@@ -31,7 +31,7 @@ class Point:
     quality: float
     """Mean over the runs."""
     spread: tuple[float, float]
-    """How far the least and the most lie from it, both at least 0."""
+    """Distances of the minimum and the maximum from it, both at least 0."""
 
     def mean(self, values: Mapping[str, float]) -> float | None:
         """Mean of other values by run's label; None unless every run has one."""
@@ -47,7 +47,7 @@ class Arm:
     fields: Mapping[str, str]
     """Every setting but target and seed, dotted."""
     points: tuple[Point, ...]
-    """From small to large."""
+    """Points from small to large."""
 
 
 def arms_of(runs: Sequence[RunRecord], quality: Quality) -> tuple[Arm, ...]:
@@ -85,7 +85,7 @@ def _place(fields: Mapping[str, str]) -> tuple[bool, bool]:
 
 
 def target_of(run: RunRecord) -> str:
-    """What a run aimed at, as a key."""
+    """Target of a run, as a key."""
     return json.dumps(completed(run.recipe).get("target"), sort_keys=True)
 
 
@@ -115,7 +115,7 @@ def _fields(run: RunRecord) -> dict[str, str]:
 
 
 def _labels(arms: Sequence[Mapping[str, str]]) -> list[str]:
-    """What tells an arm from the others: recipe, control, and the settings in which arms of that kind differ."""
+    """Labels that distinguish the arms: recipe, control, and the settings in which arms of that kind differ."""
     several_names = len({arm.get("name") for arm in arms}) > 1
     shown = [_with_total_steps(arm, arms) for arm in arms]
     labels = []

@@ -20,7 +20,7 @@ from slimvox.util.files import write_atomically
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """What was drawn, and what not and why."""
+    """Figures that were drawn, and the reasons for those that were not."""
 
     files: tuple[Path, ...]
     remarks: tuple[str, ...]

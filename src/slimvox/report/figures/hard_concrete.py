@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SAMPLES = 500
-"""As many as the paper draws."""
+"""Number of samples, as in the paper."""
 SPAN = 8.0
 """log_alpha goes from minus to plus this."""
 USUAL_START = 4.6
@@ -150,7 +150,7 @@ def _gradient(axes: Axes, log_alpha: torch.Tensor, u: torch.Tensor, *, straight_
 
 
 def _density(s_bar: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of s_bar at log_alpha = 0."""
+    """Density of s_bar at log_alpha = 0."""
     s = (s_bar - LEFT) / (RIGHT - LEFT)
     below = 1 / (1 + np.exp(-BETA * np.log(s / (1 - s))))
     density: NDArray[np.float64] = BETA * below * (1 - below) / (s * (1 - s)) / (RIGHT - LEFT)

@@ -1,4 +1,4 @@
-"""What the figures plot: how good a run's model is, and what it costs."""
+"""Quality and cost of a run's model, for the axes of the figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Quality:
 
     name: str
     title: str
-    """Of the axis."""
+    """Title of the axis."""
     higher_is_better: bool
     values: Mapping[str, float]
     """Run's label to value; runs without one are not there."""

@@ -148,7 +148,7 @@ def scatter(axes: Axes, arms: Sequence[Arm], costs: Mapping[str, float], *, join
 
 
 def _seeds(counts: Sequence[int]) -> str:
-    """How many runs the points of an arm are of; nothing where it is one each."""
+    """Text with the number of runs per point of an arm; empty if it is one each."""
     fewest, most = min(counts), max(counts)
     if most == 1:
         return ""

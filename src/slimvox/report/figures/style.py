@@ -1,4 +1,4 @@
-"""How figures look, and how they become files."""
+"""Style of the figures, and writing them to files."""
 
 from __future__ import annotations
 
