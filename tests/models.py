@@ -6,49 +6,59 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.models.hubert import modeling_hubert as hubert
-from transformers.models.hubert.configuration_hubert import HubertConfig
-from transformers.models.wav2vec2 import modeling_wav2vec2 as wav2vec2
-from transformers.models.wav2vec2.configuration_wav2vec2 import Wav2Vec2Config
-from transformers.models.wavlm import modeling_wavlm as wavlm
-from transformers.models.wavlm.configuration_wavlm import WavLMConfig
+from transformers import (
+    MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING,
+    MODEL_FOR_CTC_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+)
 
-FAMILIES = ("wav2vec2", "hubert", "wavlm")
+from slimvox.families import families, find_family
+from slimvox.families.base import CONV_FIELDS
+
+FAMILIES = tuple(family.model_type for family in families())
 LAYOUTS = ("base", "large")
-CLASSES: dict[str, tuple[Any, Any]] = {
-    "wav2vec2": (Wav2Vec2Config, wav2vec2.Wav2Vec2Model),
-    "hubert": (HubertConfig, hubert.HubertModel),
-    "wavlm": (WavLMConfig, wavlm.WavLMModel),
+CLASSES: dict[str | None, Any] = {
+    None: MODEL_MAPPING,
+    "ctc": MODEL_FOR_CTC_MAPPING,
+    "classification": MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING,
 }
-HEADS: dict[str, dict[str, Any]] = {
-    "ctc": {"wav2vec2": wav2vec2.Wav2Vec2ForCTC, "hubert": hubert.HubertForCTC, "wavlm": wavlm.WavLMForCTC},
-    "classification": {
-        "wav2vec2": wav2vec2.Wav2Vec2ForSequenceClassification,
-        "hubert": hubert.HubertForSequenceClassification,
-        "wavlm": wavlm.WavLMForSequenceClassification,
-    },
-}
+"""By head, the class of `transformers` for each class of configurations."""
 TINY: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_attention_heads": 4,
     "num_hidden_layers": 3,
     "intermediate_size": 48,
     "conv_dim": (16, 12, 20),
     "conv_kernel": (10, 3, 2),
     "conv_stride": (5, 2, 2),
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
 }
-LARGE: dict[str, Any] = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+TINY_ANATOMY: dict[str, Any] = {
+    "width": 32,
+    "attention_heads": 4,
+    "position_kernel": 16,
+    "position_groups": 4,
+    "position_buckets": 32,
+    "position_max_distance": 40,
+}
+LARGE_ANATOMY: dict[str, Any] = {"conv_norm": "layer", "pre_norm": True, "conv_bias": True}
+
+
+def fields(family: str, **anatomy: Any) -> dict[str, Any]:
+    """Fields of an anatomy as fields of a configuration, as far as the family has them."""
+    names = find_family(family, "tests").fields
+    return {name: anatomy[ours] for name, ours in names.items() if ours in anatomy}
+
+
+def published(family: str) -> dict[str, Any]:
+    """Changes to `config` by which it describes a model of the size that was published, but for `TINY`'s layers."""
+    defaults = AutoConfig.for_model(family)
+    names = (*fields(family, **TINY_ANATOMY), *CONV_FIELDS)
+    return {name: getattr(defaults, name) for name in names}
 
 
 def config(family: str, layout: str = "base", **changes: Any) -> Any:
     """A `transformers` configuration, tiny unless told otherwise."""
-    fields = {**TINY, **(LARGE if layout == "large" else {}), **changes}
-    if family == "wavlm":
-        fields.setdefault("num_buckets", 32)
-        fields.setdefault("max_bucket_distance", 40)
-    return CLASSES[family][0](**fields)
+    anatomy = {**TINY_ANATOMY, **(LARGE_ANATOMY if layout == "large" else {})}
+    return AutoConfig.for_model(family, **{**TINY, **fields(family, **anatomy), **changes})
 
 
 def model(
@@ -56,8 +66,8 @@ def model(
 ) -> Any:
     """A random model whose norms and biases are random too, so that nothing is hidden by zeros and ones."""
     torch.manual_seed(seed)
-    cls = HEADS[head][family] if head else CLASSES[family][1]
-    made = cls(config(family, layout, **changes)).eval()
+    configuration = config(family, layout, **changes)
+    made = CLASSES[head][type(configuration)](configuration).eval()
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if parameter.dim() == 1 or "gru_rel_pos_const" in name:

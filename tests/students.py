@@ -15,7 +15,7 @@ from torch import Tensor
 
 from drawn import random_encoder
 from models import config
-from slimvox.checkpoint.transformers_reader import anatomy_from_config
+from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.costs import Parameters
 from slimvox.encoder import SpeechEncoder
 from slimvox.pruning.accelerator import build_accelerator

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models import config
-from slimvox.checkpoint.transformers_reader import anatomy_from_config
+from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.comparison.distance import (
     Distance,
     frames_with_sound,

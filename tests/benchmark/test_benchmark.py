@@ -12,8 +12,7 @@ import torch
 import slimvox
 from slimvox.checkpoint.directory import write_slimvox_directory
 from slimvox.checkpoint.resolve import find_anatomies
-from slimvox.checkpoint.transformers_config import transformers_config
-from slimvox.checkpoint.transformers_reader import anatomy_from_config
+from slimvox.checkpoint.transformers_config import anatomy_from_config, transformers_config
 from slimvox.cli.main import run as command
 from slimvox.costs import macs, parameters
 from slimvox.encoder import SpeechEncoder

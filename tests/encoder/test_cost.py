@@ -9,7 +9,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import models
-from slimvox.checkpoint.transformers_reader import anatomy_from_config, read_transformers_directory
+from slimvox.checkpoint.transformers_config import anatomy_from_config
+from slimvox.checkpoint.transformers_reader import read_transformers_directory
 from slimvox.costs import Parameters, macs, parameters
 from slimvox.encoder import SpeechEncoder
 
@@ -46,7 +47,7 @@ def test_blocks_add_up() -> None:
 @pytest.mark.parametrize("family", models.FAMILIES)
 def test_macs_agree_with_a_counter_on_eager_attention(family: str, layout: str) -> None:
     changes = {"attn_implementation": "eager"} if family != "wavlm" else {}
-    reference = models.CLASSES[family][1](models.config(family, layout, **changes)).eval()
+    reference = models.model(family, layout, **changes)
     seconds = 2.0
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         reference(torch.randn(1, int(16_000 * seconds)))

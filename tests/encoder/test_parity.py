@@ -25,13 +25,6 @@ FULL_SIZE: dict[str, dict[str, object]] = {
         "intermediate_size": 4096,
     },
 }
-PUBLISHED_FRONT_END = {
-    "conv_dim": (512,) * 7,
-    "conv_kernel": (10, 3, 3, 3, 3, 2, 2),
-    "conv_stride": (5, 2, 2, 2, 2, 2, 2),
-    "num_conv_pos_embeddings": 128,
-    "num_conv_pos_embedding_groups": 16,
-}
 
 
 def worst_difference(reference: object, directory: Path, *, samples: int, padded: bool) -> float:
@@ -89,18 +82,7 @@ def test_wavlm_positions_beyond_the_last_bucket_agree(tmp_path: Path) -> None:
 def test_full_size_models_agree(
     family: str, layout: str, padded: bool, tmp_path: Path, record_property: pytest.RecordProperty
 ) -> None:
-    reference = (
-        models.model(
-            family,
-            layout,
-            **FULL_SIZE[layout],
-            **PUBLISHED_FRONT_END,
-            num_buckets=320,
-            max_bucket_distance=800,
-        )
-        if family == "wavlm"
-        else models.model(family, layout, **FULL_SIZE[layout], **PUBLISHED_FRONT_END)
-    )
+    reference = models.model(family, layout, **{**models.published(family), **FULL_SIZE[layout]})
     reference.save_pretrained(tmp_path)
     worst = worst_difference(reference, tmp_path, samples=48_000, padded=padded)
     print(f"parity {family} {layout} {'padded' if padded else 'whole'}: {worst:.2e}")

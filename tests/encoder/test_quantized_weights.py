@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import models
 from drawn import random_encoder
-from slimvox.checkpoint.transformers_reader import anatomy_from_config
+from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.costs import macs
 from slimvox.encoder import SpeechEncoder, record_choices, use_backend
 from slimvox.encoder.linear import EmptyLinear
@@ -117,7 +117,7 @@ def test_weights_of_another_kind_are_left_to_themselves(make: Any) -> None:
 @pytest.mark.parametrize("layout", models.LAYOUTS)
 @pytest.mark.parametrize("family", models.FAMILIES)
 def test_a_flop_counter_sees_what_is_computed(family: str, layout: str, gradients: bool) -> None:
-    config = models.config(family, layout, num_conv_pos_embeddings=32)
+    config = models.config(family, layout, **models.fields(family, position_kernel=32))
     anatomy = anatomy_from_config(config.to_dict(), "test", normalize_waveform=False)
     encoder = random_encoder(anatomy, 0)
     with torch.set_grad_enabled(gradients), FlopCounterMode(display=False) as counter:

@@ -17,7 +17,7 @@ from drawn import anatomies, random_encoder
 from measures import TABLE, expected_cost
 from models import config
 from nightly import examples
-from slimvox.checkpoint.transformers_reader import anatomy_from_config
+from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.costs import BLOCK_KINDS
 from slimvox.measure.latency import LatencyTable, measure_latency, real_time_factors
 from slimvox.measure.latency.measure import drawn_anatomy

@@ -10,7 +10,7 @@ import torch
 
 from measures import COSTS, sparsity_of
 from models import config
-from slimvox.checkpoint.transformers_reader import anatomy_from_config
+from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.comparison.distance import hidden_state_distance
 from slimvox.costs import Macs, Parameters, cost_kind, macs
 from slimvox.encoder import SpeechEncoder

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from drawn import anatomies, random_encoder
 from models import config
-from slimvox.checkpoint.transformers_reader import anatomy_from_config
+from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.encoder.weights import untrained_encoder
 from slimvox.pruning.controls import CONTROLS, control_scores, forgets_weights
 from slimvox.pruning.gates import GateLayout

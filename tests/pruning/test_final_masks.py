@@ -17,7 +17,7 @@ from measures import COSTS
 from models import config
 from nightly import examples
 from slimvox.checkpoint import load_model
-from slimvox.checkpoint.transformers_reader import anatomy_from_config
+from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.costs import Cost, Parameters
 from slimvox.costs import parameters as parameter_count
 from slimvox.pruning.budget import Budget

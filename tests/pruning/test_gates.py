@@ -235,6 +235,6 @@ def test_gates_are_float32_under_autocast() -> None:
 def drawn_anatomy() -> EncoderAnatomy:
     """The smallest WavLM of these tests."""
     from models import config
-    from slimvox.checkpoint.transformers_reader import anatomy_from_config
+    from slimvox.checkpoint.transformers_config import anatomy_from_config
 
     return anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)

@@ -15,7 +15,7 @@ from torch import Tensor
 from measures import COSTS, sparsity_of
 from models import config
 from nightly import examples
-from slimvox.checkpoint.transformers_reader import anatomy_from_config
+from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.pruning.budget import SparsitySchedule, scheduled_target
 from slimvox.pruning.gates import Gates, project
 from slimvox.pruning.gates.projection import FLOOR, TOLERANCE

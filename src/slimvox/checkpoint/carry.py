@@ -15,8 +15,9 @@ from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.tensors import as_float32, load_exactly, read_tensors
 from slimvox.checkpoint.transformers_reader import split_transformers
 from slimvox.encoder import SpeechEncoder
+from slimvox.families import find_family
 from slimvox.hf.configuration import SlimvoxConfig
-from slimvox.hf.directory_format import HEAD_NAMES, head_name
+from slimvox.hf.directory_format import head_name
 from slimvox.hf.heads import (
     SlimvoxForAudioFrameClassification,
     SlimvoxForCTC,
@@ -24,7 +25,6 @@ from slimvox.hf.heads import (
     SlimvoxForXVector,
     SlimvoxWithHead,
 )
-from slimvox.structures.anatomy import FAMILIES
 from slimvox.util.errors import SlimvoxError
 
 HEADS: dict[str, type[SlimvoxWithHead]] = {
@@ -33,7 +33,7 @@ HEADS: dict[str, type[SlimvoxWithHead]] = {
     "ForAudioFrameClassification": SlimvoxForAudioFrameClassification,
     "ForXVector": SlimvoxForXVector,
 }
-"""Our class for each of `HEAD_NAMES`."""
+"""Our class for each head that a family may have (`slimvox.families.base.HEAD_NAMES`)."""
 HEAD_FIELDS = (
     "vocab_size",
     "pad_token_id",
@@ -123,15 +123,12 @@ def _head_of(source: Path) -> tuple[str, Any]:
     from transformers import AutoConfig
 
     data = read_json(source / "config.json")
-    if data.get("model_type") not in FAMILIES:
-        raise SlimvoxError(
-            f"{source}: `model_type` must be one of {', '.join(FAMILIES)}, but is {data.get('model_type')!r} instead"
-        )
+    family = find_family(data.get("model_type"), source)
     name = head_name(data)
-    if name is None:
+    if name not in family.heads:
         architecture = (data.get("architectures") or ["nothing"])[0]
         raise SlimvoxError(
-            f"{source}: the architecture must end in one of {', '.join(HEAD_NAMES)}, but is {architecture} instead;"
+            f"{source}: the architecture must end in one of {', '.join(family.heads)}, but is {architecture} instead;"
             " there is no task head in it"
         )
     return name, AutoConfig.from_pretrained(source)
@@ -141,7 +138,8 @@ def _head_fields(theirs: Any) -> dict[str, Any]:
     return {name: getattr(theirs, name) for name in HEAD_FIELDS if hasattr(theirs, name)}
 
 
-def _head_tensors(source: Path, family: str) -> dict[str, Tensor]:
+def _head_tensors(source: Path, model_type: str) -> dict[str, Tensor]:
+    family = find_family(model_type, source)
     return as_float32(split_transformers(read_tensors(source), family, source).head, source)
 
 

@@ -15,17 +15,20 @@ logger = logging.getLogger("slimvox.checkpoint")
 PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
 PREPROCESSOR_FILES = (PROCESSOR, PREPROCESSOR)
 """Files that may hold the settings of a feature extractor, in the order in which `transformers` looks at them."""
-EXTRACTOR = "Wav2Vec2FeatureExtractor"
-DEFAULTS = {"feature_extractor_type": EXTRACTOR, "do_normalize": True, "sampling_rate": SAMPLE_RATE_HZ}
-"""Values that `Wav2Vec2FeatureExtractor` assumes for fields that the file leaves out."""
+DEFAULTS = {"do_normalize": True, "sampling_rate": SAMPLE_RATE_HZ}
+"""Values that a feature extractor assumes for fields that the file leaves out."""
 
 
-def normalizes_waveforms(directory: Path) -> bool:
+def normalizes_waveforms(directory: Path, extractor: str) -> bool:
     """True if the feature extractor of a model brings each waveform to zero mean and unit variance.
 
     `transformers` 5 saves it inside `processor_config.json`, older versions as `preprocessor_config.json`; where both
     exist the former decides, and a missing `do_normalize` means true. Where no file says anything, waveforms are left
     as they are, as the bare model of `transformers` does, and a warning says so.
+
+    Args:
+        directory: the model's.
+        extractor: name of the class that its family takes.
 
     Raises:
         SlimvoxError: if the extractor is of another type or for another sampling rate than 16,000 Hz, or a file is
@@ -43,8 +46,8 @@ def normalizes_waveforms(directory: Path) -> bool:
         return False
     file, settings = found
     given = {name: value for name, value in settings.items() if value is not None}
-    fields = Fields({**DEFAULTS, **given}, file)
-    fields.get("feature_extractor_type", Literal["Wav2Vec2FeatureExtractor"])
+    fields = Fields({**DEFAULTS, "feature_extractor_type": extractor, **given}, file)
+    fields.get("feature_extractor_type", Literal[extractor])
     if fields.get("sampling_rate", Size) != SAMPLE_RATE_HZ:
         raise SlimvoxError(
             f"{file}: `sampling_rate` must be {SAMPLE_RATE_HZ}, but is {given['sampling_rate']} instead; slimvox"

@@ -13,11 +13,8 @@ import torch
 from slimvox.checkpoint.directory import is_slimvox_directory, read_anatomies, read_slimvox_directory
 from slimvox.checkpoint.hub import HubAccess, download
 from slimvox.checkpoint.json_fields import read_json
-from slimvox.checkpoint.transformers_reader import (
-    anatomy_from_config,
-    read_transformers_anatomy,
-    read_transformers_directory,
-)
+from slimvox.checkpoint.transformers_config import anatomy_from_config
+from slimvox.checkpoint.transformers_reader import read_transformers_anatomy, read_transformers_directory
 from slimvox.embedded import teacher_directory
 from slimvox.encoder import SpeechEncoder
 from slimvox.structures.anatomy import EncoderAnatomy

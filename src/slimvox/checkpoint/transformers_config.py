@@ -1,14 +1,102 @@
-"""Configuration of the dense model in `transformers`, from an anatomy."""
+"""Configurations of `transformers` models as anatomies, and back."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import reprlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.checkpoint.json_fields import Fields, Size, Sizes
+from slimvox.families import Family, config_fields, find_family
+from slimvox.families.base import CONV_FIELDS
+from slimvox.structures.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
 from slimvox.util.errors import SlimvoxError
+from slimvox.util.validation import ProperShare, Range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+Layers = Annotated[int, Range(at_least=1, at_most=1000)]
+RANGES: dict[Any, Any] = {int: Size, float: ProperShare}
+"""Type of a field of an anatomy -> valid values of the same field in a configuration, where those are fewer."""
+SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("gelu",),
+    "feat_extract_activation": ("gelu",),
+    "add_adapter": (False, None),
+    "adapter_attn_dim": (None,),
+}
+"""Values of fields that change the encoder and have no place in an anatomy; the first is the default."""
+
+
+def family_of(config: Mapping[str, Any], source: Path | str) -> Family:
+    """The family of a model, from its configuration.
+
+    Raises:
+        SlimvoxError: for a model of another kind, or a variant that slimvox cannot represent.
+    """
+    family = find_family(config.get("model_type"), source)
+    for name, reason in family.refused.items():
+        if config.get(name):
+            raise SlimvoxError(f"{source}: models with `{name}` {reason}")
+    problems = [
+        f"`{name}` is {reprlib.repr(config[name])}"
+        for name, supported in SUPPORTED.items()
+        if config.get(name, supported[0]) not in supported
+    ]
+    if problems:
+        raise SlimvoxError(
+            f"{source}: this variant of {family.model_type} is not supported yet: {', '.join(problems)}"
+        )
+    return family
+
+
+def anatomy_from_config(
+    config: dict[str, Any], source: Path | str, *, normalize_waveform: bool
+) -> EncoderAnatomy:
+    """The anatomy that a `transformers` configuration describes.
+
+    Raises:
+        SlimvoxError: naming everything in the configuration that slimvox cannot represent, or the field whose value is
+            of the wrong type or out of range.
+    """
+    from transformers import AutoConfig
+
+    family = family_of(config, source)
+    defaults = AutoConfig.for_model(family.model_type).to_dict()  # for fields that a file leaves out
+    fields = Fields({**defaults, **config}, source)
+    hints = get_type_hints(EncoderAnatomy)
+    values = {
+        ours: fields.get(name, RANGES.get(hints[ours], hints[ours])) for name, ours in family.fields.items()
+    }
+    sizes = {ours: fields.get(name, Sizes) for name, ours in CONV_FIELDS.items()}
+    lengths = [len(each) for each in sizes.values()]
+    if len(set(lengths)) > 1:
+        raise SlimvoxError(
+            f"{source}: `conv_dim`, `conv_kernel` and `conv_stride` must be lists of one length, but have"
+            f" {', '.join(map(str, lengths))} values"
+        )
+    width, heads = values["width"], values["attention_heads"]
+    if heads > width:
+        raise SlimvoxError(
+            f"{source}: `hidden_size` {width} must be a multiple of `num_attention_heads` {heads}"
+        )
+    intermediate = fields.get("intermediate_size", Size)
+    layer = dense_layer(heads=heads, head_width=width // heads, intermediate=intermediate)
+    anatomy: dict[str, Any] = {
+        **values,
+        **family.constants,
+        "family": family.model_type,
+        "convolutions": tuple(
+            ConvAnatomy(**dict(zip(sizes, each, strict=True))) for each in zip(*sizes.values(), strict=True)
+        ),
+        "layers": (layer,) * fields.get("num_hidden_layers", Layers),
+        "normalize_waveform": normalize_waveform,
+    }
+    try:
+        return EncoderAnatomy(**anatomy)
+    except ValueError as error:
+        raise SlimvoxError(f"{source} does not describe a {family.model_type} encoder: {error}") from error
 
 
 def transformers_config(anatomy: EncoderAnatomy) -> PreTrainedConfig:
@@ -25,26 +113,6 @@ def transformers_config(anatomy: EncoderAnatomy) -> PreTrainedConfig:
     if not dense or widths != {(anatomy.head_width,) * 2} or len(set(anatomy.layers)) > 1:
         raise SlimvoxError("a pruned encoder cannot be represented by `transformers`' own classes")
     assert layer is not None
-    fields: dict[str, Any] = {
-        "hidden_size": anatomy.width,
-        "num_hidden_layers": len(anatomy.layers),
-        "num_attention_heads": anatomy.attention_heads,
-        "intermediate_size": layer.intermediate,
-        "conv_dim": [convolution.channels for convolution in anatomy.convolutions],
-        "conv_kernel": [convolution.kernel for convolution in anatomy.convolutions],
-        "conv_stride": [convolution.stride for convolution in anatomy.convolutions],
-        "conv_bias": anatomy.conv_bias,
-        "feat_extract_norm": anatomy.conv_norm,
-        "num_conv_pos_embeddings": anatomy.position_kernel,
-        "num_conv_pos_embedding_groups": anatomy.position_groups,
-        "do_stable_layer_norm": anatomy.pre_norm,
-        "layer_norm_eps": anatomy.layer_norm_eps,
-    }
-    if anatomy.family == "hubert":
-        fields["feat_proj_layer_norm"] = anatomy.projection_norm
-    if anatomy.family == "wavlm":
-        fields |= {
-            "num_buckets": anatomy.position_buckets,
-            "max_bucket_distance": anatomy.position_max_distance,
-        }
-    return AutoConfig.for_model(anatomy.family, **fields)
+    family = find_family(anatomy.family, "anatomy")
+    fields = config_fields(anatomy, family.fields)
+    return AutoConfig.for_model(family.model_type, **fields, intermediate_size=layer.intermediate)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from transformers.configuration_utils import PreTrainedConfig
 
+from slimvox.families.base import FIELDS, config_fields
 from slimvox.hf.directory_format import AUTO_MAP, FORMAT_VERSION, MODEL_TYPE
 from slimvox.structures.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
 
@@ -163,22 +164,8 @@ def per_layer_overrides(anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> dict[
 
 
 def _standard_fields(anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> dict[str, Any]:
-    """Fields of the anatomy that `transformers` has a name for, under that name."""
-    return {
-        "hidden_size": anatomy.width,
-        "num_hidden_layers": len(anatomy.layers),
-        "num_attention_heads": dense.attention_heads,
-        "intermediate_size": _dense_intermediate(dense),
-        "conv_dim": [convolution.channels for convolution in anatomy.convolutions],
-        "conv_kernel": [convolution.kernel for convolution in anatomy.convolutions],
-        "conv_stride": [convolution.stride for convolution in anatomy.convolutions],
-        "conv_bias": anatomy.conv_bias,
-        "feat_extract_norm": anatomy.conv_norm,
-        "do_stable_layer_norm": anatomy.pre_norm,
-        "layer_norm_eps": anatomy.layer_norm_eps,
-        "num_conv_pos_embeddings": anatomy.position_kernel,
-        "num_conv_pos_embedding_groups": anatomy.position_groups,
-    }
+    """Fields of the anatomy that wav2vec 2.0 in `transformers` has a name for, under that name."""
+    return {**config_fields(anatomy, FIELDS), "intermediate_size": _dense_intermediate(dense)}
 
 
 def _dense_intermediate(dense: EncoderAnatomy) -> int:

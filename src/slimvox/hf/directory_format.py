@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from slimvox.families.base import HEAD_NAMES
+
 MODEL_TYPE = "slimvox"
 FORMAT_VERSION = 1
 CODE_FILES = ("configuration_slimvox.py", "modeling_slimvox.py")
@@ -19,8 +21,6 @@ AUTO_MAP = {
     "AutoModelForAudioXVector": "modeling_slimvox.SlimvoxForXVector",
 }
 """Auto class to the class in the code that travels with a directory."""
-HEAD_NAMES = ("ForCTC", "ForSequenceClassification", "ForAudioFrameClassification", "ForXVector")
-"""Endings of the names of classes, `transformers`' and ours, whose head can be carried over and exported."""
 
 
 def head_name(config: Mapping[str, Any]) -> str | None:

@@ -19,10 +19,7 @@ SAMPLE_RATE_HZ = 16_000
 POSITION_GATE_OUTPUTS = 8
 """Outputs of WavLM's projection for the gate of the position bias (two gates, four summed units each)."""
 
-Family = Literal["wav2vec2", "hubert", "wavlm"]
 ConvNorm = Literal["group", "layer"]
-
-FAMILIES: tuple[Family, ...] = ("wav2vec2", "hubert", "wavlm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +74,8 @@ class LayerAnatomy:
 class EncoderAnatomy:
     """The whole encoder: front end, projection, positional convolution and Transformer layers."""
 
-    family: Family
-    """Architecture: `wav2vec2`, `hubert` or `wavlm`."""
+    family: str
+    """Name of the architecture, see `slimvox.families`; all that it implies for the encoder is in other fields."""
     convolutions: tuple[ConvAnatomy, ...]
     """The convolutional front end, from the waveform upwards."""
     conv_norm: ConvNorm
@@ -102,9 +99,9 @@ class EncoderAnatomy:
     layer_norm_eps: float
     """Epsilon of the layer norms (the convolutions' norms use torch's default, as the originals do)."""
     position_buckets: int = 0
-    """WavLM: number of relative-position buckets; 0 for the other families."""
+    """Number of buckets of WavLM's relative position bias; 0 without one."""
     position_max_distance: int = 0
-    """WavLM: distance in frames from which all positions share a bucket."""
+    """Distance in frames from which all positions share a bucket."""
     position_taps: tuple[tuple[int, ...], ...] = ()
     """Kept taps of each positional convolution, by their original index; empty if all are kept."""
     normalize_waveform: bool = False
@@ -269,8 +266,8 @@ def _is_integer(value: object) -> bool:
 
 def _wrong_values(anatomy: EncoderAnatomy) -> Iterator[str]:
     """Values of the right types that are out of range or contradict each other."""
-    if anatomy.family not in FAMILIES:
-        yield f"`family` must be one of {', '.join(FAMILIES)}, but is {reprlib.repr(anatomy.family)} instead"
+    if not isinstance(anatomy.family, str) or not anatomy.family:
+        yield f"`family` must be a name, but is {reprlib.repr(anatomy.family)} instead"
     if anatomy.conv_norm not in ("group", "layer"):
         yield f"`conv_norm` must be 'group' or 'layer', but is {reprlib.repr(anatomy.conv_norm)} instead"
     if not anatomy.convolutions:
@@ -285,8 +282,8 @@ def _wrong_values(anatomy: EncoderAnatomy) -> Iterator[str]:
     if anatomy.position_kernel < 1:
         yield f"`position_kernel` must be positive, but is {anatomy.position_kernel} instead"
     exact = anatomy.position_buckets // 4  # distances with a bucket of their own
-    if (anatomy.family == "wavlm") != (anatomy.position_buckets > 0) or anatomy.position_buckets < 0:
-        yield "`position_buckets` must be positive for wavlm and 0 for the other families"
+    if anatomy.position_buckets < 0:
+        yield f"`position_buckets` must be at least 0, but is {anatomy.position_buckets} instead"
     elif anatomy.position_buckets and not 1 <= exact < anatomy.position_max_distance:
         yield (
             f"`position_buckets` {anatomy.position_buckets} must be at least 4, and a quarter of it below"

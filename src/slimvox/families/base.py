@@ -1,0 +1,122 @@
+"""The interface of a family of encoders, and the registry of all of them.
+
+A family is one kind of model in `transformers`: `wav2vec2`, `hubert`, `wavlm`. Each is one file of this package;
+reading, writing, task heads and the tests of parity iterate over the registry and know none of them by name. An
+encoder, once read, is described by its `EncoderAnatomy` alone: files that slimvox wrote need no family to load.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.util.errors import SlimvoxError
+
+HEAD_NAMES = ("ForCTC", "ForSequenceClassification", "ForAudioFrameClassification", "ForXVector")
+"""Endings of the names of classes, `transformers`' and ours, whose head can be carried over and exported."""
+
+FIELDS = {
+    "hidden_size": "width",
+    "num_attention_heads": "attention_heads",
+    "conv_bias": "conv_bias",
+    "feat_extract_norm": "conv_norm",
+    "num_conv_pos_embeddings": "position_kernel",
+    "num_conv_pos_embedding_groups": "position_groups",
+    "do_stable_layer_norm": "pre_norm",
+    "layer_norm_eps": "layer_norm_eps",
+}
+"""Field of a wav2vec 2.0 configuration -> field of `EncoderAnatomy` with the same value."""
+CONV_FIELDS = {"conv_dim": "channels", "conv_kernel": "kernel", "conv_stride": "stride"}
+"""Field of a configuration, a list -> field of each `ConvAnatomy`; the same in all families."""
+RENAMES = ((r"^encoder\.(pos_conv_embed|layer_norm|layers)\.", r"\1."),)
+"""Regular expressions from the names of wav2vec 2.0's weights to those of `SpeechEncoder`, with replacements."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One kind of model in `transformers`, and what it takes to read and write it."""
+
+    model_type: str
+    """`model_type` of its `config.json`, known to `transformers`' `AutoConfig`; also `EncoderAnatomy.family`."""
+    title: str
+    """Name in texts, such as `wav2vec 2.0`."""
+    prefix: str
+    """Name of the encoder within a model with a head (`base_model_prefix`)."""
+    fields: Mapping[str, str] = field(default_factory=lambda: FIELDS)
+    """Field of the configuration -> field of `EncoderAnatomy` with the same value; read in both directions.
+    `CONV_FIELDS`, `num_hidden_layers` and `intermediate_size` are common to all and not listed here."""
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `EncoderAnatomy` that the configuration does not mention, with their values."""
+    renames: tuple[tuple[str, str], ...] = RENAMES
+    """Regular expressions from the names of its weights, without the prefix, to those of `SpeechEncoder`, with
+    replacements; applied one after the other. A weight norm of a positional convolution is folded before."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Fields of the configuration that must not be true, each with the reason."""
+    feature_extractor: str = "Wav2Vec2FeatureExtractor"
+    """Class that prepares waveforms."""
+    heads: tuple[str, ...] = HEAD_NAMES
+    """The `HEAD_NAMES` that `transformers` has for it."""
+
+
+_REGISTRY: dict[str, Family] = {}
+
+
+def register_family(family: Family) -> Family:
+    """Add a family to the registry.
+
+    Raises:
+        ValueError: if its `model_type` is taken, or a field is mapped to one that `EncoderAnatomy` does not have.
+    """
+    if family.model_type in _REGISTRY:
+        raise ValueError(f"a family with model_type {family.model_type!r} is registered already")
+    unknown = {*family.fields.values(), *family.constants} - {*EncoderAnatomy.__dataclass_fields__}
+    if unknown:
+        raise ValueError(
+            f"family {family.model_type!r} names {', '.join(sorted(unknown))}, which EncoderAnatomy does not have"
+        )
+    _REGISTRY[family.model_type] = family
+    return family
+
+
+def unregister_family(model_type: str) -> None:
+    """Remove a family from the registry (for tests and notebooks)."""
+    del _REGISTRY[model_type]
+
+
+def find_family(model_type: object, source: Path | str) -> Family:
+    """The registered family of a `model_type`.
+
+    Args:
+        model_type: from a `config.json`, so that it can be anything.
+        source: where it was found, for messages.
+
+    Raises:
+        SlimvoxError: naming all families, if it is none of them.
+    """
+    if not isinstance(model_type, str) or model_type not in _REGISTRY:
+        raise SlimvoxError(
+            f"{source}: `model_type` must be one of {', '.join(_REGISTRY)}, but is {reprlib.repr(model_type)} instead"
+        )
+    return _REGISTRY[model_type]
+
+
+def families() -> tuple[Family, ...]:
+    """All registered families."""
+    return tuple(_REGISTRY.values())
+
+
+def config_fields(anatomy: EncoderAnatomy, fields: Mapping[str, str]) -> dict[str, Any]:
+    """An anatomy in the terms of a configuration, without the sizes of its Transformer layers.
+
+    Args:
+        anatomy: the encoder's.
+        fields: `Family.fields`.
+    """
+    values: dict[str, Any] = {name: getattr(anatomy, ours) for name, ours in fields.items()}
+    for name, ours in CONV_FIELDS.items():
+        values[name] = [getattr(convolution, ours) for convolution in anatomy.convolutions]
+    return {**values, "num_hidden_layers": len(anatomy.layers)}
