@@ -54,8 +54,8 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     (tmp_path / "elsewhere" / "config.json").write_text('{"model_type": "whisper"}')
     elsewhere = str(tmp_path / "elsewhere")
     cases: list[tuple[list[str], str]] = [
-        (["export", elsewhere, *out], "must be one of wav2vec2, hubert, wavlm, but is 'whisper'"),
-        (["export", elsewhere, "--heads", *out], "must be one of wav2vec2, hubert, wavlm, but is 'whisper'"),
+        (["export", elsewhere, *out], "wav2vec2, wavlm, but is 'whisper'"),
+        (["export", elsewhere, "--heads", *out], "wav2vec2, wavlm, but is 'whisper'"),
         (["export", str(model), "--heads", *out], "there is no task head in it"),
         (["export", str(model), "--layers", "none", *out], "nothing to export"),
         (["export", "/no/such/model", *out], "there is no directory"),

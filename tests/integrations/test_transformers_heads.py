@@ -221,7 +221,7 @@ def test_heads_that_cannot_be_carried_over(pruned: Path, tmp_path: Path) -> None
         slimvox.carry_head(tmp_path / "bare", pruned)
     with pytest.raises(slimvox.SlimvoxError, match="give the pruned encoder second"):
         slimvox.carry_head(tmp_path / "deep", tmp_path / "bare")
-    with pytest.raises(slimvox.SlimvoxError, match="must be one of wav2vec2, hubert, wavlm"):
+    with pytest.raises(slimvox.SlimvoxError, match=r"must be one of .*hubert, .*wavlm"):
         slimvox.carry_head(pruned, pruned)
 
 
