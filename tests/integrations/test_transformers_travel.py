@@ -38,7 +38,9 @@ class Blocked(MetaPathFinder):
 
 sys.meta_path.insert(0, Blocked())
 directory, large, inputs, out = sys.argv[1:]
+from types import SimpleNamespace
 import torch
+from huggingface_hub import HfApi, ModelCard
 from transformers import AutoModel, AutoModelForAudioClassification
 
 inputs = torch.load(inputs)
@@ -51,6 +53,15 @@ with torch.no_grad():
     states += large(**inputs, output_hidden_states=True).hidden_states
     head.save_pretrained(out)
     again = AutoModelForAudioClassification.from_pretrained(out, trust_remote_code=True)
+    uploaded = {}
+    HfApi.create_repo = lambda *_, **__: SimpleNamespace(repo_id="someone/small")
+    HfApi.create_commit = lambda *_, operations, **__: uploaded.update(
+        (each.path_in_repo, open(each.path_or_fileobj, "rb").read()) for each in operations
+    )
+    ModelCard.load = lambda *_, **__: ModelCard("# A card")
+    again.push_to_hub("someone/small")
+    for name in ("configuration_slimvox.py", "modeling_slimvox.py"):
+        assert uploaded[name] == open(f"{directory}/{name}", "rb").read()
     logits = head(**inputs).logits
     assert torch.equal(logits, again(**inputs).logits)
 beside = set(sys.modules) & {f"{module.rpartition('.')[0]}.{name}" for module in [type(model).__module__]
@@ -161,7 +172,8 @@ def test_only_what_is_needed_is_joined() -> None:
     )
     source = joined(first, second)
     assert source.startswith('"""Part of slimvox')
-    assert "import math\n" in source and "# First\n" in source and '"""Half a turn."""' in source
+    assert "import math\n" in source and "import os" not in source
+    assert "# First\n" in source and '"""Half a turn."""' in source
     assert "# A comment.\ndef wanted" in source and "spare" not in source and "slimvox.a import" not in source
     namespace: dict[str, Any] = {}
     exec(source, namespace)
@@ -181,6 +193,7 @@ def test_statements_with_effects_travel_unasked() -> None:
         ("def _size(): ...\n", "def _size(): ...\n", r"`_size` must have one meaning .* `slimvox.a._size`"),
         ("from math import sin\n", "from numpy import sin\n", r"`sin` .* both `math.sin` and `numpy.sin`"),
         ("import torch\n", "torch = 1\n", r"`torch` .* both `torch` and `slimvox.b.torch`"),
+        ("x = 1\n", "from slimvox.a import part\n", r"slimvox.b imports part, which must be defined"),
         ("list = 1\n", "", r"`slimvox.a.list` must not have the name of a builtin"),
     ],
 )

@@ -12,7 +12,7 @@ import builtins
 import importlib.util
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -74,6 +74,8 @@ class Module:
     """First line of its docstring."""
     requires: tuple[str, ...]
     """Modules of slimvox that it imports from, in order."""
+    names: frozenset[str]
+    """What it imports from them."""
     imports: tuple[Import, ...]
     statements: tuple[Statement, ...]
 
@@ -103,7 +105,7 @@ def join(files: Mapping[str, Iterable[Module]], wanted: Iterable[str]) -> dict[s
         wanted: names that must be defined.
 
     Raises:
-        ValueError: if a name has different meanings in two modules, or hides a builtin.
+        ValueError: if a name has different meanings in two modules, hides a builtin, or is nowhere defined.
     """
     _check_names([module for modules in files.values() for module in modules])
     kept = _needed(
@@ -146,6 +148,7 @@ def parse_module(source: str, name: str) -> Module:
     tree = ast.parse(source)
     summary = (ast.get_docstring(tree) or "").partition("\n")[0].rstrip(".")
     requires: dict[str, None] = {}
+    names: set[str] = set()
     imports: list[Import] = []
     statements: list[Statement] = []
     end = 0
@@ -158,6 +161,7 @@ def parse_module(source: str, name: str) -> Module:
         elif isinstance(node, ast.ImportFrom):
             if str(node.module).startswith(f"{PACKAGE}."):
                 requires[str(node.module)] = None
+                names.update(each.name for each in node.names)
             elif node.module != "__future__":
                 imports += [Import(str(node.module), each.name, each.asname) for each in node.names]
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
@@ -169,6 +173,7 @@ def parse_module(source: str, name: str) -> Module:
         name=name,
         summary=summary,
         requires=tuple(requires),
+        names=frozenset(names),
         imports=tuple(imports),
         statements=tuple(statements),
     )
@@ -182,8 +187,7 @@ def _statement(node: ast.stmt, text: str) -> Statement:
         effects = not isinstance(node, ast.Assign | ast.AnnAssign) or any(
             isinstance(each, ast.Call) for each in ast.walk(node)
         )
-    defines = _defined(node)
-    return Statement(text=text, defines=defines, uses=frozenset(used - defines), has_effects=effects)
+    return Statement(text=text, defines=_defined(node), uses=frozenset(used), has_effects=effects)
 
 
 def _decorator(node: ast.expr) -> str:
@@ -235,7 +239,7 @@ def _collect(name: str, others: set[str], found: dict[str, Module]) -> None:
     found[name] = module
 
 
-def _check_names(modules: Iterable[Module]) -> None:
+def _check_names(modules: Sequence[Module]) -> None:
     meanings: dict[str, str] = {}
     for module in modules:
         own = [(each.bound, each.meaning) for each in module.imports]
@@ -250,6 +254,12 @@ def _check_names(modules: Iterable[Module]) -> None:
                     f"`{name}` must have one meaning in all modules that travel with model directories, but is both"
                     f" `{meanings[name]}` and `{meaning}`; rename one"
                 )
+    for module in modules:
+        if missing := sorted(module.names - {*meanings}):
+            raise ValueError(
+                f"{module.name} imports {', '.join(missing)}, which must be defined by a statement at the top of a"
+                " module that travels with model directories"
+            )
 
 
 def _needed(statements: Iterable[Statement], wanted: Iterable[str]) -> set[Statement]:
