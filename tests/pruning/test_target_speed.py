@@ -13,7 +13,7 @@ import torch
 
 import slimvox
 from measures import TABLE
-from slimvox.measure.latency import kind as latency_kind
+from slimvox.measure.latency import measure
 from slimvox.pruning import stage
 from slimvox.pruning.checked_files import read_checked_json
 from slimvox.pruning.interrupts import RunInterrupted
@@ -37,7 +37,7 @@ def run(teacher: Path, speech: Path, out: Path, speed: str = "2x") -> slimvox.Pr
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> Any:
     """In place of measuring: a machine whose table is known."""
-    monkeypatch.setattr(latency_kind, "measure_latency", lambda *_, **__: TABLE)
+    monkeypatch.setattr(measure, "measure_latency", lambda *_, **__: TABLE)
     return TABLE
 
 
@@ -69,9 +69,9 @@ def test_a_resumed_run_goes_on_with_its_first_table(
         with pytest.raises(RunInterrupted):
             run(teacher, speech, tmp_path / "out")
     other = replace(TABLE, rest=10 * TABLE.rest)
-    monkeypatch.setattr(latency_kind, "measure_latency", lambda *_, **__: other)
+    monkeypatch.setattr(measure, "measure_latency", lambda *_, **__: other)
     resumed = run(teacher, speech, tmp_path / "out")
-    monkeypatch.setattr(latency_kind, "measure_latency", lambda *_, **__: TABLE)
+    monkeypatch.setattr(measure, "measure_latency", lambda *_, **__: TABLE)
     whole = run(teacher, speech, tmp_path / "whole")
     assert resumed.encoder.anatomy == whole.encoder.anatomy
     for name, weights in whole.encoder.state_dict().items():

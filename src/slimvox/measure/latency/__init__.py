@@ -1,6 +1,5 @@
 """Latency of encoders on this machine: measured, fitted, and predicted from the anatomy alone."""
 
-from slimvox.measure.latency import kind  # noqa: F401 - registers the cost
 from slimvox.measure.latency.measure import measure_latency
 from slimvox.measure.latency.real_time import real_time_factors
 from slimvox.measure.latency.table import LatencyTable
