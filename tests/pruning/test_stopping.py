@@ -72,7 +72,7 @@ def test_a_stop_request_is_never_swallowed(
 
     with monkeypatch.context() as patch:
         before(owner, method, patch, ask_once)
-        with pytest.raises(slimvox.RunInterrupted, match="saved; the same call goes on from there"):
+        with pytest.raises(slimvox.RunInterrupted, match="saved; the same call resumes from there"):
             make_run(tmp_path / "out", teacher, speech)
     assert asked and signal.getsignal(number) == handler
     make_run(tmp_path / "out", teacher, speech)

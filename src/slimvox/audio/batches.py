@@ -41,7 +41,7 @@ class _Epoch:
     order: IntArray
     """Parts in the order in which batches are cut from them (parts,)."""
     position: npt.NDArray[np.float64]
-    """Where in the room that a part has its crop lies, from 0 to 1 (parts,)."""
+    """Position of each part's crop within the available room, from 0 to 1 (parts,)."""
     batches: IntArray
     """The batches in the order in which they are drawn (batches,)."""
 

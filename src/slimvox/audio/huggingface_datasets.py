@@ -16,7 +16,7 @@ from slimvox.util.errors import SlimvoxError, first_line
 HUB_PREFIX = "hf:"
 PARQUET_EXTENSION = ".parquet"
 _DISK_FILES = (("dataset_dict.json",), ("dataset_info.json", "state.json"))
-"""What `save_to_disk` leaves in a folder: that of several splits, and that of one."""
+"""Files that `save_to_disk` leaves in a folder: that of several splits, and that of one."""
 _ROWS_LISTED_AT_ONCE = 1000
 
 

@@ -82,7 +82,7 @@ def _rows(
 
 
 def _are_rows(lines: list[str], columns: list[str]) -> bool:
-    """Whether the first of the lines of one quoted value, and another of them, look like rows of their own."""
+    """True if the first line of a quoted value, and another of its lines, look like separate rows."""
     place = next((columns.index(column) for column in PATH_COLUMNS if column in columns), None)
 
     def is_row(line: str) -> bool:

@@ -25,17 +25,17 @@ from slimvox.util.files import write_atomically
 
 logger = logging.getLogger("slimvox.checkpoint")
 HEAD_PREFIX = f"{MODEL_TYPE}."
-"""Of the encoder's tensors in a model with a head."""
+"""Prefix of the encoder's tensors in a model with a head."""
 
 
 def is_slimvox_directory(directory: Path) -> bool:
-    """Whether a directory holds an encoder that slimvox wrote."""
+    """True if a directory holds an encoder written by slimvox."""
     config = directory / "config.json"
     return config.is_file() and read_json(config).get("model_type") == MODEL_TYPE
 
 
 def read_anatomies(directory: Path) -> tuple[EncoderAnatomy, EncoderAnatomy]:
-    """What the encoder in a slimvox directory, and the one that it was pruned from, are made of.
+    """Read the anatomies of the encoder in a slimvox directory and of the dense encoder that it was pruned from.
 
     Raises:
         SlimvoxError: if `config.json` is missing, damaged or of a newer format.
@@ -66,7 +66,7 @@ def _anatomy(config: Mapping[str, Any], name: str, file: Path) -> EncoderAnatomy
 
 
 def _is_part_of(anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> bool:
-    """Whether an encoder can be what is left of another one."""
+    """True if an encoder can be the result of pruning another one."""
     settings = replace(
         anatomy, convolutions=dense.convolutions, layers=dense.layers, position_taps=dense.position_taps
     )

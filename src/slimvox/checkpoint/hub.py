@@ -19,7 +19,7 @@ SMALL_FILES = (*PREPROCESSOR_FILES, "README.md", "kept_indices.json")
 
 @dataclass(frozen=True, kw_only=True)
 class HubAccess:
-    """Which version of a model on the hub is wanted, and how it is fetched."""
+    """Version of a model on the hub, and options for downloading it."""
 
     revision: str | None = None
     """Branch, tag or commit; None for the main branch."""

@@ -53,7 +53,7 @@ def save_encoder(encoder: SpeechEncoder, directory: str | os.PathLike[str]) -> P
 
 
 def _holds(origin: Path, encoder: SpeechEncoder) -> bool:
-    """Whether a directory still holds an encoder of the same sizes, and not another that was saved over it."""
+    """True if a directory still holds an encoder of the same sizes, and not another that was saved over it."""
     if not is_slimvox_directory(origin):
         return False
     return read_anatomies(origin) == (encoder.anatomy, encoder.dense_anatomy)

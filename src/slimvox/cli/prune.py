@@ -91,7 +91,7 @@ class PruneCommand:
                 console=console,
             )
         except RunInterrupted as interruption:
-            console.print(f"\nstopped and saved; the same command goes on from there ({self.out})")
+            console.print(f"\nstopped and saved; the same command resumes from there ({self.out})")
             raise SystemExit(130) from interruption
         from slimvox.cli.tables import prune_summary, sizes_summary
 

@@ -1,4 +1,5 @@
-"""Which implementation computes a forward pass: the reference, or the fast ways where they give the same result.
+"""Selection of the implementation of a forward pass: the reference, or fast implementations where they give the same
+result.
 
 The reference calls every module and uses nothing but torch's usual operators. A fast way (the front end in tiles,
 products by oneDNN, the positional convolution by Fourier transform, ...) reads the weights of a module instead of

@@ -80,7 +80,7 @@ def spectral_obstacle(convolution: nn.Module, x: Tensor) -> str | None:
 
 
 def spectral_convolution(convolution: nn.Conv1d, x: Tensor, cache: SpectrumCache) -> Tensor:
-    """What the convolution, padded by half its taps, makes of the frames x.
+    """Convolution of the frames x, padded by half its taps, by Fourier transform.
 
     Args:
         convolution: see `spectral_obstacle`.

@@ -53,7 +53,8 @@ def _layer_obstacle(layer: nn.Module, dtype: torch.dtype) -> str | None:
 
 
 def tiled_features(layers: nn.ModuleList, waveforms: Tensor) -> Tensor:
-    """What the convolutions (each a `ConvLayer`) make of waveforms (batch, samples): (batch, frames, channels).
+    """Output of the convolutions (each a `ConvLayer`) for waveforms (batch, samples): (batch, frames, channels).
+    Without gradients, and without masked channels.
 
     Without gradients, and without masked channels.
     """

@@ -80,7 +80,7 @@ def frame_counts(samples: Tensor, anatomy: EncoderAnatomy) -> Tensor:
 
 
 def frame_mask(mask: Tensor, anatomy: EncoderAnatomy, frames: int) -> Tensor:
-    """Which of so many frames are speech, (batch, frames) bool, from a mask of the samples (batch, samples)."""
+    """Mask of the frames that are not padding, (batch, frames) bool, from a mask of the samples (batch, samples)."""
     counts = frame_counts(mask.to(torch.long).sum(-1, keepdim=True), anatomy)
     return torch.arange(frames, device=mask.device) < counts
 

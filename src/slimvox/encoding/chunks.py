@@ -18,8 +18,7 @@ FloatArray = npt.NDArray[np.float32]
 @dataclass(frozen=True, kw_only=True)
 class ChunkPlan:
     """Division of long audio into chunks: chunk k starts at frame k x `step` and gives `frames` frames; the last may be
-    longer. Neighbours share `overlap` frames; the earlier chunk gives the first half of them and the later one the
-    second.
+    longer.
 
     Neighbours share `overlap` frames; the earlier chunk gives the first half of them and the later one the second.
     """

@@ -1,4 +1,4 @@
-"""What readers of data produce and tasks consume: recordings with their labels, one kind per kind of task.
+"""Examples that readers of data produce and tasks consume: recordings with their labels, one kind per kind of task.
 
 | kind | tasks |
 |---|---|

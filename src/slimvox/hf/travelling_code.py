@@ -49,7 +49,7 @@ class Import:
 
     @property
     def meaning(self) -> str:
-        """What the name stands for, in words."""
+        """Description of what the name stands for."""
         whole = self.module if self.alias or self.name else self.bound
         return f"{whole}.{self.name}" if self.name else whole
 
@@ -62,7 +62,7 @@ class Statement:
     defines: frozenset[str]
     uses: frozenset[str]
     has_effects: bool
-    """Whether it matters even if nothing refers to what it defines."""
+    """True if the statement matters even if nothing refers to what it defines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class Module:
     requires: tuple[str, ...]
     """Modules of slimvox that it imports from, in order."""
     names: frozenset[str]
-    """What it imports from them."""
+    """Names that the module imports from them."""
     imports: tuple[Import, ...]
     statements: tuple[Statement, ...]
 

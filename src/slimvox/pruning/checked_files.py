@@ -1,4 +1,4 @@
-"""Files that a run goes on from: each carries a checksum of its content, and damage is noticed when it is read."""
+"""Files for resuming a run: each carries a checksum of its content, and damage is noticed when it is read."""
 
 from __future__ import annotations
 

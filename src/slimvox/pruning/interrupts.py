@@ -10,7 +10,7 @@ from slimvox.util.errors import SlimvoxError
 
 
 class RunInterrupted(SlimvoxError):
-    """A run was stopped by Ctrl-C or SIGTERM, after its state was saved: the same call goes on from there."""
+    """Raised when a run is stopped by Ctrl-C or SIGTERM, after its state was saved; the same call resumes it."""
 
 
 class StopRequests:

@@ -100,7 +100,7 @@ class Run:
     def _stop_if_asked(self) -> None:
         """Stop between stages if requested; everything done so far is saved."""
         if self.processes.any(self.stop.requested):
-            raise RunInterrupted("stopped, with the state of the run saved; the same call goes on from there")
+            raise RunInterrupted("stopped, with the state of the run saved; the same call resumes from there")
 
     def _first_stage(self) -> None:
         """Learn what to prune, and cut each size when its turn has come."""

@@ -28,7 +28,7 @@ from slimvox.util.quantities import share_name
 SETTINGS, CHECKPOINT, CUT, LOG, LOCK = "settings.json", "checkpoint.pt", "cut.pt", "log.jsonl", "lock"
 COST, OUTCOME = "cost.json", "outcome.json"
 BACKUP = "backup"
-"""Folder of the checkpoint before the last one, and of a second copy of everything else that a run goes on from."""
+"""Folder of the checkpoint before the last one, and of a second copy of every other file needed for resuming."""
 MODEL_FILES = ("model.safetensors", "config.json", "kept_indices.json", f"run/{OUTCOME}")
 """Files of a finished encoder that are read again when the run goes on, or is repeated."""
 Content = TypeVar("Content")
@@ -39,7 +39,7 @@ logger = logging.getLogger("slimvox.pruning")
 class RunDirectory:
     """Files of one run. The model lands in `path`, everything about the run in `path/run`.
 
-    Every file that a run goes on from has a checksum and a second copy (of a checkpoint, the one before it) in
+    Every file needed for resuming has a checksum and a second copy (of a checkpoint, the one before it) in
     `path/run/backup`, which is read where the first is damaged.
     """
 
@@ -113,7 +113,7 @@ class RunDirectory:
         return self.finished
 
     def finish(self, fingerprint: Mapping[str, Any]) -> None:
-        """Mark the run as finished; its checkpoints are of no more use.
+        """Mark the run as finished and remove its checkpoints.
 
         Raises:
             SlimvoxError: if that cannot be written.
@@ -267,7 +267,7 @@ class RunDirectory:
                 damaged.append(path)
                 continue
             if damaged:
-                logger.warning("%s is damaged; the run goes on from %s", damaged[0], path)
+                logger.warning("%s is damaged; the run resumes from %s", damaged[0], path)
                 damaged[0].unlink(missing_ok=True)
                 if name != CHECKPOINT:
                     with contextlib.suppress(OSError):

@@ -112,7 +112,8 @@ def _record(record: Any) -> dict[str, Any]:
 
 
 def _is_like(value: Any, default: Any) -> bool:
-    """Whether a value of a recipe is of the type of its default.
+    """True if a value of a recipe has the type of its default. Its range is not checked, as it may differ in the
+    version that wrote it.
 
     Its range and the valid texts are not checked: those of the version that wrote it may have been others.
     """

@@ -1,4 +1,4 @@
-"""What an encoder is made of: a plain description, with no tensor in it.
+"""Anatomy of an encoder: a plain description of its structure, without tensors.
 
 An `EncoderAnatomy` says which structures an encoder has left (per convolution its channels; per Transformer
 layer its heads, their widths, the feed-forward width, and whether each block exists). The encoder is built from

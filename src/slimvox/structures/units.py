@@ -58,7 +58,7 @@ class Units:
         return tuple(spans)
 
     def left(self, kept: Bools) -> Bools:
-        """Which units are left when only some are kept, (N,) bool.
+        """Mask of the units that are left when only some are kept, (N,) bool.
 
         A unit goes with the unit that contains it, and where its structure needs contents, with the last of them.
 

@@ -70,7 +70,7 @@ def arms_of(runs: Sequence[RunRecord], quality: Quality) -> tuple[Arm, ...]:
 
 
 def _folder_names(arms: Sequence[Sequence[RunRecord]]) -> list[str]:
-    """What the folders of the arms are called, where each has its own (ARM/0, ARM/1, ARM-50/0); else nothing."""
+    """Names of the arms' folders if each has its own (ARM/0, ARM/1, ARM-50/0); otherwise nothing."""
     names = []
     for runs in arms:
         folders = {run.directory.resolve().parent.name for run in runs}
@@ -141,7 +141,7 @@ def _labels(arms: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _with_total_steps(arm: Mapping[str, str], arms: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Where arms differ in length, their steps in one number instead of every length that goes with it."""
+    """Settings with the total number of steps in place of every single length, where arms differ in length."""
 
     def total(each: Mapping[str, str]) -> int:
         return sum(int(each.get(f"{stage}.steps", 0)) for stage in ("prune", "finish"))

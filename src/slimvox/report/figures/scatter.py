@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MILLION, GIGA = 1e6, 1e9
 LEGEND_CHARACTERS_PER_INCH = 14
 MARKER_CHARACTERS = 8
-"""What the sign before a name in the legend takes."""
+"""Width of the marker before a name in the legend, in characters."""
 
 
 def quality_figure(arms: Sequence[Arm], quality: Quality) -> Figure:
