@@ -18,25 +18,34 @@ if TYPE_CHECKING:
     from slimvox.checkpoint.carry import carry_head
     from slimvox.comparison.sources import Comparison, compare
     from slimvox.encoder import EncoderOutput, SpeechEncoder
+    from slimvox.encoding.arrays import encode
     from slimvox.encoding.encode import encode_files
-    from slimvox.exporters import ExportResult, export_encoder
+    from slimvox.evaluation.run import Evaluation, evaluate
+    from slimvox.exporters import ExportResult, export, export_encoder
+    from slimvox.measure.benchmark import BenchmarkResult, benchmark
     from slimvox.pruning import PruneResult, RunInterrupted, prune
     from slimvox.structures.anatomy import EncoderAnatomy
     from slimvox.util.errors import SlimvoxError
 
 __all__ = [
+    "BenchmarkResult",
     "Comparison",
     "EncoderAnatomy",
     "EncoderOutput",
+    "Evaluation",
     "ExportResult",
     "PruneResult",
     "RunInterrupted",
     "SlimvoxError",
     "SpeechEncoder",
     "__version__",
+    "benchmark",
     "carry_head",
     "compare",
+    "encode",
     "encode_files",
+    "evaluate",
+    "export",
     "export_encoder",
     "load",
     "prune",
@@ -44,17 +53,23 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BenchmarkResult": "slimvox.measure.benchmark",
     "Comparison": "slimvox.comparison.sources",
     "EncoderAnatomy": "slimvox.structures.anatomy",
     "EncoderOutput": "slimvox.encoder",
+    "Evaluation": "slimvox.evaluation.run",
     "ExportResult": "slimvox.exporters",
     "PruneResult": "slimvox.pruning",
     "RunInterrupted": "slimvox.pruning",
     "SlimvoxError": "slimvox.util.errors",
     "SpeechEncoder": "slimvox.encoder",
+    "benchmark": "slimvox.measure.benchmark",
     "carry_head": "slimvox.checkpoint.carry",
     "compare": "slimvox.comparison.sources",
+    "encode": "slimvox.encoding.arrays",
     "encode_files": "slimvox.encoding.encode",
+    "evaluate": "slimvox.evaluation.run",
+    "export": "slimvox.exporters",
     "export_encoder": "slimvox.exporters",
     "load": "slimvox.checkpoint",
     "prune": "slimvox.pruning",

@@ -224,3 +224,10 @@ def test_the_command_prints_tables_and_json(directory: Path, capfd: pytest.Captu
     data = json.loads(capfd.readouterr().out)
     assert data == json.loads(file.read_text())
     assert data["measurements"][1]["speedup"] > 0
+
+
+def test_an_encoder_in_memory_is_measured(directory: Path) -> None:
+    encoder = slimvox.load(directory)
+    result = slimvox.benchmark(encoder, against=directory, seconds=[0.1], threads=1, runs=1)
+    assert [each.label for each in result.contenders] == ["tiny, torch", "SpeechEncoder, torch"]
+    assert {each.parameters for each in result.contenders} == {encoder.parameter_count}

@@ -12,6 +12,8 @@ import pytest
 import soundfile
 
 import models
+import slimvox
+from hub_server import COMMIT, serving
 from slimvox.cli.main import run
 
 FAST = [
@@ -104,3 +106,53 @@ def test_help_needs_no_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"slimvox {slimvox.__version__}\n"
+
+
+def test_revisions_on_the_hub(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(monkeypatch, tmp_path / "cache", model=teacher):
+        assert run(["inspect", "someone/model", "--revision", COMMIT, "--json"]) == 0
+        first = json.loads(capsys.readouterr().out)
+        assert run(["inspect", f"someone/model@{COMMIT}", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == first
+        for wrong in (["someone/model", "--revision", "v9"], ["someone/model@v9"]):
+            assert run(["inspect", *wrong]) == 2
+            assert "there is no revision 'v9'" in said(capsys)
+    assert run(["inspect", str(teacher), "--revision", "v9"]) == 2
+    assert "`--revision` is for models on the Hugging Face hub" in said(capsys)
+
+
+def test_verbose_says_what_is_loaded(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(monkeypatch, tmp_path / "cache", model=teacher):
+        assert run(["inspect", "someone/model"]) == 0
+        assert "from the Hugging Face hub" not in caplog.text
+        assert run(["inspect", "someone/model", "-v"]) == 0
+        assert "someone/model: from the Hugging Face hub, revision main" in caplog.text
+
+
+def test_a_pruned_encoder_is_pushed(
+    teacher: Path,
+    speech: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    with serving(monkeypatch, tmp_path / "cache") as hub:
+        hub.uploads = tmp_path / "uploads"
+        command = ["prune", str(teacher), str(speech), "--out", str(out), "--push-to-hub", "someone/small"]
+        assert run([*command, *FAST]) == 0
+        assert "pushed to https://huggingface.co/someone/small" in said(capsys)
+        uploaded = {file.relative_to(hub.uploads / "someone/small") for file in hub.uploads.rglob("*.*")}
+        assert {"config.json", "kept_indices.json", "README.md", "model.safetensors"} <= {*map(str, uploaded)}
+        assert all(len(file.parts) == 1 for file in uploaded)  # nothing of the run itself
+        pushed, local = slimvox.load("someone/small"), slimvox.load(out)
+        assert all((a == b).all() for a, b in zip(pushed.parameters(), local.parameters(), strict=True))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import models
+import slimvox
 from evaluation_tables import write_table
 from slimvox.cli.main import run
 from slimvox.evaluation.protocols import MINI, protocol
@@ -180,3 +181,17 @@ def test_mini_needs_the_tasks_that_count_and_no_others() -> None:
     assert overall([_result("mini", scores)], own_data=False) == {"mini": pytest.approx(1000)}
     del scores["er"]
     assert overall([_result("mini", scores)], own_data=False) == {}
+
+
+def test_an_encoder_in_memory_scores_as_its_directory(tmp_path: Path, table: Path) -> None:
+    model = models.directory(tmp_path / "model", "hubert")
+    encoder = slimvox.load(model).train()
+    options: dict[str, Any] = {"manifests": {"ks": [table]}, "overrides": QUICK, "cache": tmp_path / "cache"}
+    told: list[str] = []
+    by_name = slimvox.evaluate(model, tmp_path / "data", device="cpu", **options)
+    given = slimvox.evaluate(encoder, tmp_path / "data", device="cpu", on_progress=told.append, **options)
+    assert [result.task for result in given.results] == ["ks"] and "KS done" in told
+    assert given.results[0].scores == by_name.results[0].scores
+    assert given.results[0].configuration["model"] == "SpeechEncoder"
+    assert given.overall == {} and json.loads(json.dumps(given.to_dict()))["results"]
+    assert encoder.training and all(each.requires_grad for each in encoder.parameters())

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModel
 
 import models
 import slimvox
@@ -317,3 +318,13 @@ def test_without_torchs_option_for_sizes_of_one_onnx_still_has_them(
     assert export_encoder(wavlm, tmp_path / "encoder.onnx").compared[0][0] == 1
     with pytest.raises(SlimvoxError, match="cannot export this encoder as torch-export"):
         export_encoder(wavlm, tmp_path / "encoder.pt2", format="torch-export")
+
+
+def test_models_in_memory_are_exported(wavlm: Path, plain: ExportResult, tmp_path: Path) -> None:
+    model = AutoModel.from_pretrained(wavlm)
+    with pytest.raises(SlimvoxError, match="`out` must be given"):
+        slimvox.export(model)
+    result = slimvox.export(model, tmp_path / "model.onnx")
+    waveforms = np.random.default_rng(0).standard_normal((2, 900)).astype(np.float32)
+    first, second = (session(each.path).run(None, {"waveforms": waveforms}) for each in (plain, result))
+    assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(first, second, strict=True))

@@ -406,3 +406,14 @@ def test_bad_requests_say_what_to_do(
     with pytest.raises(slimvox.SlimvoxError, match=message):
         run(teacher, speech, tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_encoder_in_memory_is_pruned_as_its_directory(
+    teacher: Path, speech: Path, finished: Path, tmp_path: Path
+) -> None:
+    result = run(slimvox.load(teacher).train(), speech, tmp_path / "out")  # type: ignore[arg-type]
+    assert weights_hash(result.directory) == weights_hash(finished)
+    assert json.loads((result.directory / "config.json").read_text())["teacher"]["name"] == "SpeechEncoder"
+    result.encoder.save_pretrained(tmp_path / "copy")
+    assert (tmp_path / "copy" / "README.md").read_text() == (tmp_path / "out" / "README.md").read_text()
+    assert (tmp_path / "copy" / "kept_indices.json").is_file()

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+from torch import nn
 
 from slimvox.checkpoint.directory import is_slimvox_directory, read_anatomies, write_slimvox_directory
 from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.model_card import licence_of, short_card
-from slimvox.checkpoint.resolve import LoadedModel
-from slimvox.encoder import SpeechEncoder
+from slimvox.checkpoint.normalization import PREPROCESSOR_FILES
+from slimvox.checkpoint.resolve import LoadedModel, find_model, load
+from slimvox.encoder import HasEncoder, SpeechEncoder
 from slimvox.util.errors import SlimvoxError, first_line
 
 logger = logging.getLogger("slimvox.checkpoint")
+Model: TypeAlias = str | os.PathLike[str] | HasEncoder | nn.Module
+"""What functions take as a model: what `slimvox.load` takes, an encoder, or a model of `transformers`."""
 CARRIED_FIELDS = ("teacher", "run")
 """Fields of `config.json` that say where an encoder comes from."""
 
@@ -130,3 +138,64 @@ def push_directory(
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise SlimvoxError(f"{name} can't be pushed to the Hugging Face hub: {reason}") from error
     return str(commit.commit_url)
+
+
+@contextlib.contextmanager
+def on_disk(model: Model) -> Iterator[str | os.PathLike[str]]:
+    """Within this context, a model by the name of a directory: itself where it is a name, else a temporary copy.
+
+    Args:
+        model: what `slimvox.load` takes; a `SpeechEncoder`; or a model of `transformers`, also with a task head.
+
+    Raises:
+        SlimvoxError: if it is none of these.
+    """
+    if isinstance(model, str | os.PathLike):
+        yield model
+        return
+    save: Any = getattr(model, "save_pretrained", None)
+    if save is None:
+        raise SlimvoxError(
+            "`model` must be a name, a directory, an encoder or a model of transformers, but is a"
+            f" {type(model).__name__} instead"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / type(model).__name__
+        save(directory)
+        source = getattr(getattr(model, "config", None), "name_or_path", None)
+        if source and not is_slimvox_directory(directory):
+            with contextlib.suppress(
+                SlimvoxError
+            ):  # no longer there: what to do with waveforms is not known then
+                _copy_preprocessor(find_model(source, weights=False), directory)
+        yield directory
+
+
+def _copy_preprocessor(source: Path, target: Path) -> None:
+    for name in PREPROCESSOR_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+def encoder_of(model: Model, *, revision: str | None = None) -> SpeechEncoder:
+    """The encoder of a model: loaded by its name, the object itself, or the one inside an object.
+
+    Of slimvox's own models the encoder shares the parameters; of other models of `transformers` it is a copy, on the
+    same device.
+
+    Raises:
+        SlimvoxError: if there is no such model, or it is not one that slimvox can read.
+    """
+    if isinstance(model, HasEncoder):
+        return model.as_encoder()
+    with on_disk(model) as name:
+        encoder = load(name, revision=revision)
+    if isinstance(model, nn.Module):
+        encoder.to(next(model.parameters()).device)
+        encoder.origin = None
+    return encoder
+
+
+def name_of(model: Model) -> str:
+    """The name by which the user called a model; that of the class for an object."""
+    return os.fspath(model) if isinstance(model, str | os.PathLike) else type(model).__name__

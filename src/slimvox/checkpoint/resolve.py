@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class LoadedModel:
     @property
     def public_name(self) -> str:
         """Name for a model card: a hub id or `embedded` unchanged, or the last part of a local path."""
-        return Path(self.name).name if Path(self.name).is_dir() else self.name
+        return Path(self.name).name if Path(self.name).is_dir() else self.name.partition("@")[0]
 
     @property
     def teacher(self) -> dict[str, Any] | None:
@@ -145,7 +145,8 @@ def load(
 
     Args:
         model: `embedded` (the small teacher that comes with slimvox), a directory written by slimvox or by
-            `transformers`, or a model id on the Hugging Face hub such as `microsoft/wavlm-base-plus`.
+            `transformers`, or a model id on the Hugging Face hub such as `microsoft/wavlm-base-plus`, also with a
+            revision, `microsoft/wavlm-base-plus@REVISION`.
         revision: branch, tag or commit on the hub.
         token: access token for the hub; by default the one that `hf auth login` stored.
         dtype: type of the weights, such as `torch.bfloat16` or `"bfloat16"`; float32 if not given.
@@ -233,7 +234,14 @@ def find_model(
         )
     if not isinstance(model, str) or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise SlimvoxError(f"there is no directory {path}")
-    return download(name, access or HubAccess(revision=revision), check=_check_supported, weights=weights)
+    access = access or HubAccess(revision=revision)
+    name, at, own_revision = name.partition("@")
+    if at and access.revision not in (None, own_revision):
+        raise SlimvoxError(f"{model} names a revision, so `revision` must not be {access.revision!r}")
+    if at:
+        access = replace(access, revision=own_revision)
+    logger.info("%s: from the Hugging Face hub, revision %s", name, access.revision or "main")
+    return download(name, access, check=_check_supported, weights=weights)
 
 
 def _check_supported(directory: Path) -> None:

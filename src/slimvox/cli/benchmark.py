@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slimvox.cli.help import readable_help
+from slimvox.cli.options import VerboseOption
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.output_paths import check_output_file
 from slimvox.util.quantities import short_number
@@ -27,7 +28,7 @@ Number = TypeVar("Number", int, float)
 
 @readable_help
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkCommand:
+class BenchmarkCommand(VerboseOption):
     """Measure the speed of encoders, interleaved with the dense model in `transformers`."""
 
     models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL...")]

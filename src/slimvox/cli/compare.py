@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from slimvox.cli.help import readable_help
+from slimvox.cli.options import ModelOptions
 from slimvox.util.validation import SecondsOrZero, Seed
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ WORTH_SAYING = 2.0
 
 @readable_help
 @dataclass(frozen=True, kw_only=True)
-class CompareCommand:
+class CompareCommand(ModelOptions):
     """Measure the distance between an encoder's hidden states and its teacher's on your audio, source by source.
 
     A pruned encoder imitates its teacher best on the kind of audio it was pruned on, and less well on other languages
@@ -58,7 +59,7 @@ class CompareCommand:
 
         with Console(stderr=True).status("loading") as status:
             result = compare(
-                self.model,
+                self.at_revision(self.model),
                 self.audio,
                 teacher=self.teacher,
                 seconds=self.seconds or None,

@@ -10,12 +10,13 @@ import tyro
 from rich.console import Console
 
 from slimvox.cli.help import readable_help
+from slimvox.cli.options import ModelOptions
 from slimvox.util.validation import Seconds, SecondsOrZero
 
 
 @readable_help
 @dataclass(frozen=True, kw_only=True)
-class EncodeCommand:
+class EncodeCommand(ModelOptions):
     """Write the hidden states of all layers for each audio file.
 
     One .npz or .safetensors file per audio file: layer_00, layer_01, ... of shape (frames, width), and frame_rate_hz.
@@ -52,7 +53,7 @@ class EncodeCommand:
         from slimvox.encoding.encode import encode_files
 
         result = encode_files(
-            self.model,
+            self.at_revision(self.model),
             self.audio,
             self.out,
             format=self.format,

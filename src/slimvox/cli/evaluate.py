@@ -12,13 +12,14 @@ import tyro
 from rich.console import Console
 
 from slimvox.cli.help import readable_help
+from slimvox.cli.options import ModelOptions
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.validation import Count, Range
 
 
 @readable_help
 @dataclass(frozen=True, kw_only=True)
-class EvaluateCommand:
+class EvaluateCommand(ModelOptions):
     """Score a frozen encoder on SUPERB's ten tasks, or on mini-SUPERB, the same tasks on small sets.
 
     Features are computed once and cached; a head is trained on them per task, its learning rate chosen on dev.
@@ -55,48 +56,33 @@ class EvaluateCommand:
     json: bool = False
     """Print the results as JSON instead of a table."""
 
-    imports: ClassVar = ("slimvox.evaluation.suite", "slimvox.evaluation.report")
+    imports: ClassVar = ("slimvox.evaluation.run",)
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        from slimvox.evaluation.report import overall, print_table
-        from slimvox.evaluation.suite import EvaluationPlan, TaskResult, evaluate
-        from slimvox.evaluation.tasks import TASKS
+        from slimvox.evaluation.report import print_table
+        from slimvox.evaluation.run import evaluate
 
-        manifests = self._manifests()
-        plan = EvaluationPlan(
-            model=self.model,
-            data=self.data,
-            suite=self.suite,
-            manifests=manifests,
-            tasks=self.tasks or tuple(name for name in TASKS if not manifests or name in manifests),
-            seeds=self.seeds,
-            overrides=self.set,
-            out=self.out,
-            cache=self.cache.expanduser(),
-            cache_bytes=round(self.cache_gib * 2**30),
-            device=self.device,
-        )
-        results: list[TaskResult] = []
-        progress = Console(stderr=True)
-        with progress.status(self.model) as status:
-            for result in evaluate(
-                plan,
-                report=lambda name, done, total: status.update(
-                    f"{name.upper()}: {done} of {total} recordings encoded"
-                ),
-            ):
-                results.append(result)
-                status.update(f"{result.task.upper()} done")
-        scores = overall(results, own_data=bool(manifests))
+        with Console(stderr=True).status(self.model) as status:
+            evaluation = evaluate(
+                self.at_revision(self.model),
+                self.data,
+                suite=self.suite,
+                tasks=self.tasks,
+                manifests=self._manifests(),
+                seeds=self.seeds,
+                overrides=self.set,
+                out=self.out,
+                cache=self.cache,
+                cache_gib=self.cache_gib,
+                device=self.device,
+                on_progress=status.update,
+            )
         if self.json:
-            import dataclasses
-
-            content = {"results": [dataclasses.asdict(result) for result in results], "overall": scores}
-            print(json.dumps(content, indent=1))
+            print(json.dumps(evaluation.to_dict(), indent=1))
             return
-        print_table(console, results)
-        for name, value in scores.items():
+        print_table(console, evaluation.results)
+        for name, value in evaluation.overall.items():
             console.print(f"{name}: {value:.1f}")
 
     def _manifests(self) -> dict[str, tuple[Path, ...]]:

@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 
 from slimvox.cli.help import readable_help
+from slimvox.cli.options import ModelOptions
 from slimvox.util.validation import Positive
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @readable_help
 @dataclass(frozen=True, kw_only=True)
-class ExportCommand:
+class ExportCommand(ModelOptions):
     """Export an encoder, or a model with its task head, to a file that runs without slimvox: ONNX (float32 or int8) or
     a torch.export program.
 
@@ -55,7 +56,7 @@ class ExportCommand:
 
         with console.status("loading") as status:
             result = export_encoder(
-                self.model,
+                self.at_revision(self.model),
                 self.out,
                 format=self.format,
                 int8=self.int8,

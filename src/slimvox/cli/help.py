@@ -13,7 +13,7 @@ import textwrap
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
@@ -40,10 +40,11 @@ def readable_help(command: Command) -> Command:
 
 
 def _attribute_docstrings(command: type) -> dict[str, str]:
-    """Docstrings of the fields of a dataclass, each in one line."""
+    """Docstrings of the fields of a dataclass and of its bases, each in one line."""
+    bases = [base for base in command.__bases__ if is_dataclass(base)]
+    texts = {name: text for base in bases for name, text in _attribute_docstrings(base).items()}
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(command))).body
     assert isinstance(definition, ast.ClassDef)
-    texts = {}
     for statement, below in zip(definition.body, definition.body[1:], strict=False):
         if (
             isinstance(statement, ast.AnnAssign)

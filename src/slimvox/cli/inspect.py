@@ -10,11 +10,12 @@ import tyro
 from rich.console import Console
 
 from slimvox.cli.help import readable_help
+from slimvox.cli.options import ModelOptions
 
 
 @readable_help
 @dataclass(frozen=True, kw_only=True)
-class InspectCommand:
+class InspectCommand(ModelOptions):
     """Show an encoder's structure: kept and original widths per layer, parameters and MACs."""
 
     model: tyro.conf.Positional[str]
@@ -29,7 +30,7 @@ class InspectCommand:
         from slimvox.checkpoint import load_model
         from slimvox.cli.tables import anatomy_table
 
-        loaded = load_model(self.model)
+        loaded = load_model(self.at_revision(self.model))
         if self.json:
             print(_dumps(loaded.encoder.anatomy, loaded.encoder.dense_anatomy))
             return

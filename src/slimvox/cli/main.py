@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
+from slimvox._version import __version__
 from slimvox.cli.benchmark import BenchmarkCommand
 from slimvox.cli.compare import CompareCommand
 from slimvox.cli.demo import DemoCommand
@@ -63,17 +64,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # Most often a variable of the shell that is not set; as a path it would mean the current folder.
         errors.print("[bold red]error:[/] an argument is empty; give a value or omit it", highlight=False)
         return BAD_INPUT
+    if list(sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+        print(f"slimvox {__version__}")
+        return 0
     with leave_when_interrupted():
         command: Any = tyro.cli(
             Command,
             prog="slimvox",
-            description="Structured pruning of self-supervised speech encoders.",
+            description=f"Structured pruning of self-supervised speech encoders, version {__version__}.",
             args=join_repeated_flags(
                 sys.argv[1:] if arguments is None else arguments, flags_of_lists(Command)
             ),
             config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
         )
-    _quieten_libraries(errors)
+    _quieten_libraries(errors, verbose=getattr(command, "verbose", False))
     try:
         _check_flags(command)
         with leave_when_interrupted():
@@ -125,10 +129,12 @@ def _check_flags(command: Any) -> None:
         raise SlimvoxError("`--out` must be a name in UTF-8, which TensorBoard and others need") from error
 
 
-def _quieten_libraries(errors: Console) -> None:
-    """Show slimvox's warnings on the terminal, and only errors of the libraries."""
+def _quieten_libraries(errors: Console, *, verbose: bool) -> None:
+    """Show slimvox's warnings on the terminal (if verbose, all messages), and only errors of the libraries."""
     handler = RichHandler(console=errors, show_time=False, show_path=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("slimvox").setLevel(logging.INFO if verbose else logging.WARNING)
+    if not verbose:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 from rich.console import Console
 
 from slimvox.cli.help import readable_help
+from slimvox.cli.options import ModelOptions
 from slimvox.util.validation import Count, SecondsOrZero, Seed
+
+if TYPE_CHECKING:
+    from slimvox.pruning import PruneResult
 
 
 @readable_help
 @dataclass(frozen=True, kw_only=True)
-class PruneCommand:
+class PruneCommand(ModelOptions):
     """Prune a speech encoder on unlabelled audio.
 
     Learns which structures to remove while distilling the encoder, removes them, and distils the smaller encoder.
@@ -61,6 +65,10 @@ class PruneCommand:
     checkpoint_seconds: SecondsOrZero = 300.0
     """Seconds between checkpoints."""
 
+    push_to_hub: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Repository on the Hugging Face hub, such as me/wavlm-small, to upload the pruned encoder to; with `--sizes`, one
+    for each, such as me/wavlm-small-keep-28."""
+
     imports: ClassVar = ("slimvox.pruning", "slimvox.cli.tables")
 
     def run(self, console: Console) -> None:
@@ -72,7 +80,7 @@ class PruneCommand:
             console = Console(quiet=True)
         try:
             result = prune(
-                self.model,
+                self.at_revision(self.model),
                 self.audio,
                 self.out,
                 recipe=self.recipe,
@@ -99,3 +107,13 @@ class PruneCommand:
             sizes_summary(console, result.sizes)
         else:
             prune_summary(console, result)
+        if self.push_to_hub is not None and not console.quiet:
+            self._push(self.push_to_hub, console, result)
+
+    def _push(self, name: str, console: Console, result: PruneResult) -> None:
+        from slimvox.checkpoint import push_directory
+
+        for each in result.sizes or (result,):
+            suffix = f"-{each.directory.name}" if result.sizes else ""
+            url = push_directory(each.directory, name + suffix, commit_message="Upload pruned speech encoder")
+            console.print(f"pushed to {url}", soft_wrap=True, markup=False)

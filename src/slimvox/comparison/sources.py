@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from slimvox.audio import (
     source_name,
 )
 from slimvox.audio.find import printable
-from slimvox.checkpoint import LoadedModel, load_model
+from slimvox.checkpoint import LoadedModel, Model, encoder_of, load_model, name_of
 from slimvox.checkpoint.resolve import EMBEDDED
 from slimvox.comparison.distance import (
     FEWEST_FRAMES,
@@ -31,7 +32,7 @@ from slimvox.comparison.distance import (
     frames_with_sound,
     hidden_state_distances,
 )
-from slimvox.encoder import HasEncoder, SpeechEncoder
+from slimvox.encoder import SpeechEncoder
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.util.devices import Device, find_device
 from slimvox.util.errors import SlimvoxError
@@ -70,10 +71,10 @@ class Comparison:
 
 @checked_arguments
 def compare(
-    model: str | Path | HasEncoder,
+    model: Model,
     audio: AudioInput | Sequence[AudioInput],
     *,
-    teacher: str | Path | HasEncoder | None = None,
+    teacher: Model | None = None,
     seconds: Seconds | None = 300.0,
     seed: Seed = 0,
     device: Device = "auto",
@@ -130,9 +131,9 @@ class _Named:
     teacher: None = None
 
 
-def _loaded(model: str | Path | HasEncoder) -> LoadedModel | _Named:
-    if isinstance(model, HasEncoder):
-        return _Named(name=type(model).__name__, encoder=model.as_encoder())
+def _loaded(model: Model) -> LoadedModel | _Named:
+    if not isinstance(model, str | os.PathLike):
+        return _Named(name=name_of(model), encoder=encoder_of(model))
     return load_model(model)
 
 

@@ -31,8 +31,8 @@ from slimvox.audio import (
     iter_audio_blocks,
 )
 from slimvox.audio.sources import UNSUPPORTED_EXTENSIONS, AudioSource, end_tolerance_seconds
-from slimvox.checkpoint import load
-from slimvox.encoder import HasEncoder, SpeechEncoder
+from slimvox.checkpoint import Model, encoder_of
+from slimvox.encoder import SpeechEncoder
 from slimvox.encoder.weights import weights_hash
 from slimvox.encoding.chunks import Chunk, ChunkPlan, FloatArray, cut_chunks, plan_chunks
 from slimvox.encoding.features_file import (
@@ -72,7 +72,7 @@ class EncodeResult:
 
 @checked_arguments
 def encode_files(
-    model: str | Path | HasEncoder,
+    model: Model,
     audio: AudioInput | Sequence[AudioInput],
     out: str | Path,
     *,
@@ -129,9 +129,9 @@ def encode_files(
     found = find_audio(sources)
     targets = [out / name for name in output_names(found, sources, suffix=f".{format}")]
 
-    encoder = model.as_encoder() if isinstance(model, HasEncoder) else load(model)
+    encoder = encoder_of(model)
     home = next(encoder.parameters()).device
-    where = home if isinstance(model, HasEncoder) and device == "auto" else find_device(device)
+    where = home if isinstance(model, torch.nn.Module) and device == "auto" else find_device(device)
     writer = _Writer(
         encoder=encoder,
         device=where,

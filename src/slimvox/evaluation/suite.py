@@ -99,13 +99,17 @@ class _Score:
 
 
 def evaluate(
-    plan: EvaluationPlan, *, report: Callable[[str, int, int], None] | None = None
+    plan: EvaluationPlan,
+    *,
+    report: Callable[[str, int, int], None] | None = None,
+    upstream: Upstream | None = None,
 ) -> Iterator[TaskResult]:
     """Evaluate task by task; each result is written before it is handed out.
 
     Args:
         plan: what to do.
         report: told (task, done, of how many) recordings while features are computed.
+        upstream: what is evaluated, in place of loading `plan.model`.
 
     Raises:
         SlimvoxError: for bad settings before anything is computed, and for data that cannot be scored.
@@ -113,7 +117,8 @@ def evaluate(
     _check(plan)
     protocols = {name: protocol(plan.suite, name, plan.overrides) for name in plan.tasks}
     sets = {name: read_folds(plan, name) for name in plan.tasks}
-    upstream = load_upstream(plan.model, device=plan.device)
+    if upstream is None:
+        upstream = load_upstream(plan.model, device=plan.device)
     cache = FeatureCache(
         upstream=upstream,
         directory=plan.cache,

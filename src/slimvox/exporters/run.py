@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from slimvox.checkpoint.json_fields import read_json
+from slimvox.checkpoint.pretrained import Model, on_disk
 from slimvox.checkpoint.resolve import LoadedModel, load_model
 from slimvox.exporters.comparison import Program, compare
 from slimvox.exporters.int8 import DEFAULT_MAX_ERROR, Int8Errors, to_int8
@@ -55,8 +57,8 @@ class ExportResult:
 
 
 @checked_arguments
-def export_encoder(
-    model: str | Path,
+def export(
+    model: Model,
     out: str | Path | None = None,
     *,
     format: Format = "onnx",
@@ -77,7 +79,8 @@ def export_encoder(
     instead or as well.
 
     Args:
-        model: `embedded`, a local directory, or a model id on the Hugging Face hub.
+        model: `embedded`, a local directory, or a model id on the Hugging Face hub; an encoder; or a model of
+            `transformers`, with its task head if `heads` is true. Of a model that is not a name, `out` must be given.
         out: the file; by default `encoder.onnx`, `encoder-int8.onnx` or `encoder.pt2` in the model's directory (`model`
             rather than `encoder` with its head), or `NAME.onnx` and so on in the current one if the model is not a
             local directory.
@@ -106,6 +109,42 @@ def export_encoder(
     if format == "onnx":
         require_onnx()
         check_opset(opset)
+    if out is None and not isinstance(model, str | os.PathLike):
+        raise SlimvoxError("`out` must be given for a model that is not a name or a directory")
+    with on_disk(model) as name:
+        return _export(
+            name,
+            out,
+            format=format,
+            int8=int8,
+            heads=heads,
+            layers=layers,
+            mask=mask,
+            opset=opset,
+            max_error=max_error,
+            force=force,
+            report=report,
+        )
+
+
+export_encoder = export
+"""Name of `export` in earlier versions."""
+
+
+def _export(
+    model: str | os.PathLike[str],
+    out: str | Path | None,
+    *,
+    format: Format,
+    int8: bool,
+    heads: bool,
+    layers: Layers,
+    mask: bool,
+    opset: int,
+    max_error: float,
+    force: bool,
+    report: Callable[[str], None],
+) -> ExportResult:
     loaded = load_model(model)
     target = _target(loaded, out, ending=_ending(format, int8=int8), heads=heads)
     check_target(target, force=force)

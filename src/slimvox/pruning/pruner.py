@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from rich.console import Console
 
 from slimvox.audio import AudioInput, as_sources, source_name
-from slimvox.checkpoint import load_model
+from slimvox.checkpoint import Model, load_model, on_disk
 from slimvox.pruning.accelerator import Precision, build_accelerator, own_accelerate_state
 from slimvox.pruning.budget import SparsitySchedule
 from slimvox.pruning.callbacks import Callback
@@ -31,7 +32,7 @@ from slimvox.util.validation import Count, SecondsOrZero, Seed, checked_argument
 
 
 def prune(
-    model: str | Path,
+    model: Model,
     audio: AudioInput | Sequence[AudioInput],
     out: str | Path,
     *,
@@ -55,7 +56,8 @@ def prune(
     The same call resumes an interrupted run, and returns the result again if the run is finished.
 
     Args:
-        model: `embedded`, a directory or a model id on the hub; a directory that slimvox wrote can be pruned further.
+        model: `embedded`, a directory or a model id on the hub; a directory that slimvox wrote can be pruned further;
+            an encoder; or a model of `transformers`.
         audio: files, folders, lists, manifests or Hugging Face data sets, as `slimvox.audio.find_audio` takes them.
         out: directory to write, new or empty.
         recipe: `default`, `paper`, `fast`, `quick` or the path of a TOML file; if none is given, `quick` for the
@@ -88,26 +90,27 @@ def prune(
         RunInterrupted: on Ctrl-C or SIGTERM, after a checkpoint; only in the main thread, which takes over these
             signals while the run lasts.
     """
-    return run_pruning(
-        PruningParts(),
-        model,
-        audio,
-        out,
-        recipe=recipe,
-        overrides=overrides,
-        target_parameters=target_parameters,
-        target_macs=target_macs,
-        target_speed=target_speed,
-        sizes=sizes,
-        held_out=held_out,
-        device=device,
-        precision=precision,
-        max_steps=max_steps,
-        seed=seed,
-        control=control,
-        checkpoint_seconds=checkpoint_seconds,
-        console=console,
-    )
+    with on_disk(model) as name:
+        return run_pruning(
+            PruningParts(),
+            name,
+            audio,
+            out,
+            recipe=recipe,
+            overrides=overrides,
+            target_parameters=target_parameters,
+            target_macs=target_macs,
+            target_speed=target_speed,
+            sizes=sizes,
+            held_out=held_out,
+            device=device,
+            precision=precision,
+            max_steps=max_steps,
+            seed=seed,
+            control=control,
+            checkpoint_seconds=checkpoint_seconds,
+            console=console,
+        )
 
 
 class Pruner(PruningParts):
@@ -121,7 +124,7 @@ class Pruner(PruningParts):
 
     def __init__(
         self,
-        model: str | Path,
+        model: Model,
         audio: AudioInput | Sequence[AudioInput],
         out: str | Path,
         *,
@@ -141,7 +144,8 @@ class Pruner(PruningParts):
 
     def run(self) -> PruneResult:
         """Run, from the start or from the last checkpoint; result and errors are those of `prune`."""
-        return run_pruning(self, self.model, self.audio, self.out, **self.options)
+        with on_disk(self.model) as model:
+            return run_pruning(self, model, self.audio, self.out, **self.options)
 
 
 @checked_arguments
@@ -149,7 +153,7 @@ class Pruner(PruningParts):
 @torch.enable_grad()
 def run_pruning(
     parts: PruningParts,
-    model: str | Path,
+    model: str | os.PathLike[str],
     audio: AudioInput | Sequence[AudioInput],
     out: str | Path,
     *,

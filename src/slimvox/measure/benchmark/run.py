@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any
 
+import torch
+
+from slimvox.checkpoint import Model, on_disk
 from slimvox.checkpoint.directory import is_slimvox_directory
 from slimvox.checkpoint.resolve import find_anatomies, find_model
 from slimvox.costs import macs, parameters
@@ -27,9 +31,9 @@ BLOCK_RUNS = 3
 
 @checked_arguments
 def benchmark(
-    models: Sequence[str | Path],
+    models: Model | Sequence[Model],
     *,
-    against: str | Path | None = None,
+    against: Model | None = None,
     seconds: Sequence[ClipSeconds] = (2.0, 10.0, 30.0),
     batch: Sequence[Count] = (1,),
     backends: Sequence[Backend] = ("torch",),
@@ -40,7 +44,7 @@ def benchmark(
     """Measure encoders against each other on the CPU.
 
     Args:
-        models: what `slimvox.load` takes.
+        models: one or more of what `slimvox.load` takes, encoders, and models of `transformers`.
         against: what to compare with: a slimvox directory (run by slimvox in float32), or another model, run by
             `transformers`. None: the dense model that the first of `models` was pruned from, run by `transformers`.
         seconds: lengths of the clips in seconds.
@@ -53,11 +57,14 @@ def benchmark(
     Raises:
         SlimvoxError: if a model cannot be loaded, or an argument is out of range.
     """
-    _check(models, seconds, batch, backends)
+    given = [models] if isinstance(models, (str, os.PathLike, torch.nn.Module)) else list(models)  # type: ignore[arg-type]
+    _check(given, seconds, batch, backends)
     with TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
+        names = [stack.enter_context(on_disk(model)) for model in given]
+        reference = None if against is None else stack.enter_context(on_disk(against))
         contenders = [
             _exported(contender, Path(temporary), on_progress)
-            for contender in _contenders(models, against, backends)
+            for contender in _contenders(names, reference, backends)
         ]
         workers = []
         for contender in contenders:
@@ -80,7 +87,7 @@ def benchmark(
 
 
 def _check(
-    models: Sequence[str | Path],
+    models: Sequence[Any],
     seconds: Sequence[float],
     batch: Sequence[int],
     backends: Sequence[str],
@@ -95,7 +102,9 @@ def _check(
 
 
 def _contenders(
-    models: Sequence[str | Path], against: str | Path | None, backends: Sequence[Backend]
+    models: Sequence[str | os.PathLike[str]],
+    against: str | os.PathLike[str] | None,
+    backends: Sequence[Backend],
 ) -> list[Contender]:
     """Contenders to measure, the reference first, without duplicates."""
     names = short_names(str(model) for model in [*models, *([] if against is None else [against])])
@@ -106,7 +115,7 @@ def _contenders(
     ]
 
 
-def _reference_backend(against: str | Path | None) -> Backend:
+def _reference_backend(against: str | os.PathLike[str] | None) -> Backend:
     pruned = against is not None and is_slimvox_directory(find_model(against))
     return "torch" if pruned else "transformers"
 

@@ -1,0 +1,115 @@
+"""The command `slimvox evaluate` as a function."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimvox.checkpoint import Model, encoder_of, name_of
+from slimvox.evaluation import suite as suites
+from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES
+from slimvox.evaluation.protocols import ProtocolName
+from slimvox.evaluation.report import overall
+from slimvox.evaluation.suite import EvaluationPlan, TaskResult
+from slimvox.evaluation.tasks import TASKS
+from slimvox.evaluation.upstreams import EncoderUpstream
+from slimvox.util.devices import Device
+from slimvox.util.validation import Count, Positive, checked_arguments
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Results of an encoder on several tasks."""
+
+    results: tuple[TaskResult, ...]
+    """One per task, in the order in which they ran."""
+    overall: Mapping[str, float]
+    """Scores over all tasks, by name; empty unless every task of the suite ran on its own data."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to JSON types."""
+        return {
+            "results": [dataclasses.asdict(result) for result in self.results],
+            "overall": dict(self.overall),
+        }
+
+
+def default_cache() -> Path:
+    """Folder for features, in the user's folder for caches."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slimvox" / "features"
+
+
+@checked_arguments
+def evaluate(
+    model: Model,
+    data: str | Path,
+    *,
+    suite: ProtocolName = "mini",
+    tasks: Sequence[str] = (),
+    manifests: Mapping[str, Sequence[str | Path]] | None = None,
+    seeds: Count = 1,
+    overrides: Sequence[str] = (),
+    out: str | Path | None = None,
+    cache: str | Path | None = None,
+    cache_gib: Positive = DEFAULT_MAX_BYTES / 2**30,
+    device: Device = "auto",
+    on_progress: Callable[[str], None] = lambda message: None,
+) -> Evaluation:
+    """Score a frozen encoder on SUPERB's ten tasks, or on mini-SUPERB, the same tasks on small sets.
+
+    Features are computed once and cached; for each task a head is trained on them, its learning rate chosen on dev. The
+    same call with `out` continues where an earlier one stopped.
+
+    Args:
+        model: what `slimvox.load` takes, a `.onnx` file of `slimvox.export`, `fbank` (log-mel baseline) or
+            `random:MODEL`; an encoder; or a model of `transformers`.
+        data: folder of the data; docs/evaluation.md describes its layout.
+        suite: data and protocol: `mini`, or `official`. Their scores are not comparable.
+        tasks: tasks to run; by default all of the suite or, with `manifests`, those that have one.
+        manifests: tables of your own data by task, in place of the suite's data; several are folds.
+        seeds: number of heads to train at the best learning rate, for mean and standard deviation.
+        overrides: fields of the protocol to change, such as `["ks.steps=2000"]`.
+        out: folder for the results, one JSON file per task; finished tasks are not repeated.
+        cache: folder for features; by default `slimvox/features` in the user's cache folder.
+        cache_gib: maximum size of the cache in GiB; the least recently used features are removed.
+        device: device for encoding and for training heads; `auto` selects a GPU if there is one.
+        on_progress: called with a short text on what is being done.
+
+    Returns:
+        The results, and scores over all tasks.
+
+    Raises:
+        SlimvoxError: for bad settings before anything is computed, and for data that cannot be scored.
+    """
+    own = {name: tuple(Path(path) for path in paths) for name, paths in (manifests or {}).items()}
+    name = name_of(model)
+    plan = EvaluationPlan(
+        model=name,
+        data=Path(data),
+        suite=suite,
+        manifests=own,
+        tasks=tuple(tasks) or tuple(name for name in TASKS if not own or name in own),
+        seeds=seeds,
+        overrides=tuple(overrides),
+        out=None if out is None else Path(out),
+        cache=Path(cache or default_cache()).expanduser(),
+        cache_bytes=round(cache_gib * 2**30),
+        device=device,
+    )
+    upstream = None
+    if not isinstance(model, str | os.PathLike):
+        upstream = EncoderUpstream(copy.deepcopy(encoder_of(model)), name, device=device)
+    results = []
+    for result in suites.evaluate(
+        plan,
+        report=lambda name, done, total: on_progress(f"{name.upper()}: {done} of {total} recordings encoded"),
+        upstream=upstream,
+    ):
+        results.append(result)
+        on_progress(f"{result.task.upper()} done")
+    return Evaluation(results=tuple(results), overall=overall(results, own_data=bool(own)))
