@@ -160,7 +160,7 @@ def test_the_cache_alone_and_a_cache_of_ones_own(hub: Hub, tmp_path: Path) -> No
 
 
 def test_a_hub_that_refuses_is_named(hub: Hub, dense: Path) -> None:
-    with pytest.raises(SlimvoxError, match="someone/forbidden can't be pushed"):
+    with pytest.raises(SlimvoxError, match="someone/forbidden cannot be pushed"):
         slimvox.load(dense).push_to_hub("someone/forbidden")
-    with pytest.raises(SlimvoxError, match="can't be pushed"):
+    with pytest.raises(SlimvoxError, match="cannot be pushed"):
         slimvox.load(dense).push_to_hub("no such/name at all")

@@ -230,7 +230,7 @@ def test_sizes_in_macs_and_of_a_pruned_encoder(finished: Path, speech: Path, tmp
         ({"sizes": "50%,0.1%"}, "cannot be reached"),
         ({"target_parameters": "28%"}, "only one of"),
         ({"target_speed": "2x"}, "only one of"),
-        ({"control": "random"}, "`control` learns none"),
+        ({"control": "random"}, "a control learns no gates"),
     ],
 )
 def test_bad_requests_say_what_to_do(

@@ -66,7 +66,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
         ([str(tmp_path / "bad-config")], "config.json is damaged"),
         ([str(tmp_path / "bad-outcome")], "outcome.json is damaged"),
         ([learned, "--out", str(tmp_path / "empty")], "is a directory"),
-        ([learned, "--out", str(tmp_path / "thesis.html")], "no report of slimvox"),
+        ([learned, "--out", str(tmp_path / "thesis.html")], "was not written by slimvox report"),
         ([learned, "--out", "/proc/slimvox/page.html"], "cannot be written"),
         ([learned, "--scores", str(tmp_path / "nowhere")], "there is no folder"),
         ([learned, "--scores", str(tmp_path / "empty")], "has no scores"),

@@ -32,7 +32,7 @@ def save_encoder(encoder: SpeechEncoder, directory: str | os.PathLike[str]) -> P
     """Write an encoder as a slimvox directory; see `SpeechEncoder.save_pretrained`.
 
     Raises:
-        SlimvoxError: if the directory can't be written.
+        SlimvoxError: if the directory cannot be written.
     """
     target = Path(directory).expanduser()
     origin = encoder.origin
@@ -56,7 +56,7 @@ def save_encoder(encoder: SpeechEncoder, directory: str | os.PathLike[str]) -> P
             text = short_card(encoder.anatomy, encoder.dense_anatomy, licence=licence)
         write_slimvox_directory(encoder, target, kept_indices=kept, model_card=text, details=details)
     except OSError as error:
-        raise SlimvoxError(f"{target} can't be written: {error.strerror or error}") from error
+        raise SlimvoxError(f"{target} cannot be written: {error.strerror or error}") from error
     return target
 
 
@@ -90,7 +90,7 @@ def push_encoder(
     """Save an encoder to a repository on the hub; see `SpeechEncoder.push_to_hub`.
 
     Raises:
-        SlimvoxError: if the hub can't be reached or refuses the upload.
+        SlimvoxError: if the hub cannot be reached or refuses the upload.
     """
     with tempfile.TemporaryDirectory() as folder:
         save_encoder(encoder, folder)
@@ -114,7 +114,7 @@ def push_directory(
         URL of the commit.
 
     Raises:
-        SlimvoxError: if the hub can't be reached or refuses the upload.
+        SlimvoxError: if the hub cannot be reached or refuses the upload.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError
@@ -133,10 +133,10 @@ def push_directory(
             commit_message=commit_message,
         )
     except (HFValidationError, OSError) as error:
-        raise SlimvoxError(f"{name} can't be pushed to the Hugging Face hub: {first_line(error)}") from error
+        raise SlimvoxError(f"{name} cannot be pushed to the Hugging Face hub: {first_line(error)}") from error
     except Exception as error:  # errors of requests or httpx, by version of huggingface_hub
         reason = f"{type(error).__name__}: {first_line(error)}"
-        raise SlimvoxError(f"{name} can't be pushed to the Hugging Face hub: {reason}") from error
+        raise SlimvoxError(f"{name} cannot be pushed to the Hugging Face hub: {reason}") from error
     return str(commit.commit_url)
 
 

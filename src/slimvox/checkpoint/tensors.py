@@ -171,7 +171,8 @@ def as_float32(tensors: Mapping[str, Tensor], source: Path | str) -> dict[str, T
         converted[name] = tensor.float()
         if not _is_finite(converted[name]):
             raise NotFiniteError(
-                f"{source}: `{name}` holds NaN or infinite values, so the model is of no use: get or make it again"
+                f"{source}: `{name}` holds NaN or infinite values, so the model cannot be used:"
+                " download or create it again"
             )
     return converted
 

@@ -69,7 +69,7 @@ class PretrainedMethods:
             The directory.
 
         Raises:
-            SlimvoxError: if the directory can't be written.
+            SlimvoxError: if the directory cannot be written.
         """
         path: Path = _checkpoint("save_encoder")(self, directory)
         return path
@@ -96,7 +96,7 @@ class PretrainedMethods:
             URL of the commit.
 
         Raises:
-            SlimvoxError: if the hub can't be reached or refuses the upload.
+            SlimvoxError: if the hub cannot be reached or refuses the upload.
         """
         url: str = _checkpoint("push_encoder")(
             self, name, revision=revision, token=token, private=private, commit_message=commit_message

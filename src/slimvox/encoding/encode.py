@@ -410,6 +410,6 @@ class _Counted(Iterator[FloatArray]):
 def _unwritable(out: Path, error: OSError) -> SlimvoxError:
     if error.errno in _DISK_FULL:
         return SlimvoxError(
-            f"The disk of {out} is full; make room, and the same command goes on with the files that are missing."
+            f"The disk of {out} is full; free some space, and the same command goes on with the files that are missing."
         )
     return SlimvoxError(f"`--out` {out} cannot be written: {error.strerror or error}")

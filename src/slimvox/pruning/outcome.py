@@ -52,7 +52,7 @@ def write_outcome(result: PruneResult, settings: RunSettings, device: torch.devi
         write_atomically(path, json.dumps(outcome(result, settings, device), indent=1).encode())
     except OSError as error:
         raise SlimvoxError(
-            f"{path} cannot be written: {error.strerror}; make room, then repeat the same command"
+            f"{path} cannot be written: {error.strerror}; free some space, then repeat the same command"
         ) from error
 
 
@@ -100,5 +100,5 @@ def read_outcome(run: Path) -> dict[str, Any]:
         content = read_json_object(path)
         build(_Outcome, content, ignore_unknown=True)
     except SlimvoxError as error:
-        raise SlimvoxError(f"{path} is damaged ({error}); delete it to do without what it says") from error
+        raise SlimvoxError(f"{path} is damaged ({error}); delete it to continue without it") from error
     return content

@@ -125,8 +125,8 @@ class JsonLog:
             yield
         except OSError as error:
             raise SlimvoxError(
-                f"{self._path} cannot be written: {error.strerror or error}; the last checkpoint is kept: make room,"
-                " then repeat the same command to go on"
+                f"{self._path} cannot be written: {error.strerror or error}; the last checkpoint is kept: free some"
+                " space, then repeat the same command to resume"
             ) from error
 
 

@@ -237,5 +237,5 @@ def _check_request(control: Control | None, sizes: object) -> None:
     """Raise `SlimvoxError` for arguments that make no sense together."""
     if sizes is not None and control is not None:
         raise SlimvoxError(
-            "`sizes` come from gates that are learned, and a `control` learns none: give a target instead"
+            "`sizes` and `control` cannot be combined, because a control learns no gates: give a target instead"
         )

@@ -138,8 +138,8 @@ def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices) 
         result.encoder.origin = settings.out.path
     except OSError as error:
         raise SlimvoxError(
-            f"{settings.out.path} cannot be written: {error.strerror}; the last checkpoint is kept: make room, then"
-            " repeat the same command"
+            f"{settings.out.path} cannot be written: {error.strerror}; the last checkpoint is kept: free some space,"
+            " then repeat the same command"
         ) from error
 
 

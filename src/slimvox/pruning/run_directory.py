@@ -286,8 +286,8 @@ class RunDirectory:
             cause = error if isinstance(error, OSError) else error.__context__
             reason = (cause.strerror if isinstance(cause, OSError) else None) or first_line(error)
             raise SlimvoxError(
-                f"{path} cannot be written (is the disk full?): {reason}; the last checkpoint is kept: make room, then"
-                " repeat the same command to go on"
+                f"{path} cannot be written (is the disk full?): {reason}; the last checkpoint is kept: free"
+                " some space, then repeat the same command to resume"
             ) from error
 
     def _settings(self) -> dict[str, Any] | None:

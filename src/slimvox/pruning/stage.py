@@ -154,8 +154,8 @@ class Stage:
                 saved = time.monotonic()
             if stopping:
                 raise RunInterrupted(
-                    f"stopped after step {self.step} of stage {self.title}, with its state saved; the same call goes on"
-                    " from there"
+                    f"stopped after step {self.step} of stage {self.title}, with its state saved; the same call"
+                    " resumes from there"
                 )
 
     def _train_step(self, waveforms: torch.Tensor) -> dict[str, float]:

@@ -87,7 +87,7 @@ def read_log(path: Path) -> tuple[Mapping[str, Any], ...]:
             if number == len(lines):
                 break
             raise SlimvoxError(
-                f"{path} is damaged in line {number} ({error}); remove that line to do without it"
+                f"{path} is damaged in line {number} ({error}); remove that line to continue without it"
             ) from error
         if record["stage"] in STAGES:
             records.append(record)

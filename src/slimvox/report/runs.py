@@ -187,7 +187,7 @@ def _settings(path: Path) -> dict[str, Any]:
         return {}
     settings = read_json(path)
     if not isinstance(settings.get("fingerprint"), dict):
-        raise SlimvoxError(f"{path} is damaged: it does not say what the run was asked for")
+        raise SlimvoxError(f"{path} is damaged: the settings of the run are missing")
     return settings
 
 

@@ -20,7 +20,7 @@ def check_out(out: Path) -> None:
     with out.open("rb") as file:
         start = file.read(1000)
     if f'content="{GENERATOR}'.encode() not in start:
-        raise SlimvoxError(f"`--out` {out} is there already, and no report of slimvox; give another file")
+        raise SlimvoxError(f"`--out` {out} exists and was not written by slimvox report; give another file")
 
 
 def write_report(page: str, out: Path) -> None:
