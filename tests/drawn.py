@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from slimvox.encoder import SpeechEncoder
+from slimvox.families import families, find_family
 from slimvox.structures import Address, structure
 from slimvox.structures.anatomy import ConvAnatomy, EncoderAnatomy, HeadAnatomy, LayerAnatomy, dense_layer
 from slimvox.structures.units import units
@@ -18,7 +19,8 @@ from slimvox.structures.units import units
 @st.composite
 def anatomies(draw: st.DrawFn) -> EncoderAnatomy:
     """A small dense encoder of any family and layout."""
-    family: Any = draw(st.sampled_from(["wav2vec2", "hubert", "wavlm"]))
+    family: Any = draw(st.sampled_from([family.model_type for family in families()]))
+    described = {*find_family(family, "tests").fields.values()}
     heads = draw(st.integers(1, 4))
     head_width = draw(st.sampled_from([2, 4, 6]))
     layout = draw(st.booleans())
@@ -31,7 +33,7 @@ def anatomies(draw: st.DrawFn) -> EncoderAnatomy:
         ),
         conv_norm=draw(st.sampled_from(["group", "layer"])),
         conv_bias=draw(st.booleans()),
-        projection_norm=draw(st.booleans()) if family == "hubert" else True,
+        projection_norm=draw(st.booleans()) if "projection_norm" in described else True,
         width=heads * head_width,
         position_kernel=draw(st.sampled_from([3, 4])),
         position_groups=heads,
@@ -39,8 +41,9 @@ def anatomies(draw: st.DrawFn) -> EncoderAnatomy:
         layers=(layer,) * draw(st.integers(1, 3)),
         pre_norm=layout,
         layer_norm_eps=1e-5,
-        position_buckets=16 if family == "wavlm" else 0,
-        position_max_distance=24 if family == "wavlm" else 0,
+        position_buckets=16 if "position_buckets" in described else 0,
+        position_max_distance=24 if "position_buckets" in described else 0,
+        position_stack=draw(st.integers(1, 3)) if "position_stack" in described else 0,
     )
 
 

@@ -35,6 +35,7 @@ TINY_ANATOMY: dict[str, Any] = {
     "width": 32,
     "attention_heads": 4,
     "position_kernel": 16,
+    "position_stack": 3,
     "position_groups": 4,
     "position_buckets": 32,
     "position_max_distance": 40,

@@ -23,7 +23,8 @@ def test_parameters_are_exact(family: str, layout: str, tmp_path: Path) -> None:
     encoder = read_transformers_directory(tmp_path).encoder
     stored = sum(parameter.numel() for parameter in encoder.parameters())
     assert encoder.parameter_count == stored
-    mask_embedding, weight_norm = encoder.anatomy.width, encoder.anatomy.position_kernel
+    mask_embedding = encoder.anatomy.width
+    weight_norm = 0 if encoder.anatomy.position_stack else encoder.anatomy.position_kernel
     assert sum(p.numel() for p in reference.parameters()) == stored + mask_embedding + weight_norm
 
 

@@ -56,15 +56,18 @@ class FeatureProjection(nn.Module):
 class PositionalConvolution(nn.Module):
     """Grouped convolution that tells the Transformer where it is; the weight norm is folded into plain weights."""
 
-    def __init__(self, anatomy: EncoderAnatomy) -> None:
+    def __init__(self, anatomy: EncoderAnatomy, index: int = 0) -> None:
         super().__init__()
         width, taps, groups = anatomy.width, anatomy.position_kernel, anatomy.position_groups
         self.conv: nn.Conv1d
         if anatomy.position_taps:
-            self.conv = SparseTaps(width, groups, taps=taps, kept=anatomy.kept_taps(0))
+            self.conv = SparseTaps(width, groups, taps=taps, kept=anatomy.kept_taps(index))
         else:
             self.conv = nn.Conv1d(width, width, taps, padding=taps // 2, groups=groups)
         self.spectrum = SpectrumCache()
+        self.layer_norm: nn.Module | None = None
+        if anatomy.position_stack:
+            self.layer_norm = nn.LayerNorm(width, elementwise_affine=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, frames, width) to the same shape: what is to be added."""
@@ -72,8 +75,11 @@ class PositionalConvolution(nn.Module):
         if takes("positional convolution by Fourier transform", obstacle):
             # In float32 under autocast too: the direct convolution in bf16 takes four times as long.
             with torch.autocast(x.device.type, enabled=False):
-                return F.gelu(spectral_convolution(self.conv, x, self.spectrum)).to(x.dtype)
-        return F.gelu(self._direct(x.transpose(1, 2))).transpose(1, 2)
+                return self._activated(spectral_convolution(self.conv, x, self.spectrum)).to(x.dtype)
+        return self._activated(self._direct(x.transpose(1, 2)).transpose(1, 2))
+
+    def _activated(self, x: Tensor) -> Tensor:
+        return F.gelu(x if self.layer_norm is None else self.layer_norm(x))
 
     def _direct(self, x: Tensor) -> Tensor:
         """The convolution of x (batch, width, frames), frame by frame."""
@@ -91,6 +97,22 @@ class PositionalConvolution(nn.Module):
         # An even kernel with this padding gives one frame too many, the last, which the originals drop.
         y: Tensor = self.conv(x)
         return y[..., : x.shape[-1]]
+
+
+class PositionalStack(nn.Module):
+    """Positional convolutions one after the other."""
+
+    def __init__(self, anatomy: EncoderAnatomy) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            PositionalConvolution(anatomy, index) for index in range(anatomy.position_layers)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, frames, width) to the same shape: what is to be added."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
 
 
 FEWEST_CHANNELS = 16

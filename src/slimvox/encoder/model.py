@@ -12,7 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from slimvox.encoder.convolution import KeptChannels
-from slimvox.encoder.front_end import FeatureExtractor, FeatureProjection, PositionalConvolution
+from slimvox.encoder.front_end import (
+    FeatureExtractor,
+    FeatureProjection,
+    PositionalConvolution,
+    PositionalStack,
+)
 from slimvox.encoder.layer import EncoderLayer
 from slimvox.encoder.position_bias import PositionBiasTable
 from slimvox.encoder.pretrained import PretrainedMethods
@@ -110,7 +115,9 @@ class SpeechEncoder(nn.Module, PretrainedMethods):
         self.dense_anatomy = dense_anatomy or anatomy
         self.feature_extractor = FeatureExtractor(anatomy)
         self.feature_projection = FeatureProjection(anatomy)
-        self.pos_conv_embed = PositionalConvolution(anatomy)
+        self.pos_conv_embed = (
+            PositionalStack(anatomy) if anatomy.position_stack else PositionalConvolution(anatomy)
+        )
         self.rel_attn_embed = PositionBiasTable(anatomy) if anatomy.has_position_table else None
         self.layer_norm = nn.LayerNorm(anatomy.width, eps=anatomy.layer_norm_eps)
         self.layers = nn.ModuleList(EncoderLayer(anatomy, layer) for layer in anatomy.layers)

@@ -13,7 +13,7 @@ from slimvox.encoder.layer import EncoderLayer
 from slimvox.encoder.waveforms import frame_mask, normalize_waveforms, padding_bias
 from slimvox.exporters.front_end import PatchFrontEnd
 from slimvox.exporters.layer import ExportedLayer
-from slimvox.exporters.position import SpectralPositions
+from slimvox.exporters.position import spectral_positions
 from slimvox.exporters.signature import Layers
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class ExportableEncoder(nn.Module):
         self.anatomy = anatomy
         self.front_end = PatchFrontEnd(anatomy, encoder.feature_extractor)
         self.feature_projection = encoder.feature_projection
-        self.positions = SpectralPositions(encoder.pos_conv_embed, taps_in_file=taps_in_file)
+        self.positions = spectral_positions(encoder.pos_conv_embed, taps_in_file=taps_in_file)
         self.layer_norm = encoder.layer_norm
         self.heads = sorted({head.index for layer in anatomy.layers for head in layer.heads})
         self.table = encoder.rel_attn_embed if self.heads else None

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimvox.encoder.front_end import PositionalConvolution
+from slimvox.encoder.front_end import PositionalConvolution, PositionalStack
 from slimvox.encoder.sparse_taps import SparseTaps, all_taps
 
 
@@ -24,6 +24,7 @@ class SpectralPositions(nn.Module):
         """`taps_in_file`: hold the taps, half the size of their transform; for runtimes that fold constants."""
         super().__init__()
         convolution = positions.conv
+        self.layer_norm = positions.layer_norm
         self.taps = all_taps(convolution)
         self.groups = convolution.groups
         self.width = convolution.out_channels
@@ -69,7 +70,18 @@ class SpectralPositions(nn.Module):
         product = torch.stack([real, imaginary]).permute(3, 0, 1, 2, 4)
         product = product.reshape(batch, blocks, 2 * frequencies, width)
         out = (self.inverse @ product).reshape(batch, blocks * taps, width)[:, :frames]
-        return F.gelu(out + self.bias)
+        out = out + self.bias
+        return F.gelu(out if self.layer_norm is None else self.layer_norm(out))
+
+
+def spectral_positions(
+    positions: PositionalConvolution | PositionalStack, *, taps_in_file: bool
+) -> nn.Module:
+    """The positional part of an encoder, by `SpectralPositions`."""
+    if isinstance(positions, PositionalConvolution):
+        return SpectralPositions(positions, taps_in_file=taps_in_file)
+    layers = [layer for layer in positions.layers if isinstance(layer, PositionalConvolution)]
+    return nn.Sequential(*(SpectralPositions(layer, taps_in_file=taps_in_file) for layer in layers))
 
 
 def _transforms(taps: int) -> tuple[Tensor, Tensor, Tensor]:

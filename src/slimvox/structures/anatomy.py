@@ -19,6 +19,7 @@ SAMPLE_RATE_HZ = 16_000
 POSITION_GATE_OUTPUTS = 8
 """Outputs of WavLM's projection for the gate of the position bias (two gates, four summed units each)."""
 
+MOST_POSITION_LAYERS = 1000
 ConvNorm = Literal["group", "layer"]
 
 
@@ -102,6 +103,9 @@ class EncoderAnatomy:
     """Number of buckets of WavLM's relative position bias; 0 without one."""
     position_max_distance: int = 0
     """Distance in frames from which all positions share a bucket."""
+    position_stack: int = 0
+    """Number of positional convolutions, each followed by a layer norm without weights (data2vec); 0 for a single one
+    without norm."""
     position_taps: tuple[tuple[int, ...], ...] = ()
     """Kept taps of each positional convolution, by their original index; empty if all are kept."""
     normalize_waveform: bool = False
@@ -126,7 +130,7 @@ class EncoderAnatomy:
     @property
     def position_layers(self) -> int:
         """Number of positional convolutions, one after the other."""
-        return 1
+        return self.position_stack or 1
 
     def kept_taps(self, index: int) -> tuple[int, ...]:
         """Kept taps of a positional convolution, by their original index."""
@@ -170,6 +174,8 @@ class EncoderAnatomy:
         data = dataclasses.asdict(self)
         if not self.position_taps:
             del data["position_taps"]
+        if not self.position_stack:
+            del data["position_stack"]
         for layer in data["layers"]:
             layer["heads"] = [[head["index"], head["qk"], head["vo"]] for head in layer["heads"]]
         return data
@@ -225,6 +231,7 @@ _KINDS: tuple[tuple[str, str], ...] = (
     ("attention_heads", _INTEGER),
     ("position_buckets", _INTEGER),
     ("position_max_distance", _INTEGER),
+    ("position_stack", _INTEGER),
     ("conv_bias", _FLAG),
     ("projection_norm", _FLAG),
     ("pre_norm", _FLAG),
@@ -288,6 +295,10 @@ def _wrong_values(anatomy: EncoderAnatomy) -> Iterator[str]:
         yield (
             f"`position_buckets` {anatomy.position_buckets} must be at least 4, and a quarter of it below"
             f" `position_max_distance` {anatomy.position_max_distance}"
+        )
+    if not 0 <= anatomy.position_stack <= MOST_POSITION_LAYERS:
+        yield (
+            f"`position_stack` must be between 0 and {MOST_POSITION_LAYERS}, but is {anatomy.position_stack} instead"
         )
     if anatomy.position_taps:
         if len(anatomy.position_taps) != anatomy.position_layers:

@@ -37,11 +37,11 @@ class PositionTaps(Structure):
 
     def scaled(self, anatomy: EncoderAnatomy, index: int) -> tuple[Rows, ...]:
         """The weights of each tap."""
-        return (Rows(_weight(index), 2),)
+        return (Rows(_weight(anatomy, index), 2),)
 
     def cut(self, anatomy: EncoderAnatomy, index: int) -> tuple[Rows, ...]:
         """The weights of each tap."""
-        return (Rows(_weight(index), 2),)
+        return (Rows(_weight(anatomy, index), 2),)
 
     def shrink(
         self, anatomy: EncoderAnatomy, index: int, kept: tuple[tuple[int, ...], ...]
@@ -67,13 +67,13 @@ class PositionTaps(Structure):
 
     def magnitude(self, parameters: Mapping[str, Tensor], anatomy: EncoderAnatomy, index: int) -> Tensor:
         """Norm of the weights of each tap."""
-        return row_norms(parameters[_weight(index)].permute(2, 0, 1))
+        return row_norms(parameters[_weight(anatomy, index)].permute(2, 0, 1))
 
 
 def _products(anatomy: EncoderAnatomy) -> int:
     return anatomy.width * (anatomy.width // anatomy.position_groups)
 
 
-def _weight(index: int) -> str:
-    assert index == 0, "encoders with several positional convolutions name their weights differently"
-    return "pos_conv_embed.conv.weight"
+def _weight(anatomy: EncoderAnatomy, index: int) -> str:
+    layer = f"layers.{index}." if anatomy.position_stack else ""
+    return f"pos_conv_embed.{layer}conv.weight"
