@@ -54,7 +54,7 @@ def test_spectral_positions_are_the_convolution(taps: int, frames: int) -> None:
     layer.__class__ = PositionalConvolution
     torch.manual_seed(frames)
     layer.conv = torch.nn.Conv1d(24, 24, taps, padding=taps // 2, groups=4)
-    layer.spectrum = SpectrumCache()
+    layer.spectrum, layer.layer_norm = SpectrumCache(), None
     x = torch.randn(2, frames, 24)
     with torch.no_grad():
         expected = layer(x)

@@ -14,6 +14,7 @@ MODULES = {
     "cost": "memory_traffic",
     "loss": "log_energy_loss",
     "pruner": "test_pruner",
+    "family": "parrot",
 }
 
 

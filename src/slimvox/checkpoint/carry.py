@@ -62,7 +62,7 @@ def carry_head(finetuned: str | Path, pruned: str | Path, *, revision: str | Non
     made for the one is a good start for the other. It is a start: fine-tune it.
 
     Args:
-        finetuned: a `transformers` directory or hub id of a wav2vec 2.0, HuBERT or WavLM model with a CTC, sequence
+        finetuned: a `transformers` directory or hub id of a model of one of `slimvox.families` with a CTC, sequence
             classification, audio frame classification or x-vector head.
         pruned: a directory that slimvox wrote, or its id on the hub.
         revision: of `finetuned` on the hub.

@@ -1,4 +1,4 @@
-"""One speech encoder for wav2vec 2.0, HuBERT and WavLM, built from an anatomy."""
+"""One speech encoder for all of `slimvox.families`, built from an anatomy."""
 
 from slimvox.encoder.backend import record_choices, use_backend
 from slimvox.encoder.model import EncoderOutput, HasEncoder, SpeechEncoder

@@ -96,7 +96,7 @@ class HasEncoder(Protocol):
 
 
 class SpeechEncoder(nn.Module, PretrainedMethods):
-    """wav2vec 2.0, HuBERT or WavLM, dense or pruned, built from an anatomy.
+    """wav2vec 2.0 and its relatives (see `slimvox.families`), dense or pruned, built from an anatomy.
 
     There is no dropout, layer drop or SpecAugment in it: it computes the same function in training and in use.
 
