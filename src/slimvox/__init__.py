@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from slimvox.evaluation.run import Evaluation, evaluate
     from slimvox.exporters import ExportResult, export, export_encoder
     from slimvox.measure.benchmark import BenchmarkResult, benchmark
-    from slimvox.pruning import PruneResult, RunInterrupted, prune
+    from slimvox.pruning import Pruner, PruneResult, RunInterrupted, prune
     from slimvox.structures.anatomy import EncoderAnatomy
     from slimvox.util.errors import SlimvoxError
 
@@ -35,6 +35,7 @@ __all__ = [
     "Evaluation",
     "ExportResult",
     "PruneResult",
+    "Pruner",
     "RunInterrupted",
     "SlimvoxError",
     "SpeechEncoder",
@@ -60,6 +61,7 @@ _HOMES = {
     "Evaluation": "slimvox.evaluation.run",
     "ExportResult": "slimvox.exporters",
     "PruneResult": "slimvox.pruning",
+    "Pruner": "slimvox.pruning",
     "RunInterrupted": "slimvox.pruning",
     "SlimvoxError": "slimvox.util.errors",
     "SpeechEncoder": "slimvox.encoder",

@@ -98,6 +98,7 @@ def test_files_are_encoded_and_compared(
         slimvox.compare(model, tmp_path / "a.wav", device="cpu")
 
 
-def test_where_a_name_is_needed_an_object_is_one_sentence(model: Any, tmp_path: Path) -> None:
-    with pytest.raises(slimvox.SlimvoxError, match=f"but is a {type(model).__name__} instead; save it"):
-        slimvox.prune(model, tmp_path, tmp_path / "out")
+def test_where_a_name_is_needed_an_object_is_one_sentence(model: Any, pruned: Path) -> None:
+    for function in (slimvox.load, lambda each: slimvox.carry_head(each, pruned)):
+        with pytest.raises(slimvox.SlimvoxError, match=f"but is a {type(model).__name__} instead; save it"):
+            function(model)
