@@ -121,7 +121,7 @@ def test_the_positional_convolution_in_half_precision(
     module = object.__new__(PositionalConvolution)
     nn.Module.__init__(module)
     module.conv = nn.Conv1d(4 * channels, 4 * channels, taps, padding=taps // 2, groups=4)
-    module.spectrum = SpectrumCache()
+    module.spectrum, module.layer_norm = SpectrumCache(), None
     x = torch.randn(2, 40, 4 * channels)
     expected = module(x)
     if hooked and autocast:
