@@ -23,7 +23,7 @@ from slimvox.util.errors import SlimvoxError, first_line
 
 logger = logging.getLogger("slimvox.checkpoint")
 Model: TypeAlias = str | os.PathLike[str] | HasEncoder | nn.Module
-"""What functions take as a model: what `slimvox.load` takes, an encoder, or a model of `transformers`."""
+"""Type of model arguments: anything that `slimvox.load` takes, an encoder, or a model of `transformers`."""
 CARRIED_FIELDS = ("teacher", "run")
 """Fields of `config.json` that say where an encoder comes from."""
 
