@@ -159,7 +159,7 @@ def test_speed_ups_are_ratios_of_medians() -> None:
     [
         (["--seconds", "ten"], "numbers separated by commas"),
         (["--seconds", "0.01"], "`seconds[0]` must be at least 0.1"),
-        (["--backends", "tensorflow"], "`backends[0]` must be one of torch"),
+        (["--backends", "tensorflow"], "`backends` must be some of torch"),
         (["--against", "no/such/dir/here"], "no directory"),
         (["--threads", "0"], "`--threads` must be between 1 and 4096"),
         (["--seconds", "nan"], "`seconds[0]` must be a finite number"),

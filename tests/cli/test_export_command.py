@@ -63,6 +63,10 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
         (["export", str(model), "--opset", "11", *out], "must be from 18"),
         (["export", str(model), "--opset", "999", *out], "must be from 18"),
         (["export", str(model), "--int8", "--format", "torch-export", *out], "int8 is for"),
+        (
+            ["export", str(model), "--format", "tflite", *out],
+            "must be one of onnx, torch-export, but is 'tflite'",
+        ),
         (["export", str(model), "--int8", "--max-error", "0", *out], "`--max-error` must be above 0"),
         (["export", str(model), "--out", str(tmp_path)], "is a directory"),
         (["export", str(model), "--out", str(tmp_path / "no" / "model.onnx")], "there is no directory"),
@@ -87,12 +91,6 @@ def test_a_head_is_mentioned_and_exported_when_asked_for(
     assert f"written to {tmp_path / 'model-int8.onnx'}" in text
     assert "returns logits worst difference" in text and "int8 changes the logits by" in text
     assert "left out" not in text
-
-
-def test_an_unknown_format_is_explained_by_the_parser() -> None:
-    with pytest.raises(SystemExit) as stopped:
-        run(["export", "embedded", "--format", "tflite"])
-    assert stopped.value.code == 2
 
 
 def test_a_missing_package_names_the_extra(

@@ -18,8 +18,7 @@ import models
 import slimvox
 from slimvox import ExportResult, SlimvoxError, SpeechEncoder, export_encoder
 from slimvox.exporters import quantise as quantisation
-from slimvox.exporters import run as export_run
-from slimvox.exporters.comparison import Program
+from slimvox.exporters.onnx_file import Onnx
 from slimvox.exporters.reference import Reference
 
 onnx = pytest.importorskip("onnx")
@@ -258,11 +257,17 @@ def test_weights_worked_out_on_loading_are_stored_as_int8(tmp_path: Path) -> Non
 def written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Instead of an export, which takes seconds: a file, and a program that is off by a hundredth."""
 
-    def write(reference: Reference, path: Path, **_: Any) -> Program:
-        path.write_text("a new one")
-        return lambda waveforms: [1.01 * state for state in reference(waveforms, None).values()]
+    written: list[Reference] = []
 
-    monkeypatch.setattr(export_run, "_write_onnx", write)
+    def write(self: Onnx, reference: Reference, path: Path, **_: Any) -> None:
+        path.write_text("a new one")
+        written.append(reference)
+
+    def opened(self: Onnx, path: Path) -> Any:
+        return lambda waveforms: [1.01 * state for state in written[0](waveforms, None).values()]
+
+    monkeypatch.setattr(Onnx, "write", write)
+    monkeypatch.setattr(Onnx, "open", opened)
 
 
 @pytest.mark.usefixtures("written_at_once")
@@ -300,10 +305,10 @@ def test_interrupted_leaves_nothing(wavlm: Path, tmp_path: Path) -> None:
 def test_whatever_stops_an_export_is_one_sentence(
     error: Exception, message: str, wavlm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any, **__: Any) -> Program:
+    def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(export_run, "_write_onnx", fail)
+    monkeypatch.setattr(Onnx, "write", fail)
     with pytest.raises(SlimvoxError, match=message) as raised:
         export_encoder(wavlm, tmp_path / "encoder.onnx")
     assert "\n" not in str(raised.value) and raised.value.__cause__ is error

@@ -22,9 +22,10 @@ import slimvox
 from drawn import anatomies, masks_for, odd_encoder, random_encoder
 from slimvox import ExportResult, SpeechEncoder, export_encoder
 from slimvox.checkpoint import write_slimvox_directory
-from slimvox.evaluation.onnx_upstream import OnnxUpstream
+from slimvox.evaluation.exported_upstream import ExportedUpstream
+from slimvox.exporters import export_format
 from slimvox.exporters.exportable import ExportableModel
-from slimvox.exporters.int8 import to_int8
+from slimvox.exporters.int8 import measured_errors
 from slimvox.exporters.reference import Reference
 from slimvox.exporters.signature import Signature
 from slimvox.exporters.trace import trace
@@ -88,14 +89,16 @@ def test_int8_and_its_error(directory: Path, exported: ExportResult, tmp_path: P
     file = Path(shutil.copy(exported.path, tmp_path / "int8.onnx"))
     signature = Signature(layers="all", mask=True)
     reference = Reference(encoder=slimvox.load(directory), head=None, signature=signature)
-    errors = to_int8(file, reference)
+    onnx_format = export_format("onnx")
+    onnx_format.to_int8(file)
+    errors = measured_errors(onnx_format.open(file), reference)
     assert [*errors.states] == [f"hidden_state_{index:02d}" for index in range(6)]
     assert all(1e-5 < error < 0.1 for error in errors.states.values())
     errors.check(0.05, force=False)
 
 
 def test_features_for_evaluation(directory: Path, exported: ExportResult) -> None:
-    encoder, upstream = slimvox.load(directory), OnnxUpstream(exported.path)
+    encoder, upstream = slimvox.load(directory), ExportedUpstream(exported.path, export_format("onnx"))
     waveforms = torch.randn(2, 1_500)
     with torch.inference_mode():
         expected = torch.stack(encoder(waveforms).hidden_states, 2)

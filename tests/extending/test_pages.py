@@ -15,6 +15,7 @@ MODULES = {
     "loss": "log_energy_loss",
     "pruner": "test_pruner",
     "family": "parrot",
+    "format": "numpy_weights",
 }
 
 

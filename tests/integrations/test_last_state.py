@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 import models
 import slimvox
-from slimvox.evaluation.onnx_upstream import OnnxUpstream
 from slimvox.evaluation.upstreams import EncoderUpstream, load_upstream
 from slimvox.integrations.s3prl import UpstreamExpert
 
@@ -114,6 +113,6 @@ def test_an_exported_file_gives_the_same_states(
     monkeypatch.setattr(onnxruntime, "InferenceSession", StubSession)
     monkeypatch.setattr(StubSession, "names", names)
     (tmp_path / "model.onnx").write_bytes(b"")
-    upstream = OnnxUpstream(tmp_path / "model.onnx")
+    upstream = load_upstream(tmp_path / "model.onnx")
     assert upstream(torch.randn(1, 960))[0, 0, :, 0].tolist() == values
     assert upstream.layers == len(values)

@@ -27,7 +27,7 @@ class EvaluateCommand(ModelOptions):
     """
 
     model: tyro.conf.Positional[str]
-    """Encoder: `embedded`, a directory, a model id on the Hugging Face hub, a .onnx file written by `slimvox export`,
+    """Encoder: `embedded`, a directory, a model id on the Hugging Face hub, a file written by `slimvox export`,
     `fbank` (log-mel baseline), or random:MODEL (random weights)."""
     data: Path
     """Data folder; docs/evaluation.md describes its layout."""

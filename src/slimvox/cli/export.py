@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 from rich.console import Console
 
 from slimvox.cli.help import readable_help
 from slimvox.cli.options import ModelOptions
+from slimvox.exporters import export_format_names
 from slimvox.util.validation import Positive
 
 if TYPE_CHECKING:
@@ -20,19 +21,18 @@ if TYPE_CHECKING:
 @readable_help
 @dataclass(frozen=True, kw_only=True)
 class ExportCommand(ModelOptions):
-    """Export an encoder, or a model with its task head, to a file that runs without slimvox: ONNX (float32 or int8) or
-    a torch.export program.
+    """Export an encoder, or a model with its task head, to a file that runs without slimvox.
 
     The file accepts any batch size and length. It is compared with torch first, and not written if it differs.
     """
 
     model: tyro.conf.Positional[str]
     """Model: `embedded`, a local directory, or a model id on the Hugging Face hub."""
-    format: Literal["onnx", "torch-export"] = "onnx"
-    """File format: `onnx`, or `torch-export`, a .pt2 file for AOTInductor, ExecuTorch or torch itself."""
+    format: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(export_format_names()) + "}")] = "onnx"
+    """File format, such as `onnx`, or `torch-export`, a .pt2 file for AOTInductor, ExecuTorch or torch itself."""
     out: Path | None = None
-    """Output file. By default, encoder.onnx, encoder-int8.onnx or encoder.pt2 in the model's directory; with --heads,
-    model.onnx and so on."""
+    """Output file. By default, `encoder` or `encoder-int8` with the format's ending (such as encoder.onnx) in the model's
+    directory; with --heads, `model` and so on."""
     int8: bool = False
     """Quantise matrix products to int8; the error is measured on the embedded speech."""
     max_error: Positive = 0.05
@@ -43,8 +43,8 @@ class ExportCommand(ModelOptions):
     """Hidden states to return: all, only the last, or none. Default: none with --heads, otherwise all."""
     mask: bool = False
     """Add an attention mask over samples to the inputs, and the mask over frames to the outputs."""
-    opset: int = 20
-    """ONNX operator set version."""
+    opset: int | None = None
+    """Operator set version, where the format has such versions. By default, the format's own (ONNX: 20)."""
     force: bool = False
     """Replace an existing file, and accept an int8 error above --max-error."""
 

@@ -13,14 +13,14 @@ from slimvox.checkpoint import load
 from slimvox.encoder import SpeechEncoder
 from slimvox.encoder.weights import untrained_encoder, weights_hash
 from slimvox.evaluation import filter_bank
-from slimvox.evaluation.onnx_upstream import NORMALIZED_LAST, OnnxUpstream
+from slimvox.evaluation.exported_upstream import NORMALIZED_LAST, ExportedUpstream
+from slimvox.exporters import format_of_file
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 from slimvox.util.devices import find_device
 from slimvox.util.errors import SlimvoxError
 
 FILTER_BANK = "fbank"
 RANDOM_PREFIX = "random:"
-ONNX_SUFFIX = ".onnx"
 
 
 class Upstream(Protocol):
@@ -100,8 +100,8 @@ def load_upstream(model: str | Path, *, device: str = "cpu", seed: int = 0) -> U
     """Load what is to be evaluated.
 
     Args:
-        model: `fbank`; `random:MODEL` for random weights in the shape of MODEL; a `.onnx` file that `slimvox export`
-            wrote; or whatever `slimvox.load` takes.
+        model: `fbank`; `random:MODEL` for random weights in the shape of MODEL; a file that `slimvox export` wrote,
+            of any registered format; or whatever `slimvox.load` takes.
         device: where the encoder runs.
         seed: of the random weights.
 
@@ -116,6 +116,7 @@ def load_upstream(model: str | Path, *, device: str = "cpu", seed: int = 0) -> U
     if name.startswith(RANDOM_PREFIX):
         anatomy = load(name.removeprefix(RANDOM_PREFIX)).anatomy
         return EncoderUpstream(untrained_encoder(anatomy, seed=seed), name, device=device)
-    if name.endswith(ONNX_SUFFIX):
-        return OnnxUpstream(Path(name).expanduser())
+    format = format_of_file(name)
+    if format is not None and not Path(name).expanduser().is_dir():
+        return ExportedUpstream(Path(name).expanduser(), format)
     return EncoderUpstream(load(model), name, device=device)

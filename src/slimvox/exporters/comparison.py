@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from slimvox.exporters.base import Program
 from slimvox.exporters.reference import Reference
 from slimvox.exporters.signature import FRAME_MASK
 from slimvox.util.errors import SlimvoxError
-
-Program = Callable[..., Sequence[NDArray[Any]]]
-"""Waveforms, and a mask if it takes one, to the outputs."""
 
 
 @dataclass(frozen=True, kw_only=True)

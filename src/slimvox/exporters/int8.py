@@ -1,17 +1,14 @@
-"""An exported model in int8, and what that does to its outputs."""
+"""Errors that int8 makes in the outputs of an exported model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from slimvox.exporters.base import Program
 from slimvox.exporters.comparison import relative_errors
-from slimvox.exporters.onnx_file import OnnxSession
-from slimvox.exporters.quantise import quantise
 from slimvox.exporters.reference import Reference
-from slimvox.exporters.staging import companion_file
 from slimvox.util.errors import SlimvoxError
 
 DEFAULT_MAX_ERROR = 0.05
@@ -52,21 +49,14 @@ class Int8Errors:
             )
 
 
-def to_int8(path: Path, reference: Reference) -> Int8Errors:
-    """Put an int8 version in the place of a float32 file, and measure it.
-
-    Raises:
-        SlimvoxError: if the model is too large for one file.
-    """
+def measured_errors(program: Program, reference: Reference) -> Int8Errors:
+    """The errors of a quantised file."""
     from slimvox.audio import read_audio
     from slimvox.embedded import audio_files
 
-    if companion_file(path).exists():
-        raise SlimvoxError("a model over 2 GB cannot be quantised; prune it first, or leave int8 out")
-    quantise(path, path)
     files = audio_files("test")
     clips = [read_audio(file, seconds=ERROR_SECONDS) for file in files[:: max(1, len(files) // ERROR_CLIPS)]]
-    errors = relative_errors(OnnxSession(path), reference, clips[:ERROR_CLIPS])
+    errors = relative_errors(program, reference, clips[:ERROR_CLIPS])
     head = reference.signature.head
     return Int8Errors(
         states={name: error for name, error in errors.items() if name not in head},

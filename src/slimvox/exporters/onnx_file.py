@@ -1,19 +1,23 @@
-"""Writing and running ONNX files."""
+"""The format `onnx`: ONNX files, float32 or int8, run by onnxruntime."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+from slimvox.exporters.base import ExportFormat, Program
+from slimvox.exporters.staging import companion_file
+from slimvox.util.errors import SlimvoxError, first_line
 
-from slimvox.util.errors import SlimvoxError
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from slimvox.exporters.reference import Reference
 
 DEFAULT_OPSET = 20
 """The first with GELU as one operator."""
@@ -23,27 +27,49 @@ MOST_BYTES_IN_ONE_FILE = 2**31 - 2**24
 """Maximum bytes of weights in one file: protobuf's limit, less some room for the graph."""
 
 
-def require_onnx() -> None:
-    """Raise SlimvoxError if a package is missing that ONNX export needs."""
-    missing = [
-        name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None
-    ]
-    if missing:
-        raise SlimvoxError(
-            f'export to ONNX needs {" and ".join(missing)}, which is not installed: pip install "slimvox[onnx]"'
+class Onnx(ExportFormat):
+    """ONNX with `torch.onnx`, and int8 by onnxruntime's dynamic quantisation."""
+
+    name = "onnx"
+    title = "ONNX"
+    ending = ".onnx"
+    extra = "onnx"
+    packages_to_write = ("onnx", "onnxscript", "onnxruntime")
+    packages_to_run = ("onnxruntime",)
+    holds_int8 = True
+
+    def opsets(self) -> range:
+        """From the first that torch writes to the newest of the installed onnx."""
+        import onnx
+
+        return range(OLDEST_OPSET, onnx.defs.onnx_opset_version() + 1)
+
+    def write(
+        self, reference: Reference, path: Path, *, metadata: Mapping[str, str], opset: int | None
+    ) -> None:
+        """Trace a model and write it."""
+        from slimvox.exporters.trace import trace_reference
+
+        write_onnx(
+            trace_reference(reference, taps_in_file=True),
+            path,
+            inputs=reference.signature.inputs,
+            outputs=reference.outputs,
+            opset=DEFAULT_OPSET if opset is None else opset,
+            metadata=metadata,
         )
 
+    def open(self, path: Path, *, threads: int | None = None) -> Program:
+        """Start a session of onnxruntime."""
+        return OnnxProgram(path, threads)
 
-def check_opset(opset: int) -> None:
-    """Raise SlimvoxError for a version of ONNX's operators that cannot hold the model, or is not known here."""
-    import onnx
+    def to_int8(self, path: Path) -> None:
+        """Quantise the matrix products of a file."""
+        from slimvox.exporters.quantise import quantise
 
-    newest = onnx.defs.onnx_opset_version()
-    if not OLDEST_OPSET <= opset <= newest:
-        raise SlimvoxError(
-            f"`opset` must be from {OLDEST_OPSET} (older ones cannot hold the model) to {newest} (the newest that the"
-            f" installed onnx knows), but is {opset} instead"
-        )
+        if companion_file(path).exists():
+            raise SlimvoxError("a model over 2 GB cannot be quantised; prune it first, or leave int8 out")
+        quantise(path, path)
 
 
 def write_onnx(
@@ -96,29 +122,34 @@ def write_onnx(
     exported.save(str(path), external_data=size > MOST_BYTES_IN_ONE_FILE)
 
 
-class OnnxSession:
+class OnnxProgram(Program):
     """An ONNX file in onnxruntime, on the CPU."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int | None = None) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+            # Idle threads would wait for work at full speed, and take the processor from whatever else runs.
+            options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # a class of its own for each status
-            first = str(error).strip().splitlines()[0]
             raise SlimvoxError(
-                f"onnxruntime cannot run the exported model, another --opset may help: {first}"
+                f"onnxruntime cannot read {path}, another --opset may help: {first_line(error)}"
             ) from error
-        self._inputs = [given.name for given in self._session.get_inputs()]
+        self.inputs = [given.name for given in self._session.get_inputs()]
+        self.outputs = [output.name for output in self._session.get_outputs()]
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def __call__(self, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
         """All outputs, in their order."""
-        given = dict(zip(self._inputs, inputs, strict=True))
-        outputs: list[NDArray[np.float32]] = self._session.run(None, given)
+        given = dict(zip(self.inputs, inputs, strict=True))
+        outputs: list[NDArray[np.float32]] = self._session.run(self.outputs, given)
         return outputs
 
 

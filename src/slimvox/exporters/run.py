@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
 from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.pretrained import Model, on_disk
 from slimvox.checkpoint.resolve import LoadedModel, load_model
-from slimvox.exporters.comparison import Program, compare
-from slimvox.exporters.int8 import DEFAULT_MAX_ERROR, Int8Errors, to_int8
+from slimvox.exporters.base import ExportFormat, export_format
+from slimvox.exporters.comparison import compare
+from slimvox.exporters.int8 import DEFAULT_MAX_ERROR, Int8Errors, measured_errors
 from slimvox.exporters.metadata import metadata
-from slimvox.exporters.onnx_file import DEFAULT_OPSET, OnnxSession, check_opset, require_onnx, write_onnx
 from slimvox.exporters.reference import Reference
 from slimvox.exporters.signature import Layers, Signature
 from slimvox.exporters.staging import check_target, companion_file, move_into_place, staging_directory
@@ -27,8 +27,6 @@ from slimvox.util.validation import Positive, checked_arguments
 
 if TYPE_CHECKING:
     from slimvox.hf.heads import SlimvoxWithHead
-
-Format = Literal["onnx", "torch-export"]
 
 TOLERANCE = 1e-3
 """Largest difference from torch, as a share of the largest value of an output, in float32."""
@@ -61,12 +59,12 @@ def export(
     model: Model,
     out: str | Path | None = None,
     *,
-    format: Format = "onnx",
+    format: str = "onnx",
     int8: bool = False,
     heads: bool = False,
     layers: Layers | None = None,
     mask: bool = False,
-    opset: int = DEFAULT_OPSET,
+    opset: int | None = None,
     max_error: Positive = DEFAULT_MAX_ERROR,
     force: bool = False,
     report: Callable[[str], None] = lambda message: None,
@@ -81,20 +79,21 @@ def export(
     Args:
         model: `embedded`, a local directory, or a model id on the Hugging Face hub; an encoder; or a model of
             `transformers`, with its task head if `heads` is true. Of a model that is not a name, `out` must be given.
-        out: the file; by default `encoder.onnx`, `encoder-int8.onnx` or `encoder.pt2` in the model's directory (`model`
-            rather than `encoder` with its head), or `NAME.onnx` and so on in the current one if the model is not a
-            local directory.
-        format: `onnx`; or `torch-export`, a `torch.export` program (.pt2) for AOTInductor, ExecuTorch or torch itself.
-        int8: quantise matrix products (ONNX only), those of the head too. The convolutions of the front end, the
-            positional one and those of an x-vector head stay float32. It is fast on processors with 8-bit dot products
-            (x86: VNNI; Arm: dotprod).
+        out: the file; by default `encoder` or `encoder-int8` with the format's ending in the model's directory (`model`
+            rather than `encoder` with its head), or the model's name with that ending in the current one if the model
+            is not a local directory.
+        format: name of a registered `ExportFormat`: `onnx`; `torch-export`, a `torch.export` program (.pt2) for
+            AOTInductor, ExecuTorch or torch itself; or one of your own.
+        int8: quantise matrix products, those of the head too, where the format can hold them (ONNX). The convolutions
+            of the front end, the positional one and those of an x-vector head stay float32. It is fast on processors
+            with 8-bit dot products (x86: VNNI; Arm: dotprod).
         heads: with the task head that the model has: CTC, sequence classification, audio frame classification or
             x-vector, of a pruned encoder or of a fine-tuned dense model.
         layers: `all` hidden states, only the `last`, as `last_hidden_state`, or `none`. By default, `none` with the
             head and else `all`.
         mask: also read `attention_mask`, (batch, samples) bool, False for padding, and return `frame_mask`, (batch,
             frames) bool, as the last output.
-        opset: version of ONNX's operators.
+        opset: version of the format's operators; by default the format's own (ONNX: 20).
         max_error: the largest error of int8 on the embedded test audio that is let through, see `Int8Errors.judged`.
         force: replace a file that is there, and let a larger error through.
         report: is told what is being done.
@@ -105,17 +104,19 @@ def export(
     """
     if layers is None:
         layers = "none" if heads else "all"
-    _check_choices(format, layers, int8=int8, heads=heads)
-    if format == "onnx":
-        require_onnx()
-        check_opset(opset)
+    if layers == "none" and not heads:
+        raise SlimvoxError("there is nothing to export without hidden states and without --heads")
+    chosen = export_format(format)
+    chosen.check_holds(int8=int8, heads=heads, mask=mask)
+    chosen.require(chosen.packages_to_write)
+    chosen.check_opset(opset)
     if out is None and not isinstance(model, str | os.PathLike):
         raise SlimvoxError("`out` must be given for a model that is not a name or a directory")
     with on_disk(model) as name:
         return _export(
             name,
             out,
-            format=format,
+            chosen=chosen,
             int8=int8,
             heads=heads,
             layers=layers,
@@ -135,18 +136,18 @@ def _export(
     model: str | os.PathLike[str],
     out: str | Path | None,
     *,
-    format: Format,
+    chosen: ExportFormat,
     int8: bool,
     heads: bool,
     layers: Layers,
     mask: bool,
-    opset: int,
+    opset: int | None,
     max_error: float,
     force: bool,
     report: Callable[[str], None],
 ) -> ExportResult:
     loaded = load_model(model)
-    target = _target(loaded, out, ending=_ending(format, int8=int8), heads=heads)
+    target = _target(loaded, out, ending=f"{'-int8' if int8 else ''}{chosen.ending}", heads=heads)
     check_target(target, force=force)
     head = _head(loaded) if heads else None
     signature = Signature(layers=layers, mask=mask, head=head.head_outputs if head else ())
@@ -156,11 +157,10 @@ def _export(
     with staging_directory(target) as staging:
         staged = staging / target.name
         report("tracing the encoder")
-        write = _write_onnx if format == "onnx" else _write_torch_export
-        with _failures_named(format, target):
-            program = write(reference, staged, opset=opset, about=about)
+        with _failures_named(chosen.name, target):
+            chosen.write(reference, staged, metadata=about, opset=opset)
             report("comparing with torch")
-            comparison = compare(program, reference)
+            comparison = compare(chosen.open(staged), reference)
         if not comparison.worst_difference <= TOLERANCE:
             raise SlimvoxError(
                 f"the exported model differs from torch by {comparison.worst_difference:.1e} of an output's largest"
@@ -168,7 +168,8 @@ def _export(
             )
         if int8:
             report("quantising, and measuring the error")
-            errors = to_int8(staged, reference)
+            chosen.to_int8(staged)
+            errors = measured_errors(chosen.open(staged), reference)
             errors.check(max_error, force=force)
         size = sum(file.stat().st_size for file in (staged, companion_file(staged)) if file.exists())
         move_into_place(staged, target)
@@ -185,7 +186,7 @@ def _export(
 
 
 @contextmanager
-def _failures_named(format: Format, target: Path) -> Iterator[None]:
+def _failures_named(format: str, target: Path) -> Iterator[None]:
     """Turn whatever torch or onnxruntime raises, each with classes of its own, into a SlimvoxError."""
     try:
         yield
@@ -199,17 +200,6 @@ def _failures_named(format: Format, target: Path) -> Iterator[None]:
             f" {first_line(error)}); nothing was written: try another version of torch, and report this as a bug of"
             " slimvox"
         ) from error
-
-
-def _check_choices(format: str, layers: str, *, int8: bool, heads: bool) -> None:
-    if int8 and format != "onnx":
-        raise SlimvoxError("int8 is for --format onnx only")
-    if layers == "none" and not heads:
-        raise SlimvoxError("there is nothing to export without hidden states and without --heads")
-
-
-def _ending(format: Format, *, int8: bool) -> str:
-    return "-int8.onnx" if int8 else ".onnx" if format == "onnx" else ".pt2"
 
 
 def _target(model: LoadedModel, out: str | Path | None, *, ending: str, heads: bool) -> Path:
@@ -226,28 +216,3 @@ def _head(model: LoadedModel) -> SlimvoxWithHead:
     from slimvox.checkpoint.carry import load_with_head
 
     return load_with_head(model.directory)
-
-
-def _write_onnx(reference: Reference, path: Path, *, opset: int, about: Mapping[str, str]) -> Program:
-    program = _traced(reference, taps_in_file=True)
-    inputs, outputs = reference.signature.inputs, reference.outputs
-    write_onnx(program, path, inputs=inputs, outputs=outputs, opset=opset, metadata=about)
-    return OnnxSession(path)
-
-
-def _write_torch_export(reference: Reference, path: Path, *, opset: int, about: Mapping[str, str]) -> Program:
-    from slimvox.exporters.torch_program import TorchProgram, write_torch_program
-
-    write_torch_program(_traced(reference, taps_in_file=False), path, about)
-    return TorchProgram(path)
-
-
-def _traced(reference: Reference, *, taps_in_file: bool) -> Any:
-    from slimvox.exporters.exportable import ExportableModel
-    from slimvox.exporters.trace import trace
-
-    signature = reference.signature
-    model = ExportableModel(
-        reference.encoder, reference.head, layers=signature.layers, taps_in_file=taps_in_file
-    )
-    return trace(model, mask=signature.mask, shortest_samples=reference.shortest_samples)

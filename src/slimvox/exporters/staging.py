@@ -50,5 +50,5 @@ def move_into_place(staged: Path, target: Path) -> None:
 
 
 def companion_file(path: Path) -> Path:
-    """File in which ONNX keeps weights that are too large for a single file."""
+    """File in which a format keeps weights that are too large for a single file."""
     return path.with_name(f"{path.name}.data")

@@ -9,9 +9,19 @@ from typing import Any
 import torch
 
 from slimvox.exporters.exportable import ExportableModel
+from slimvox.exporters.reference import Reference
 
 OPTIONS = "torch.fx.experimental._config"
 """Module of torch's options for symbolic sizes. torch's own ONNX exporter sets the same option of it."""
+
+
+def trace_reference(reference: Reference, *, taps_in_file: bool) -> Any:
+    """The `ExportedProgram` of a model, as its signature wants it; see `ExportableModel` for `taps_in_file`."""
+    signature = reference.signature
+    model = ExportableModel(
+        reference.encoder, reference.head, layers=signature.layers, taps_in_file=taps_in_file
+    )
+    return trace(model, mask=signature.mask, shortest_samples=reference.shortest_samples)
 
 
 def trace(model: ExportableModel, *, mask: bool, shortest_samples: int) -> Any:

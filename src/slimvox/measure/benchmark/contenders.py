@@ -5,19 +5,46 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from slimvox.exporters import ExportFormat, export_formats
+from slimvox.util.errors import SlimvoxError
+
 if TYPE_CHECKING:
     from torch import nn
 
-Backend = Literal["torch", "torch-bf16", "onnx", "onnx-int8", "transformers"]
-BACKENDS: tuple[Backend, ...] = ("torch", "torch-bf16", "onnx", "onnx-int8", "transformers")
+TORCH_BACKENDS = ("torch", "torch-bf16", "transformers")
+"""Backends that run a model in torch, without an export."""
+INT8 = "-int8"
 
 Run = Callable[[NDArray[np.float32]], object]
 """Encodes waveforms (batch, samples) float32."""
+
+
+def backend_names() -> tuple[str, ...]:
+    """Backends that a model can be run in: those of torch, and each export format, also in int8 where it holds that."""
+    exported = [
+        name
+        for each in export_formats()
+        for name in ((each.name, each.name + INT8) if each.holds_int8 else (each.name,))
+    ]
+    return (*TORCH_BACKENDS, *exported)
+
+
+def backend_format(backend: str) -> ExportFormat | None:
+    """The export format of a backend; None for those of torch.
+
+    Raises:
+        SlimvoxError: if there is no such backend.
+    """
+    if backend not in backend_names():
+        raise SlimvoxError(
+            f"`backends` must be some of {', '.join(backend_names())}, but has {backend!r} instead"
+        )
+    return next((each for each in export_formats() if backend in (each.name, each.name + INT8)), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +53,16 @@ class Contender:
 
     model: str
     """Model, as `slimvox.load` takes it; for the backend `transformers`, its dense model is run."""
-    backend: Backend
-    """`torch`: slimvox in float32. `torch-bf16`: the same under bfloat16 autocast. `onnx`, `onnx-int8`: exported, in
-    onnxruntime. `transformers`: the dense model as `AutoModel` runs it, float32, with all hidden states."""
+    backend: str
+    """`torch`: slimvox in float32. `torch-bf16`: the same under bfloat16 autocast. `transformers`: the dense model as
+    `AutoModel` runs it, float32, with all hidden states. Or the name of an export format, or that name and `-int8`:
+    exported, and run as the format does."""
     name: str
     """Short name of the model."""
-    onnx_file: Path | None = None
-    """The exported model, for the ONNX backends."""
+    file: Path | None = None
+    """The exported model, for backends that are export formats."""
+    format: ExportFormat | None = None
+    """The format of `file`."""
 
     @property
     def label(self) -> str:
@@ -58,9 +88,9 @@ class Loaded:
 
 def load_contender(contender: Contender, threads: int) -> Loaded:
     """Load in this process; imports only what the backend needs, so that memory is that of real use."""
-    if contender.backend in ("onnx", "onnx-int8"):
-        assert contender.onnx_file is not None
-        return Loaded(run=_onnx(contender.onnx_file, threads), module=None)
+    if contender.format is not None:
+        assert contender.file is not None
+        return Loaded(run=contender.format.open(contender.file, threads=threads), module=None)
     import torch
 
     torch.set_num_threads(threads)
@@ -77,18 +107,6 @@ def load_contender(contender: Contender, threads: int) -> Loaded:
             return module(torch.from_numpy(waveforms), **keywords)
 
     return Loaded(run=run, module=module)
-
-
-def _onnx(file: Path, threads: int) -> Run:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Its threads would wait for more work at full speed, and take the processor from whoever comes next.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda waveforms: session.run(None, {name: waveforms})
 
 
 def _transformers_model(model: str) -> nn.Module:

@@ -16,9 +16,9 @@ from slimvox.checkpoint import Model, on_disk
 from slimvox.checkpoint.directory import is_slimvox_directory
 from slimvox.checkpoint.resolve import find_anatomies, find_model
 from slimvox.costs import macs, parameters
-from slimvox.exporters.onnx_file import require_onnx
+from slimvox.exporters import export_encoder
 from slimvox.measure.benchmark.blocks import block_costs, median_blocks
-from slimvox.measure.benchmark.contenders import Backend, Contender, short_names
+from slimvox.measure.benchmark.contenders import INT8, Contender, backend_format, short_names
 from slimvox.measure.benchmark.result import BenchmarkResult, ContenderReport, Measurement, machine
 from slimvox.measure.benchmark.worker import Worker
 from slimvox.util.errors import SlimvoxError
@@ -36,7 +36,7 @@ def benchmark(
     against: Model | None = None,
     seconds: Sequence[ClipSeconds] = (2.0, 10.0, 30.0),
     batch: Sequence[Count] = (1,),
-    backends: Sequence[Backend] = ("torch",),
+    backends: Sequence[str] = ("torch",),
     threads: Threads = 2,
     runs: Count = 7,
     on_progress: Callable[[str], None] = lambda _: None,
@@ -49,7 +49,7 @@ def benchmark(
             `transformers`. None: the dense model that the first of `models` was pruned from, run by `transformers`.
         seconds: lengths of the clips in seconds.
         batch: batch sizes.
-        backends: see `Contender.backend`; each model is run in each.
+        backends: some of `backend_names()`, see `Contender.backend`; each model is run in each.
         threads: CPU threads of every contender.
         runs: timed runs for each contender, length and batch size, after two that are not timed.
         on_progress: is told what is being done, in a few words.
@@ -97,14 +97,15 @@ def _check(
     if not seconds or not batch:
         raise SlimvoxError("there must be a length and a batch size to measure, such as 2,10,30 and 1,8")
     for backend in backends:
-        if backend.startswith("onnx"):
-            require_onnx()
+        format = backend_format(backend)
+        if format is not None:
+            format.require((*format.packages_to_write, *format.packages_to_run))
 
 
 def _contenders(
     models: Sequence[str | os.PathLike[str]],
     against: str | os.PathLike[str] | None,
-    backends: Sequence[Backend],
+    backends: Sequence[str],
 ) -> list[Contender]:
     """Contenders to measure, the reference first, without duplicates."""
     names = short_names(str(model) for model in [*models, *([] if against is None else [against])])
@@ -115,21 +116,21 @@ def _contenders(
     ]
 
 
-def _reference_backend(against: str | os.PathLike[str] | None) -> Backend:
+def _reference_backend(against: str | os.PathLike[str] | None) -> str:
     pruned = against is not None and is_slimvox_directory(find_model(against))
     return "torch" if pruned else "transformers"
 
 
 def _exported(contender: Contender, folder: Path, on_progress: Callable[[str], None]) -> Contender:
-    """The contender with its ONNX file, where it needs one."""
-    if not contender.backend.startswith("onnx"):
+    """The contender with its exported file, where it needs one."""
+    format = backend_format(contender.backend)
+    if format is None:
         return contender
-    from slimvox.exporters import export_encoder
-
     on_progress(f"exporting {contender.label}")
-    file = folder / f"{len(list(folder.iterdir()))}.onnx"
-    export_encoder(contender.model, out=file, int8=contender.backend == "onnx-int8", force=True)
-    return dataclasses.replace(contender, onnx_file=file)
+    file = folder / f"{len(list(folder.iterdir()))}{format.ending}"
+    int8 = contender.backend == format.name + INT8
+    export_encoder(contender.model, out=file, format=format.name, int8=int8, force=True)
+    return dataclasses.replace(contender, file=file, format=format)
 
 
 def _interleaved(workers: Sequence[Worker], batch: int, seconds: float, runs: int) -> list[Measurement]:

@@ -1,0 +1,159 @@
+"""Export formats: what one is, and the registry; see `docs/extending/format.md` for how to add one."""
+
+from __future__ import annotations
+
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from slimvox.util.errors import SlimvoxError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from slimvox.exporters.reference import Reference
+
+
+class Program(ABC):
+    """An exported file that has been opened and can be run on the CPU."""
+
+    inputs: Sequence[str]
+    """Names of the inputs: `waveforms`, perhaps `attention_mask`."""
+    outputs: Sequence[str]
+    """Names of the outputs, in their order."""
+    metadata: Mapping[str, str]
+    """The `metadata` that was given to `ExportFormat.write`."""
+
+    @abstractmethod
+    def __call__(self, *inputs: NDArray[Any]) -> Sequence[NDArray[Any]]:
+        """All outputs, in their order.
+
+        Args:
+            inputs: waveforms (batch, samples) float32, and the mask (batch, samples) bool where the file reads one.
+        """
+
+
+class ExportFormat(ABC):
+    """A format in which encoders are exported. An instance has no state: the benchmark sends it to other processes."""
+
+    name: ClassVar[str]
+    """Identifier on the command line, and the benchmark's backend."""
+    title: ClassVar[str]
+    """Name in messages."""
+    ending: ClassVar[str]
+    """File name extension, with its dot. `slimvox evaluate` recognises files by it."""
+    extra: ClassVar[str | None] = None
+    """The optional dependencies of slimvox that hold the packages below."""
+    packages_to_write: ClassVar[tuple[str, ...]] = ()
+    """Modules that must be importable for an export."""
+    packages_to_run: ClassVar[tuple[str, ...]] = ()
+    """Modules that must be importable to open a file."""
+    holds_int8: ClassVar[bool] = False
+    """Whether `to_int8` is implemented; the benchmark then has a backend `NAME-int8` too."""
+    holds_heads: ClassVar[bool] = True
+    """Whether a model with its task head can be written."""
+    holds_mask: ClassVar[bool] = True
+    """Whether a file can read an attention mask."""
+
+    @abstractmethod
+    def write(
+        self, reference: Reference, path: Path, *, metadata: Mapping[str, str], opset: int | None
+    ) -> None:
+        """Write a model in float32.
+
+        Args:
+            reference: the encoder, its task head if there is one, and what the file reads and returns.
+            path: the file. Weights that it cannot hold may go to a file `NAME.data` beside it.
+            metadata: description of the model; opening the file must give it back.
+            opset: version of the format's operators; None for the format's default. Formats without versions ignore it.
+        """
+
+    @abstractmethod
+    def open(self, path: Path, *, threads: int | None = None) -> Program:
+        """Open a file that `write` wrote.
+
+        Args:
+            path: the file.
+            threads: number of CPU threads; None for the runtime's default.
+
+        Raises:
+            SlimvoxError: if the file cannot be run.
+        """
+
+    def to_int8(self, path: Path) -> None:
+        """Quantise a file in place, where `holds_int8`."""
+        raise NotImplementedError
+
+    def opsets(self) -> range:
+        """Versions of the format's operators that can hold a model; empty where there are no versions."""
+        return range(0)
+
+    def check_opset(self, opset: int | None) -> None:
+        """Raise SlimvoxError for a version of the format's operators that is not one of `opsets`."""
+        able = self.opsets()
+        if opset is not None and able and opset not in able:
+            raise SlimvoxError(
+                f"`opset` must be from {able[0]} (older ones cannot hold the model) to {able[-1]} (the newest that is"
+                f" known here), but is {opset} instead"
+            )
+
+    def require(self, packages: Sequence[str]) -> None:
+        """Raise SlimvoxError if one of `packages_to_write` or `packages_to_run` is missing."""
+        missing = [name for name in packages if importlib.util.find_spec(name) is None]
+        if missing:
+            command = " ".join(missing) if self.extra is None else f'"slimvox[{self.extra}]"'
+            raise SlimvoxError(
+                f"{self.title} needs {' and '.join(missing)}, which is not installed: pip install {command}"
+            )
+
+    def check_holds(self, *, int8: bool, heads: bool, mask: bool) -> None:
+        """Raise SlimvoxError for something that was asked for and that the format cannot hold."""
+        for option, asked in (("int8", int8), ("heads", heads), ("mask", mask)):
+            if asked and not getattr(self, f"holds_{option}"):
+                able = [each.name for each in export_formats() if getattr(each, f"holds_{option}")]
+                raise SlimvoxError(f"{option} is for --format {' or '.join(able)} only")
+
+
+_REGISTRY: dict[str, ExportFormat] = {}
+
+
+def register_format(format: ExportFormat) -> ExportFormat:
+    """Add an export format to the registry; raises `ValueError` if its name or ending is taken."""
+    for other in _REGISTRY.values():
+        if format.name == other.name or format.ending == other.ending:
+            raise ValueError(f"a format {other.name!r} with the ending {other.ending} is registered already")
+    _REGISTRY[format.name] = format
+    return format
+
+
+def unregister_format(name: str) -> None:
+    """Remove an export format from the registry (for tests and notebooks)."""
+    del _REGISTRY[name]
+
+
+def export_format(name: str) -> ExportFormat:
+    """The registered format of a name.
+
+    Raises:
+        SlimvoxError: if there is none.
+    """
+    if name not in _REGISTRY:
+        raise SlimvoxError(f"`format` must be one of {', '.join(_REGISTRY)}, but is {name!r} instead")
+    return _REGISTRY[name]
+
+
+def export_formats() -> tuple[ExportFormat, ...]:
+    """All registered formats."""
+    return tuple(_REGISTRY.values())
+
+
+def export_format_names() -> tuple[str, ...]:
+    """Names of all registered formats."""
+    return tuple(_REGISTRY)
+
+
+def format_of_file(path: str | Path) -> ExportFormat | None:
+    """The registered format that has a file's ending; None if there is none."""
+    return next((each for each in _REGISTRY.values() if str(path).endswith(each.ending)), None)
