@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slimvox.evaluation.suite import TaskResult, mini_manifests
-from slimvox.evaluation.tasks import TASKS
+from slimvox.evaluation.suite import TaskResult
+from slimvox.evaluation.tasks import tasks
 
 
 def write_scores(
@@ -17,7 +17,8 @@ def write_scores(
 ) -> Path:
     """TASK.json for each task of which a metric is given, as if `model` had been evaluated on mini-SUPERB."""
     folder.mkdir(parents=True, exist_ok=True)
-    for task in TASKS:
+    for each in tasks():
+        task = each.name
         own = {name: value for name, value in metrics.items() if name == task or name.startswith(f"{task}_")}
         if not own:
             continue
@@ -28,7 +29,7 @@ def write_scores(
                 "model_fingerprint": model,
                 "parameters": parameters,
                 "suite": "mini",
-                "data": [path.stem for path in mini_manifests(task)],
+                "data": [path.stem for path in each.mini_tables()],
             },
             scores={name: _score(name, value, spread) for name, value in own.items()},
             chance_is="a guess",

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation_tables import write_table
-from slimvox.evaluation.manifests import read_task_manifest
-from slimvox.evaluation.protocols import MINI, Protocol
+from slimvox.evaluation.protocols import HeadProtocol
+from slimvox.evaluation.tasks import task
 
 WriteTones = Callable[..., str]
 Row = dict[str, str]
@@ -24,19 +24,20 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-def tone_protocol(name: str, **changes: Any) -> Protocol:
+def tone_protocol(name: str, **changes: Any) -> HeadProtocol:
     """The task's own protocol with a small head and few steps."""
+    mini: HeadProtocol = task(name).protocols["mini"]
     if name == "qbe":
-        return MINI["qbe"]
+        return mini
     fields = {"steps": 4, "evaluations": 2, "batch": 4, "learning_rates": (1e-2, 1e-3), **SMALL[name]}
-    return dataclasses.replace(MINI[name], **{**fields, **changes})
+    return dataclasses.replace(mini, **{**fields, **changes})
 
 
 def tone_set(name: str, folder: Path, write: WriteTones) -> Any:
     """Examples of all splits; `write` makes recordings in `folder`/data."""
     make = {"asv": _voices, "sd": _conversations, "qbe": _searches}.get(name, _utterances)
     table = write_table(folder / f"{name}.tsv", make(name, write))
-    return read_task_manifest(name, table, folder / "data")
+    return task(name).read_manifest(table, folder / "data")
 
 
 def _utterances(name: str, write: WriteTones) -> list[Row]:

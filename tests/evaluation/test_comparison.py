@@ -15,8 +15,14 @@ import pytest
 
 from slimvox.evaluation import comparison
 from slimvox.evaluation.comparison import check_comparable, fixed_row, mini_by_seed, read_model, score_table
-from slimvox.evaluation.scores import ERROR_RATES, METRICS, FixedRows, mini_score, tasks_told_apart
-from slimvox.evaluation.scores import TASKS as METRICS_OF
+from slimvox.evaluation.scores import (
+    ERROR_RATES,
+    METRICS,
+    METRICS_OF,
+    FixedRows,
+    mini_score,
+    tasks_told_apart,
+)
 from slimvox.evaluation.suite import TaskResult
 from slimvox.util.errors import SlimvoxError
 

@@ -10,7 +10,8 @@ from evaluation_tables import write_table
 from slimvox.audio import UnreadableAudioError
 from slimvox.evaluation.examples import Clip, Recording, Segment, Turn, VerificationSet
 from slimvox.evaluation.feature_cache import FeatureCache
-from slimvox.evaluation.manifests import parse_slots, read_task_manifest
+from slimvox.evaluation.manifests import parse_slots
+from slimvox.evaluation.tasks import task
 from slimvox.evaluation.upstreams import FilterBankUpstream
 from slimvox.evaluation.waveforms import Excerpt, read_waveform
 from slimvox.util.errors import SlimvoxError
@@ -25,7 +26,7 @@ def test_a_table_of_labels(tmp_path: Path) -> None:
     file = table(
         tmp_path / "t.tsv", 'path | split | label\na.wav | train | yes\nb.wav | dev | "no"\nc.wav | test | \n'
     )
-    found = read_task_manifest("ks", file, Path("/data"))
+    found = task("ks").read_manifest(file, Path("/data"))
     assert [(each.labels, each.split) for each in found.examples] == [(("yes",), "train"), (('"no"',), "dev")]
     assert found.examples[0].recording.clips[0].path == Path("/data/a.wav")
     assert found.skipped == {"no label": 1}
@@ -34,7 +35,7 @@ def test_a_table_of_labels(tmp_path: Path) -> None:
 def test_commas_and_several_slots(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     file.write_text('id,path,split,label_size,label_drink\none,a.wav,train,,"tea, green"\n')
-    found = read_task_manifest("ic", file, Path("/data"))
+    found = task("ic").read_manifest(file, Path("/data"))
     assert found.label_names == ("size", "drink")
     assert found.examples[0].labels == ("", "tea, green")
     assert found.examples[0].recording.id == "one"
@@ -45,7 +46,7 @@ def test_clips_on_a_time_line(tmp_path: Path) -> None:
         tmp_path / "t.tsv",
         "id | path | split | turns\nm | a b.wav*0.5 + x/c.wav@1.25*2 | test | A 0-1.5; B 1.25-2\n",
     )
-    found = read_task_manifest("sd", file, Path("/d"))
+    found = task("sd").read_manifest(file, Path("/d"))
     assert found.examples[0].recording.clips == (
         Clip(path=Path("/d/a b.wav"), gain=0.5),
         Clip(path=Path("/d/x/c.wav"), at_seconds=1.25, gain=2.0),
@@ -69,13 +70,13 @@ def test_trials_are_all_same_pairs_and_as_many_others(tmp_path: Path) -> None:
         f"{split}{n}.wav | {split} | {split}{n // 3}" for split in ("train", "dev", "test") for n in range(9)
     ]
     file = table(tmp_path / "t.tsv", "path | split | label\n" + "\n".join(rows))
-    found = read_task_manifest("asv", file, Path("/d"))
+    found = task("asv").read_manifest(file, Path("/d"))
     assert isinstance(found, VerificationSet)
     for split in ("dev", "test"):
         trials = [trial for trial in found.trials if trial.split == split]
         assert sum(trial.same for trial in trials) == 9 and len(trials) == 18
         assert all(trial.first.startswith(split) for trial in trials)
-    assert found.trials == read_task_manifest("asv", file, Path("/d")).trials  # type: ignore[attr-defined]
+    assert found.trials == task("asv").read_manifest(file, Path("/d")).trials  # type: ignore[attr-defined]
 
 
 def test_matches_of_queries_and_documents(tmp_path: Path) -> None:
@@ -84,12 +85,12 @@ def test_matches_of_queries_and_documents(tmp_path: Path) -> None:
         "id | path | split | role | label\nq | q.wav | dev | query | go\nd | d.wav | dev | document | stop|go\n"
         "e | e.wav | dev | document | gone\n",
     )
-    search = read_task_manifest("qbe", file, Path("/d")).examples[0]
+    search = task("qbe").read_manifest(file, Path("/d")).examples[0]
     assert search.matches == {("q", "d")} and len(search.documents) == 2
 
 
 @pytest.mark.parametrize(
-    ("task", "text", "message"),
+    ("name", "text", "message"),
     [
         ("ks", "path | split\na | train\n", "no column 'label'"),
         ("ks", "sound | label\na | b\n", "no column 'path'"),
@@ -110,16 +111,16 @@ def test_matches_of_queries_and_documents(tmp_path: Path) -> None:
         ("qbe", "path | split | role | label\na | test | doc | x\n", "`role` must be query or document"),
     ],
 )
-def test_what_is_wrong_is_said_with_the_line(tmp_path: Path, task: str, text: str, message: str) -> None:
+def test_what_is_wrong_is_said_with_the_line(tmp_path: Path, name: str, text: str, message: str) -> None:
     with pytest.raises(SlimvoxError, match=message):
-        read_task_manifest(task, table(tmp_path / "t.tsv", text), tmp_path)
+        task(name).read_manifest(table(tmp_path / "t.tsv", text), tmp_path)
 
 
 def test_no_manifest_no_task(tmp_path: Path) -> None:
     with pytest.raises(SlimvoxError, match="there is no manifest"):
-        read_task_manifest("ks", tmp_path / "none.tsv", tmp_path)
+        task("ks").read_manifest(tmp_path / "none.tsv", tmp_path)
     with pytest.raises(SlimvoxError, match="there is no task xx"):
-        read_task_manifest("xx", tmp_path / "none.tsv", tmp_path)
+        task("xx").read_manifest(tmp_path / "none.tsv", tmp_path)
 
 
 def test_a_column_gives_recordings_the_seeds_of_their_acoustic_channels(tmp_path: Path) -> None:
@@ -127,11 +128,11 @@ def test_a_column_gives_recordings_the_seeds_of_their_acoustic_channels(tmp_path
         {"path": "a.wav", "split": "train", "label": "x", "channel_seed": "17"},
         {"path": "b.wav", "split": "train", "label": "x", "channel_seed": ""},
     ]
-    found = read_task_manifest("sid", write_table(tmp_path / "t.tsv", rows), tmp_path)
+    found = task("sid").read_manifest(write_table(tmp_path / "t.tsv", rows), tmp_path)
     assert [example.recording.channel for example in found.examples] == [17, None]
     rows[1]["channel_seed"] = "-1"
     with pytest.raises(SlimvoxError, match=r"line 3 .*`channel_seed` must be a whole number, but is '-1'"):
-        read_task_manifest("sid", write_table(tmp_path / "t.tsv", rows), tmp_path)
+        task("sid").read_manifest(write_table(tmp_path / "t.tsv", rows), tmp_path)
 
 
 def test_a_channel_is_one_of_the_file_and_no_seed(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_a_channel_is_one_of_the_file_and_no_seed(tmp_path: Path) -> None:
         "id | path | split | label | channel\na | a.wav | train | x | 1\nb | a.wav | dev | x | \n"
         "c | a.wav | test | x | 2\n",
     )
-    found = [each.recording for each in read_task_manifest("ks", file, tmp_path).examples]
+    found = [each.recording for each in task("ks").read_manifest(file, tmp_path).examples]
     assert [recording.channel for recording in found] == [None] * 3
     np.testing.assert_array_equal(read_waveform(Excerpt(recording=found[0])), wave[:, 1])
     np.testing.assert_allclose(read_waveform(Excerpt(recording=found[1])), wave.mean(1), atol=1e-6)
@@ -160,7 +161,7 @@ def test_a_channel_is_one_of_the_file_and_no_seed(tmp_path: Path) -> None:
     # A table written for seeds in that column is told so.
     text = "path | split | label | channel\na.wav | train | x | 1988601454\n"
     with pytest.raises(SlimvoxError, match=r"`channel` in line 2 .* must be the number of one channel"):
-        read_task_manifest("ks", table(tmp_path / "t.tsv", text), tmp_path)
+        task("ks").read_manifest(table(tmp_path / "t.tsv", text), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,7 @@ def test_a_stretch_may_be_given_as_in_any_table_of_audio(tmp_path: Path, columns
     wave = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", wave, 16_000, subtype="FLOAT")
     file = table(tmp_path / "t.tsv", f"File | split | label | {columns}\na.wav | train | x | {values}\n")
-    (example,) = read_task_manifest("ks", file, tmp_path).examples
+    (example,) = task("ks").read_manifest(file, tmp_path).examples
     np.testing.assert_array_equal(read_waveform(Excerpt(recording=example.recording)), wave[1_600:6_400])
 
 
@@ -185,7 +186,7 @@ def test_ends_are_as_written_so_that_results_of_the_same_data_compare(tmp_path: 
     file = table(
         tmp_path / "t.tsv", "path | split | label | start_seconds | end_seconds\na | dev | x | 0.45 | 3.07\n"
     )
-    (example,) = read_task_manifest("ks", file, tmp_path).examples
+    (example,) = task("ks").read_manifest(file, tmp_path).examples
     assert example.recording.clips == (Clip(path=tmp_path / "a", start_seconds=0.45, end_seconds=3.07),)
 
 
@@ -194,7 +195,7 @@ def test_a_stretch_that_ends_far_behind_its_file_is_not_the_rest_of_it(tmp_path:
     text = "id | path | split | label | start | end\na | a.wav | dev | x | 0 | 2.5\nb | a.wav | dev | x | 0 | 16000\n"
     good, bad = (
         each.recording
-        for each in read_task_manifest("ks", table(tmp_path / "t.tsv", text), tmp_path).examples
+        for each in task("ks").read_manifest(table(tmp_path / "t.tsv", text), tmp_path).examples
     )
     assert len(read_waveform(Excerpt(recording=good))) == 32_000
     with pytest.raises(UnreadableAudioError, match=r"it ends after 2\.00 s of the 16000\.00 s"):
@@ -225,4 +226,4 @@ def test_a_stretch_that_ends_far_behind_its_file_is_not_the_rest_of_it(tmp_path:
 def test_rows_that_are_not_understood_are_errors(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(SlimvoxError, match=message):
-        read_task_manifest("sd" if "turns" in text else "ks", tmp_path / "t.csv", tmp_path)
+        task("sd" if "turns" in text else "ks").read_manifest(tmp_path / "t.csv", tmp_path)

@@ -11,19 +11,17 @@ from pathlib import Path
 import pytest
 
 from slimvox.evaluation.examples import VerificationSet
-from slimvox.evaluation.manifests import read_task_manifest
-from slimvox.evaluation.protocols import MINI, OFFICIAL
 from slimvox.evaluation.report import FIXED_ROWS
-from slimvox.evaluation.suite import _plain, mini_manifests
-from slimvox.evaluation.tasks import TASKS, task
+from slimvox.evaluation.suite import _plain, default_tasks
+from slimvox.evaluation.tasks import task, task_names
 
-FOLDS = [(name, path) for name in TASKS for path in mini_manifests(name)]
+FOLDS = [(name, path) for name in task_names() for path in task(name).mini_tables()]
 
 
 def files_by_split(name: str, path: Path) -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
-    for example in read_task_manifest(name, path, Path("/")).examples:
-        recordings = (*example.queries, *example.documents) if name == "qbe" else (example.recording,)
+    for example in task(name).read_manifest(path, Path("/")).examples:
+        recordings = task(name).recordings(example)
         found[example.split] |= {str(clip.path) for each in recordings for clip in each.clips}
     return found
 
@@ -45,7 +43,7 @@ def test_no_recording_is_in_two_splits(name: str, path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["pr", "asr", "asv", "sd", "er", "qbe", "ks"])
 def test_no_speaker_is_in_two_splits(name: str) -> None:
-    for path in mini_manifests(name):
+    for path in task(name).mini_tables():
         speakers = {
             # The wake words' speakers are not named.
             split: {speaker(file) for file in files if "wake/" not in file}
@@ -57,54 +55,56 @@ def test_no_speaker_is_in_two_splits(name: str) -> None:
 
 def test_every_speaker_to_be_identified_is_in_all_splits() -> None:
     labels = defaultdict(set)
-    for example in read_task_manifest("sid", mini_manifests("sid")[0], Path("/")).examples:
+    for example in task("sid").read_manifest(task("sid").mini_tables()[0], Path("/")).examples:
         labels[example.split].add(example.labels)
     assert labels["train"] == labels["dev"] == labels["test"]
 
 
 def test_five_folds_of_emotions_test_every_speaker_once() -> None:
-    tested = [speaker(file) for path in mini_manifests("er") for file in files_by_split("er", path)["test"]]
-    assert len(mini_manifests("er")) == 5
+    tested = [
+        speaker(file) for path in task("er").mini_tables() for file in files_by_split("er", path)["test"]
+    ]
+    assert len(task("er").mini_tables()) == 5
     assert len(tested) == 535 and len(set(tested)) == 10
 
 
 def test_verification_has_trials_of_both_kinds() -> None:
-    data = read_task_manifest("asv", mini_manifests("asv")[0], Path("/"))
+    data = task("asv").read_manifest(task("asv").mini_tables()[0], Path("/"))
     assert isinstance(data, VerificationSet)
     test = [trial.same for trial in data.trials if trial.split == "test"]
     assert sum(test) == 180 and len(test) == 360
 
 
-def test_every_task_has_both_protocols_and_a_table() -> None:
-    assert set(MINI) == set(OFFICIAL) == set(TASKS)
-    for name in TASKS:
-        assert mini_manifests(name) and task(name).name == name
+def test_every_task_has_both_protocols_and_data() -> None:
+    assert default_tasks("mini") == default_tasks("official") == task_names()
+    for name in task_names():
+        assert set(task(name).protocols) == {"mini", "official"} and task(name).name == name
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", task_names())
 def test_the_tables_are_those_that_the_fixed_rows_were_measured_on(name: str) -> None:
-    fixed = json.loads((mini_manifests(name)[0].parent / FIXED_ROWS).read_text(encoding="utf-8"))
-    folds = [read_task_manifest(name, path, Path("/")) for path in mini_manifests(name)]
+    fixed = json.loads((task(name).mini_tables()[0].parent / FIXED_ROWS).read_text(encoding="utf-8"))
+    folds = [task(name).read_manifest(path, Path("/")) for path in task(name).mini_tables()]
     described = json.dumps([_plain(fold, Path("/")) for fold in folds], sort_keys=True)
     assert hashlib.sha256(described.encode()).hexdigest() == fixed["data_fingerprints"][name]
 
 
 @pytest.mark.parametrize("name", ["sid", "asv"])
 def test_speakers_cannot_be_told_by_their_recording_channel(name: str) -> None:
-    examples = read_task_manifest(name, mini_manifests(name)[0], Path("/")).examples
+    examples = task(name).read_manifest(task(name).mini_tables()[0], Path("/")).examples
     channels = [example.recording.channel for example in examples]
     assert None not in channels and len(set(channels)) == len(channels)
 
 
 def test_a_term_is_in_few_of_the_documents() -> None:
-    for search in read_task_manifest("qbe", mini_manifests("qbe")[0], Path("/")).examples:
+    for search in task("qbe").read_manifest(task("qbe").mini_tables()[0], Path("/")).examples:
         share = len(search.matches) / (len(search.queries) * len(search.documents))
         assert share == pytest.approx(0.1, abs=0.001)
 
 
 def test_intents_and_slots_are_of_the_same_orders_and_agree() -> None:
-    intents = read_task_manifest("ic", mini_manifests("ic")[0], Path("/"))
-    slots = read_task_manifest("sf", mini_manifests("sf")[0], Path("/"))
+    intents = task("ic").read_manifest(task("ic").mini_tables()[0], Path("/"))
+    slots = task("sf").read_manifest(task("sf").mini_tables()[0], Path("/"))
     assert len(intents.examples) == len(slots.examples)
     for intent, order in zip(intents.examples, slots.examples, strict=True):
         assert intent.recording == order.recording and intent.split == order.split

@@ -13,10 +13,11 @@ import models
 import slimvox
 from evaluation_tables import write_table
 from slimvox.cli.main import run
-from slimvox.evaluation.protocols import MINI, protocol
+from slimvox.evaluation.protocols import overridden
 from slimvox.evaluation.report import fixed_rows, overall
 from slimvox.evaluation.scores import METRICS, counted_metrics
 from slimvox.evaluation.suite import EvaluationPlan, TaskResult, evaluate, read_result
+from slimvox.evaluation.tasks import task
 from slimvox.evaluation.upstreams import Upstream
 from slimvox.util.errors import SlimvoxError
 
@@ -145,10 +146,11 @@ def test_missing_audio_of_mini_superb_is_said(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_overrides_reach_their_task_only() -> None:
-    changed = protocol("mini", "ks", ("ks.balanced=false", "asr.steps=7", "ks.train_seconds=none"))
-    assert changed.balanced is False and changed.steps == MINI["ks"].steps  # type: ignore[attr-defined]
+    mini = task("ks").protocols["mini"]
+    changed = overridden("ks", mini, ("ks.balanced=false", "asr.steps=7", "ks.train_seconds=none"))
+    assert changed.balanced is False and changed.steps == mini.steps  # type: ignore[attr-defined]
     with pytest.raises(SlimvoxError, match="`balanced` must be true or false"):
-        protocol("mini", "ks", ("ks.balanced=yes",))
+        overridden("ks", mini, ("ks.balanced=yes",))
 
 
 def _result(suite: str, scores: dict[str, float]) -> TaskResult:

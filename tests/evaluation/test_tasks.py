@@ -15,8 +15,7 @@ import torch
 from evaluation_tables import write_table
 from slimvox.evaluation.examples import Segment
 from slimvox.evaluation.feature_cache import FeatureCache
-from slimvox.evaluation.manifests import read_task_manifest
-from slimvox.evaluation.protocols import MINI, Protocol
+from slimvox.evaluation.protocols import HeadProtocol
 from slimvox.evaluation.tasks import task
 from slimvox.evaluation.tasks.base import Scores
 from slimvox.evaluation.tasks.sf import slot_symbols
@@ -31,8 +30,8 @@ WORDS = [a + b + c for a, b, c in itertools.product("abc", repeat=3) if a != b !
 VOICES = {"low": 3000.0, "middle": 4200.0, "high": 6000.0}
 
 
-def short(name: str, **changes: Any) -> Protocol:
-    return dataclasses.replace(MINI[name], **{"evaluations": 2, "batch": 8, **changes})
+def short(name: str, **changes: Any) -> HeadProtocol:
+    return dataclasses.replace(task(name).protocols["mini"], **{"evaluations": 2, "batch": 8, **changes})
 
 
 def splits(count: int) -> list[str]:
@@ -45,9 +44,9 @@ class World:
     def __init__(self, folder: Path, write: WriteTones, cache: Callable[[], FeatureCache]) -> None:
         self.folder, self.write, self.make_cache = folder, write, cache
 
-    def run(self, name: str, rows: list[Row], protocol: Protocol, seeds: int = 1) -> Scores:
+    def run(self, name: str, rows: list[Row], protocol: HeadProtocol, seeds: int = 1) -> Scores:
         table = write_table(self.folder / f"{name}.tsv", rows)
-        data = read_task_manifest(name, table, self.folder / "data")
+        data = task(name).read_manifest(table, self.folder / "data")
         return task(name).run(data, self.make_cache(), protocol, seeds=seeds)
 
 
@@ -191,7 +190,7 @@ def test_queries_are_found(world: World) -> None:
             path = world.write(f"{split}{first}{second}", first + second, seed=len(rows))
             label = f"{first}|{second}"
             rows.append({"id": path, "path": path, "split": split, "role": "document", "label": label})
-    scores = world.run("qbe", rows, MINI["qbe"])
+    scores = world.run("qbe", rows, task("qbe").protocols["mini"])
     assert scores.test["qbe"][0] > 0.9 > scores.chance["qbe"]
     assert scores.chosen["layer"] == 0
 
@@ -251,10 +250,10 @@ def test_a_recording_in_train_and_in_a_trial_is_an_error(world: World) -> None:
     path = world.write("a", "a")
     rows = [{"path": path, "split": split, "label": "x"} for split in ("train", "dev", "dev")]
     table = write_table(world.folder / "asv.tsv", rows)
-    data = read_task_manifest("asv", table, world.folder / "data")
+    data = task("asv").read_manifest(table, world.folder / "data")
     assert isinstance(data, VerificationSet) and data.trials
     with pytest.raises(SlimvoxError, match="is in train and in a trial of dev"):
-        task("asv").run(data, world.make_cache(), MINI["asv"], seeds=1)
+        task("asv").run(data, world.make_cache(), task("asv").protocols["mini"], seeds=1)
 
 
 def test_slots_as_characters_and_as_words() -> None:

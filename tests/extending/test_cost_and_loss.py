@@ -1,4 +1,4 @@
-"""A cost and a loss defined outside the package go through a run, its files and its report."""
+"""A cost, a loss and scores of a task defined outside the package go through a run, its files and its report."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 import slimvox
+from extending.gender_task import GENDER
 from extending.log_energy_loss import LogEnergy
 from extending.memory_traffic import WEIGHT_BYTES, WeightBytes
+from score_files import write_scores
 from slimvox.cli.main import run
 from slimvox.costs import register_cost, unregister_cost
+from slimvox.evaluation.tasks import register_task, unregister_task
 from slimvox.losses import register_loss, unregister_loss
 from tiny_runs import make_run, make_speech, make_teacher
 
@@ -21,7 +24,9 @@ from tiny_runs import make_run, make_speech, make_teacher
 def registered() -> Iterator[None]:
     register_cost(WEIGHT_BYTES)
     register_loss(LogEnergy())
+    register_task(GENDER)
     yield
+    unregister_task("gender")
     unregister_cost("weight-bytes")
     unregister_loss("log_energy")
 
@@ -45,8 +50,11 @@ def test_a_run_with_both(tmp_path: Path) -> None:
         terms = 2.0 * record["l1"] + record["cosine"] + 0.25 * record["log_energy"]
         assert record["distillation"] == pytest.approx(terms, rel=1e-5)
         assert record["log_energy"] > 0
+    write_scores(out / "scores", str(out), {"gender": 91.5}, parameters=encoder.parameter_count)
     assert run(["report", str(out), "--out", str(tmp_path / "report.html")]) == 0
-    assert "Difference of log energies" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "Difference of log energies" in page
+    assert "GENDER" in page and "91.5 %" in page
 
 
 def test_names_that_nobody_registered(tmp_path: Path) -> None:

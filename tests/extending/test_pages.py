@@ -16,6 +16,7 @@ MODULES = {
     "pruner": "test_pruner",
     "family": "parrot",
     "format": "numpy_weights",
+    "task": "gender_task",
 }
 
 

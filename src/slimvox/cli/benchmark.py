@@ -42,7 +42,7 @@ class BenchmarkCommand(VerboseOption):
     threads: Threads = 2
     """Number of CPU threads per measured process."""
     backends: Annotated[str, tyro.conf.arg(metavar="NAME,...")] = "torch"
-    """Backends for each model: any of torch, torch-bf16, transformers, or an export format such as onnx or onnx-int8."""
+    """Backends for each model: any of torch, torch-bf16, transformers, or an export format (onnx, onnx-int8)."""
     runs: Count = 7
     """Number of timed runs per model, backend, length and batch size."""
     json: bool = False

@@ -34,7 +34,7 @@ class EvaluateCommand(ModelOptions):
     suite: Literal["mini", "official"] = "mini"
     """Data and protocol: `mini` (small sets, short training) or `official`. Scores of the two are not comparable."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK...")] = ()
-    """Tasks to run: any of pr asr ks qbe sid asv sd ic sf er; by default, all."""
+    """Tasks to run, by their names in docs/evaluation.md; by default, all that the suite has data for."""
     manifest: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK=FILE")] = ()
     """Tables with your own data, such as `--manifest ks=commands.tsv`; by default, only their tasks are run."""
     seeds: Count = 1

@@ -31,8 +31,8 @@ class ExportCommand(ModelOptions):
     format: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(export_format_names()) + "}")] = "onnx"
     """File format, such as `onnx`, or `torch-export`, a .pt2 file for AOTInductor, ExecuTorch or torch itself."""
     out: Path | None = None
-    """Output file. By default, `encoder` or `encoder-int8` with the format's ending (such as encoder.onnx) in the model's
-    directory; with --heads, `model` and so on."""
+    """Output file. By default, `encoder` or `encoder-int8` with the format's ending, such as encoder.onnx, in the
+    model's directory; with --heads, `model` and so on."""
     int8: bool = False
     """Quantise matrix products to int8; the error is measured on the embedded speech."""
     max_error: Positive = 0.05

@@ -10,7 +10,7 @@ from typing import Any
 
 from slimvox.evaluation.scores import METRICS, FixedRows, counted_metrics, mini_score
 from slimvox.evaluation.suite import TaskResult, metric_means, read_result
-from slimvox.evaluation.tasks import TASKS
+from slimvox.evaluation.tasks import task_names
 from slimvox.util.errors import SlimvoxError
 
 
@@ -38,7 +38,7 @@ def read_model(name: str, folder: Path) -> ScoredModel:
     Raises:
         SlimvoxError: if there is no result in it, or one of them is damaged.
     """
-    found = [read_result(folder / f"{task}.json") for task in TASKS]
+    found = [read_result(folder / f"{task}.json") for task in task_names()]
     results = tuple(result for result in found if result is not None)
     if not results:
         raise SlimvoxError(f"there is no result of slimvox evaluate in {folder}; give its --out folder")
@@ -51,7 +51,7 @@ def check_comparable(models: Sequence[ScoredModel]) -> None:
     Raises:
         SlimvoxError: with what differs.
     """
-    for task in TASKS:
+    for task in task_names():
         found = [(model.name, result) for model in models if (result := model.of(task)) is not None]
         for name, result in found[1:]:
             for key in ("suite", "data_fingerprint", "protocol", "seeds"):
@@ -70,7 +70,7 @@ def score_table(models: Sequence[ScoredModel], fixed: FixedRows | None) -> str:
         fixed: what the `mini` score is measured by; without it there is no such line.
     """
     lines = [_line(["task", "metric", *(model.name for model in models), "chance"]), _rule(len(models) + 3)]
-    for task in TASKS:
+    for task in task_names():
         results = [model.of(task) for model in models]
         known = next((result for result in results if result is not None), None)
         if known is None:
@@ -90,7 +90,7 @@ def score_table(models: Sequence[ScoredModel], fixed: FixedRows | None) -> str:
 def time_table(models: Sequence[ScoredModel]) -> str:
     """Markdown: seconds of encoding and of fitting heads, per task and model, and their sum."""
     lines = [_line(["task", *(f"{model.name}: encode + fit" for model in models)]), _rule(len(models) + 1)]
-    for task in TASKS:
+    for task in task_names():
         cells = []
         for model in models:
             result = model.of(task)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from slimvox.evaluation.features import Features
-from slimvox.evaluation.protocols import Protocol
+from slimvox.evaluation.protocols import HeadProtocol
 from slimvox.util.devices import seeded
 from slimvox.util.errors import SlimvoxError
 
@@ -124,7 +124,7 @@ def fit(
     batches: Callable[[torch.Generator], Iterator[Batch[Target]]],
     loss: Callable[[nn.Module, Batch[Target]], Tensor],
     dev_score: Callable[[nn.Module], float],
-    protocol: Protocol,
+    protocol: HeadProtocol,
     learning_rate: float,
     seed: int,
     device: torch.device,
@@ -152,7 +152,7 @@ def _fit(
     batches: Callable[[torch.Generator], Iterator[Batch[Target]]],
     loss: Callable[[nn.Module, Batch[Target]], Tensor],
     dev_score: Callable[[nn.Module], float],
-    protocol: Protocol,
+    protocol: HeadProtocol,
     learning_rate: float,
     seed: int,
     device: torch.device,

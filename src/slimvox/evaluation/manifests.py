@@ -1,4 +1,4 @@
-"""Manifests of labelled recordings: one table per task, a row per recording.
+"""Manifests of labelled recordings: one table per task, a row per recording. A task names its reader of rows.
 
 Every table is a TSV (or CSV) file with a header. These columns are read for every task:
 
@@ -12,24 +12,24 @@ Every table is a TSV (or CSV) file with a header. These columns are read for eve
     channel_seed    a whole number: the seed of an acoustic channel that the recording is sent through, see
                     `slimvox.evaluation.channel`; as it is where empty (optional)
 
-The file, the stretch and the channel may have any of the names that `slimvox.audio.columns` knows, and these by task:
+The file, the stretch and the channel may have any of the names that `slimvox.audio.columns` knows. Further columns, by
+reader:
 
-    pr, asr         text: phones, or words, separated by spaces
-    ks, sid, er     label
-    ic              one column for each slot, named label_SLOT
-    sf              text: words, those of a slot in brackets: `a [size: small] [drink: latte] please`
-    asv             label: the speaker; trials are drawn from the dev and test rows
-    sd              turns: `A 0.00-1.52; B 1.10-3.00`
-    qbe             role: query or document; label: the query's term, or the document's terms separated by `|`
+    transcribed     text: phones, or words, separated by spaces
+    labelled_set    label; or one column for each slot, named label_SLOT
+    slots           text: words, those of a slot in brackets: `a [size: small] [drink: latte] please`
+    verification    label: the speaker; trials are drawn from the dev and test rows
+    conversations   turns: `A 0.00-1.52; B 1.10-3.00`
+    searches        role: query or document; label: the query's term, or the document's terms separated by `|`
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from slimvox.audio.columns import MAX_SECONDS, PATH_COLUMNS, file_of, normalized, stretch_of
 from slimvox.audio.sources import read_text
@@ -62,22 +62,6 @@ _SLOT = re.compile(r"\[([^:\]\s]+):\s*([^\]]*)\]")
 _TURN = re.compile(r"^(\S+)\s+([\d.]+)-([\d.]+)$")
 
 
-def read_task_manifest(task: str, manifest: Path, root: Path) -> ExampleSet[Any]:
-    """Read the table of a task.
-
-    Args:
-        task: such as `ks`.
-        manifest: the table.
-        root: the folder that its paths are relative to.
-
-    Raises:
-        SlimvoxError: for columns that are missing and values that cannot be read, with the line.
-    """
-    if task not in _READERS:
-        raise SlimvoxError(f"there is no task {task}; there are {', '.join(_READERS)}")
-    return _READERS[task](_Table(manifest, root, task))
-
-
 def _column(name: str | None) -> str:
     """A column's normalized name; what follows `label_` is a name of the user's own."""
     plain = normalized(name)
@@ -86,7 +70,7 @@ def _column(name: str | None) -> str:
     return LABEL_PREFIX + (name or "").strip()[len(LABEL_PREFIX) :]
 
 
-class _Table:
+class TaskTable:
     """The rows of a manifest, and what may be wrong with them."""
 
     def __init__(self, manifest: Path, root: Path, task: str) -> None:
@@ -156,7 +140,8 @@ class _Table:
         return Recording(id=row.get("id") or path, clips=tuple(clips), channel=int(seed) if seed else None)
 
 
-def _transcribed(table: _Table) -> ExampleSet[TranscribedExample]:
+def transcribed(table: TaskTable) -> ExampleSet[TranscribedExample]:
+    """Phones or words of each recording."""
     table.need("text")
     return ExampleSet(
         name=table.manifest.stem,
@@ -167,7 +152,8 @@ def _transcribed(table: _Table) -> ExampleSet[TranscribedExample]:
     )
 
 
-def _labelled(table: _Table) -> ExampleSet[LabelledExample]:
+def labelled_set(table: TaskTable) -> ExampleSet[LabelledExample]:
+    """One label of each recording, or one per slot."""
     columns = [name for name in table.columns if name == "label" or name.startswith(LABEL_PREFIX)]
     if not columns:
         table.need("label")
@@ -187,7 +173,8 @@ def _labelled(table: _Table) -> ExampleSet[LabelledExample]:
     )
 
 
-def _slots(table: _Table) -> ExampleSet[SlotExample]:
+def slots(table: TaskTable) -> ExampleSet[SlotExample]:
+    """Words of each recording, those of slots tagged."""
     table.need("text")
     examples = []
     for where, row, split, recording in table.rows():
@@ -214,8 +201,9 @@ def parse_slots(text: str, where: str) -> tuple[Segment, ...]:
     return tuple(segment for segment in segments if segment.text)
 
 
-def _verification(table: _Table) -> VerificationSet:
-    labelled = _labelled(table)
+def verification(table: TaskTable) -> VerificationSet:
+    """Speakers, and trials drawn from the dev and test rows."""
+    labelled = labelled_set(table)
     return verification_set(labelled)
 
 
@@ -244,7 +232,8 @@ def verification_set(labelled: ExampleSet[LabelledExample], *, seed: int = 0) ->
     )
 
 
-def _conversations(table: _Table) -> ExampleSet[ConversationExample]:
+def conversations(table: TaskTable) -> ExampleSet[ConversationExample]:
+    """Who speaks when in each recording."""
     table.need("turns")
     examples = []
     for where, row, split, recording in table.rows():
@@ -262,7 +251,8 @@ def _conversations(table: _Table) -> ExampleSet[ConversationExample]:
     return ExampleSet(name=table.manifest.stem, examples=tuple(examples), skipped=table.skipped)
 
 
-def _searches(table: _Table) -> ExampleSet[QuerySearch]:
+def searches(table: TaskTable) -> ExampleSet[QuerySearch]:
+    """Queries and documents of each split."""
     table.need("role", "label")
     found: dict[Split, dict[str, list[tuple[Recording, str]]]] = {}
     for where, row, split, recording in table.rows():
@@ -300,17 +290,3 @@ def _number(text: str, column: str, where: str) -> float:
     if not value <= MAX_SECONDS:
         raise SlimvoxError(f"{where}: `{column}` must be at most {MAX_SECONDS:g}, but is {text!r} instead")
     return value
-
-
-_READERS: Mapping[str, Callable[[_Table], ExampleSet[Any]]] = {
-    "pr": _transcribed,
-    "asr": _transcribed,
-    "ks": _labelled,
-    "qbe": _searches,
-    "sid": _labelled,
-    "asv": _verification,
-    "sd": _conversations,
-    "ic": _labelled,
-    "sf": _slots,
-    "er": _labelled,
-}

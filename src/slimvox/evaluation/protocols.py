@@ -1,7 +1,8 @@
-"""Protocols for building and training the head of each task: `official`, SUPERB's own settings, and `mini`, minutes on
-two cores.
+"""Protocols for building and training heads.
 
-Both have the same heads, losses and metrics in outline. What differs in `mini` is stated field by field below: smaller
+Each task has two protocols: `official`, SUPERB's own settings, and `mini`, minutes on two cores.
+
+Both have the same heads, losses and metrics in outline. What differs in `mini` is stated in each task: smaller
 hidden layers, fewer steps with a learning rate that falls linearly to zero, whitened features (see
 `slimvox.evaluation.whitening`) and a first bias for CTC's blank.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -31,11 +32,11 @@ Size = Annotated[int, Range(at_least=1, at_most=65_536)]
 """Widths and batch sizes: what memory is allocated for."""
 Masks = Annotated[int, Range(at_least=0, at_most=1000)]
 
-ProtocolName = Literal["official", "mini"]
+SuiteName = Literal["official", "mini"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol:
+class HeadProtocol:
     """Training settings common to all heads."""
 
     learning_rates: tuple[Positive, ...]
@@ -58,7 +59,7 @@ class Protocol:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationProtocol(Protocol):
+class ClassificationProtocol(HeadProtocol):
     """KS, SID, IC, ER: linear, mean over time, linear."""
 
     projection: Size = 256
@@ -72,7 +73,7 @@ class ClassificationProtocol(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhoneProtocol(Protocol):
+class PhoneProtocol(HeadProtocol):
     """PR: two linear maps and CTC."""
 
     projection: Size = 256
@@ -81,7 +82,7 @@ class PhoneProtocol(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecognitionProtocol(Protocol):
+class RecognitionProtocol(HeadProtocol):
     """ASR and SF: linear, BLSTM, linear and CTC."""
 
     projection: Size = 1024
@@ -109,7 +110,7 @@ class RecognitionProtocol(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerificationProtocol(Protocol):
+class VerificationProtocol(HeadProtocol):
     """ASV: x-vector and additive-margin softmax."""
 
     projection: Size = 512
@@ -124,7 +125,7 @@ class VerificationProtocol(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiarizationProtocol(Protocol):
+class DiarizationProtocol(HeadProtocol):
     """SD: LSTM and permutation-invariant cross-entropy."""
 
     hidden: Size = 512
@@ -135,7 +136,7 @@ class DiarizationProtocol(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchProtocol(Protocol):
+class SearchProtocol(HeadProtocol):
     """QbE: nothing is trained; the layer is chosen on dev."""
 
     learning_rates: tuple[Positive, ...] = ()
@@ -147,53 +148,9 @@ class SearchProtocol(Protocol):
     """Shorter queries score 0 everywhere."""
 
 
-_OFFICIAL_GRID = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+OFFICIAL_LEARNING_RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 
-OFFICIAL: Mapping[str, Protocol] = {
-    "pr": PhoneProtocol(
-        learning_rates=_OFFICIAL_GRID, batch=16, accumulation=2, steps=100_000, evaluations=50
-    ),
-    "asr": RecognitionProtocol(learning_rates=_OFFICIAL_GRID, batch=32, steps=200_000, evaluations=100),
-    "ks": ClassificationProtocol(
-        learning_rates=_OFFICIAL_GRID, batch=32, steps=200_000, evaluations=40, balanced=True
-    ),
-    "qbe": SearchProtocol(),
-    "sid": ClassificationProtocol(
-        learning_rates=_OFFICIAL_GRID,
-        batch=8,
-        accumulation=4,
-        steps=200_000,
-        evaluations=40,
-        train_seconds=8.0,
-    ),
-    "asv": VerificationProtocol(
-        learning_rates=_OFFICIAL_GRID,
-        batch=10,
-        accumulation=5,
-        steps=200_000,
-        evaluations=10,
-        optimiser="adamw",
-        gradient_clip=1e3,
-    ),
-    "sd": DiarizationProtocol(
-        learning_rates=_OFFICIAL_GRID, batch=8, accumulation=4, steps=30_000, evaluations=60
-    ),
-    "ic": ClassificationProtocol(learning_rates=_OFFICIAL_GRID, batch=32, steps=200_000, evaluations=40),
-    "sf": RecognitionProtocol(learning_rates=_OFFICIAL_GRID, batch=32, steps=200_000, evaluations=100),
-    "er": ClassificationProtocol(
-        learning_rates=_OFFICIAL_GRID, batch=4, accumulation=8, steps=30_000, evaluations=60
-    ),
-}
-
-_MINI_CLASSES = ClassificationProtocol(
-    learning_rates=(3e-4, 1e-3, 3e-3, 1e-2),
-    batch=32,
-    steps=400,
-    evaluations=5,
-    schedule="linear",
-    whiten=True,
-)
-_MINI_RECOGNITION = RecognitionProtocol(
+MINI_RECOGNITION = RecognitionProtocol(
     learning_rates=(3e-3, 1e-2),
     batch=8,
     steps=400,
@@ -208,83 +165,33 @@ _MINI_RECOGNITION = RecognitionProtocol(
     time_mask_frames=20,
     unit="character",
 )
-
-MINI: Mapping[str, Protocol] = {
-    "pr": PhoneProtocol(
-        learning_rates=(3e-3, 1e-2),
-        batch=8,
-        steps=400,
-        evaluations=2,
-        schedule="linear",
-        whiten=True,
-        blank_bias=3.0,
-    ),
-    "asr": dataclasses.replace(_MINI_RECOGNITION, steps=250),
-    "ks": dataclasses.replace(_MINI_CLASSES, balanced=True),
-    "qbe": SearchProtocol(),
-    "sid": dataclasses.replace(
-        _MINI_CLASSES,
-        whiten=False,
-        standardise=True,
-        train_seconds=3.0,
-    ),
-    "asv": VerificationProtocol(
-        learning_rates=(1e-3, 3e-3),
-        batch=32,
-        steps=150,
-        evaluations=2,
-        schedule="linear",
-        optimiser="adamw",
-        gradient_clip=1e3,
-        whiten=True,
-        projection=128,
-        hidden=128,
-        pooled=256,
-        embedding=128,
-        train_seconds=2.0,
-    ),
-    "sd": DiarizationProtocol(
-        learning_rates=(1e-3, 3e-3),
-        batch=8,
-        steps=80,
-        evaluations=2,
-        schedule="linear",
-        whiten=True,
-        hidden=128,
-    ),
-    "ic": _MINI_CLASSES,
-    "sf": dataclasses.replace(_MINI_RECOGNITION, steps=400, batch=8, stack=4, written="word"),
-    "er": dataclasses.replace(_MINI_CLASSES, learning_rates=(3e-4, 1e-3, 3e-3), steps=300),
-}
-
-PROTOCOLS: Mapping[str, Mapping[str, Protocol]] = {"official": OFFICIAL, "mini": MINI}
+"""What ASR and SF share in `mini`."""
 
 
-def protocol(name: str, task: str, overrides: Sequence[str] = ()) -> Protocol:
-    """The settings of a task.
+def overridden(task: str, protocol: HeadProtocol, overrides: Sequence[str]) -> HeadProtocol:
+    """A protocol with some fields changed.
 
     Args:
-        name: `official` or `mini`.
         task: such as `ks`.
+        protocol: the settings of that task.
         overrides: TASK.FIELD=VALUE each; those of other tasks are ignored.
 
     Raises:
         SlimvoxError: for an override that names no field, or whose value does not fit it.
     """
-    found = PROTOCOLS[name][task]
     for override in overrides:
         path, equals, text = override.partition("=")
         owner, dot, field = path.partition(".")
-        if not equals or not dot or owner not in OFFICIAL:
+        if not equals or not dot:
             raise SlimvoxError(
                 f"`--set` must be TASK.FIELD=VALUE, such as ks.steps=500, but is {override!r} instead"
             )
         if owner == task:
-            found = _replaced(found, field, text, override)
-    return found
+            protocol = _replaced(protocol, field, text, override)
+    return protocol
 
 
-def _replaced(found: Protocol, field: str, text: str, override: str) -> Protocol:
+def _replaced(found: HeadProtocol, field: str, text: str, override: str) -> HeadProtocol:
     hints = typing.get_type_hints(type(found), include_extras=True)
     if field not in hints:
         raise SlimvoxError(f"`--set {override}`: there is no field {field}; there are {', '.join(hints)}")

@@ -24,7 +24,7 @@ def overall(results: Sequence[TaskResult], *, own_data: bool) -> dict[str, float
         results: of one model.
         own_data: whether some tasks ran on the user's own tables; then there is no number over all.
     """
-    means = metric_means(results)
+    means = {metric: mean for metric, mean in metric_means(results).items() if metric in METRICS}
     suites = {result.configuration["suite"] for result in results}
     if own_data:
         return {}

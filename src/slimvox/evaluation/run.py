@@ -13,10 +13,9 @@ from typing import Any
 from slimvox.checkpoint import Model, encoder_of, name_of
 from slimvox.evaluation import suite as suites
 from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES
-from slimvox.evaluation.protocols import ProtocolName
+from slimvox.evaluation.protocols import SuiteName
 from slimvox.evaluation.report import overall
 from slimvox.evaluation.suite import EvaluationPlan, TaskResult
-from slimvox.evaluation.tasks import TASKS
 from slimvox.evaluation.upstreams import EncoderUpstream
 from slimvox.util.devices import Device
 from slimvox.util.validation import Count, Positive, checked_arguments
@@ -49,7 +48,7 @@ def evaluate(
     model: Model,
     data: str | Path,
     *,
-    suite: ProtocolName = "mini",
+    suite: SuiteName = "mini",
     tasks: Sequence[str] = (),
     manifests: Mapping[str, Sequence[str | Path]] | None = None,
     seeds: Count = 1,
@@ -66,11 +65,11 @@ def evaluate(
     same call with `out` continues where an earlier one stopped.
 
     Args:
-        model: what `slimvox.load` takes, a `.onnx` file of `slimvox.export`, `fbank` (log-mel baseline) or
+        model: what `slimvox.load` takes, a file written by `slimvox.export`, `fbank` (log-mel baseline) or
             `random:MODEL`; an encoder; or a model of `transformers`.
         data: folder of the data; docs/evaluation.md describes its layout.
         suite: data and protocol: `mini`, or `official`. Their scores are not comparable.
-        tasks: tasks to run; by default all of the suite or, with `manifests`, those that have one.
+        tasks: tasks to run; by default all that the suite has data for or, with `manifests`, those that have one.
         manifests: tables of your own data by task, in place of the suite's data; several are folds.
         seeds: number of heads to train at the best learning rate, for mean and standard deviation.
         overrides: fields of the protocol to change, such as `["ks.steps=2000"]`.
@@ -93,7 +92,7 @@ def evaluate(
         data=Path(data),
         suite=suite,
         manifests=own,
-        tasks=tuple(tasks) or tuple(name for name in TASKS if not own or name in own),
+        tasks=tuple(tasks),
         seeds=seeds,
         overrides=tuple(overrides),
         out=None if out is None else Path(out),

@@ -14,25 +14,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from slimvox.evaluation.published import Scale, superb_scale
+from slimvox.evaluation.tasks import SUPERB
 from slimvox.util.errors import SlimvoxError
 
-METRICS = ("pr", "asr", "ks", "qbe", "sid", "asv", "sd", "ic", "sf_f1", "sf_cer", "er")
-"""In percent, except `qbe`, which is a term-weighted value."""
-ERROR_RATES = frozenset({"pr", "asr", "asv", "sd", "sf_cer"})
-"""Metrics for which lower is better."""
-TASKS: Mapping[str, tuple[str, ...]] = {
-    "pr": ("pr",),
-    "asr": ("asr",),
-    "ks": ("ks",),
-    "qbe": ("qbe",),
-    "sid": ("sid",),
-    "asv": ("asv",),
-    "sd": ("sd",),
-    "ic": ("ic",),
-    "sf": ("sf_f1", "sf_cer"),
-    "er": ("er",),
+METRICS_OF: Mapping[str, tuple[str, ...]] = {
+    task.name: tuple(metric.name for metric in task.metrics) for task in SUPERB
 }
-"""The metrics of each task."""
+"""The metrics of each task of SUPERB."""
+_BY_NAME = {metric.name: metric for task in SUPERB for metric in task.metrics}
+METRICS = tuple(_BY_NAME)
+"""The eleven metrics that count."""
+ERROR_RATES = frozenset(name for name, metric in _BY_NAME.items() if not metric.higher_is_better)
+"""Metrics for which lower is better."""
 
 
 def task_points(scores: Mapping[str, float], scale: Scale) -> dict[str, float]:
@@ -47,7 +40,7 @@ def task_points(scores: Mapping[str, float], scale: Scale) -> dict[str, float]:
     if unknown:
         raise SlimvoxError(f"`{unknown[0]}` is no metric; there are {', '.join(METRICS)}")
     points = {}
-    for task, metrics in TASKS.items():
+    for task, metrics in METRICS_OF.items():
         if all(metric in scores for metric in metrics):
             points[task] = 1000 * sum(_share(scores, scale, metric) for metric in metrics) / len(metrics)
     return points
@@ -60,7 +53,7 @@ def scaled_score(scores: Mapping[str, float], scale: Scale) -> float:
         SlimvoxError: if a metric is missing: a mean over fewer tasks is another number, and not comparable.
     """
     _check_complete(scores)
-    return sum(task_points(scores, scale).values()) / len(TASKS)
+    return sum(task_points(scores, scale).values()) / len(METRICS_OF)
 
 
 def superb_s(scores: Mapping[str, float]) -> float:
@@ -83,7 +76,7 @@ class FixedRows:
     """Metric to value: 0 points."""
     teacher: Mapping[str, float]
     """The embedded teacher's: 1000 points."""
-    tasks: tuple[str, ...] = tuple(TASKS)
+    tasks: tuple[str, ...] = tuple(METRICS_OF)
     """Tasks that count: those whose two reference scores differ by more than the spread over the heads' seeds."""
 
 
@@ -104,7 +97,7 @@ def mini_score(scores: Mapping[str, float], fixed: FixedRows) -> float:
 
 def counted_metrics(tasks: Sequence[str]) -> tuple[str, ...]:
     """The metrics of some tasks."""
-    return tuple(metric for task in tasks for metric in TASKS[task])
+    return tuple(metric for task in tasks for metric in METRICS_OF[task])
 
 
 def tasks_told_apart(
@@ -119,7 +112,7 @@ def tasks_told_apart(
         teacher: the same.
     """
     told = []
-    for task, metrics in TASKS.items():
+    for task, metrics in METRICS_OF.items():
         if all(_ahead(fbank[metric], teacher[metric], metric) for metric in metrics):
             told.append(task)
     return tuple(told)
@@ -132,13 +125,7 @@ def mean11(scores: Mapping[str, float]) -> float:
         SlimvoxError: if a metric is missing.
     """
     _check_complete(scores)
-    return sum(_goodness(scores[metric], metric) for metric in METRICS) / len(METRICS)
-
-
-def _goodness(value: float, metric: str) -> float:
-    if metric in ERROR_RATES:
-        return 100 - value
-    return 100 * value if metric == "qbe" else value
+    return sum(metric.goodness(scores[name]) for name, metric in _BY_NAME.items()) / len(_BY_NAME)
 
 
 def _share(scores: Mapping[str, float], scale: Scale, metric: str) -> float:

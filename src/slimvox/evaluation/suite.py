@@ -10,7 +10,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,9 @@ import torch
 from slimvox._version import __version__
 from slimvox.evaluation.examples import ABSENT_AT_DEFAULT, ExampleSet
 from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES, FeatureCache
-from slimvox.evaluation.manifests import read_task_manifest
-from slimvox.evaluation.protocols import ProtocolName, protocol
-from slimvox.evaluation.tasks import TASKS, task
-from slimvox.evaluation.tasks.base import Metric, Scores, add_counts
+from slimvox.evaluation.protocols import SuiteName, overridden
+from slimvox.evaluation.tasks import task, task_names, tasks
+from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts
 from slimvox.evaluation.upstreams import Upstream, load_upstream
 from slimvox.util.devices import Device, find_device
 from slimvox.util.errors import SlimvoxError
@@ -44,11 +42,12 @@ class EvaluationPlan:
     """Model, as `slimvox.evaluation.upstreams.load_upstream` takes it."""
     data: Path
     """Folder of the audio."""
-    suite: ProtocolName = "mini"
+    suite: SuiteName = "mini"
     """Data and protocol."""
     manifests: Mapping[str, tuple[Path, ...]] = dataclasses.field(default_factory=dict)
     """The user's own tables by task, instead of the suite's data; several are folds."""
-    tasks: tuple[str, ...] = TASKS
+    tasks: tuple[str, ...] = ()
+    """Names of registered tasks. None: those of `manifests` if there are some, else all that the suite has data for."""
     seeds: Count = 1
     overrides: tuple[str, ...] = ()
     """TASK.FIELD=VALUE, of the protocol."""
@@ -115,8 +114,10 @@ def evaluate(
         SlimvoxError: for bad settings before anything is computed, and for data that cannot be scored.
     """
     _check(plan)
-    protocols = {name: protocol(plan.suite, name, plan.overrides) for name in plan.tasks}
-    sets = {name: read_folds(plan, name) for name in plan.tasks}
+    with_manifest = tuple(name for name in task_names() if name in plan.manifests)
+    names = plan.tasks or with_manifest or default_tasks(plan.suite)
+    protocols = {name: overridden(name, task(name).protocols[plan.suite], plan.overrides) for name in names}
+    sets = {name: read_folds(plan, name) for name in names}
     if upstream is None:
         upstream = load_upstream(plan.model, device=plan.device)
     cache = FeatureCache(
@@ -174,41 +175,37 @@ def read_result(path: Path) -> TaskResult | None:
     return result
 
 
+def default_tasks(suite: SuiteName) -> tuple[str, ...]:
+    """Names of the registered tasks that a suite has data for."""
+    return tuple(each.name for each in tasks() if each.has_data(suite))
+
+
 def read_folds(plan: EvaluationPlan, name: str) -> list[ExampleSet[Any]]:
     """The data of a task, one set per fold."""
+    chosen = task(name)
     if name in plan.manifests:
-        return [read_task_manifest(name, path, plan.data) for path in plan.manifests[name]]
-    if plan.suite == "mini":
-        folds = [read_task_manifest(name, path, plan.data) for path in mini_manifests(name)]
-        for fold in folds:
-            _check_mini_audio(name, fold, plan.data)
-        return folds
-    from slimvox.evaluation.readers import read_official
+        return [chosen.read_manifest(path, plan.data) for path in plan.manifests[name]]
+    if plan.suite == "official":
+        return list(chosen.read_official(plan.data))
+    folds = [chosen.read_manifest(path, plan.data) for path in chosen.mini_tables()]
+    if not folds:
+        raise SlimvoxError(f"mini-SUPERB has no data for {name}; give --manifest {name}=FILE")
+    for fold in folds:
+        _check_mini_audio(chosen, fold, plan.data)
+    return folds
 
-    return list(read_official(name, plan.data))
 
-
-def _check_mini_audio(name: str, fold: ExampleSet[Any], data: Path) -> None:
+def _check_mini_audio(chosen: Task[Any, Any], fold: ExampleSet[Any], data: Path) -> None:
     """mini-SUPERB is a fixed set: with recordings missing, its scores would not compare."""
-    recordings = [
-        recording
-        for each in fold.examples
-        for recording in ((*each.queries, *each.documents) if name == "qbe" else (each.recording,))
-    ]
+    recordings = [recording for example in fold.examples for recording in chosen.recordings(example)]
     missing = [
         clip.path for recording in recordings for clip in recording.clips[:1] if not clip.path.is_file()
     ]
     if missing:
         raise SlimvoxError(
-            f"{name}: {len(missing)} of {len(recordings)} recordings of mini-SUPERB are not in {data},"
+            f"{chosen.name}: {len(missing)} of {len(recordings)} recordings of mini-SUPERB are not in {data},"
             f" such as {missing[0].relative_to(data)}; docs/evaluation.md says which sets it takes"
         )
-
-
-def mini_manifests(name: str) -> list[Path]:
-    """The tables of mini-SUPERB: TASK.tsv, or TASK_1.tsv, TASK_2.tsv and so on where there are folds."""
-    folder = Path(str(resources.files("slimvox.evaluation") / "mini"))
-    return sorted(folder.glob(f"{name}.tsv")) or sorted(folder.glob(f"{name}_*.tsv"))
 
 
 def metric_means(results: Sequence[TaskResult]) -> dict[str, float]:
@@ -218,9 +215,14 @@ def metric_means(results: Sequence[TaskResult]) -> dict[str, float]:
 
 def _check(plan: EvaluationPlan) -> None:
     check_fields(plan)
-    unknown = [name for name in (*plan.tasks, *plan.manifests) if name not in TASKS]
-    if unknown:
-        raise SlimvoxError(f"there is no task {unknown[0]}; there are {', '.join(TASKS)}")
+    for name in (*plan.tasks, *plan.manifests):
+        task(name)
+    for override in plan.overrides:
+        owner = override.partition(".")[0]
+        if owner not in task_names():
+            raise SlimvoxError(
+                f"`--set` must be TASK.FIELD=VALUE, such as ks.steps=500, but is {override!r} instead"
+            )
     if not plan.data.is_dir():
         raise SlimvoxError(f"there is no data folder {plan.data}")
     if plan.out is not None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from slimvox.evaluation.report import overall
-from slimvox.evaluation.suite import TaskResult, mini_manifests, read_result
-from slimvox.evaluation.tasks import TASKS
+from slimvox.evaluation.suite import TaskResult, read_result
+from slimvox.evaluation.tasks import task, task_names
 from slimvox.report.runs import RunRecord
 from slimvox.util.errors import SlimvoxError
 
@@ -62,7 +62,9 @@ def read_scores(paths: Sequence[Path], runs: Sequence[RunRecord]) -> tuple[Score
 
 
 def _read(directory: Path, runs: Sequence[RunRecord], run: RunRecord | None) -> ScoreSet:
-    found = [result for name in TASKS if (result := read_result(directory / f"{name}.json")) is not None]
+    found = [
+        result for name in task_names() if (result := read_result(directory / f"{name}.json")) is not None
+    ]
     if not found:
         raise SlimvoxError(
             f"{directory} has no scores (files such as pr.json, which `slimvox evaluate --out` writes)"
@@ -107,4 +109,4 @@ def _own_data(result: TaskResult) -> bool:
     """True if a task of mini-SUPERB ran on the user's own tables."""
     if result.configuration["suite"] != "mini":
         return False
-    return list(result.configuration["data"]) != [path.stem for path in mini_manifests(result.task)]
+    return list(result.configuration["data"]) != [path.stem for path in task(result.task).mini_tables()]

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from slimvox.evaluation.examples import Segment
-from slimvox.evaluation.readers import read_official
 from slimvox.evaluation.readers.audio_snips import plain_word, slot_segments
+from slimvox.evaluation.tasks import task
 from slimvox.util.errors import SlimvoxError
 
 
@@ -19,7 +19,7 @@ def corpus(tmp_path: Path, sound, text) -> Path:
 
 
 def test_voices_and_splits(corpus: Path) -> None:
-    (data,) = read_official("sf", corpus)
+    (data,) = task("sf").read_official(corpus)
     assert [(each.recording.id, each.split) for each in data.examples] == [
         ("Ivy-snips-train-0", "train"),
         ("Amy-snips-valid-0", "dev"),
@@ -68,10 +68,10 @@ def test_plain_words(word: str, plain: str) -> None:
 def test_what_is_wrong_is_said(corpus: Path, text) -> None:
     text("SNIPS/all.iob.snips.txt", "Ivy-snips-train-0 BOS play jazz EOS\tO O PlayMusic")
     with pytest.raises(SlimvoxError, match="Ivy-snips-train-0 has 2 words, but 1 tags"):
-        read_official("sf", corpus)
+        task("sf").read_official(corpus)
     text("SNIPS/all.iob.snips.txt", "Ivy-snips-train-0 BOS play jazz EOS\tO O genre PlayMusic")
     with pytest.raises(SlimvoxError, match=r"no recording with a transcript in .*valid"):
-        read_official("sf", corpus)
+        task("sf").read_official(corpus)
     (corpus / "SNIPS/all.iob.snips.txt").unlink()
     with pytest.raises(SlimvoxError, match=r"(?s)there is no .*all.iob.snips.txt.*audio_slu"):
-        read_official("sf", corpus)
+        task("sf").read_official(corpus)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from slimvox.evaluation.readers import read_official
+from slimvox.evaluation.tasks import task
 from slimvox.util.errors import SlimvoxError
 
 ROOT = "fluent_speech_commands_dataset"
@@ -23,7 +23,7 @@ def corpus(tmp_path: Path, sound, text) -> Path:
 
 
 def test_three_labels(corpus: Path) -> None:
-    (data,) = read_official("ic", corpus)
+    (data,) = task("ic").read_official(corpus)
     assert data.label_names == ("action", "object", "location")
     assert [(each.split, each.labels) for each in data.examples] == [
         (split, ("activate", "lights", "none")) for split in ("train", "dev", "test")
@@ -36,10 +36,10 @@ def test_what_is_wrong_is_said(corpus: Path, text) -> None:
     table = f"{ROOT}/data/valid_data.csv"
     text(table, HEADER, "0,wavs/a.wav,x,Heat,,,")
     with pytest.raises(SlimvoxError, match=r"no labelled recording in .*valid_data.csv"):
-        read_official("ic", corpus)
+        task("ic").read_official(corpus)
     text(table, "path,action,object")
     with pytest.raises(SlimvoxError, match="has no column `location`"):
-        read_official("ic", corpus)
+        task("ic").read_official(corpus)
     (corpus / table).unlink()
     with pytest.raises(SlimvoxError, match=r"(?s)there is no .*valid_data.csv.*fluent.ai"):
-        read_official("ic", corpus)
+        task("ic").read_official(corpus)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from slimvox.evaluation.readers import read_official
+from slimvox.evaluation.tasks import task
 from slimvox.util.errors import SlimvoxError
 
 EMOTIONS = ["neu", "hap", "exc", "ang", "sad", "fru", "xxx"] + ["neu"] * 13
@@ -28,7 +28,7 @@ def corpus(tmp_path: Path, sound, text) -> Path:
 
 
 def test_five_folds_each_with_its_session_for_test(corpus: Path) -> None:
-    folds = read_official("er", corpus)
+    folds = task("er").read_official(corpus)
     assert len(folds) == 5
     for number, fold in enumerate(folds, 1):
         by_split = {
@@ -43,7 +43,7 @@ def test_five_folds_each_with_its_session_for_test(corpus: Path) -> None:
 
 
 def test_excitement_is_happiness(corpus: Path) -> None:
-    fold = read_official("er", corpus)[0]
+    fold = task("er").read_official(corpus)[0]
     assert [each.labels[0] for each in fold.examples[:5]] == ["neutral", "happy", "happy", "angry", "sad"]
     assert all(each.recording.clips[0].path.is_file() for each in fold.examples)
 
@@ -51,7 +51,7 @@ def test_excitement_is_happiness(corpus: Path) -> None:
 def test_about_a_fifth_for_dev_and_the_same_in_each_fold(corpus: Path) -> None:
     dev = [
         {each.recording.id for each in fold.examples if each.split == "dev"}
-        for fold in read_official("er", corpus)
+        for fold in task("er").read_official(corpus)
     ]
     assert all(0.05 < len(ids) / 72 < 0.4 for ids in dev)
     assert {id for id in dev[0] if not id.startswith("Ses02")} == {
@@ -62,7 +62,7 @@ def test_about_a_fifth_for_dev_and_the_same_in_each_fold(corpus: Path) -> None:
 def test_what_is_missing_is_said(corpus: Path, text) -> None:
     text("IEMOCAP/Session5/dialog/EmoEvaluation/Ses05F_impro01.txt", "nothing")
     with pytest.raises(SlimvoxError, match=r"no turn with one of the four emotions in .*Session5"):
-        read_official("er", corpus)
+        task("er").read_official(corpus)
     (corpus / "IEMOCAP/Session3").rename(corpus / "IEMOCAP/other")
     with pytest.raises(SlimvoxError, match=r"(?s)there is no .*Session3.*sail.usc.edu"):
-        read_official("er", corpus)
+        task("er").read_official(corpus)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from slimvox.evaluation.examples import Turn
-from slimvox.evaluation.readers import read_official
+from slimvox.evaluation.tasks import task
 from slimvox.util.errors import SlimvoxError
 
 ROOT = "Libri2Mix_diarization"
@@ -26,7 +26,7 @@ def corpus(tmp_path: Path, sound, text) -> Path:
 
 
 def test_turns_of_each_recording(corpus: Path) -> None:
-    (data,) = read_official("sd", corpus)
+    (data,) = task("sd").read_official(corpus)
     assert [(each.recording.id, each.split) for each in data.examples[:2]] == [
         ("train/mix_a", "train"),
         ("train/mix_b", "train"),
@@ -52,10 +52,10 @@ def test_turns_of_each_recording(corpus: Path) -> None:
 def test_what_is_wrong_is_said(corpus: Path, text, file: str, line: str, message: str) -> None:
     text(f"{ROOT}/dev/{file}", line)
     with pytest.raises(SlimvoxError, match=message):
-        read_official("sd", corpus)
+        task("sd").read_official(corpus)
 
 
 def test_what_is_missing_is_said(corpus: Path) -> None:
     (corpus / ROOT / "test/segments").unlink()
     with pytest.raises(SlimvoxError, match=r"(?s)there is no .*test/segments.*prepare_diarization.py"):
-        read_official("sd", corpus)
+        task("sd").read_official(corpus)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from slimvox.evaluation.readers import read_official
 from slimvox.evaluation.readers.librispeech import read_librispeech_phones
+from slimvox.evaluation.tasks import task
 from slimvox.util.errors import SlimvoxError
 
 
@@ -21,7 +21,7 @@ def corpus(tmp_path: Path, sound, text) -> Path:
 
 
 def test_words(corpus: Path) -> None:
-    (data,) = read_official("asr", corpus)
+    (data,) = task("asr").read_official(corpus)
     assert [(each.recording.id, each.split, each.text) for each in data.examples] == [
         ("19-7-0000", "train", "THE CAT"),
         ("19-7-0001", "train", "CAT'S"),
@@ -35,12 +35,12 @@ def test_words(corpus: Path) -> None:
 
 
 def test_phones_take_the_first_pronunciation(corpus: Path) -> None:
-    (data,) = read_official("pr", corpus)
+    (data,) = task("pr").read_official(corpus)
     assert [each.text for each in data.examples[:2]] == ["DH AH0 K AE1 T", "K AE1 T S"]
 
 
 def test_the_corpuss_own_folder_will_do(corpus: Path) -> None:
-    assert read_official("pr", corpus / "LibriSpeech")[0] == read_official("pr", corpus)[0]
+    assert task("pr").read_official(corpus / "LibriSpeech")[0] == task("pr").read_official(corpus)[0]
 
 
 def test_words_in_no_lexicon(corpus: Path, text, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,26 +59,26 @@ def test_words_in_no_lexicon(corpus: Path, text, monkeypatch: pytest.MonkeyPatch
 
 def test_recordings_without_transcript_are_counted(corpus: Path, text) -> None:
     text("LibriSpeech/test-clean/61/7/61-7.trans.txt", "61-7-0000 THE CAT", "61-7-0001")
-    (data,) = read_official("asr", corpus)
+    (data,) = task("asr").read_official(corpus)
     assert data.skipped == {"no transcript": 1}
     assert len(data.examples) == 5
 
 
 def test_what_is_missing_is_said(corpus: Path, tmp_path: Path, text) -> None:
     with pytest.raises(SlimvoxError, match=r"(?s)openslr.org/12.*dev-clean") as error:
-        read_official("asr", tmp_path / "nowhere")
+        task("asr").read_official(tmp_path / "nowhere")
     assert "LibriSpeech/train-clean-100/SPEAKER/CHAPTER" in str(error.value)
     text("librispeech-lexicon.txt", "THE")
     with pytest.raises(SlimvoxError, match="line 1"):
-        read_official("pr", corpus)
+        task("pr").read_official(corpus)
     (corpus / "librispeech-lexicon.txt").unlink()
     with pytest.raises(SlimvoxError, match="there is no lexicon"):
-        read_official("pr", corpus)
+        task("pr").read_official(corpus)
     (corpus / "LibriSpeech/test-clean").rename(corpus / "LibriSpeech/elsewhere")
     with pytest.raises(SlimvoxError, match=r"there is no .*test-clean"):
-        read_official("asr", corpus)
+        task("asr").read_official(corpus)
 
 
 def test_no_such_task(corpus: Path) -> None:
     with pytest.raises(SlimvoxError, match="there is no task wer; there are pr, asr"):
-        read_official("wer", corpus)
+        task("wer").read_official(corpus)

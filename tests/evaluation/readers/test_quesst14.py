@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from slimvox.evaluation.readers import read_official
+from slimvox.evaluation.tasks import task
 from slimvox.util.errors import SlimvoxError
 
 ROOT = "quesst14Database"
@@ -43,7 +43,7 @@ def corpus(tmp_path: Path, sound, text) -> Path:
 
 
 def test_the_english_part(corpus: Path) -> None:
-    (data,) = read_official("qbe", corpus)
+    (data,) = task("qbe").read_official(corpus)
     dev, test = data.examples
     assert (dev.split, test.split) == ("dev", "test")
     assert [query.id for query in test.queries] == ["quesst14_eval_0001"]
@@ -53,7 +53,7 @@ def test_the_english_part(corpus: Path) -> None:
 
 
 def test_other_languages_count_as_not_searched(corpus: Path) -> None:
-    (data,) = read_official("qbe", corpus)
+    (data,) = task("qbe").read_official(corpus)
     assert [(each.unscored_queries, each.unscored_documents) for each in data.examples] == [(1, 1), (1, 1)]
 
 
@@ -61,10 +61,10 @@ def test_what_is_wrong_is_said(corpus: Path, text) -> None:
     rttm = f"{ROOT}/scoring/groundtruth_quesst14_dev/quesst14_dev.rttm"
     text(rttm, "LEXEME quesst14_00002 1")
     with pytest.raises(SlimvoxError, match="fewer than six fields"):
-        read_official("qbe", corpus)
+        task("qbe").read_official(corpus)
     text(rttm, occurrence("quesst14_00003", "quesst14_dev_0001"))
     with pytest.raises(SlimvoxError, match="no English query of dev occurs"):
-        read_official("qbe", corpus)
+        task("qbe").read_official(corpus)
     (corpus / rttm).unlink()
     with pytest.raises(SlimvoxError, match=r"(?s)there is no .*quesst14_dev.rttm.*quesst14Database.tgz"):
-        read_official("qbe", corpus)
+        task("qbe").read_official(corpus)

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from slimvox.evaluation.readers import read_official
 from slimvox.evaluation.readers.speech_commands import KEYWORDS
+from slimvox.evaluation.tasks import task
 from slimvox.util.errors import SlimvoxError
 
 ROOT, TEST = "speech_commands_v0.01", "speech_commands_test_set_v0.01"
@@ -24,7 +24,7 @@ def corpus(tmp_path: Path, sound, text) -> Path:
 
 
 def test_twelve_classes_by_the_official_lists(corpus: Path) -> None:
-    (data,) = read_official("ks", corpus)
+    (data,) = task("ks").read_official(corpus)
     counts = Counter((each.split, each.labels[0]) for each in data.examples)
     assert {label for _, label in counts} == {*KEYWORDS, "_unknown_", "_silence_"}
     assert counts["train", "yes"] == counts["dev", "yes"] == counts["test", "yes"] == 1
@@ -36,7 +36,7 @@ def test_twelve_classes_by_the_official_lists(corpus: Path) -> None:
 
 
 def test_noise_is_cut_into_seconds_none_of_which_is_in_two_splits(corpus: Path) -> None:
-    (data,) = read_official("ks", corpus)
+    (data,) = task("ks").read_official(corpus)
     noise = [each for each in data.examples if "_background_noise_" in each.recording.id]
     assert [each.split for each in noise] == ["train", "train", "train", "dev"]
     assert [each.recording.clips[0].start_seconds for each in noise] == [0, 1, 2, 3]
@@ -46,12 +46,12 @@ def test_noise_is_cut_into_seconds_none_of_which_is_in_two_splits(corpus: Path) 
 def test_what_is_missing_is_said(corpus: Path) -> None:
     (corpus / TEST / "go" / "a.wav").unlink()
     with pytest.raises(SlimvoxError, match="no recording of `go` in test"):
-        read_official("ks", corpus)
+        task("ks").read_official(corpus)
     (corpus / TEST).rename(corpus / "elsewhere")
     with pytest.raises(
         SlimvoxError, match=r"(?s)there is no .*test_set_v0.01.*speech_commands_test_set_v0.01.tar.gz"
     ):
-        read_official("ks", corpus)
+        task("ks").read_official(corpus)
     (corpus / ROOT / "validation_list.txt").unlink()
     with pytest.raises(SlimvoxError, match=r"there is no .*validation_list.txt"):
-        read_official("ks", corpus)
+        task("ks").read_official(corpus)

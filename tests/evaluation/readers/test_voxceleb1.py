@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from slimvox.evaluation.readers import read_official
+from slimvox.evaluation.tasks import task
 from slimvox.util.errors import SlimvoxError
 
 TRAINED = [f"id{number}" for number in range(10001, 10007)]
@@ -28,7 +28,7 @@ def corpus(tmp_path: Path, sound, text) -> Path:
 
 
 def test_speakers_by_the_official_split(corpus: Path) -> None:
-    (data,) = read_official("sid", corpus)
+    (data,) = task("sid").read_official(corpus)
     assert len(data.examples) == 32
     assert {each.labels[0] for each in data.examples} == {*TRAINED, *TESTED}
     assert [each.split for each in data.examples[:4]] == ["train", "train", "dev", "test"]
@@ -36,7 +36,7 @@ def test_speakers_by_the_official_split(corpus: Path) -> None:
 
 
 def test_trials_and_no_speaker_in_two_splits(corpus: Path) -> None:
-    (data,) = read_official("asv", corpus)
+    (data,) = task("asv").read_official(corpus)
     by_split: dict[str, set[str]] = {"train": set(), "dev": set()}
     for each in data.examples:
         by_split[each.split].add(each.labels[0])
@@ -53,24 +53,24 @@ def test_trials_and_no_speaker_in_two_splits(corpus: Path) -> None:
 
 
 def test_the_cleaned_trials_are_named_as_such(corpus: Path) -> None:
-    assert "(veri_test.txt)" in read_official("asv", corpus)[0].name
+    assert "(veri_test.txt)" in task("asv").read_official(corpus)[0].name
     (corpus / "VoxCeleb1/veri_test.txt").rename(corpus / "VoxCeleb1/veri_test2.txt")
-    assert "(veri_test2.txt)" in read_official("asv", corpus)[0].name
+    assert "(veri_test2.txt)" in task("asv").read_official(corpus)[0].name
 
 
 def test_what_is_wrong_is_said(corpus: Path, text) -> None:
     text("VoxCeleb1/veri_test.txt", "2 id10270/video1/00001.wav id10270/video3/00004.wav")
     with pytest.raises(SlimvoxError, match="must be 0 or 1"):
-        read_official("asv", corpus)
+        task("asv").read_official(corpus)
     (corpus / "VoxCeleb1/veri_test.txt").unlink()
     with pytest.raises(SlimvoxError, match=r"there is no .*veri_test.txt"):
-        read_official("asv", corpus)
+        task("asv").read_official(corpus)
     text("VoxCeleb1/iden_split.txt", "1 id19999/video/00001.wav")
     with pytest.raises(SlimvoxError, match="no folder of the speaker id19999"):
-        read_official("sid", corpus)
+        task("sid").read_official(corpus)
     text("VoxCeleb1/iden_split.txt", "4 id10001/video1/00001.wav")
     with pytest.raises(SlimvoxError, match="must be 1, 2 or 3"):
-        read_official("sid", corpus)
+        task("sid").read_official(corpus)
     (corpus / "VoxCeleb1/iden_split.txt").unlink()
     with pytest.raises(SlimvoxError, match=r"(?s)there is no .*iden_split.txt.*robots.ox.ac.uk"):
-        read_official("sid", corpus)
+        task("sid").read_official(corpus)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from slimvox.evaluation.examples import ExampleSet, TranscribedExample
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.heads import RecurrentCTCHead, layer_weights
+from slimvox.evaluation.manifests import transcribed
 from slimvox.evaluation.metrics.error_rates import character_error_rate, word_error_rate
-from slimvox.evaluation.protocols import RecognitionProtocol
+from slimvox.evaluation.protocols import MINI_RECOGNITION, OFFICIAL_LEARNING_RATES, RecognitionProtocol
+from slimvox.evaluation.readers.librispeech import read_librispeech_words
 from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts
 from slimvox.evaluation.tasks.ctc import Sequenced, Symbols, fit_ctc, prepare, read, shuffled
 from slimvox.evaluation.waveforms import Excerpt
@@ -16,10 +19,6 @@ from slimvox.evaluation.waveforms import Excerpt
 
 class SpeechRecognition(Task[ExampleSet[TranscribedExample], RecognitionProtocol]):
     """Speech recognition; a blank is a symbol like any other."""
-
-    name = "asr"
-    title = "speech recognition"
-    metrics = (Metric(name="asr", title="WER", higher_is_better=False),)
 
     def run(
         self,
@@ -77,3 +76,18 @@ class SpeechRecognition(Task[ExampleSet[TranscribedExample], RecognitionProtocol
 
 def _texts(sequences: Sequence[Symbols]) -> list[str]:
     return ["".join(symbols) for symbols in sequences]
+
+
+ASR = SpeechRecognition(
+    name="asr",
+    title="speech recognition",
+    metrics=(Metric(name="asr", title="WER", higher_is_better=False),),
+    protocols={
+        "official": RecognitionProtocol(
+            learning_rates=OFFICIAL_LEARNING_RATES, batch=32, steps=200_000, evaluations=100
+        ),
+        "mini": dataclasses.replace(MINI_RECOGNITION, steps=250),
+    },
+    read_table=transcribed,
+    read_corpus=read_librispeech_words,
+)

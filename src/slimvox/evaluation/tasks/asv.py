@@ -14,8 +14,10 @@ from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.features import Features
 from slimvox.evaluation.fitting import Batch, Item, endless, fit, in_order, sweep
 from slimvox.evaluation.heads import AdditiveMarginSoftmax, SpeakerHead, layer_weights
+from slimvox.evaluation.manifests import verification
 from slimvox.evaluation.metrics.equal_error_rate import equal_error_rate
-from slimvox.evaluation.protocols import VerificationProtocol
+from slimvox.evaluation.protocols import OFFICIAL_LEARNING_RATES, VerificationProtocol
+from slimvox.evaluation.readers.voxceleb1 import read_voxceleb1_trials
 from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts
 from slimvox.evaluation.waveforms import Excerpt
 from slimvox.util.errors import SlimvoxError
@@ -23,10 +25,6 @@ from slimvox.util.errors import SlimvoxError
 
 class SpeakerVerification(Task[VerificationSet, VerificationProtocol]):
     """Speaker verification."""
-
-    name = "asv"
-    title = "speaker verification"
-    metrics = (Metric(name="asv", title="EER", higher_is_better=False),)
 
     def run(
         self, data: VerificationSet, cache: FeatureCache, protocol: VerificationProtocol, *, seeds: int
@@ -172,3 +170,38 @@ def _loss(head: nn.Module, batch: Batch[int]) -> Tensor:
 
 def _count(trials: Sequence[Trial], split: str) -> int:
     return sum(trial.split == split for trial in trials)
+
+
+ASV = SpeakerVerification(
+    name="asv",
+    title="speaker verification",
+    metrics=(Metric(name="asv", title="EER", higher_is_better=False),),
+    protocols={
+        "official": VerificationProtocol(
+            learning_rates=OFFICIAL_LEARNING_RATES,
+            batch=10,
+            accumulation=5,
+            steps=200_000,
+            evaluations=10,
+            optimiser="adamw",
+            gradient_clip=1e3,
+        ),
+        "mini": VerificationProtocol(
+            learning_rates=(1e-3, 3e-3),
+            batch=32,
+            steps=150,
+            evaluations=2,
+            schedule="linear",
+            optimiser="adamw",
+            gradient_clip=1e3,
+            whiten=True,
+            projection=128,
+            hidden=128,
+            pooled=256,
+            embedding=128,
+            train_seconds=2.0,
+        ),
+    },
+    read_table=verification,
+    read_corpus=read_voxceleb1_trials,
+)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from importlib import resources
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
-from slimvox.evaluation.examples import SPLITS, ExampleSet
+from slimvox.evaluation.examples import SPLITS, ExampleSet, Recording
 from slimvox.evaluation.feature_cache import FeatureCache
-from slimvox.evaluation.protocols import Protocol
+from slimvox.evaluation.manifests import TaskTable
+from slimvox.evaluation.protocols import HeadProtocol, SuiteName
 from slimvox.util.errors import SlimvoxError
 
 Set = TypeVar("Set", bound=ExampleSet[Any])
-Settings = TypeVar("Settings", bound=Protocol)
+Settings = TypeVar("Settings", bound=HeadProtocol)
+
+MINI_FOLDER = Path(str(resources.files("slimvox.evaluation") / "mini"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +30,12 @@ class Metric:
     title: str
     higher_is_better: bool
     percent: bool = True
-    """True if the metric is given in percent."""
+    """True if the range is 0 to 100; otherwise it is 0 to 1."""
+
+    def goodness(self, value: float) -> float:
+        """The value in percent, turned so that more is better."""
+        percent = value if self.percent else 100 * value
+        return percent if self.higher_is_better else 100 - percent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +61,53 @@ class Scores:
     fit_seconds: float = 0.0
 
 
+@dataclass(frozen=True, kw_only=True)
 class Task(ABC, Generic[Set, Settings]):
-    """A task of the suite."""
+    """A task: its data, its head with the protocol that trains it, and its metrics."""
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    metrics: ClassVar[tuple[Metric, ...]]
+    name: str
+    """Identifier on the command line and in file names."""
+    title: str
+    """Name in the help and in the docs."""
+    metrics: tuple[Metric, ...]
+    """Metrics that `run` returns. The name of the first begins with that of the task."""
+    protocols: Mapping[SuiteName, Settings]
+    """Settings of the head and its training, `official` and `mini`."""
+    read_table: Callable[[TaskTable], Set]
+    """Reads the rows of a manifest, see `slimvox.evaluation.manifests`."""
+    read_corpus: Callable[[Path], Set | tuple[Set, ...]] | None = None
+    """Reads the official data from a folder, one set per fold; None for a task without."""
+    mini_folder: Path = MINI_FOLDER
+    """Folder of the tables of `mini`: NAME.tsv, or NAME_1.tsv, NAME_2.tsv and so on where there are folds."""
+
+    def mini_tables(self) -> list[Path]:
+        """The tables of `mini`; empty for a task without."""
+        return sorted(self.mini_folder.glob(f"{self.name}.tsv")) or sorted(
+            self.mini_folder.glob(f"{self.name}_*.tsv")
+        )
+
+    def has_data(self, suite: SuiteName) -> bool:
+        """Whether a suite has data for the task."""
+        return self.read_corpus is not None if suite == "official" else bool(self.mini_tables())
+
+    def read_manifest(self, manifest: Path, root: Path) -> Set:
+        """Read a table whose paths are relative to `root`; errors name the line."""
+        return self.read_table(TaskTable(manifest, root, self.name))
+
+    def read_official(self, data: Path) -> tuple[Set, ...]:
+        """Read the official data, one set per fold.
+
+        Raises:
+            SlimvoxError: if there is none, or it is not there or not whole; the message says what to download.
+        """
+        if self.read_corpus is None:
+            raise SlimvoxError(f"{self.name} has no official data; give --manifest {self.name}=FILE")
+        found = self.read_corpus(data)
+        return found if isinstance(found, tuple) else (found,)
+
+    def recordings(self, example: Any) -> tuple[Recording, ...]:
+        """The recordings of an example."""
+        return (example.recording,)
 
     @abstractmethod
     def run(self, data: Set, cache: FeatureCache, protocol: Settings, *, seeds: int) -> Scores:

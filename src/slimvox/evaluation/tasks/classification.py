@@ -1,7 +1,8 @@
-"""KS, SID, IC and ER: one or several classes per recording, from features averaged over time."""
+"""Classification: one or several classes per recording, from features averaged over time. KS, SID, IC and ER."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -15,8 +16,13 @@ from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.features import Features
 from slimvox.evaluation.fitting import Batch, Item, endless, fit, in_order, sweep
 from slimvox.evaluation.heads import MeanPoolHead, layer_weights
-from slimvox.evaluation.protocols import ClassificationProtocol
-from slimvox.evaluation.tasks.base import Scores, Task, add_counts, check_splits
+from slimvox.evaluation.manifests import labelled_set
+from slimvox.evaluation.protocols import OFFICIAL_LEARNING_RATES, ClassificationProtocol
+from slimvox.evaluation.readers.fluent_speech_commands import read_fluent_speech_commands
+from slimvox.evaluation.readers.iemocap import read_iemocap
+from slimvox.evaluation.readers.speech_commands import read_speech_commands
+from slimvox.evaluation.readers.voxceleb1 import read_voxceleb1_speakers
+from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts, check_splits
 from slimvox.evaluation.waveforms import Excerpt
 from slimvox.util.errors import SlimvoxError
 
@@ -102,8 +108,8 @@ class ClassificationTask(Task[ExampleSet[LabelledExample], ClassificationProtoco
         majority = Counter(item.target for item in items["train"]).most_common(1)[0][0]
         guessed = sum(item.target == majority for item in items["test"]) / len(items["test"])
         return Scores(
-            test={self.name: test},
-            chance={self.name: 100 * guessed},
+            test={self.metrics[0].name: test},
+            chance={self.metrics[0].name: 100 * guessed},
             chance_is="the most frequent class of train",
             counts=counts,
             skipped=add_counts(data.skipped, features.skipped),
@@ -168,3 +174,58 @@ def _classes(example: LabelledExample, labels: list[list[str]]) -> Classes:
         names.index(label) if label in names else UNKNOWN
         for label, names in zip(example.labels, labels, strict=True)
     )
+
+
+_OFFICIAL = ClassificationProtocol(
+    learning_rates=OFFICIAL_LEARNING_RATES, batch=32, steps=200_000, evaluations=40
+)
+MINI_CLASSIFICATION = ClassificationProtocol(
+    learning_rates=(3e-4, 1e-3, 3e-3, 1e-2),
+    batch=32,
+    steps=400,
+    evaluations=5,
+    schedule="linear",
+    whiten=True,
+)
+
+KS = ClassificationTask(
+    name="ks",
+    title="keyword spotting",
+    metrics=(Metric(name="ks", title="accuracy", higher_is_better=True),),
+    protocols={
+        "official": dataclasses.replace(_OFFICIAL, balanced=True),
+        "mini": dataclasses.replace(MINI_CLASSIFICATION, balanced=True),
+    },
+    read_table=labelled_set,
+    read_corpus=read_speech_commands,
+)
+SID = ClassificationTask(
+    name="sid",
+    title="speaker identification",
+    metrics=(Metric(name="sid", title="accuracy", higher_is_better=True),),
+    protocols={
+        "official": dataclasses.replace(_OFFICIAL, batch=8, accumulation=4, train_seconds=8.0),
+        "mini": dataclasses.replace(MINI_CLASSIFICATION, whiten=False, standardise=True, train_seconds=3.0),
+    },
+    read_table=labelled_set,
+    read_corpus=read_voxceleb1_speakers,
+)
+IC = ClassificationTask(
+    name="ic",
+    title="intent classification",
+    metrics=(Metric(name="ic", title="accuracy", higher_is_better=True),),
+    protocols={"official": _OFFICIAL, "mini": MINI_CLASSIFICATION},
+    read_table=labelled_set,
+    read_corpus=read_fluent_speech_commands,
+)
+ER = ClassificationTask(
+    name="er",
+    title="emotion recognition",
+    metrics=(Metric(name="er", title="accuracy", higher_is_better=True),),
+    protocols={
+        "official": dataclasses.replace(_OFFICIAL, batch=4, accumulation=8, steps=30_000, evaluations=60),
+        "mini": dataclasses.replace(MINI_CLASSIFICATION, learning_rates=(3e-4, 1e-3, 3e-3), steps=300),
+    },
+    read_table=labelled_set,
+    read_corpus=read_iemocap,
+)

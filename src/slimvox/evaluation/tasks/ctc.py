@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.features import Features
 from slimvox.evaluation.fitting import Batch, Item, Sweep, endless, fit, in_order, sweep
-from slimvox.evaluation.protocols import Protocol
+from slimvox.evaluation.protocols import HeadProtocol
 from slimvox.evaluation.tasks.base import add_counts, check_splits
 from slimvox.evaluation.waveforms import Excerpt
 from slimvox.util.errors import SlimvoxError
@@ -113,7 +113,7 @@ def fit_ctc(
     data: SequenceData,
     build: Callable[[], nn.Module],
     dev_score: Callable[[Sequence[Symbols], Sequence[Symbols]], float],
-    protocol: Protocol,
+    protocol: HeadProtocol,
     *,
     seeds: int,
 ) -> Sweep:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from slimvox.evaluation.examples import ExampleSet, TranscribedExample
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.heads import LinearCTCHead, layer_weights
+from slimvox.evaluation.manifests import transcribed
 from slimvox.evaluation.metrics.error_rates import phone_error_rate
-from slimvox.evaluation.protocols import PhoneProtocol
+from slimvox.evaluation.protocols import OFFICIAL_LEARNING_RATES, PhoneProtocol
+from slimvox.evaluation.readers.librispeech import read_librispeech_phones
 from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts
 from slimvox.evaluation.tasks.ctc import Sequenced, Symbols, fit_ctc, prepare, read, shuffled
 from slimvox.evaluation.waveforms import Excerpt
@@ -16,10 +18,6 @@ from slimvox.evaluation.waveforms import Excerpt
 
 class PhonemeRecognition(Task[ExampleSet[TranscribedExample], PhoneProtocol]):
     """Phoneme recognition; the symbols of a transcript are its words, separated by spaces."""
-
-    name = "pr"
-    title = "phoneme recognition"
-    metrics = (Metric(name="pr", title="PER", higher_is_better=False),)
 
     def run(
         self,
@@ -75,3 +73,26 @@ class PhonemeRecognition(Task[ExampleSet[TranscribedExample], PhoneProtocol]):
 def percent_wrong(references: Sequence[Symbols], guesses: Sequence[Symbols]) -> float:
     """Phone error rate in percent, over all phones."""
     return 100 * phone_error_rate([" ".join(r) for r in references], [" ".join(g) for g in guesses])
+
+
+PR = PhonemeRecognition(
+    name="pr",
+    title="phoneme recognition",
+    metrics=(Metric(name="pr", title="PER", higher_is_better=False),),
+    protocols={
+        "official": PhoneProtocol(
+            learning_rates=OFFICIAL_LEARNING_RATES, batch=16, accumulation=2, steps=100_000, evaluations=50
+        ),
+        "mini": PhoneProtocol(
+            learning_rates=(3e-3, 1e-2),
+            batch=8,
+            steps=400,
+            evaluations=2,
+            schedule="linear",
+            whiten=True,
+            blank_bias=3.0,
+        ),
+    },
+    read_table=transcribed,
+    read_corpus=read_librispeech_phones,
+)

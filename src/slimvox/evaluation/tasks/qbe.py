@@ -17,11 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimvox.evaluation.examples import ExampleSet, QuerySearch
+from slimvox.evaluation.examples import ExampleSet, QuerySearch, Recording
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.features import Features
+from slimvox.evaluation.manifests import searches
 from slimvox.evaluation.metrics.term_weighted_value import maximum_term_weighted_value
 from slimvox.evaluation.protocols import SearchProtocol
+from slimvox.evaluation.readers.quesst14 import read_quesst14
 from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts
 from slimvox.evaluation.waveforms import Excerpt
 from slimvox.util.errors import SlimvoxError
@@ -29,10 +31,6 @@ from slimvox.util.errors import SlimvoxError
 
 class QueryByExample(Task[ExampleSet[QuerySearch], SearchProtocol]):
     """Query by example; there is one answer, whatever the number of seeds."""
-
-    name = "qbe"
-    title = "query by example"
-    metrics = (Metric(name="qbe", title="MTWV", higher_is_better=True, percent=False),)
 
     def run(
         self, data: ExampleSet[QuerySearch], cache: FeatureCache, protocol: SearchProtocol, *, seeds: int
@@ -64,6 +62,10 @@ class QueryByExample(Task[ExampleSet[QuerySearch], SearchProtocol]):
             },
             fit_seconds=time.perf_counter() - started,
         )
+
+    def recordings(self, example: QuerySearch) -> tuple[Recording, ...]:
+        """Queries and documents."""
+        return (*example.queries, *example.documents)
 
     def _only(self, data: ExampleSet[QuerySearch], split: str) -> QuerySearch:
         found = [each for each in data.examples if each.split == split]
@@ -166,3 +168,13 @@ def _matches(search: QuerySearch, features: Features) -> npt.NDArray[np.bool_]:
             if query.id in features
         ]
     )
+
+
+QBE = QueryByExample(
+    name="qbe",
+    title="query by example",
+    metrics=(Metric(name="qbe", title="MTWV", higher_is_better=True, percent=False),),
+    protocols={"official": SearchProtocol(), "mini": SearchProtocol()},
+    read_table=searches,
+    read_corpus=read_quesst14,
+)

@@ -17,6 +17,7 @@ from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.features import Features
 from slimvox.evaluation.fitting import Batch, Item, endless, fit, in_order, sweep
 from slimvox.evaluation.heads import DiarizationHead, layer_weights
+from slimvox.evaluation.manifests import conversations
 from slimvox.evaluation.metrics.diarization import (
     Activity,
     Decision,
@@ -24,7 +25,8 @@ from slimvox.evaluation.metrics.diarization import (
     decide,
     diarization_error_rate,
 )
-from slimvox.evaluation.protocols import DiarizationProtocol
+from slimvox.evaluation.protocols import OFFICIAL_LEARNING_RATES, DiarizationProtocol
+from slimvox.evaluation.readers.libri2mix import read_libri2mix
 from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts, check_splits
 from slimvox.evaluation.waveforms import Excerpt
 from slimvox.util.errors import SlimvoxError
@@ -40,10 +42,6 @@ class _Probabilities:
 
 class SpeakerDiarization(Task[ExampleSet[ConversationExample], DiarizationProtocol]):
     """Speaker diarization; frames are the encoder's, whatever its rate."""
-
-    name = "sd"
-    title = "speaker diarization"
-    metrics = (Metric(name="sd", title="DER", higher_is_better=False),)
 
     def run(
         self,
@@ -186,3 +184,26 @@ def _guessed(references: Sequence[Activity]) -> float:
             guesses.append(guess)
         rates.append(diarization_error_rate(references, guesses))
     return min(rates)
+
+
+SD = SpeakerDiarization(
+    name="sd",
+    title="speaker diarization",
+    metrics=(Metric(name="sd", title="DER", higher_is_better=False),),
+    protocols={
+        "official": DiarizationProtocol(
+            learning_rates=OFFICIAL_LEARNING_RATES, batch=8, accumulation=4, steps=30_000, evaluations=60
+        ),
+        "mini": DiarizationProtocol(
+            learning_rates=(1e-3, 3e-3),
+            batch=8,
+            steps=80,
+            evaluations=2,
+            schedule="linear",
+            whiten=True,
+            hidden=128,
+        ),
+    },
+    read_table=conversations,
+    read_corpus=read_libri2mix,
+)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
 from slimvox.evaluation.examples import ExampleSet, Segment, SlotExample
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.heads import RecurrentCTCHead, layer_weights
+from slimvox.evaluation.manifests import slots
 from slimvox.evaluation.metrics.slots import parse_slots, slot_type_f1, slot_value_cer
-from slimvox.evaluation.protocols import RecognitionProtocol
+from slimvox.evaluation.protocols import MINI_RECOGNITION, OFFICIAL_LEARNING_RATES, RecognitionProtocol
+from slimvox.evaluation.readers.audio_snips import read_audio_snips
 from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts
 from slimvox.evaluation.tasks.ctc import Sequenced, Symbols, fit_ctc, prepare, read, shuffled
 from slimvox.evaluation.waveforms import Excerpt
@@ -20,25 +23,18 @@ Slots = list[tuple[str, str]]
 class SlotFilling(Task[ExampleSet[SlotExample], RecognitionProtocol]):
     """Slot filling."""
 
-    name = "sf"
-    title = "slot filling"
-    metrics = (
-        Metric(name="sf_f1", title="slot F1", higher_is_better=True),
-        Metric(name="sf_cer", title="slot CER", higher_is_better=False),
-    )
-
     def run(
         self, data: ExampleSet[SlotExample], cache: FeatureCache, protocol: RecognitionProtocol, *, seeds: int
     ) -> Scores:
         """Train heads and score them."""
         separator = " " if protocol.written == "word" else ""
 
-        def slots(sequences: Sequence[Symbols]) -> list[Slots]:
+        def tagged(sequences: Sequence[Symbols]) -> list[Slots]:
             return [parse_slots(separator.join(symbols)) for symbols in sequences]
 
         def dev_score(references: Sequence[Symbols], guesses: Sequence[Symbols]) -> float:
             """F1 - CER: both count, as in SUPERB's overall score."""
-            wanted, got = slots(references), slots(guesses)
+            wanted, got = tagged(references), tagged(guesses)
             return slot_type_f1(wanted, got) - slot_value_cer(wanted, got)
 
         examples = [
@@ -61,17 +57,17 @@ class SlotFilling(Task[ExampleSet[SlotExample], RecognitionProtocol]):
             seeds=seeds,
         )
         read_off = [read(each.head, ready, "test", protocol.batch) for each in swept.fits]
-        pairs = [(slots(references), slots(guesses)) for references, guesses in read_off]
+        pairs = [(tagged(references), tagged(guesses)) for references, guesses in read_off]
         references = read_off[0][0]
-        guessed = slots(shuffled(references))
+        guessed = tagged(shuffled(references))
         return Scores(
             test={
                 "sf_f1": tuple(100 * slot_type_f1(*pair) for pair in pairs),
                 "sf_cer": tuple(100 * slot_value_cer(*pair) for pair in pairs),
             },
             chance={
-                "sf_f1": 100 * slot_type_f1(slots(references), guessed),
-                "sf_cer": 100 * slot_value_cer(slots(references), guessed),
+                "sf_f1": 100 * slot_type_f1(tagged(references), guessed),
+                "sf_cer": 100 * slot_value_cer(tagged(references), guessed),
             },
             chance_is="the transcripts of test, shuffled",
             counts=ready.counts,
@@ -106,3 +102,21 @@ def slot_symbols(segments: Sequence[Segment], written: Literal["character", "wor
         symbols += [" "] if symbols else []
         symbols += [word] if word in tokens else word
     return tuple(symbols)
+
+
+SF = SlotFilling(
+    name="sf",
+    title="slot filling",
+    metrics=(
+        Metric(name="sf_f1", title="slot F1", higher_is_better=True),
+        Metric(name="sf_cer", title="slot CER", higher_is_better=False),
+    ),
+    protocols={
+        "official": RecognitionProtocol(
+            learning_rates=OFFICIAL_LEARNING_RATES, batch=32, steps=200_000, evaluations=100
+        ),
+        "mini": dataclasses.replace(MINI_RECOGNITION, steps=400, batch=8, stack=4, written="word"),
+    },
+    read_table=slots,
+    read_corpus=read_audio_snips,
+)

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from slimvox.evaluation.scores import METRICS
+from slimvox.evaluation.tasks import tasks
 from slimvox.report.charts.svg import WIDTH, Panel, drawing, element, series_class, shortened, text
 from slimvox.report.scores import ScoreSet
 
@@ -27,7 +27,7 @@ def score_panels(sets: Sequence[ScoreSet], series: Mapping[str, int]) -> tuple[P
         note = {"mini": "0 is the filter bank, 1000 the embedded teacher."}.get(name, "")
         chart = _bars(bars, name, series, lambda value: f"{value:.0f}", None)
         panels.append(Panel(title=f"All tasks: {name} ↑", chart=chart, note=note))
-    for metric in METRICS:
+    for metric in (metric.name for task in tasks() for metric in task.metrics):
         rows = [(each.label, each.metrics[metric]) for each in sets if metric in each.metrics]
         if rows:
             panels.append(_metric(metric, rows, series))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from slimvox.checkpoint.resolve import EMBEDDED
 from slimvox.costs import parameters
-from slimvox.evaluation.scores import METRICS
+from slimvox.evaluation.tasks import tasks
 from slimvox.report.runs import RunRecord
 from slimvox.report.scores import ScoreSet
 from slimvox.util.errors import SlimvoxError
@@ -61,7 +61,8 @@ def choose_quality(name: str, runs: Sequence[RunRecord], scores: Sequence[ScoreS
     if name in totals or name in ("mini", "superb_s", "mean11"):
         quality = _from_scores(name, f"{name} score", True, scores, lambda each: each.overall.get(name))
         return replace(quality, others=quality.others or _teacher_of(runs)) if name == "mini" else quality
-    if name in METRICS:
+    metrics = tuple(metric.name for task in tasks() for metric in task.metrics)
+    if name in metrics:
         found = [each.metrics[name] for each in scores if name in each.metrics]
         title = f"{name.partition('_')[0].upper()} {found[0]['title']}" if found else name
         better = bool(found[0]["higher_is_better"]) if found else True
@@ -70,7 +71,7 @@ def choose_quality(name: str, runs: Sequence[RunRecord], scores: Sequence[ScoreS
             return float(each.metrics[name]["mean"]) if name in each.metrics else None
 
         return _from_scores(name, title, better, scores, value)
-    known = ", ".join((AUTO, DISTANCE, "mini", "superb_s", "mean11", *METRICS))
+    known = ", ".join((AUTO, DISTANCE, "mini", "superb_s", "mean11", *metrics))
     raise SlimvoxError(f"`quality` must be one of {known}, but is {name!r} instead")
 
 
