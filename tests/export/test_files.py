@@ -221,14 +221,16 @@ def test_weights_worked_out_on_loading_are_stored_as_int8(tmp_path: Path) -> Non
     names = {
         "transform": transform,
         "taps": taps,
-        "encoder.front_end.layers.1.weight": front,
+        "encoder.feature_extractor.layers.1.weight": front,
         "layer": layer,
         "shares": shares,
     }
     float32 = onnx.TensorProto.FLOAT
     graph = onnx.helper.make_graph(
         [
-            onnx.helper.make_node("MatMul", ["x", "encoder.front_end.layers.1.weight"], ["a"], "front"),
+            onnx.helper.make_node(
+                "MatMul", ["x", "encoder.feature_extractor.layers.1.weight"], ["a"], "front"
+            ),
             onnx.helper.make_node("MatMul", ["transform", "taps"], ["weight"], "at_load"),
             onnx.helper.make_node("MatMul", ["a", "weight"], ["b"], "spectral"),
             onnx.helper.make_node("MatMul", ["b", "layer"], ["c"], "product"),
@@ -245,7 +247,7 @@ def test_weights_worked_out_on_loading_are_stored_as_int8(tmp_path: Path) -> Non
     graph = onnx.load(tmp_path / "int8.onnx").graph
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     assert types["taps_int8"] == onnx.TensorProto.INT8 and "taps" not in types
-    assert types["transform"] == types["encoder.front_end.layers.1.weight"] == float32
+    assert types["transform"] == types["encoder.feature_extractor.layers.1.weight"] == float32
     assert [node.name for node in graph.node if node.op_type == "MatMulInteger"] == ["product_quant"]
     x = random.standard_normal((5, 32)).astype(np.float32)
     expected = x @ front @ (transform @ taps) @ layer @ shares

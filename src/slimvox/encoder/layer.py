@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,11 +31,16 @@ class EncoderLayer(nn.Module):
 
     A post-norm layer keeps both its norms whatever is gone, since they act on the stream itself. A pre-norm layer's
     norm goes with its block.
+
+    Attributes:
+        residual: adds the output of a block to the stream: `torch.add`, or `torch.sub` where the blocks return their
+            output with its sign turned, as exported ones do.
     """
 
     def __init__(self, anatomy: EncoderAnatomy, layer: LayerAnatomy) -> None:
         super().__init__()
         self.pre_norm = anatomy.pre_norm
+        self.residual: Callable[[Tensor, Tensor], Tensor] = torch.add
         self.attention = SelfAttention(anatomy, layer) if layer.attention else None
         self.feed_forward = FeedForward(anatomy, layer) if layer.feed_forward else None
         self.layer_norm = self._norm(anatomy, layer.attention)
@@ -47,15 +55,15 @@ class EncoderLayer(nn.Module):
         """(batch, frames, width) to the same shape; the biases are those of `SelfAttention.forward`."""
         if self.pre_norm:
             if self.attention is not None and self.layer_norm is not None:
-                x = x + self.attention(self.layer_norm(x), position_bias, padding_bias)
+                x = self.residual(x, self.attention(self.layer_norm(x), position_bias, padding_bias))
             if self.feed_forward is not None and self.final_layer_norm is not None:
-                x = x + self.feed_forward(self.final_layer_norm(x))
+                x = self.residual(x, self.feed_forward(self.final_layer_norm(x)))
             return x
         assert self.layer_norm is not None and self.final_layer_norm is not None
         if self.attention is not None:
-            x = x + self.attention(x, position_bias, padding_bias)
+            x = self.residual(x, self.attention(x, position_bias, padding_bias))
         x = self.layer_norm(x)
         if self.feed_forward is not None:
-            x = x + self.feed_forward(x)
+            x = self.residual(x, self.feed_forward(x))
         out: Tensor = self.final_layer_norm(x)
         return out

@@ -75,7 +75,7 @@ def normalize_waveforms(waveforms: Tensor, mask: Tensor | None = None) -> Tensor
 def frame_counts(samples: Tensor, anatomy: EncoderAnatomy) -> Tensor:
     """Frames of clips of so many samples, of any shape; 0 where a clip is too short for one."""
     for convolution in anatomy.convolutions:
-        samples = torch.div(samples - convolution.kernel, convolution.stride, rounding_mode="floor") + 1
+        samples = convolution.output_length(samples)
     return samples.clamp(min=0)
 
 

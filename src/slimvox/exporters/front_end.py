@@ -76,12 +76,11 @@ class PatchFrontEnd(nn.Module):
             PatchConvolution(layer, multiple if index == 0 else 0) for index, layer in enumerate(layers)
         )
 
-    def forward(self, waveforms: Tensor) -> Tensor:
+    def forward(self, waveforms: Tensor, kept_channels: None = None) -> Tensor:
         """Waveforms (batch, samples) to features (batch, frames, channels), no frames of what is too short for one."""
         frames = waveforms.shape[1]
         for convolution in self.anatomy.convolutions:
-            # Not (frames - kernel) // stride + 1: where that is negative, runtimes round towards zero.
-            frames = (frames - convolution.kernel + convolution.stride) // convolution.stride
+            frames = convolution.output_length(frames)
         x = waveforms.unsqueeze(-1)
         for layer in self.layers:
             x = layer(x)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-FRONT_END = "encoder.front_end."
+FRONT_END = "encoder.feature_extractor."
 """Prefix of the names of the front end's weights."""
 
 

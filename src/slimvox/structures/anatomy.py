@@ -11,7 +11,12 @@ import dataclasses
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Length = TypeVar("Length", int, "Tensor")
 
 SAMPLE_RATE_HZ = 16_000
 """Samples a second of every waveform that an encoder reads."""
@@ -33,6 +38,15 @@ class ConvAnatomy:
     """Taps."""
     stride: int
     """Hop in input positions."""
+
+    def output_length(self, length: Length) -> Length:
+        """Number of outputs for so many inputs; 0 or less where they are too few for one.
+
+        Args:
+            length: an int or an integer tensor, also a symbolic one of a traced program.
+        """
+        # Not (length - kernel) // stride + 1: where that is negative, runtimes of exported programs round towards zero.
+        return (length - self.kernel + self.stride) // self.stride
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +179,7 @@ class EncoderAnatomy:
         """Output length of each convolution of the front end."""
         lengths = []
         for convolution in self.convolutions:
-            samples = max(0, (samples - convolution.kernel) // convolution.stride + 1)
+            samples = max(0, convolution.output_length(samples))
             lengths.append(samples)
         return tuple(lengths)
 
