@@ -63,8 +63,8 @@ class ExportableModel(nn.Module):
 def exportable_encoder(encoder: SpeechEncoder, *, taps_in_file: bool = True) -> SpeechEncoder:
     """A copy of an encoder that computes the same function, each of its parts replaced by one of other operations.
 
-from slimvox.exporters.position import spectral_positions
-from slimvox.exporters.position_bias import ShiftedPositionBias
+    from slimvox.exporters.position import spectral_positions
+    from slimvox.exporters.position_bias import ShiftedPositionBias
 
     onnxruntime makes one operator of a sum and the layer norm after it, which is slower on CPUs than the two on their
     own; a difference it leaves alone. The blocks of a layer therefore return their output with its sign turned, which
@@ -75,7 +75,9 @@ from slimvox.exporters.position_bias import ShiftedPositionBias
     encoder = copy.deepcopy(encoder).eval()
     anatomy = encoder.anatomy
     encoder.add_module("feature_extractor", PatchFrontEnd(anatomy, encoder.feature_extractor))
-    encoder.add_module("pos_conv_embed", spectral_positions(encoder.pos_conv_embed, taps_in_file=taps_in_file))
+    encoder.add_module(
+        "pos_conv_embed", spectral_positions(encoder.pos_conv_embed, taps_in_file=taps_in_file)
+    )
     heads = sorted({head.index for layer in anatomy.layers for head in layer.heads})
     if encoder.rel_attn_embed is not None:
         encoder.add_module("rel_attn_embed", ShiftedPositionBias(encoder.rel_attn_embed, heads))
