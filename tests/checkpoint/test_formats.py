@@ -13,6 +13,8 @@ import torch
 import slimvox
 from slimvox.checkpoint import load_model
 from slimvox.cli.main import run
+from slimvox.pruning.recipe import load_recipe
+from slimvox.pruning.run_directory import RunDirectory
 from tiny_runs import make_run, make_speech
 
 DATA = Path(__file__).parents[1] / "data"
@@ -54,3 +56,28 @@ def test_it_can_be_pruned_further(directory: Path, tmp_path: Path) -> None:
     for address, units in kept.units.items():
         assert set(units) <= set(before[address])
     assert result.parameters <= 0.3 * result.parameters_dense
+
+
+def test_the_same_command_finds_its_run_finished(directory: Path) -> None:
+    """Fields of the recipe that have been renamed since, or did not exist, do not make it another command."""
+    fingerprint = json.loads((directory / "run" / "settings.json").read_text())["fingerprint"]
+    old = fingerprint["recipe"]
+    assert "l1_weight" in old["distillation"] and "position" not in old["structures"]
+    given = {
+        **{
+            f"{section}.{field}": value
+            for section in ("target", "gates", "distillation", "data", "prune", "finish")
+            for field, value in old[section].items()
+            if value is not None
+        },
+        "structures.attention": False,
+    }
+    same = {**fingerprint, "recipe": load_recipe("quick", given).to_dict()}
+    other = {
+        **fingerprint,
+        "recipe": load_recipe("quick", {**given, "distillation.l1_weight": 2.0}).to_dict(),
+    }
+    with RunDirectory(path=directory).locked():
+        with pytest.raises(slimvox.SlimvoxError, match="another command"):
+            RunDirectory(path=directory).claim(other)
+        assert RunDirectory(path=directory).claim(same)

@@ -6,6 +6,7 @@ recipe is loaded into one frozen dataclass; each field can be overridden by its 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import sys
 from collections.abc import Iterable, Mapping
@@ -247,6 +248,17 @@ def load_recipe(name: str | Path, overrides: Iterable[str] | Mapping[str, Any] =
     return recipe
 
 
+def recorded_recipe(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a recipe that a run recorded, possibly of an earlier version, as `Recipe.to_dict` gives them now.
+
+    Fields that did not exist then have their defaults. Raises SlimvoxError if they are not a recipe.
+    """
+    data = copy.deepcopy(dict(fields))
+    _rename(data, str(data.get("name")))
+    recipe: Recipe = build(Recipe, data)
+    return recipe.to_dict()
+
+
 def to_toml(recipe: Recipe) -> str:
     """A recipe as the TOML that `load_recipe` reads."""
     return tomli_w.dumps(recipe.to_dict())
@@ -262,11 +274,7 @@ def _data(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         raise SlimvoxError(f"recipe {name} is not valid TOML: {error}") from error
     except RecursionError as error:
         raise SlimvoxError(f"recipe {name} is not valid TOML: it is nested too deeply") from error
-    for old, new in RENAMED.items():
-        section, field_name = old.split(".")
-        table = data.get(section)
-        if isinstance(table, dict) and field_name in table:
-            _set(data, new, table.pop(field_name), name)
+    _rename(data, name)
     base = data.pop("extends", None)
     if base is None:
         return data
@@ -276,6 +284,17 @@ def _data(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     extended = _data(str(beside) if beside.is_file() else base, (*seen, name))
     extended.pop("name", None)
     return _merged(extended, data)
+
+
+def _rename(data: dict[str, Any], recipe: str) -> None:
+    """Move fields with names of earlier versions to where they are now."""
+    for old, new in RENAMED.items():
+        section, field_name = old.split(".")
+        table = data.get(section)
+        if isinstance(table, dict) and field_name in table:
+            value = table.pop(field_name)
+            if value is not None:  # how a run recorded a field that was not set
+                _set(data, new, value, recipe)
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from slimvox.pruning.checked_files import (
     write_checked_json,
     write_checked_state,
 )
+from slimvox.pruning.recipe import recorded_recipe
 from slimvox.util.errors import SlimvoxError, first_line
 from slimvox.util.files import atomic_file, is_temporary, sweep_temporaries
 from slimvox.util.quantities import share_name
@@ -94,7 +95,10 @@ class RunDirectory:
                 self.run.mkdir(parents=True, exist_ok=True)
                 self._write_settings(fingerprint, "unfinished")
         else:
-            before, finished = settings["fingerprint"], settings["status"] == "finished"
+            before, finished = dict(settings["fingerprint"]), settings["status"] == "finished"
+            if isinstance(before.get("recipe"), dict):
+                with contextlib.suppress(SlimvoxError):  # another recipe, then
+                    before["recipe"] = recorded_recipe(before["recipe"])
             changed = ", ".join(
                 sorted(key for key in {*before, *fingerprint} if before.get(key) != fingerprint.get(key))
             )
