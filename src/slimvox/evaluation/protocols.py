@@ -165,7 +165,7 @@ MINI_RECOGNITION = RecognitionProtocol(
     time_mask_frames=20,
     unit="character",
 )
-"""What ASR and SF share in `mini`."""
+"""Settings that ASR and SF share in `mini`."""
 
 
 def overridden(task: str, protocol: HeadProtocol, overrides: Sequence[str]) -> HeadProtocol:

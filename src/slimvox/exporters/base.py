@@ -51,11 +51,11 @@ class ExportFormat(ABC):
     packages_to_run: ClassVar[tuple[str, ...]] = ()
     """Modules that must be importable to open a file."""
     holds_int8: ClassVar[bool] = False
-    """Whether `to_int8` is implemented; the benchmark then has a backend `NAME-int8` too."""
+    """True if `to_int8` is implemented; the benchmark then has a backend `NAME-int8` too."""
     holds_heads: ClassVar[bool] = True
-    """Whether a model with its task head can be written."""
+    """True if a model with its task head can be written."""
     holds_mask: ClassVar[bool] = True
-    """Whether a file can read an attention mask."""
+    """True if a file can read an attention mask."""
 
     @abstractmethod
     def write(

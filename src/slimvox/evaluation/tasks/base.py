@@ -87,7 +87,7 @@ class Task(ABC, Generic[Set, Settings]):
         )
 
     def has_data(self, suite: SuiteName) -> bool:
-        """Whether a suite has data for the task."""
+        """True if a suite has data for the task."""
         return self.read_corpus is not None if suite == "official" else bool(self.mini_tables())
 
     def read_manifest(self, manifest: Path, root: Path) -> Set:
