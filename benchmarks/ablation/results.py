@@ -13,7 +13,7 @@ from arms import ARMS, Arm
 from slimvox.costs import macs, parameters
 from slimvox.evaluation.suite import metric_means
 from slimvox.report.runs import RunRecord, read_runs
-from slimvox.report.scores import ScoreSet, read_scores
+from slimvox.report.score_files import ScoreSet, read_scores
 from slimvox.util.errors import SlimvoxError
 
 

@@ -24,9 +24,9 @@ from arms import ARMS, Arm
 from results import read_rows
 from table import TITLE, speed_ups, tables, write_csv
 
-from slimvox.evaluation.report import fixed_rows
+from slimvox.evaluation.result_table import fixed_rows
 from slimvox.report.runs import read_runs
-from slimvox.report.scores import SCORES
+from slimvox.report.score_files import SCORES
 from slimvox.report.write import write_tables
 from slimvox.util.errors import SlimvoxError
 

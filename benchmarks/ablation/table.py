@@ -20,8 +20,8 @@ from arms import Kind
 from results import Row, larger_than_spread, read_rows
 
 from slimvox.checkpoint.resolve import load
-from slimvox.evaluation.report import fixed_rows
-from slimvox.evaluation.scores import ERROR_RATES, METRICS
+from slimvox.evaluation.points import ERROR_RATES, METRICS
+from slimvox.evaluation.result_table import fixed_rows
 from slimvox.measure.latency.real_time import real_time_factors
 from slimvox.report.write import write_tables
 from slimvox.util.errors import SlimvoxError

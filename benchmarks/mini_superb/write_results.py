@@ -16,7 +16,10 @@ import argparse
 import json
 from pathlib import Path
 
-from slimvox.evaluation.comparison import (
+from slimvox.evaluation.points import mean11, superb_s, tasks_told_apart
+from slimvox.evaluation.published import published_models
+from slimvox.evaluation.result_table import FIXED_ROWS, fixed_rows
+from slimvox.evaluation.score_tables import (
     check_comparable,
     fixed_row,
     read_model,
@@ -24,9 +27,6 @@ from slimvox.evaluation.comparison import (
     seeds_of,
     time_table,
 )
-from slimvox.evaluation.published import published_models
-from slimvox.evaluation.report import FIXED_ROWS, fixed_rows
-from slimvox.evaluation.scores import mean11, superb_s, tasks_told_apart
 from slimvox.report.write import write_tables
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from score_files import write_scores
-from slimvox.evaluation.report import fixed_rows
-from slimvox.evaluation.scores import FixedRows, mini_score
+from slimvox.evaluation.points import FixedRows, mini_score
+from slimvox.evaluation.result_table import fixed_rows
 from slimvox.pruning.recipe import load_recipe
 from tiny_runs import SETTINGS, make_speech, make_teacher
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from slimvox.evaluation.examples import VerificationSet
-from slimvox.evaluation.report import FIXED_ROWS
+from slimvox.evaluation.result_table import FIXED_ROWS
 from slimvox.evaluation.suite import _plain, default_tasks
 from slimvox.evaluation.tasks import task, task_names
 

@@ -13,9 +13,9 @@ import models
 import slimvox
 from evaluation_tables import write_table
 from slimvox.cli.main import run
+from slimvox.evaluation.points import METRICS, counted_metrics
 from slimvox.evaluation.protocols import overridden
-from slimvox.evaluation.report import fixed_rows, overall
-from slimvox.evaluation.scores import METRICS, counted_metrics
+from slimvox.evaluation.result_table import fixed_rows, overall
 from slimvox.evaluation.suite import EvaluationPlan, TaskResult, evaluate, read_result
 from slimvox.evaluation.tasks import task
 from slimvox.evaluation.upstreams import Upstream

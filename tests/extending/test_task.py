@@ -17,14 +17,14 @@ from evaluation_tables import write_table
 from extending.gender_task import GENDER
 from extending.numpy_weights import NumpyWeights
 from slimvox.cli.main import run
-from slimvox.evaluation.comparison import read_model, score_table
-from slimvox.evaluation.report import overall
-from slimvox.evaluation.scores import METRICS, METRICS_OF, superb_s
+from slimvox.evaluation.points import METRICS, METRICS_OF, superb_s
+from slimvox.evaluation.result_table import overall
+from slimvox.evaluation.score_tables import read_model, score_table
 from slimvox.evaluation.suite import EvaluationPlan, default_tasks, evaluate, read_result
 from slimvox.evaluation.tasks import SUPERB, register_task, unregister_task
 from slimvox.exporters import register_format, unregister_format
 from slimvox.report.charts.scores import score_panels
-from slimvox.report.scores import read_scores
+from slimvox.report.score_files import read_scores
 
 PITCHES = {"female": 210.0, "male": 120.0}
 

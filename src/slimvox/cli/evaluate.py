@@ -60,7 +60,7 @@ class EvaluateCommand(ModelOptions):
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        from slimvox.evaluation.report import print_table
+        from slimvox.evaluation.result_table import print_table
         from slimvox.evaluation.run import evaluate
 
         with Console(stderr=True).status(self.model) as status:

@@ -36,7 +36,7 @@ class PublishedModel:
     mean11: float
     """Mean over 11 metrics as published, to one decimal."""
     scores: Mapping[str, float]
-    """Metric to value, see `slimvox.evaluation.scores.METRICS`."""
+    """Metric to value, see `slimvox.evaluation.points.METRICS`."""
 
 
 def published_models() -> tuple[PublishedModel, ...]:

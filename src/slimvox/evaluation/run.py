@@ -14,7 +14,7 @@ from slimvox.checkpoint import Model, encoder_of, name_of
 from slimvox.evaluation import suite as suites
 from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES
 from slimvox.evaluation.protocols import SuiteName
-from slimvox.evaluation.report import overall
+from slimvox.evaluation.result_table import overall
 from slimvox.evaluation.suite import EvaluationPlan, TaskResult
 from slimvox.evaluation.upstreams import EncoderUpstream
 from slimvox.util.devices import Device

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from slimvox.exporters.base import Program
-from slimvox.exporters.comparison import relative_errors
+from slimvox.exporters.gate import relative_errors
 from slimvox.exporters.reference import Reference
 from slimvox.util.errors import SlimvoxError
 

@@ -15,7 +15,7 @@ from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.pretrained import Model, on_disk
 from slimvox.checkpoint.resolve import LoadedModel, load_model
 from slimvox.exporters.base import ExportFormat, export_format
-from slimvox.exporters.comparison import compare
+from slimvox.exporters.gate import compare
 from slimvox.exporters.int8 import DEFAULT_MAX_ERROR, Int8Errors, measured_errors
 from slimvox.exporters.metadata import metadata
 from slimvox.exporters.reference import Reference

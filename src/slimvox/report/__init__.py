@@ -2,7 +2,7 @@
 
 from slimvox.report.page import report_page
 from slimvox.report.runs import RunRecord, read_runs
-from slimvox.report.scores import ScoreSet, read_scores
+from slimvox.report.score_files import ScoreSet, read_scores
 from slimvox.report.speeds import Speed, read_speeds
 from slimvox.report.write import write_report
 

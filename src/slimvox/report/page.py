@@ -14,7 +14,7 @@ from slimvox.costs import macs, parameters
 from slimvox.report.charts import anatomy_panels, cost_panels, gate_panels, score_panels, training_panels
 from slimvox.report.charts.svg import Panel, series_class
 from slimvox.report.runs import RunRecord
-from slimvox.report.scores import ScoreSet
+from slimvox.report.score_files import ScoreSet
 from slimvox.report.speeds import Speed
 from slimvox.report.tables import BLOCKS, cost_table, differences, flat_recipe, summary
 from slimvox.util.quantities import short_number

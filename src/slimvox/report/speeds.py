@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slimvox.report.runs import RunRecord
-from slimvox.report.scores import run_of
+from slimvox.report.score_files import run_of
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.json_files import read_json_object
 from slimvox.util.validation import Count, Positive, PositiveOrZero, build

@@ -11,7 +11,7 @@ from slimvox.comparison.distance import Distance
 from slimvox.costs import BLOCK_KINDS, BlockCosts, Macs, Parameters, macs, parameters
 from slimvox.pruning.recipe import Recipe
 from slimvox.report.runs import RunRecord
-from slimvox.report.scores import ScoreSet
+from slimvox.report.score_files import ScoreSet
 from slimvox.report.speeds import Speed
 from slimvox.util.quantities import short_number
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from slimvox.evaluation.tasks import tasks
 from slimvox.report.charts.svg import WIDTH, Panel, drawing, element, series_class, shortened, text
-from slimvox.report.scores import ScoreSet
+from slimvox.report.score_files import ScoreSet
 
 LEFT, RIGHT, ROW = 106, 98, 24
 

@@ -9,7 +9,7 @@ from slimvox.checkpoint.resolve import EMBEDDED
 from slimvox.costs import parameters
 from slimvox.evaluation.tasks import tasks
 from slimvox.report.runs import RunRecord
-from slimvox.report.scores import ScoreSet
+from slimvox.report.score_files import ScoreSet
 from slimvox.util.errors import SlimvoxError
 
 DISTANCE = "distance"

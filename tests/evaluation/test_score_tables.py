@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from slimvox.evaluation import comparison
-from slimvox.evaluation.comparison import check_comparable, fixed_row, mini_by_seed, read_model, score_table
-from slimvox.evaluation.scores import (
+from slimvox.evaluation import score_tables
+from slimvox.evaluation.points import (
     ERROR_RATES,
     METRICS,
     METRICS_OF,
@@ -23,6 +22,7 @@ from slimvox.evaluation.scores import (
     mini_score,
     tasks_told_apart,
 )
+from slimvox.evaluation.score_tables import check_comparable, fixed_row, mini_by_seed, read_model, score_table
 from slimvox.evaluation.suite import TaskResult
 from slimvox.util.errors import SlimvoxError
 
@@ -122,7 +122,7 @@ def test_the_table_has_mean_and_spread_and_chance(tmp_path: Path) -> None:
     scored = score_table(models, FIXED).splitlines()
     assert "| **mini** | points, 10 tasks ↑ | 1000 ± 0 | - |  |" in scored
     assert len({line.count("|") for line in scored}) == 1
-    times = comparison.time_table(models).splitlines()
+    times = score_tables.time_table(models).splitlines()
     assert "| KS | 30 + 90 | 30 + 90 |" in times
     assert times[-2:] == ["| all, minutes | 20.0 | 2.0 |", "| of a processor, minutes | 10.0 | 1.0 |"]
 

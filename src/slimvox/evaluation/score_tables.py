@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimvox.evaluation.scores import METRICS, FixedRows, counted_metrics, mini_score
+from slimvox.evaluation.points import METRICS, FixedRows, counted_metrics, mini_score
 from slimvox.evaluation.suite import TaskResult, metric_means, read_result
 from slimvox.evaluation.tasks import task_names
 from slimvox.util.errors import SlimvoxError

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from slimvox.evaluation.scores import METRICS, FixedRows, counted_metrics, mean11, mini_score, superb_s
+from slimvox.evaluation.points import METRICS, FixedRows, counted_metrics, mean11, mini_score, superb_s
 from slimvox.evaluation.suite import TaskResult, metric_means
 
 FIXED_ROWS = "fixed_rows.json"

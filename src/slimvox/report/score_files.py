@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimvox.evaluation.report import overall
+from slimvox.evaluation.result_table import overall
 from slimvox.evaluation.suite import TaskResult, read_result
 from slimvox.evaluation.tasks import task, task_names
 from slimvox.report.runs import RunRecord

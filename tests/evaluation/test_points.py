@@ -2,8 +2,7 @@ import math
 
 import pytest
 
-from slimvox.evaluation.published import PublishedModel, Scale, published_models, superb_scale
-from slimvox.evaluation.scores import (
+from slimvox.evaluation.points import (
     ERROR_RATES,
     METRICS,
     FixedRows,
@@ -13,6 +12,7 @@ from slimvox.evaluation.scores import (
     superb_s,
     task_points,
 )
+from slimvox.evaluation.published import PublishedModel, Scale, published_models, superb_scale
 from slimvox.util.errors import SlimvoxError
 
 
