@@ -120,7 +120,7 @@ def test_an_encoder_of_another_frame_rate_can_be_evaluated(tmp_path: Path, table
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--tasks", "kws"], "there is no task kws"),
+        (["--tasks", "kws"], "`task` must be one of"),
         (["--seeds", "0"], "`--seeds` must be at least 1"),
         (["--set", "ks.stepz=3"], "there is no field stepz"),
         (["--set", "steps=3"], "must be TASK.FIELD=VALUE"),

@@ -16,6 +16,7 @@ from torch import Tensor
 from slimvox.structures import Address, Block, Term, container
 from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.structures.units import units
+from slimvox.util.registry import Registry
 
 Number = int | float
 
@@ -128,30 +129,11 @@ class CostContext:
     """Shows a line of progress to the user."""
 
 
-_REGISTRY: dict[str, CostKind] = {}
-
-
-def register_cost(kind: CostKind) -> CostKind:
-    """Add a kind of cost to the registry; raises `ValueError` if the name is taken."""
-    if kind.name in _REGISTRY:
-        raise ValueError(f"a cost named {kind.name!r} is registered already")
-    _REGISTRY[kind.name] = kind
-    return kind
-
-
-def unregister_cost(name: str) -> None:
-    """Remove a kind of cost from the registry (for tests and notebooks)."""
-    del _REGISTRY[name]
-
-
-def cost_kind(name: str) -> CostKind:
-    """The registered kind of a name; raises `KeyError` if there is none."""
-    return _REGISTRY[name]
-
-
-def cost_names() -> tuple[str, ...]:
-    """Names of all registered kinds."""
-    return tuple(_REGISTRY)
+_COSTS: Registry[CostKind] = Registry("cost", option="target.kind")
+register_cost = _COSTS.register
+unregister_cost = _COSTS.unregister
+cost_kind = _COSTS.get
+cost_names = _COSTS.names
 
 
 class CostForm:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from slimvox.util.errors import SlimvoxError
+from slimvox.util.registry import Registry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,44 +117,14 @@ class ExportFormat(ABC):
                 raise SlimvoxError(f"{option} is for --format {' or '.join(able)} only")
 
 
-_REGISTRY: dict[str, ExportFormat] = {}
-
-
-def register_format(format: ExportFormat) -> ExportFormat:
-    """Add an export format to the registry; raises `ValueError` if its name or ending is taken."""
-    for other in _REGISTRY.values():
-        if format.name == other.name or format.ending == other.ending:
-            raise ValueError(f"a format {other.name!r} with the ending {other.ending} is registered already")
-    _REGISTRY[format.name] = format
-    return format
-
-
-def unregister_format(name: str) -> None:
-    """Remove an export format from the registry (for tests and notebooks)."""
-    del _REGISTRY[name]
-
-
-def export_format(name: str) -> ExportFormat:
-    """The registered format of a name.
-
-    Raises:
-        SlimvoxError: if there is none.
-    """
-    if name not in _REGISTRY:
-        raise SlimvoxError(f"`format` must be one of {', '.join(_REGISTRY)}, but is {name!r} instead")
-    return _REGISTRY[name]
-
-
-def export_formats() -> tuple[ExportFormat, ...]:
-    """All registered formats."""
-    return tuple(_REGISTRY.values())
-
-
-def export_format_names() -> tuple[str, ...]:
-    """Names of all registered formats."""
-    return tuple(_REGISTRY)
+_FORMATS: Registry[ExportFormat] = Registry("format", unique=("ending",))
+register_format = _FORMATS.register
+unregister_format = _FORMATS.unregister
+export_format = _FORMATS.find
+export_formats = _FORMATS.all
+export_format_names = _FORMATS.names
 
 
 def format_of_file(path: str | Path) -> ExportFormat | None:
     """The registered format that has a file's ending; None if there is none."""
-    return next((each for each in _REGISTRY.values() if str(path).endswith(each.ending)), None)
+    return next((each for each in export_formats() if str(path).endswith(each.ending)), None)

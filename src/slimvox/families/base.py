@@ -7,14 +7,12 @@ encoder, once read, is described by its `EncoderAnatomy` alone: files that slimv
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from slimvox.structures.anatomy import EncoderAnatomy
-from slimvox.util.errors import SlimvoxError
+from slimvox.util.registry import Registry
 
 HEAD_NAMES = ("ForCTC", "ForSequenceClassification", "ForAudioFrameClassification", "ForXVector")
 """Endings of the names of classes, `transformers`' and ours, whose head can be carried over and exported."""
@@ -62,51 +60,20 @@ class Family:
     """The `HEAD_NAMES` that `transformers` has for it."""
 
 
-_REGISTRY: dict[str, Family] = {}
-
-
-def register_family(family: Family) -> Family:
-    """Add a family to the registry.
-
-    Raises:
-        ValueError: if its `model_type` is taken, or a field is mapped to one that `EncoderAnatomy` does not have.
-    """
-    if family.model_type in _REGISTRY:
-        raise ValueError(f"a family with model_type {family.model_type!r} is registered already")
+def _check_family(family: Family) -> None:
+    """Raise ValueError for a field that is mapped to one that `EncoderAnatomy` does not have."""
     unknown = {*family.fields.values(), *family.constants} - {*EncoderAnatomy.__dataclass_fields__}
     if unknown:
         raise ValueError(
             f"family {family.model_type!r} names {', '.join(sorted(unknown))}, which EncoderAnatomy does not have"
         )
-    _REGISTRY[family.model_type] = family
-    return family
 
 
-def unregister_family(model_type: str) -> None:
-    """Remove a family from the registry (for tests and notebooks)."""
-    del _REGISTRY[model_type]
-
-
-def find_family(model_type: object, source: Path | str) -> Family:
-    """The registered family of a `model_type`.
-
-    Args:
-        model_type: from a `config.json`, so that it can be anything.
-        source: where it was found, for messages.
-
-    Raises:
-        SlimvoxError: naming all families, if it is none of them.
-    """
-    if not isinstance(model_type, str) or model_type not in _REGISTRY:
-        raise SlimvoxError(
-            f"{source}: `model_type` must be one of {', '.join(_REGISTRY)}, but is {reprlib.repr(model_type)} instead"
-        )
-    return _REGISTRY[model_type]
-
-
-def families() -> tuple[Family, ...]:
-    """All registered families."""
-    return tuple(_REGISTRY.values())
+_FAMILIES: Registry[Family] = Registry("family", key="model_type", check=_check_family)
+register_family = _FAMILIES.register
+unregister_family = _FAMILIES.unregister
+find_family = _FAMILIES.find
+families = _FAMILIES.all
 
 
 def config_fields(anatomy: EncoderAnatomy, fields: Mapping[str, str]) -> dict[str, Any]:

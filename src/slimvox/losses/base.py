@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from slimvox.util.registry import Registry
+
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedStates:
@@ -47,32 +49,9 @@ class Loss(ABC):
         """The unweighted loss, a scalar, differentiable in the student's states."""
 
 
-_REGISTRY: dict[str, Loss] = {}
-
-
-def register_loss(loss: Loss) -> Loss:
-    """Add a loss to the registry; raises `ValueError` if the name is taken."""
-    if loss.name in _REGISTRY:
-        raise ValueError(f"a loss named {loss.name!r} is registered already")
-    _REGISTRY[loss.name] = loss
-    return loss
-
-
-def unregister_loss(name: str) -> None:
-    """Remove a loss from the registry (for tests and notebooks)."""
-    del _REGISTRY[name]
-
-
-def loss(name: str) -> Loss:
-    """The registered loss of a name; raises `KeyError` if there is none."""
-    return _REGISTRY[name]
-
-
-def losses() -> tuple[Loss, ...]:
-    """All registered losses."""
-    return tuple(_REGISTRY.values())
-
-
-def loss_names() -> tuple[str, ...]:
-    """Names of all registered losses."""
-    return tuple(_REGISTRY)
+_LOSSES: Registry[Loss] = Registry("loss")
+register_loss = _LOSSES.register
+unregister_loss = _LOSSES.unregister
+loss = _LOSSES.get
+losses = _LOSSES.all
+loss_names = _LOSSES.names

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.util.registry import Registry
 
 
 class Address(NamedTuple):
@@ -172,60 +173,38 @@ class Structure(ABC):
         )
 
 
-_REGISTRY: dict[str, Structure] = {}
-
-
-def register_structure(structure: Structure) -> Structure:
-    """Add a structure to the registry.
-
-    Raises:
-        ValueError: if the name is taken, a structure that it lies inside or contains is not registered, or one that it
-            contains lies inside another one already.
+def _check_structure(structure: Structure) -> None:
+    """Raise ValueError if a structure that it lies inside or contains is not registered, or one that it contains lies
+    inside another one already.
     """
-    if structure.name in _REGISTRY:
-        raise ValueError(f"a structure named {structure.name!r} is registered already")
     for name in (*([structure.inside] if structure.inside else ()), *structure.contains):
-        if name not in _REGISTRY:
+        if name not in structure_names():
             raise ValueError(f"structure {structure.name!r} names {name!r}, which is not registered")
     for name in structure.contains:
         if container(name) is not None:
             raise ValueError(f"structure {name!r} lies inside {container(name)!r} already")
-    _REGISTRY[structure.name] = structure
-    return structure
 
 
-def unregister_structure(name: str) -> None:
-    """Remove a structure from the registry (for tests and notebooks)."""
-    del _REGISTRY[name]
-
-
-def structure(name: str) -> Structure:
-    """The registered structure of a name; raises `KeyError` if there is none."""
-    return _REGISTRY[name]
-
-
-def structures() -> tuple[Structure, ...]:
-    """All registered structures, in the order of their registration."""
-    return tuple(_REGISTRY.values())
+_STRUCTURES: Registry[Structure] = Registry("structure", check=_check_structure)
+register_structure = _STRUCTURES.register
+unregister_structure = _STRUCTURES.unregister
+structure = _STRUCTURES.get
+structures = _STRUCTURES.all
+structure_names = _STRUCTURES.names
 
 
 def container(name: str) -> str | None:
     """Name of the structure that contains another one; None if there is none."""
-    inside = _REGISTRY[name].inside
+    inside = structure(name).inside
     if inside is not None:
         return inside
-    return next((each.name for each in _REGISTRY.values() if name in each.contains), None)
+    return next((each.name for each in structures() if name in each.contains), None)
 
 
 def depth(name: str) -> int:
     """Number of structures that contain a structure, one inside the other."""
     outer = container(name)
     return 0 if outer is None else 1 + depth(outer)
-
-
-def structure_names() -> tuple[str, ...]:
-    """Names of all registered structures, in the order of `structures`."""
-    return tuple(_REGISTRY)
 
 
 def addresses(anatomy: EncoderAnatomy, names: Iterable[str] | None = None) -> tuple[Address, ...]:
@@ -235,9 +214,7 @@ def addresses(anatomy: EncoderAnatomy, names: Iterable[str] | None = None) -> tu
         anatomy: the encoder's.
         names: structures to include; all if None.
     """
-    chosen = (
-        _REGISTRY.values() if names is None else [each for each in _REGISTRY.values() if each.name in names]
-    )
+    chosen = structures() if names is None else [each for each in structures() if each.name in names]
     found = [
         (each.per_layer, address.index if each.per_layer else 0, place, address)
         for place, each in enumerate(chosen)

@@ -80,5 +80,5 @@ def test_what_is_missing_is_said(corpus: Path, tmp_path: Path, text) -> None:
 
 
 def test_no_such_task(corpus: Path) -> None:
-    with pytest.raises(SlimvoxError, match="there is no task wer; there are pr, asr"):
+    with pytest.raises(SlimvoxError, match="`task` must be one of pr, asr"):
         task("wer").read_official(corpus)
