@@ -16,17 +16,19 @@ import argparse
 import json
 from pathlib import Path
 
-from slimvox.evaluation.points import mean11, superb_s, tasks_told_apart
-from slimvox.evaluation.published import published_models
-from slimvox.evaluation.result_table import FIXED_ROWS, fixed_rows
-from slimvox.evaluation.score_tables import (
+from published_scores import published_models
+from score_tables import (
     check_comparable,
     fixed_row,
     read_model,
     score_table,
     seeds_of,
+    tasks_told_apart,
     time_table,
 )
+
+from slimvox.evaluation.points import mean11, superb_s
+from slimvox.evaluation.result_table import FIXED_ROWS, fixed_rows
 from slimvox.report.write import write_tables
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically

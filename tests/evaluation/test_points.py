@@ -1,18 +1,20 @@
 import math
 
 import pytest
+from published_scores import PublishedModel, published_models
 
 from slimvox.evaluation.points import (
     ERROR_RATES,
     METRICS,
+    SUPERB_SCALE,
     FixedRows,
+    Scale,
     mean11,
     mini_score,
     scaled_score,
     superb_s,
     task_points,
 )
-from slimvox.evaluation.published import PublishedModel, Scale, published_models, superb_scale
 from slimvox.util.errors import SlimvoxError
 
 
@@ -32,7 +34,7 @@ def test_the_table_is_whole() -> None:
 
 
 def test_the_fixed_rows_are_0_and_1000() -> None:
-    scale = superb_scale()
+    scale = SUPERB_SCALE
     assert superb_s(scale.low) == 0
     assert superb_s(scale.high) == pytest.approx(1000)
     assert all((scale.high[name] < scale.low[name]) == (name in ERROR_RATES) for name in METRICS)
@@ -45,7 +47,7 @@ def test_slot_filling_averages_its_two_metrics() -> None:
 
 
 def test_one_metric_moves_the_score_by_its_tenth() -> None:
-    scale = superb_scale()
+    scale = SUPERB_SCALE
     scores = {**scale.low, "ks": scale.high["ks"]}
     assert scaled_score(scores, scale) == pytest.approx(100)
     assert mean11(scores) - mean11(scale.low) == pytest.approx((96.66 - 41.38) / 11)
@@ -61,13 +63,11 @@ def test_mini_is_between_its_own_rows() -> None:
 
 
 def test_missing_unknown_and_useless_metrics() -> None:
-    scores = dict(superb_scale().high)
+    scores = dict(SUPERB_SCALE.high)
     with pytest.raises(SlimvoxError, match="no metric"):
         superb_s({**scores, "wer": 3.0})
     for incomplete in (superb_s, mean11):
         with pytest.raises(SlimvoxError, match="there is no ks"):
             incomplete({name: value for name, value in scores.items() if name != "ks"})
     with pytest.raises(SlimvoxError, match="`ks` is 40 in both"):
-        mini_score(
-            scores, FixedRows(fbank={**superb_scale().low, "ks": 40.0}, teacher={**scores, "ks": 40.0})
-        )
+        mini_score(scores, FixedRows(fbank={**SUPERB_SCALE.low, "ks": 40.0}, teacher={**scores, "ks": 40.0}))

@@ -12,17 +12,23 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import score_tables
+from score_tables import (
+    check_comparable,
+    fixed_row,
+    mini_by_seed,
+    read_model,
+    score_table,
+    tasks_told_apart,
+)
 
-from slimvox.evaluation import score_tables
 from slimvox.evaluation.points import (
     ERROR_RATES,
     METRICS,
     METRICS_OF,
     FixedRows,
     mini_score,
-    tasks_told_apart,
 )
-from slimvox.evaluation.score_tables import check_comparable, fixed_row, mini_by_seed, read_model, score_table
 from slimvox.evaluation.suite import TaskResult
 from slimvox.util.errors import SlimvoxError
 

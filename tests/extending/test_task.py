@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from score_tables import read_model, score_table
 
 import models
 import slimvox
@@ -19,7 +20,6 @@ from extending.numpy_weights import NumpyWeights
 from slimvox.cli.main import run
 from slimvox.evaluation.points import METRICS, METRICS_OF, superb_s
 from slimvox.evaluation.result_table import overall
-from slimvox.evaluation.score_tables import read_model, score_table
 from slimvox.evaluation.suite import EvaluationPlan, default_tasks, evaluate, read_result
 from slimvox.evaluation.tasks import SUPERB, register_task, unregister_task
 from slimvox.exporters import register_format, unregister_format

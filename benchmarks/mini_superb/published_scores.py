@@ -5,22 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from typing import Any
+from pathlib import Path
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scale:
-    """Values of each metric that count as 0 and as 1000 points."""
-
-    low: Mapping[str, float]
-    high: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +31,5 @@ class PublishedModel:
 
 def published_models() -> tuple[PublishedModel, ...]:
     """All rows, in the table's order."""
-    return tuple(PublishedModel(**row) for row in _table()["models"])
-
-
-def superb_scale() -> Scale:
-    """The two fixed rows of `superb_s`."""
-    fixed = _table()["fixed"]
-    return Scale(low=fixed["fbank"], high=fixed["sota"])
-
-
-@cache
-def _table() -> dict[str, Any]:
-    table: dict[str, Any] = tomllib.loads((files("slimvox.evaluation") / "published.toml").read_text())
-    return table
+    table = tomllib.loads((Path(__file__).parent / "published.toml").read_text(encoding="utf-8"))
+    return tuple(PublishedModel(**row) for row in table["models"])

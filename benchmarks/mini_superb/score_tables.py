@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimvox.evaluation.points import METRICS, FixedRows, counted_metrics, mini_score
+from slimvox.evaluation.points import ERROR_RATES, METRICS, METRICS_OF, FixedRows, counted_metrics, mini_score
 from slimvox.evaluation.suite import TaskResult, metric_means, read_result
 from slimvox.evaluation.tasks import task_names
 from slimvox.util.errors import SlimvoxError
@@ -127,6 +128,24 @@ def seeds_of(model: ScoredModel) -> dict[str, list[float]]:
     return {metric: each["seeds"] for result in model.results for metric, each in result.scores.items()}
 
 
+def tasks_told_apart(
+    fbank: Mapping[str, Sequence[float]], teacher: Mapping[str, Sequence[float]]
+) -> tuple[str, ...]:
+    """The tasks in which the teacher is ahead by more than twice what seeds change, in each of their metrics.
+
+    Where it is not, the distance between the rows is chance, and to divide by it would let chance decide the score.
+
+    Args:
+        fbank: metric to the values of the seeds.
+        teacher: the same.
+    """
+    told = []
+    for task, metrics in METRICS_OF.items():
+        if all(_ahead(fbank[metric], teacher[metric], metric) for metric in metrics):
+            told.append(task)
+    return tuple(told)
+
+
 def fixed_row(model: ScoredModel) -> dict[str, float]:
     """The means of all metrics.
 
@@ -140,6 +159,12 @@ def fixed_row(model: ScoredModel) -> dict[str, float]:
     if any(result.configuration["suite"] != "mini" for result in model.results):
         raise SlimvoxError(f"{model.name} was not scored on mini-SUPERB")
     return {metric: round(means[metric], 4) for metric in METRICS}
+
+
+def _ahead(low: Sequence[float], high: Sequence[float], metric: str) -> bool:
+    sign = -1 if metric in ERROR_RATES else 1
+    changes = sum(statistics.variance(values) if len(values) > 1 else 0.0 for values in (low, high))
+    return sign * (statistics.fmean(high) - statistics.fmean(low)) > 2 * math.sqrt(changes)
 
 
 def _score(described: Mapping[str, Any]) -> str:
