@@ -40,6 +40,7 @@ test: setup-dev
 	$(PYTEST) $(PYTEST_ARGS)
 
 test-slow: setup-dev
+	$(PIP) install --quiet -c constraints.txt -e ".[browser]"
 	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 test-nightly: setup-dev

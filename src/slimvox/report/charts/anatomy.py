@@ -53,6 +53,7 @@ def _map(
         )
         for head in range(heads)
     ]
+    values = []
     for row, index in enumerate(indices):
         y = TOP + row * ROW
         parts.append(text(LEFT - 6, y + ROW / 2 + 4, str(index + 1), "axis", "end"))
@@ -61,7 +62,10 @@ def _map(
             zip(structure.span_positions(anatomy, index), structure.spans(anatomy, index), strict=True)
         )
         parts += _row(now, before, index, y, cell)
-    return drawing(TOP + len(indices) * ROW, f"{structure.title} left of each head of each layer", *parts)
+        left = ", ".join(str(now.get(head, "none")) for head in before)
+        values.append(f"layer {index + 1} {left}")
+    label = f"{structure.title} left of each head of each layer"
+    return drawing(TOP + len(indices) * ROW, label, values, *parts)
 
 
 def _row(
@@ -103,4 +107,5 @@ def _bars(
             element("rect", title, **box, width=now * scale, class_="heat"),
             text(WIDTH, y + ROW / 2 + 4, f"{now} of {dense}" if now else f"none of {dense}", "cell", "end"),
         ]
-    return drawing(TOP + len(names) * ROW, f"{title_of_all} left of each {what}", *parts)
+    values = [f"{name} {now} of {dense}" for name, now, dense in zip(names, kept, before, strict=True)]
+    return drawing(TOP + len(names) * ROW, f"{title_of_all} left of each {what}", values, *parts)

@@ -44,4 +44,5 @@ def _stacks(bars: Sequence[tuple[str, tuple[int, ...]]], unit: str) -> Markup:
             drawn.append(element("rect", title, **box, class_=f"part b{place}"))
             x += part * scale
         drawn.append(text(x + 5, y + ROW / 2 + 1, short_number(sum(parts)), "cell"))
-    return drawing(len(bars) * ROW + 4, f"{unit} of each block, stacked", *drawn)
+    totals = [f"{label} {short_number(sum(parts))}" for label, parts in bars]
+    return drawing(len(bars) * ROW + 4, f"{unit} of each block, stacked", totals, *drawn)

@@ -39,10 +39,10 @@ def _panel(title: str, history: Sequence[Snapshot]) -> Panel:
         f"{sum(counts)} gates; in the last histogram {closed:.0%} closed (below 0.1), {open_:.0%} open (above 0.9),"
         f" {max(0.0, 1 - closed - open_):.0%} between."
     )
-    return Panel(title=title.capitalize(), chart=_history(title, history), note=note)
+    return Panel(title=title.capitalize(), chart=_history(title, history, note), note=note)
 
 
-def _history(title: str, history: Sequence[Snapshot]) -> Markup:
+def _history(title: str, history: Sequence[Snapshot], summary: str) -> Markup:
     """Steps across, P(open) upwards; how strong a cell's colour is, is the square root of the share of gates in it."""
     last, drawn = history[-1][0], _thinned(history)
     high, wide = HEIGHT - TOP - BOTTOM, WIDTH - LEFT - RIGHT
@@ -71,7 +71,8 @@ def _history(title: str, history: Sequence[Snapshot]) -> Markup:
         anchor = "end" if x > WIDTH - RIGHT - 12 else "middle"
         parts.append(text(x, HEIGHT - BOTTOM + 14, tick_label(value, steps), "axis", anchor))
     parts.append(text(LEFT + wide / 2, HEIGHT - 4, "step", "axis", "middle"))
-    return drawing(HEIGHT, f"probability of being open of the gates of {title} over steps", *parts)
+    label = f"probability of being open of the gates of {title} over steps"
+    return drawing(HEIGHT, label, [summary], *parts)
 
 
 def _thinned(history: Sequence[Snapshot]) -> Sequence[Snapshot]:

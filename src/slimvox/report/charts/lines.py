@@ -51,7 +51,7 @@ def line_chart(
 
     Args:
         curves: at least one, each with at least one value.
-        label: what is read out instead of the chart.
+        label: beginning of the text alternative, which goes on with the ends of the curves.
         marks: steps to mark by a vertical line, with their labels.
         from_zero: whether the axis starts at 0.
     """
@@ -89,7 +89,12 @@ def line_chart(
     for step, name in marks:
         side = "end" if across(step) > WIDTH * 0.7 else "start"
         parts.append(text(across(step) + (-5 if side == "end" else 5), TOP + 10, name, "halo", side))
-    return drawing(HEIGHT, label, *parts)
+    ends = [
+        f"{curve.label}{' (dashed)' if curve.dashed else ''} from {curve.values[0]:.3g} at step {curve.steps[0]:g}"
+        f" to {curve.values[-1]:.3g} at step {curve.steps[-1]:g}"
+        for curve in curves
+    ]
+    return drawing(HEIGHT, label, ends, *parts)
 
 
 @dataclass(frozen=True)

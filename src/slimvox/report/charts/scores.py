@@ -61,11 +61,12 @@ def _bars(
     """Horizontal bars from 0, with the spread as a whisker and chance as a dotted line."""
     longest = max([*(value + (spread or 0) for _, value, spread in bars), chance or 0.0, 1e-9])
     scale = (WIDTH - LEFT - RIGHT) / longest
-    parts, figures = [], []
+    parts, figures, values = [], [], []
     for index, (label, value, spread) in enumerate(bars):
         y = index * ROW + 3
         style = series_class(series[label]) if label in series else "neutral"
         written = figure(value) + (f" ± {figure(spread).removesuffix(' %')}" if spread is not None else "")
+        values.append(f"{label} {written}")
         title = element("title", f"{label}: {written}")
         parts.append(text(LEFT - 6, y + ROW / 2 + 1, shortened(label, 17), "cell", "end"))
         parts.append(
@@ -91,4 +92,4 @@ def _bars(
         x = LEFT + chance * scale
         parts.append(element("line", x1=x, x2=x, y1=0, y2=height, class_="mark"))
     parts.append(element("line", x1=LEFT, x2=LEFT, y1=0, y2=height, class_="base"))
-    return drawing(height, f"{name} of each model", *parts, *figures)
+    return drawing(height, f"{name} of each model", values, *parts, *figures)

@@ -35,9 +35,12 @@ def element(name: str, *children: str, **attributes: Value) -> Markup:
     return Markup(f"<{name}{pairs}>{inside}</{name}>") if inside else Markup(f"<{name}{pairs}/>")
 
 
-def drawing(height: float, label: str, *children: str) -> Markup:
-    """A chart `WIDTH` wide; `label` is read out instead of it."""
-    return element("svg", *children, viewBox=f"0 0 {WIDTH} {number(height)}", role="img", aria_label=label)
+def drawing(height: float, label: str, values: Sequence[str], *children: str) -> Markup:
+    """A chart `WIDTH` wide, with its text alternative: `label`, and the values that it shows."""
+    alternative = f"{label}: {'; '.join(values)}"
+    return element(
+        "svg", *children, viewBox=f"0 0 {WIDTH} {number(height)}", role="img", aria_label=alternative
+    )
 
 
 def text(x: float, y: float, content: str, class_: str = "", anchor: str = "start") -> Markup:
