@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -242,7 +243,7 @@ class Stage:
         assert gates is not None
         state, (group,) = adam.state[gates.log_alpha], adam.param_groups
         mean_square = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
-        sparsity, multiplier = project(
+        projected = project(
             gates,
             before,
             mean_square.sqrt(),
@@ -250,7 +251,8 @@ class Stage:
             target,
             largest_move=LARGEST_MOVE * group["lr"],
         )
-        if multiplier is None:
+        sparsity, multiplier = torch.stack(projected).tolist()
+        if math.isnan(multiplier):
             return {"sparsity": sparsity}
         # As Adam would have it: the multiplier of a penalty that has the gates at the same place after this step.
         return {"sparsity": sparsity, "lambda1": -multiplier / group["lr"]}

@@ -14,8 +14,10 @@ FLOOR = 1e-3
 not infinitely cheap."""
 TOLERANCE = 1e-4
 """Maximum difference between the projected and the target sparsity."""
-DOUBLINGS, BISECTIONS = 30, 30
-"""Maximum numbers of steps in the search for the multiplier."""
+HOST_DEVICES = ("cpu",)
+"""Types of devices whose values the host reads without waiting."""
+DOUBLINGS, EVALUATIONS = 30, 60
+"""Number of steps in the search for the multiplier in which it is doubled at most, and of all its steps."""
 
 
 @torch.no_grad()
@@ -26,7 +28,7 @@ def project(
     expected_sparsity: Callable[[], Tensor],
     target: float,
     largest_move: float,
-) -> tuple[float, float | None]:
+) -> tuple[Tensor, Tensor]:
     """Move the gates from where a step of the loss took them to where the expected sparsity is at its target.
 
     Of all such points it is, to first order, the nearest in the metric in which Adam descends. With w the root mean
@@ -40,6 +42,9 @@ def project(
 
     Gates that are above the target are only taken back towards where they were before the step.
 
+    No value is read by the host where that would wait for a device: there, the search always takes `EVALUATIONS` steps,
+    of which those after it has ended change nothing.
+
     Args:
         gates: after the step; changed in place.
         before: log_alpha before the step, (gates,).
@@ -50,48 +55,45 @@ def project(
             short of the target.
 
     Returns:
-        Expected sparsity after the move, and the multiplier m: above 0 where gates were closed; None where the target
-        was out of reach.
+        Expected sparsity after the move, and the multiplier m, above 0 where gates were closed and NaN where the target
+        was out of reach; scalars on the device of the gates.
     """
     log_alpha = gates.log_alpha
     stepped = log_alpha.clone()
     with torch.enable_grad():
         sparsity = expected_sparsity()
         (slope,) = torch.autograd.grad(sparsity, log_alpha)
-    reached = float(sparsity.detach())
-    if abs(reached - target) <= TOLERANCE:
-        return reached, 0.0
+    reached = sparsity.detach()
     weights = root_mean_squares + FLOOR * root_mean_squares.mean()
-    direction = slope / weights if bool(weights.all()) else slope
-    steepness = float((slope * direction).sum())
-    if steepness == 0:
-        return reached, None
+    direction = torch.where(weights.all(), slope / weights, slope)
+    steepness = (slope * direction).sum()
     gap = target - reached
-    highest = torch.maximum(before, stepped) if gap < 0 else stepped
-
-    def move(multiplier: float) -> float:
+    highest = torch.where(gap < 0, torch.maximum(before, stepped), stepped)
+    found = gap.abs() <= TOLERANCE
+    ended = found | (steepness == 0)
+    # Where the target would be on a straight line; nearly always that is close enough.
+    multiplier = torch.where(ended, 0.0, gap / steepness)
+    following, low, high, enclosed = (
+        multiplier,
+        torch.zeros_like(multiplier),
+        multiplier,
+        torch.zeros_like(ended),
+    )
+    for number in range(EVALUATIONS):
+        if log_alpha.device.type in HOST_DEVICES and bool(ended):
+            break
+        multiplier = following
         moved = stepped + (multiplier * direction).clamp(-largest_move, largest_move)
         log_alpha.copy_(torch.minimum(moved, highest))
-        return float(expected_sparsity())
-
-    def beyond(reached: float) -> bool:
-        return reached >= target if gap > 0 else reached <= target
-
-    # Where the target would be on a straight line; nearly always that is close enough.
-    low, high = 0.0, gap / steepness
-    reached = move(high)
-    for _ in range(DOUBLINGS):
-        if beyond(reached) or abs(reached - target) <= TOLERANCE:
-            break
-        low, high = high, 2 * high
-        reached = move(high)
-    else:
-        return reached, None
-    middle = high
-    for _ in range(BISECTIONS):
-        if abs(reached - target) <= TOLERANCE:
-            break
-        middle = (low + high) / 2
-        reached = move(middle)
-        low, high = (low, middle) if beyond(reached) else (middle, high)
-    return reached, middle
+        reached = torch.where(ended, reached, expected_sparsity())
+        found = (reached - target).abs() <= TOLERANCE
+        ended = ended | found
+        # Doubled until the target lies between `low` and `high`, then halved.
+        beyond = torch.where(gap > 0, reached >= target, reached <= target)
+        low, high = torch.where(beyond, low, multiplier), torch.where(beyond, multiplier, high)
+        enclosed = enclosed | beyond
+        if number == DOUBLINGS:
+            ended = ended | ~enclosed
+        following = torch.where(enclosed, (low + high) / 2, 2 * multiplier)
+        following = torch.where(ended, multiplier, following)
+    return reached, torch.where(found | enclosed, multiplier, torch.nan)
