@@ -21,7 +21,9 @@ from slimvox.cli.encode import EncodeCommand
 from slimvox.cli.main import run
 from slimvox.encoder import SpeechEncoder
 from slimvox.encoding import features_file
-from slimvox.encoding.encode import cut_chunks, encode_files, output_names, plan_chunks
+from slimvox.encoding.chunks import cut_chunks, plan_chunks
+from slimvox.encoding.encode import encode_files
+from slimvox.encoding.output_names import output_names
 from slimvox.util.errors import SlimvoxError
 
 

@@ -15,7 +15,7 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
     XVectorOutput,
 )
-from transformers.utils.generic import can_return_tuple
+from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from slimvox.encoder.model import SpeechEncoder
 from slimvox.hf.configuration import SlimvoxConfig
@@ -29,6 +29,8 @@ class SlimvoxWithHead(SlimvoxPreTrainedModel):
     makes of that.
     """
 
+    output_class: ClassVar[type[ModelOutput]]
+    """Class of what `forward` returns."""
     head_outputs: ClassVar[tuple[str, ...]] = ("logits",)
     """Names of what `apply_head` returns."""
 
@@ -69,16 +71,40 @@ class SlimvoxWithHead(SlimvoxPreTrainedModel):
             states: from `head_input`.
             frame_mask: (batch, frames) bool; None where all is speech.
         """
-        raise NotImplementedError(f"{type(self).__name__} is no head by itself")
+        raise NotImplementedError(f"{type(self).__name__} is not a head by itself")
 
-    def _compute(
+    def head_loss(self, outputs: tuple[Tensor, ...], labels: Tensor, frame_mask: Tensor) -> Tensor:
+        """Loss of the head's outputs, a scalar.
+
+        Args:
+            outputs: from `apply_head`.
+            labels: as in `forward`.
+            frame_mask: (batch, frames) bool.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not a head by itself")
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
         self,
         input_values: Tensor,
-        attention_mask: Tensor | None,
-        output_attentions: bool | None,
-        output_hidden_states: bool | None,
-    ) -> tuple[tuple[Tensor, ...], SlimvoxOutput]:
-        """Outputs of the head, and the encoder's output in the form that the caller asked for."""
+        attention_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        labels: Tensor | None = None,
+    ) -> ModelOutput:
+        """Outputs of the head, as its class describes them, with the loss if there are labels.
+
+        Args:
+            input_values: as in `SlimvoxModel.forward`.
+            attention_mask: as in `SlimvoxModel.forward`.
+            output_attentions: as in `SlimvoxModel.forward`.
+            output_hidden_states: as in `SlimvoxModel.forward`.
+            labels: as the class describes them.
+
+        Raises:
+            ValueError: for fewer frames than the head can read, labels beyond its range, and what
+                `SlimvoxModel.forward` raises.
+        """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         output: SlimvoxOutput = self.slimvox(
@@ -95,9 +121,12 @@ class SlimvoxWithHead(SlimvoxPreTrainedModel):
                 " instead"
             )
         states = self.head_input(output.last_hidden_state, output.hidden_states)
-        if not output_hidden_states:
-            output.hidden_states = None
-        return self.apply_head(states, None if attention_mask is None else output.frame_mask), output
+        outputs = self.apply_head(states, None if attention_mask is None else output.frame_mask)
+        return self.output_class(
+            loss=None if labels is None else self.head_loss(outputs, labels, output.frame_mask),
+            **dict(zip(self.head_outputs, outputs, strict=True)),
+            hidden_states=output.hidden_states if output_hidden_states else None,
+        )
 
 
 class SlimvoxWithLayerWeights(SlimvoxWithHead):
@@ -123,7 +152,13 @@ class SlimvoxWithLayerWeights(SlimvoxWithHead):
 
 
 class SlimvoxForCTC(SlimvoxWithHead):
-    """Speech recognition by connectionist temporal classification."""
+    """Speech recognition by connectionist temporal classification.
+
+    Outputs `logits` (batch, frames, vocab_size). Labels: (batch, tokens); negative ones, and the blank `pad_token_id`,
+    are padding.
+    """
+
+    output_class = CausalLMOutput
 
     def __init__(self, config: SlimvoxConfig) -> None:
         super().__init__(config)
@@ -131,42 +166,17 @@ class SlimvoxForCTC(SlimvoxWithHead):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
         self.post_init()
 
-    @can_return_tuple  # type: ignore[untyped-decorator]
-    def forward(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        labels: Tensor | None = None,
-    ) -> CausalLMOutput:
-        """Logits over the vocabulary, (batch, frames, vocab_size), and the loss if there are labels.
-
-        Args:
-            input_values: as in `SlimvoxModel.forward`.
-            attention_mask: as in `SlimvoxModel.forward`.
-            output_attentions: as in `SlimvoxModel.forward`.
-            output_hidden_states: as in `SlimvoxModel.forward`.
-            labels: (batch, tokens); negative ones, and the blank `pad_token_id`, are padding.
-
-        Raises:
-            ValueError: if a label is not below `vocab_size`, and what `SlimvoxModel.forward` raises.
-        """
-        if labels is not None and int(labels.max()) >= self.config.vocab_size:
-            raise ValueError(
-                f"labels must be below `vocab_size`, {self.config.vocab_size}, but one is {int(labels.max())} instead"
-            )
-        (logits,), output = self._compute(
-            input_values, attention_mask, output_attentions, output_hidden_states
-        )
-        loss = None if labels is None else self._loss(logits, labels, output.frame_mask)
-        return CausalLMOutput(loss=loss, logits=logits, hidden_states=output.hidden_states)
-
     def apply_head(self, states: Tensor, frame_mask: Tensor | None) -> tuple[Tensor, ...]:
         """Logits (batch, frames, vocab_size)."""
         return (self.lm_head(self.dropout(states)),)
 
-    def _loss(self, logits: Tensor, labels: Tensor, frame_mask: Tensor) -> Tensor:
+    def head_loss(self, outputs: tuple[Tensor, ...], labels: Tensor, frame_mask: Tensor) -> Tensor:
+        """Connectionist temporal classification, as the configuration's `ctc_` fields have it."""
+        if int(labels.max()) >= self.config.vocab_size:
+            raise ValueError(
+                f"labels must be below `vocab_size`, {self.config.vocab_size}, but one is {int(labels.max())} instead"
+            )
+        (logits,) = outputs
         blank = self.config.pad_token_id
         real = (labels >= 0) & (labels != blank)
         log_probabilities = logits.log_softmax(-1, dtype=torch.float32).transpose(0, 1)
@@ -184,7 +194,12 @@ class SlimvoxForCTC(SlimvoxWithHead):
 
 
 class SlimvoxForSequenceClassification(SlimvoxWithLayerWeights):
-    """One label a clip: keywords, emotions, languages, speakers."""
+    """One label per clip: keywords, emotions, languages, speakers.
+
+    Outputs `logits` (batch, num_labels). Labels: (batch,); the loss is the cross entropy.
+    """
+
+    output_class = SequenceClassifierOutput
 
     def __init__(self, config: SlimvoxConfig) -> None:
         super().__init__(config)
@@ -192,78 +207,46 @@ class SlimvoxForSequenceClassification(SlimvoxWithLayerWeights):
         self.classifier = nn.Linear(config.classifier_proj_size, config.num_labels)
         self.post_init()
 
-    @can_return_tuple  # type: ignore[untyped-decorator]
-    def forward(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        labels: Tensor | None = None,
-    ) -> SequenceClassifierOutput:
-        """Logits (batch, num_labels), and the cross entropy if there are labels.
-
-        Args:
-            input_values: as in `SlimvoxModel.forward`.
-            attention_mask: as in `SlimvoxModel.forward`.
-            output_attentions: as in `SlimvoxModel.forward`.
-            output_hidden_states: as in `SlimvoxModel.forward`.
-            labels: (batch,).
-        """
-        (logits,), output = self._compute(
-            input_values, attention_mask, output_attentions, output_hidden_states
-        )
-        loss = None if labels is None else F.cross_entropy(logits, labels.view(-1))
-        return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=output.hidden_states)
-
     def apply_head(self, states: Tensor, frame_mask: Tensor | None) -> tuple[Tensor, ...]:
         """Logits (batch, num_labels); of a clip that is nothing but padding, those of zeros."""
         mean, _ = _statistics(self.projector(states), frame_mask)
         return (self.classifier(mean),)
 
+    def head_loss(self, outputs: tuple[Tensor, ...], labels: Tensor, frame_mask: Tensor) -> Tensor:
+        """Cross entropy."""
+        return F.cross_entropy(outputs[0], labels.view(-1))
+
 
 class SlimvoxForAudioFrameClassification(SlimvoxWithLayerWeights):
-    """Labels a frame: who speaks when."""
+    """Labels for each frame: who speaks when.
+
+    Outputs `logits` (batch, frames, num_labels). Labels: (batch, frames, num_labels), one-hot; the largest decides, and
+    the loss is the cross entropy.
+    """
+
+    output_class = TokenClassifierOutput
 
     def __init__(self, config: SlimvoxConfig) -> None:
         super().__init__(config)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
-    @can_return_tuple  # type: ignore[untyped-decorator]
-    def forward(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> TokenClassifierOutput:
-        """Logits (batch, frames, num_labels), and the cross entropy if there are labels.
-
-        Args:
-            input_values: as in `SlimvoxModel.forward`.
-            attention_mask: as in `SlimvoxModel.forward`.
-            labels: (batch, frames, num_labels), one-hot; the largest decides.
-            output_attentions: as in `SlimvoxModel.forward`.
-            output_hidden_states: as in `SlimvoxModel.forward`.
-        """
-        (logits,), output = self._compute(
-            input_values, attention_mask, output_attentions, output_hidden_states
-        )
-        loss = None
-        if labels is not None:
-            loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1).argmax(-1))
-        return TokenClassifierOutput(loss=loss, logits=logits, hidden_states=output.hidden_states)
-
     def apply_head(self, states: Tensor, frame_mask: Tensor | None) -> tuple[Tensor, ...]:
         """Logits (batch, frames, num_labels)."""
         return (self.classifier(states),)
 
+    def head_loss(self, outputs: tuple[Tensor, ...], labels: Tensor, frame_mask: Tensor) -> Tensor:
+        """Cross entropy over all frames."""
+        return F.cross_entropy(outputs[0].flatten(0, 1), labels.flatten(0, 1).argmax(-1))
+
 
 class SlimvoxForXVector(SlimvoxWithLayerWeights):
-    """Speaker embeddings, trained with an additive margin."""
+    """Speaker embeddings, trained with an additive margin.
 
+    Outputs `logits` and `embeddings`, (batch, xvector_output_dim) both. Labels: (batch,), speakers.
+    """
+
+    output_class = XVectorOutput
     head_outputs: ClassVar[tuple[str, ...]] = ("logits", "embeddings")
 
     def __init__(self, config: SlimvoxConfig) -> None:
@@ -276,32 +259,6 @@ class SlimvoxForXVector(SlimvoxWithLayerWeights):
         self.classifier = nn.Linear(config.xvector_output_dim, config.xvector_output_dim)
         self.objective = AMSoftmaxLoss(config.xvector_output_dim, config.num_labels)
         self.post_init()
-
-    @can_return_tuple  # type: ignore[untyped-decorator]
-    def forward(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        labels: Tensor | None = None,
-    ) -> XVectorOutput:
-        """Embeddings and logits, (batch, xvector_output_dim) both, and the loss if there are labels.
-
-        Args:
-            input_values: as in `SlimvoxModel.forward`.
-            attention_mask: as in `SlimvoxModel.forward`.
-            output_attentions: as in `SlimvoxModel.forward`.
-            output_hidden_states: as in `SlimvoxModel.forward`.
-            labels: (batch,), speakers.
-        """
-        (logits, embeddings), output = self._compute(
-            input_values, attention_mask, output_attentions, output_hidden_states
-        )
-        loss = None if labels is None else self.objective(logits, labels)
-        return XVectorOutput(
-            loss=loss, logits=logits, embeddings=embeddings, hidden_states=output.hidden_states
-        )
 
     @property
     def fewest_frames(self) -> int:
@@ -324,6 +281,11 @@ class SlimvoxForXVector(SlimvoxWithLayerWeights):
             mask = torch.arange(x.shape[1], device=x.device) < left.clamp(min=1)
         embeddings = self.feature_extractor(torch.cat(_statistics(x, mask), dim=-1))
         return self.classifier(embeddings), embeddings
+
+    def head_loss(self, outputs: tuple[Tensor, ...], labels: Tensor, frame_mask: Tensor) -> Tensor:
+        """Softmax with an additive margin."""
+        loss: Tensor = self.objective(outputs[0], labels)
+        return loss
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -1,0 +1,181 @@
+"""One stretch of audio to one file of hidden states, chunk by chunk."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from slimvox.audio import SAMPLE_RATE_HZ, UnreadableAudioError, iter_audio_blocks
+from slimvox.audio.sources import AudioSource, end_tolerance_seconds
+from slimvox.encoder import SpeechEncoder
+from slimvox.encoding.chunks import Chunk, ChunkPlan, FloatArray, cut_chunks
+from slimvox.encoding.features_file import (
+    DTYPES,
+    FeatureDtype,
+    FeatureFormat,
+    RawArray,
+    read_origin,
+    write_features,
+)
+from slimvox.util.errors import SlimvoxError, UnusableResultError
+
+_BLOCK_SECONDS = 5.0
+_TEMPORARY_PREFIX = ".slimvox-encode-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureWriter:
+    """Encodes one stretch of audio after the other, each into a file."""
+
+    encoder: SpeechEncoder
+    device: torch.device
+    plan: ChunkPlan
+    layers: tuple[int, ...]
+    format: FeatureFormat
+    dtype: FeatureDtype
+    weights: str
+    """Hash of the encoder."""
+
+    def origin(self, source: AudioSource) -> dict[str, Any]:
+        """Everything that the features of `source` depend on, as JSON types."""
+        return {
+            "encoder": self.weights,
+            "layers": list(self.layers),
+            "dtype": self.dtype,
+            "chunk_samples": self.plan.samples,
+            "overlap_frames": self.plan.overlap,
+            "audio_bytes": os.path.getsize(source.path) if os.path.isfile(source.path) else None,
+        }
+
+    def is_done(self, source: AudioSource, target: Path) -> bool:
+        """True if `target` holds these features of `source` already.
+
+        Raises:
+            SlimvoxError: if it holds anything else.
+        """
+        if not os.path.lexists(target):
+            return False
+        try:
+            found = read_origin(target, self.format)
+        except OSError as error:
+            raise SlimvoxError(f"{target} cannot be read: {error.strerror or error}") from error
+        origin = self.origin(source)
+        if found == origin:
+            return True
+        if found is None:
+            reason = "does not say which encoder it is of"
+        else:
+            different = [name.split("_")[0] for name in origin if found.get(name) != origin[name]]
+            reason = f"has features of another {' and '.join(different)}"
+        raise SlimvoxError(
+            f"{target} is there already and {reason}; give another `--out`, or `--overwrite` to encode again"
+        )
+
+    def write(self, source: AudioSource, target: Path) -> int:
+        """Encode `source` into the file `target`, all of it or nothing, and return the samples that it has."""
+        blocks = iter_audio_blocks(
+            source.path,
+            block_seconds=_BLOCK_SECONDS,
+            offset_seconds=source.offset_seconds,
+            seconds=source.seconds,
+            channel=source.channel,
+        )
+        counted = _Counted(blocks)
+        chunks = cut_chunks(counted, self.plan)
+        opening = next(chunks, None)
+        if opening is None:
+            if not counted.samples:
+                raise UnreadableAudioError(source.path, "empty", "it holds no samples")
+            length = f"{counted.samples / SAMPLE_RATE_HZ:.4f} s, less than one frame"
+            raise UnreadableAudioError(source.path, "too short", length)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Next to the output: renaming is atomic within a file system only.
+        temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX, dir=target.parent))
+        try:
+            frames = 0
+            raw = {f"layer_{number:02d}": temporary / f"{number}.raw" for number in self.layers}
+            with ExitStack() as stack:
+                files = [stack.enter_context(path.open("wb")) for path in raw.values()]
+                for chunk in itertools.chain([opening], chunks):
+                    states = self._encode(chunk, source)
+                    frames += len(states[0])
+                    for file, state in zip(files, states, strict=True):
+                        file.write(state.data)
+            shape = (frames, self.encoder.anatomy.width)
+            _check_length(source, counted.samples)
+            arrays = {key: RawArray(path=path, shape=shape) for key, path in raw.items()}
+            rate_hz = SAMPLE_RATE_HZ / self.encoder.anatomy.hop
+            whole = temporary / "whole"
+            write_features(
+                whole,
+                arrays,
+                dtype=self.dtype,
+                frame_rate_hz=rate_hz,
+                format=self.format,
+                origin=self.origin(source),
+            )
+            os.replace(whole, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return counted.samples
+
+    @torch.inference_mode()
+    def _encode(self, chunk: Chunk, source: AudioSource) -> list[npt.NDArray[np.floating]]:
+        """The frames of a chunk that count: per layer (frames, width), contiguous, in the file's type."""
+        try:
+            states = self.encoder(torch.from_numpy(chunk.waveform)[None].to(self.device)).hidden_states
+        except torch.OutOfMemoryError as error:
+            raise SlimvoxError(
+                f"{self.device} has too little memory for a chunk of {len(chunk.waveform) / SAMPLE_RATE_HZ:.0f} s;"
+                " make `--chunk-seconds` smaller"
+            ) from error
+        arrays = []
+        for number in self.layers:
+            state = states[number][0, chunk.first : chunk.end].float().cpu().numpy()
+            if not np.isfinite(state).all():
+                raise UnusableResultError(
+                    f"`{source.path}`: hidden states of layer {number} are NaN or infinite; check the encoder's weights"
+                )
+            with np.errstate(over="ignore"):
+                array = np.ascontiguousarray(state, dtype=DTYPES[self.dtype])
+            if not np.isfinite(array).all():
+                raise SlimvoxError(
+                    f"`{source.path}`: hidden states of layer {number} are beyond the range of float16;"
+                    " use `--dtype float32`"
+                )
+            arrays.append(array)
+        return arrays
+
+
+def _check_length(source: AudioSource, samples: int) -> None:
+    """Raise if a stretch of a file is much shorter than what was asked for: other audio was meant."""
+    if source.seconds is None:
+        return
+    have = samples / SAMPLE_RATE_HZ
+    if have + end_tolerance_seconds(source.seconds) < source.seconds:
+        detail = f"it ends after {have:.2f} s of the {source.seconds:.2f} s that were asked for"
+        raise UnreadableAudioError(source.path, "truncated", detail)
+
+
+class _Counted(Iterator[FloatArray]):
+    """Blocks as they come, and how many samples they had."""
+
+    def __init__(self, blocks: Iterator[FloatArray]) -> None:
+        self._blocks = blocks
+        self.samples = 0
+
+    def __next__(self) -> FloatArray:
+        block = next(self._blocks)
+        self.samples += len(block)
+        return block
