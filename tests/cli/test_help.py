@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from slimvox.cli.help import flags_of_lists, join_repeated_flags
+from slimvox.cli.command import flags_of_lists, join_repeated_flags
 from slimvox.cli.main import Command, run
 
 COMMANDS = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
@@ -12,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from slimvox.cli.help import readable_help
+from slimvox.cli.command import command
 from slimvox.cli.options import VerboseOption
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.output_paths import check_output_file
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 
 
-@readable_help
-@dataclass(frozen=True, kw_only=True)
+@command()
 class BenchmarkCommand(VerboseOption):
     """Measure the speed of encoders, interleaved with the dense model in `transformers`."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from slimvox.cli.help import readable_help
+from slimvox.cli.command import command
 from slimvox.cli.options import ModelOptions
 from slimvox.util.validation import SecondsOrZero, Seed
 
@@ -24,8 +23,7 @@ WORTH_SAYING = 2.0
 """Ratio of a source's error to the smallest error from which a source is pointed out."""
 
 
-@readable_help
-@dataclass(frozen=True, kw_only=True)
+@command()
 class CompareCommand(ModelOptions):
     """Measure the distance between an encoder's hidden states and its teacher's on your audio, source by source.
 
@@ -59,7 +57,7 @@ class CompareCommand(ModelOptions):
 
         with Console(stderr=True).status("loading") as status:
             result = compare(
-                self.at_revision(self.model),
+                self.model_at_revision,
                 self.audio,
                 teacher=self.teacher,
                 seconds=self.seconds or None,

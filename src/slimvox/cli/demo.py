@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from rich.console import Console
 
-from slimvox.cli.help import readable_help
+from slimvox.cli.command import command
 from slimvox.util.validation import Count, Seed
 
 
-@readable_help
-@dataclass(frozen=True, kw_only=True)
+@command()
 class DemoCommand:
     """Prune the embedded teacher by 72 % on the embedded audio, and compare it with the dense teacher and two
     baselines.

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import tyro
 from rich.console import Console
 
-from slimvox.cli.help import readable_help
+from slimvox.cli.command import command
 from slimvox.cli.options import ModelOptions
 from slimvox.util.validation import Seconds, SecondsOrZero
 
 
-@readable_help
-@dataclass(frozen=True, kw_only=True)
+@command()
 class EncodeCommand(ModelOptions):
     """Write the hidden states of all layers for each audio file.
 
@@ -53,7 +51,7 @@ class EncodeCommand(ModelOptions):
         from slimvox.encoding.encode import encode_files
 
         result = encode_files(
-            self.at_revision(self.model),
+            self.model_at_revision,
             self.audio,
             self.out,
             format=self.format,

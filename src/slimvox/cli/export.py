@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 from rich.console import Console
 
-from slimvox.cli.help import readable_help
+from slimvox.cli.command import command
 from slimvox.cli.options import ModelOptions
 from slimvox.exporters import export_format_names
 from slimvox.util.validation import Positive
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
     from slimvox.exporters import Int8Errors
 
 
-@readable_help
-@dataclass(frozen=True, kw_only=True)
+@command()
 class ExportCommand(ModelOptions):
     """Export an encoder, or a model with its task head, to a file that runs without slimvox.
 
@@ -56,7 +54,7 @@ class ExportCommand(ModelOptions):
 
         with console.status("loading") as status:
             result = export_encoder(
-                self.at_revision(self.model),
+                self.model_at_revision,
                 self.out,
                 format=self.format,
                 int8=self.int8,

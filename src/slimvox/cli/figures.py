@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 import tyro
 from rich.console import Console
 
-from slimvox.cli.help import readable_help
+from slimvox.cli.command import command
 from slimvox.util.output_paths import check_output_folder
 
 
-@readable_help
-@dataclass(frozen=True, kw_only=True)
+@command()
 class FiguresCommand:
     """Draw the paper's Figures 1 to 3 and a Pareto front from measured runs, as SVG and PNG.
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import tyro
 from rich.console import Console
 
-from slimvox.cli.help import readable_help
+from slimvox.cli.command import command
 from slimvox.cli.options import ModelOptions
 
 
-@readable_help
-@dataclass(frozen=True, kw_only=True)
+@command()
 class InspectCommand(ModelOptions):
     """Show an encoder's structure: kept and original widths per layer, parameters and MACs."""
 
@@ -30,7 +28,7 @@ class InspectCommand(ModelOptions):
         from slimvox.checkpoint import load_model
         from slimvox.cli.tables import anatomy_table
 
-        loaded = load_model(self.at_revision(self.model))
+        loaded = load_model(self.model_at_revision)
         if self.json:
             print(_dumps(loaded.encoder.anatomy, loaded.encoder.dense_anatomy))
             return

@@ -20,13 +20,13 @@ from rich.markup import escape
 
 from slimvox._version import __version__
 from slimvox.cli.benchmark import BenchmarkCommand
+from slimvox.cli.command import flags_of_lists, join_repeated_flags
 from slimvox.cli.compare import CompareCommand
 from slimvox.cli.demo import DemoCommand
 from slimvox.cli.encode import EncodeCommand
 from slimvox.cli.evaluate import EvaluateCommand
 from slimvox.cli.export import ExportCommand
 from slimvox.cli.figures import FiguresCommand
-from slimvox.cli.help import flags_of_lists, join_repeated_flags
 from slimvox.cli.inspect import InspectCommand
 from slimvox.cli.interrupts import INTERRUPTED, leave_when_interrupted
 from slimvox.cli.prune import PruneCommand

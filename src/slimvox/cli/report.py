@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 import tyro
 from rich.console import Console
 
-from slimvox.cli.help import readable_help
+from slimvox.cli.command import command
 from slimvox.util.errors import SlimvoxError
 
 
-@readable_help
-@dataclass(frozen=True, kw_only=True)
+@command()
 class ReportCommand:
     """Make an HTML page about one or several runs: anatomy, training, gates, costs, scores and recipe.
 

@@ -32,7 +32,7 @@ Size = Annotated[int, Range(at_least=1, at_most=65_536)]
 """Widths and batch sizes: what memory is allocated for."""
 Masks = Annotated[int, Range(at_least=0, at_most=1000)]
 
-SuiteName = Literal["official", "mini"]
+SuiteName = Literal["mini", "official"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from slimvox.checkpoint import Model, encoder_of, name_of
 from slimvox.evaluation import suite as suites
@@ -18,7 +18,7 @@ from slimvox.evaluation.result_table import overall
 from slimvox.evaluation.suite import EvaluationPlan, TaskResult
 from slimvox.evaluation.upstreams import EncoderUpstream
 from slimvox.util.devices import Device
-from slimvox.util.validation import Count, Positive, checked_arguments
+from slimvox.util.validation import Count, Range, checked_arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def evaluate(
     overrides: Sequence[str] = (),
     out: str | Path | None = None,
     cache: str | Path | None = None,
-    cache_gib: Positive = DEFAULT_MAX_BYTES / 2**30,
+    cache_gib: Annotated[float, Range(above=0, at_most=1e9)] = DEFAULT_MAX_BYTES / 2**30,
     device: Device = "auto",
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> Evaluation:
@@ -65,18 +65,22 @@ def evaluate(
     same call with `out` continues where an earlier one stopped.
 
     Args:
-        model: what `slimvox.load` takes, a file written by `slimvox.export`, `fbank` (log-mel baseline) or
-            `random:MODEL`; an encoder; or a model of `transformers`.
-        data: folder of the data; docs/evaluation.md describes its layout.
-        suite: data and protocol: `mini`, or `official`. Their scores are not comparable.
-        tasks: tasks to run; by default all that the suite has data for or, with `manifests`, those that have one.
-        manifests: tables of your own data by task, in place of the suite's data; several are folds.
-        seeds: number of heads to train at the best learning rate, for mean and standard deviation.
-        overrides: fields of the protocol to change, such as `["ks.steps=2000"]`.
-        out: folder for the results, one JSON file per task; finished tasks are not repeated.
-        cache: folder for features; by default `slimvox/features` in the user's cache folder.
+        model: encoder: `embedded`, a directory, a model id on the Hugging Face hub, a file written by `slimvox export`,
+            `fbank` (log-mel baseline), or random:MODEL (random weights). In Python also an encoder or a model of
+            `transformers`.
+        data: data folder; docs/evaluation.md describes its layout.
+        suite: data and protocol: mini (small sets, short training) or official. Scores of the two are not comparable.
+        tasks: tasks to run, by their names in docs/evaluation.md; by default, all that the suite has data for or, with
+            `manifests`, those that have one.
+        manifests: tables with your own data, such as ks=commands.tsv; several for a task are folds. In Python a mapping
+            from tasks to their tables.
+        seeds: number of heads trained at the best learning rate, for the mean and standard deviation.
+        overrides: fields of the protocol to override, such as ks.steps=2000 sid.learning_rates=0.1,0.01. In Python a
+            list of such texts.
+        out: output folder with one JSON file per task; finished tasks are not repeated.
+        cache: cache folder for features; by default, slimvox/features in the user's cache folder.
         cache_gib: maximum size of the cache in GiB; the least recently used features are removed.
-        device: device for encoding and for training heads; `auto` selects a GPU if there is one.
+        device: device for encoding and for training heads; auto selects a GPU if there is one.
         on_progress: called with a short text on what is being done.
 
     Returns:

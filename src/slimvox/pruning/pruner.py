@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +30,9 @@ from slimvox.util.errors import SlimvoxError
 from slimvox.util.validation import Count, SecondsOrZero, Seed, checked_arguments
 
 
+@checked_arguments
+@torch.inference_mode(False)
+@torch.enable_grad()
 def prune(
     model: Model,
     audio: AudioInput | Sequence[AudioInput],
@@ -50,37 +52,42 @@ def prune(
     control: Control | None = None,
     checkpoint_seconds: SecondsOrZero = 300.0,
     console: Console | None = None,
+    parts: PruningParts | None = None,
 ) -> PruneResult:
     """Prune a speech encoder on unlabelled audio; the command `slimvox prune` as a function.
 
     The same call resumes an interrupted run, and returns the result again if the run is finished.
 
     Args:
-        model: `embedded`, a directory or a model id on the hub; a directory that slimvox wrote can be pruned further;
-            an encoder; or a model of `transformers`.
-        audio: files, folders, lists, manifests or Hugging Face data sets, as `slimvox.audio.find_audio` takes them.
-        out: directory to write, new or empty.
-        recipe: `default`, `paper`, `fast`, `quick` or the path of a TOML file; if none is given, `quick` for the
-            embedded teacher, else `default`.
-        overrides: fields of the recipe to change, such as `["prune.steps=1000"]`.
-        target_parameters: parameters to keep, as a share of the dense encoder ("28%", 0.28) or a number ("26.5M").
-        target_macs: multiply-accumulates to keep, in the same form (for a clip of `target.seconds`).
-        target_speed: speed-up over the dense encoder ("4x") in float32, on the device and with the number of threads
-            of the run; predicted from a table that the run measures first.
-        sizes: several encoders from one run, instead of a target: the share of the dense encoder to keep in each
-            ("50%,28%,15%", [0.5, 0.28, 0.15]), of the cost that the recipe counts (`target.kind`). Stage 1 runs once
-            and passes each size on its way to the smallest; each then has its own stage 2 and directory, such as
-            `out/keep-28`.
+        model: teacher: `embedded`, a local directory, or a model id on the Hugging Face hub such as
+            microsoft/wavlm-base-plus; a directory written by slimvox is pruned further. In Python also an encoder or a
+            model of `transformers`.
+        audio: training audio: files, folders, lists (.txt), manifests (.tsv, .csv, .jsonl), or Hugging Face data sets
+            (hf:NAME, hf:NAME:CONFIGURATION:SPLIT, .parquet, a save_to_disk folder). In Python also a loaded
+            `datasets.Dataset`.
+        out: output directory for the pruned encoder; new, empty, or of the same run.
+        recipe: name of a recipe (default, paper, fast or quick) or a TOML file. By default, quick for the embedded
+            teacher, else default.
+        overrides: fields of the recipe to override, such as prune.steps=1000 structures.conv=false. In Python a list
+            of such texts, or a mapping.
+        target_parameters: parameters to keep: a share of the dense encoder (28%) or a number (26.5M).
+        target_macs: multiply-accumulates to keep: a share (20%) or a number (15G, for 10 s of audio).
+        target_speed: speed-up over the dense encoder (4x), in float32 on this machine; the measurement takes about a
+            minute.
+        sizes: several encoders from one run, instead of a single target: shares to keep (50%,28%,15%) of the dense
+            encoder's parameters, or of the cost that the recipe counts. Each gets a directory in `out`, such as
+            keep-28.
         held_out: audio for measuring the distance to the teacher; by default, a part of `audio` is held out.
-        device: `auto`, `cpu`, `cuda` or `mps`.
-        precision: `auto`, `float32` or `bf16` (autocast; weights and gates stay float32).
-        max_steps: maximum number of training steps over both stages, with each size's stage 2 as long as for one
-            size; targets are still met.
-        seed: random seed for gates, batches, crops and controls.
-        control: baseline instead of learned gates: `random`, `magnitude`, `top-layers` or `thin` (see
-            `slimvox.pruning.controls`).
+        device: training device; auto selects a GPU if there is one.
+        precision: precision of the activations; weights and gates stay float32.
+        max_steps: maximum number of training steps over both stages (with `sizes`: stage 1 and each stage 2); targets
+            are still met.
+        seed: random seed for gates, batches, crops and baselines.
+        control: baseline instead of learned gates: random gates, the smallest weights removed (magnitude), layers
+            removed from the top, or an evenly thin encoder trained from scratch.
         checkpoint_seconds: seconds between checkpoints.
         console: console for progress; None shows nothing.
+        parts: replaced parts of the run, see `Pruner`; None for those of the recipe.
 
     Returns:
         The result of the run; with `sizes`, that of the smallest, whose field `sizes` lists all, largest first.
@@ -90,89 +97,6 @@ def prune(
         RunInterrupted: on Ctrl-C or SIGTERM, after a checkpoint; only in the main thread, which takes over these
             signals while the run lasts.
     """
-    with on_disk(model) as name:
-        return run_pruning(
-            PruningParts(),
-            name,
-            audio,
-            out,
-            recipe=recipe,
-            overrides=overrides,
-            target_parameters=target_parameters,
-            target_macs=target_macs,
-            target_speed=target_speed,
-            sizes=sizes,
-            held_out=held_out,
-            device=device,
-            precision=precision,
-            max_steps=max_steps,
-            seed=seed,
-            control=control,
-            checkpoint_seconds=checkpoint_seconds,
-            console=console,
-        )
-
-
-class Pruner(PruningParts):
-    """A run of `prune` whose parts can be replaced: subclass it and override methods of `PruningParts`.
-
-    >>> class MyPruner(slimvox.Pruner):
-    ...     def build_gates(self, anatomy, recipe):
-    ...         return Gates(anatomy, ["intermediate"])
-    >>> result = MyPruner("embedded", "speech/", "runs/mine", callbacks=[HeldOutDistance(every=50)]).run()
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        audio: AudioInput | Sequence[AudioInput],
-        out: str | Path,
-        *,
-        callbacks: Sequence[Callback] = (),
-        **options: Any,
-    ) -> None:
-        """Prepare a run.
-
-        Args:
-            model: see `prune`.
-            audio: see `prune`.
-            out: see `prune`.
-            callbacks: called after training steps, see `slimvox.pruning.Callback`.
-            options: all other arguments of `prune`.
-        """
-        self.model, self.audio, self.out, self.callbacks, self.options = model, audio, out, callbacks, options
-
-    def run(self) -> PruneResult:
-        """Run, from the start or from the last checkpoint; result and errors are those of `prune`."""
-        with on_disk(self.model) as model:
-            return run_pruning(self, model, self.audio, self.out, **self.options)
-
-
-@checked_arguments
-@torch.inference_mode(False)
-@torch.enable_grad()
-def run_pruning(
-    parts: PruningParts,
-    model: str | os.PathLike[str],
-    audio: AudioInput | Sequence[AudioInput],
-    out: str | Path,
-    *,
-    recipe: str | Path | None = None,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
-    target_parameters: str | float | None = None,
-    target_macs: str | float | None = None,
-    target_speed: str | float | None = None,
-    sizes: str | Sequence[str | float] | None = None,
-    held_out: Sequence[AudioInput] = (),
-    device: Device = "auto",
-    precision: Precision = "auto",
-    max_steps: Count | None = None,
-    seed: Seed = 0,
-    control: Control | None = None,
-    checkpoint_seconds: SecondsOrZero = 300.0,
-    console: Console | None = None,
-) -> PruneResult:
-    """A run with the given parts; arguments, result and errors are those of `prune`."""
     _check_request(control, sizes)
     sources = as_sources(audio)
     directory = RunDirectory(path=Path(out).expanduser())
@@ -182,11 +106,12 @@ def run_pruning(
     if max_steps is not None:
         chosen = chosen.limited_to(max_steps)
     console = console or Console(quiet=True)
-    with own_accelerate_state():
+    parts = parts or PruningParts()
+    with on_disk(model) as teacher, own_accelerate_state():
         accelerator = build_accelerator(device=device, precision=precision, log_directory=directory.run)
         processes = Processes(accelerator)
         processes.on_main(directory.refuse_if_taken)
-        loaded = processes.together(lambda: load_model(model))
+        loaded = processes.together(lambda: load_model(teacher))
         earlier_kept = processes.together(loaded.kept_indices)
         aims = aim(
             chosen,
@@ -231,6 +156,40 @@ def run_pruning(
             )
         with StopRequests(patient=processes.count > 1) as stop:
             return Run(settings, each_size, accelerator, console, checkpoint_seconds, stop).execute()
+
+
+class Pruner(PruningParts):
+    """A run of `prune` whose parts can be replaced: subclass it and override methods of `PruningParts`.
+
+    >>> class MyPruner(slimvox.Pruner):
+    ...     def build_gates(self, anatomy, recipe):
+    ...         return Gates(anatomy, ["intermediate"])
+    >>> result = MyPruner("embedded", "speech/", "runs/mine", callbacks=[HeldOutDistance(every=50)]).run()
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        audio: AudioInput | Sequence[AudioInput],
+        out: str | Path,
+        *,
+        callbacks: Sequence[Callback] = (),
+        **options: Any,
+    ) -> None:
+        """Prepare a run.
+
+        Args:
+            model: see `prune`.
+            audio: see `prune`.
+            out: see `prune`.
+            callbacks: called after training steps, see `slimvox.pruning.Callback`.
+            options: all other arguments of `prune`.
+        """
+        self.model, self.audio, self.out, self.callbacks, self.options = model, audio, out, callbacks, options
+
+    def run(self) -> PruneResult:
+        """Run, from the start or from the last checkpoint; result and errors are those of `prune`."""
+        return prune(self.model, self.audio, self.out, parts=self, **self.options)
 
 
 def _check_request(control: Control | None, sizes: object) -> None:

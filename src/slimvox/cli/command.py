@@ -1,0 +1,224 @@
+"""Class decorator for commands: one dataclass per command, with an option for each parameter of the function behind it.
+
+An option takes its name, type, default and help text from the function's signature and docstring; a command says only
+what differs on the command line, and adds the options that concern printing. In the help text, the name of a parameter
+in backticks becomes its flag, and the rest from "In Python" on is left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+import tyro
+
+from slimvox.cli.signatures import Parameter, read_parameters
+
+Class = TypeVar("Class", bound=type)
+
+ONLY_IN_PYTHON = frozenset({"console", "on_progress", "parts", "report"})
+"""Parameters that are not options: how progress is shown, and objects."""
+_METAVARS = {str: "TEXT", int: "INT", float: "FLOAT", Path: "PATH"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Argument:
+    """A parameter of a function whose option differs from the parameter."""
+
+    name: str | None = None
+    """Name of the option, if not the parameter's."""
+    type: Any = None
+    """Type of the value on the command line, if it does not follow from the parameter's."""
+    metavar: str | None = None
+    positional: bool = False
+    parse: Callable[[Any], Any] | None = None
+    """Converts the value on the command line to the function's."""
+    show: Callable[[Any], Any] | None = None
+    """Converts the function's default to that of the command line."""
+
+
+class Command:
+    """Base class of the commands of functions."""
+
+    path: ClassVar[str]
+    """Full name of the function, such as `slimvox.pruning.pruner.prune`."""
+    arguments: ClassVar[dict[str, Argument]]
+    """By parameter; those that are options as they are have an empty one."""
+
+    def call(self, **given: Any) -> Any:
+        """Call the function with the options of the command line, and with other arguments."""
+        for name, argument in self.arguments.items():
+            value = getattr(self, argument.name or name)
+            given.setdefault(name, argument.parse(value) if argument.parse else value)
+        module, _, function = self.path.rpartition(".")
+        return getattr(importlib.import_module(module), function)(**given)
+
+
+def command(path: str | None = None, **arguments: Argument) -> Callable[[Class], Class]:
+    """Make a command of a class.
+
+    Args:
+        path: full name of the function whose parameters become options; None if the class declares all options.
+        arguments: parameters whose options differ from them.
+    """
+
+    def decorate(cls: Any) -> Any:
+        own, texts = dict(cls.__annotations__), _attribute_docstrings(cls)
+        cls.__annotations__ = {}
+        if path is not None:
+            parameters = [each for each in read_parameters(path) if each.name not in ONLY_IN_PYTHON]
+            cls.path, cls.arguments = (
+                path,
+                {each.name: arguments.get(each.name, Argument()) for each in parameters},
+            )
+            cls.imports = (path.rpartition(".")[0], *getattr(cls, "imports", ()))
+            flags = {each.name: _flag(each.name, cls.arguments[each.name]) for each in parameters}
+            for each in parameters:
+                _add_option(cls, each, cls.arguments[each.name])
+                texts[cls.arguments[each.name].name or each.name] = _help_text(each.text, flags)
+        cls.__annotations__.update(own)
+        made: Any = dataclass(frozen=True, kw_only=True)(cls)
+        hints = typing.get_type_hints(made, include_extras=True)
+        for field in fields(made):
+            hint = hints[field.name]
+            settings: dict[str, Any] = {"help": texts[field.name], "metavar": _metavar(field.name, hint)}
+            if any(field.default is each for each in (None, False)) or _is_list(hint):
+                settings["help_behavior_hint"] = "(required)" if field.default is MISSING else ""
+            made.__annotations__[field.name] = Annotated[hint, tyro.conf.arg(**settings)]
+        return made
+
+    return decorate
+
+
+def _add_option(cls: Any, parameter: Parameter, argument: Argument) -> None:
+    name = argument.name or parameter.name
+    hint: Any = argument.type or _type_on_command_line(parameter.hint)
+    if argument.positional:
+        hint = Annotated[hint, _POSITIONAL]
+    cls.__annotations__[name] = Annotated[hint, argument] if argument.metavar else hint
+    if parameter.default is not MISSING:
+        default = argument.show(parameter.default) if argument.show else parameter.default
+        setattr(cls, name, () if default is None and _is_list(hint) else default)
+
+
+def _type_on_command_line(hint: Any) -> Any:
+    """The type of a parameter in words of a command line: of several, a path, a text or a list."""
+    if typing.get_origin(hint) is Annotated:
+        return hint
+    options = typing.get_args(hint) if _is_union(hint) else (hint,)
+    kinds = [each for each in options if each is not type(None)]
+    lists = [each for each in kinds if typing.get_origin(each) is Sequence]
+    if Path in kinds or str in kinds:
+        kind: Any = Path if Path in kinds else str
+    elif lists:
+        return tuple[_type_on_command_line(typing.get_args(lists[0])[0]), ...]  # type: ignore[misc]
+    else:
+        (kind,) = kinds
+    return kind | None if type(None) in options else kind
+
+
+def _flag(name: str, argument: Argument) -> str:
+    return name.upper() if argument.positional else f"--{(argument.name or name).replace('_', '-')}"
+
+
+def _help_text(text: str, flags: dict[str, str]) -> str:
+    text = re.sub(r"`(\w+)`", lambda found: flags.get(found[1], found[0]), text.partition(" In Python")[0])
+    return text[:1].upper() + text[1:]
+
+
+def _attribute_docstrings(cls: type) -> dict[str, str]:
+    """Docstrings of the fields of a class and of its bases, each in one line."""
+    texts = {
+        name: text
+        for base in cls.__bases__
+        if is_dataclass(base)
+        for name, text in _attribute_docstrings(base).items()
+    }
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(definition, ast.ClassDef)
+    for statement, below in zip(definition.body, definition.body[1:], strict=False):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and isinstance(below, ast.Expr)
+            and isinstance(below.value, ast.Constant)
+        ):
+            texts[statement.target.id] = " ".join(str(below.value.value).split())
+    return texts
+
+
+def _metavar(name: str, hint: Any) -> str | None:
+    """Metavar of an option, or None to keep tyro's."""
+    extras = getattr(hint, "__metadata__", ())
+    given = next((each.metavar for each in extras if getattr(each, "metavar", None)), None)
+    if given is not None:
+        return str(given)
+    kind = typing.get_args(hint)[0] if extras else hint
+    dots = "..." if _is_list(hint) else ""
+    if _POSITIONAL in extras:
+        return name.upper() + dots
+    if not _is_union(kind) and not dots:
+        return None
+    kind = next(each for each in typing.get_args(kind) if each is not type(None))
+    if typing.get_origin(kind) is Annotated:
+        kind = typing.get_args(kind)[0]
+    if typing.get_origin(kind) is Literal:
+        return "{" + ",".join(typing.get_args(kind)) + "}"
+    return _METAVARS[kind] + dots
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def _is_list(hint: Any) -> bool:
+    kind = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+    return typing.get_origin(kind) is tuple
+
+
+def flags_of_lists(commands: Any) -> frozenset[str]:
+    """Flags that take several values, of all commands of a union of them."""
+    return frozenset(_flags_of_lists(commands))
+
+
+def _flags_of_lists(commands: Any) -> Iterator[str]:
+    for each in typing.get_args(commands):
+        for name, hint in typing.get_type_hints(typing.get_args(each)[0], include_extras=True).items():
+            if _is_list(hint) and _POSITIONAL not in typing.get_args(hint):
+                yield f"--{name.replace('_', '-')}"
+
+
+def join_repeated_flags(arguments: Sequence[str], flags: frozenset[str]) -> list[str]:
+    """Move the values of a flag that is given again behind those it has already, where tyro would forget the first
+    ones: `--set A --set B` is `--set A B`.
+    """
+    current: list[str] = []
+    parts = [current]
+    lists: dict[str, list[str]] = {}
+    for argument in arguments:
+        if not argument.startswith("--"):
+            current.append(argument)
+            continue
+        name, equals, value = argument.partition("=")
+        name = name.replace("_", "-")
+        if name in lists:
+            current = lists[name]
+            current.extend([value] if equals else [])
+            continue
+        current = [argument]
+        parts.append(current)
+        if name in flags:
+            lists[name] = current
+    return [argument for part in parts for argument in part]
+
+
+_POSITIONAL = typing.get_args(tyro.conf.Positional[str])[1]
