@@ -98,7 +98,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
 
 
 def differences(expected: Any, got: Any, tolerance: float = TOLERANCE, path: str = "") -> Iterator[str]:
-    """Where two trees of values differ: numbers by more than the tolerance, and anything else at all."""
+    """Places at which two trees of values differ: numbers by more than the tolerance, anything else at all."""
     if isinstance(expected, dict) and isinstance(got, dict) and expected.keys() == got.keys():
         for name, value in expected.items():
             yield from differences(value, got[name], SENSITIVE.get(name, tolerance), f"{path}/{name}")

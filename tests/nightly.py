@@ -6,7 +6,7 @@ import os
 
 NIGHTLY = os.environ.get("SLIMVOX_HYPOTHESIS") == "nightly"
 FACTOR = 20
-"""How many times as many examples are drawn by night."""
+"""Factor by which nightly runs draw more examples."""
 
 
 def examples(number: int) -> int:

@@ -1,4 +1,4 @@
-"""How far encoders are from each other, source by source."""
+"""Distances between encoders, source by source."""
 
 from __future__ import annotations
 

@@ -91,13 +91,6 @@ def test_custom_structure_and_loss(
     assert "log_energy" in log and '"layers"' in log
 
 
-@pytest.mark.parametrize("page", ["structure", "loss"])
-def test_the_custom_parts_are_those_of_the_documentation(page: str) -> None:
-    text = (ROOT / "docs" / "extending" / f"{page}.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)\n```", text, re.DOTALL)
-    assert blocks[0] in (ROOT / "examples" / "custom_structure_and_loss.py").read_text(encoding="utf-8")
-
-
 def test_finetune_with_trainer(
     tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,7 +29,7 @@ class Batch:
 
 
 class Corpus:
-    """What `targets.py` wrote."""
+    """Targets written by `targets.py`."""
 
     def __init__(self, directory: Path, *, held_out: int = 64) -> None:
         with (directory / "index.tsv").open() as file:

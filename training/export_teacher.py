@@ -54,7 +54,7 @@ def transformers_tensors(model: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def configuration() -> dict[str, Any]:
-    """What goes into `config.json`; loading gives float32 whatever the file stores."""
+    """Data type written into `config.json`; loading gives float32 whatever the file stores."""
     config: dict[str, Any] = WavLMConfig(**CONFIG).to_dict()
     config |= {"architectures": ["WavLMModel"], "dtype": "float32"}
     return config

@@ -33,7 +33,7 @@ class Labelled:
     path: Path
     label: str
     group: str
-    """What must not be in training and held-out data at once: the speaker, where the set names one."""
+    """Group that must not be in both training and held-out data: the speaker, where the set names one."""
     test: bool
 
 

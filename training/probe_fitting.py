@@ -16,12 +16,12 @@ BLANK = 0
 INITIAL_BLANK = 3.0
 """The blank's first bias: most frames are blank, and starting from there spares CTC its first, wild updates."""
 BLANK_PENALTIES = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
-"""What is taken off the blank's logit when reading off phones; chosen on held-out data like the learning rate."""
+"""Amount subtracted from the blank's logit when phones are decoded; chosen on held-out data like the learning rate."""
 
 
 @dataclass(kw_only=True)
 class Clip:
-    """What a probe sees of a clip."""
+    """A clip's features and labels, as a probe sees them."""
 
     features: Tensor
     """(frames, layers, width) bfloat16, whitened; one frame where the task averages over time."""
@@ -57,11 +57,11 @@ class ProbeTask:
     clips_per_batch: int = 16
 
     def pooled(self, features: Tensor) -> Tensor:
-        """What to keep of a clip's features (frames, layers, width)."""
+        """Selection of a clip's features (frames, layers, width)."""
         return features if self.kind == "phones" else features.float().mean(0, keepdim=True).half()
 
     def symbols(self, label: str) -> list[str]:
-        """What a label is made of."""
+        """Symbols that a label consists of."""
         return label.split() if self.kind == "phones" else [label]
 
     def loss(self, probe: Probe, clips: list[Clip], batch: Tensor, symbols: list[str]) -> Tensor:

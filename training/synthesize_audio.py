@@ -35,7 +35,7 @@ VOICES_PACKAGE = "kokoro-js@1.2.1"
 KOKORO_RATE_HZ = 24_000
 SAMPLE_RATE_HZ = 16_000
 MARGIN_SECONDS = 0.2
-"""What is kept before and after the speech."""
+"""Audio that is kept before and after the speech."""
 QUIET_DB = -16.0
 """Speech is where the level, over `WINDOW_SECONDS`, is above this, relative to the whole utterance's."""
 WINDOW_SECONDS = 0.03

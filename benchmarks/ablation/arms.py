@@ -114,7 +114,7 @@ class Arm:
     """One way to prune; every arm starts from the recipe `quick`."""
 
     name: str
-    """Of its folder."""
+    """Name of its folder."""
     title: str
     kind: Kind
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -130,7 +130,7 @@ class Arm:
 
     @property
     def main(self) -> bool:
-        """Whether it is scored on all tasks that count, not on some."""
+        """True if it is scored on all tasks that count, not only on some."""
         return self.kind != "idea"
 
 

@@ -1,4 +1,4 @@
-"""What the runs of `run.py` came to, read from their directories."""
+"""Results of the runs of `run.py`, read from their directories."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def read_rows(folder: Path) -> list[Row]:
 
 
 def larger_than_spread(first: Sequence[float], second: Sequence[float]) -> bool:
-    """Whether two means differ by more than twice the standard error of their difference (2 runs each at least)."""
+    """True if two means differ by more than twice the standard error of their difference (2 runs each at least)."""
     if min(len(first), len(second)) < 2:
         return False
     error = math.sqrt(sum(statistics.variance(each) / len(each) for each in (first, second)))

@@ -33,7 +33,7 @@ from slimvox.util.errors import SlimvoxError
 RAMP = 0.87
 """Share of stage 1 in which the target grows."""
 QUICK_TASKS = ("pr", "ks", "sid", "er")
-"""What ideas are scored on."""
+"""Tasks on which ideas are scored."""
 
 
 def main() -> None:
@@ -114,7 +114,7 @@ def slimvox(arguments: Sequence[str], log: Path, threads: int, *, anew: bool) ->
 
 
 def finished(out: Path) -> bool:
-    """Whether a run came to its end."""
+    """True if a run has finished."""
     try:
         return out.is_dir() and any(out.iterdir()) and read_runs([out])[0].finished
     except SlimvoxError:

@@ -34,7 +34,7 @@ COMPARISONS: Mapping[str, tuple[Kind, ...]] = {
 }
 """Name of an arm to the kinds of arms that are compared with it."""
 SHIPPED = "quick-"
-"""How the names of the arms begin that others of the same size are compared with."""
+"""Prefix of the names of the arms that others of the same size are compared with."""
 METRIC_TITLES = {"sf_f1": "SF F1", "sf_cer": "SF CER", "qbe": "QbE"}
 
 
@@ -101,7 +101,7 @@ def write_csv(out: Path, rows: Sequence[Row]) -> None:
 
 
 def speed_ups(folder: Path, rows: Sequence[Row], *, measure: bool) -> dict[str, float]:
-    """How many times faster than dense the first run of each arm is, by arm; measured anew where asked for."""
+    """Speed-up over dense of the first run of each arm, by arm; measured anew if asked for."""
     kept = folder / "speed.json"
     if not measure:
         known: dict[str, float] = json.loads(kept.read_text()) if kept.is_file() else {}

@@ -23,7 +23,7 @@ from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 
 OUT = Path(__file__).parents[2] / "src" / "slimvox" / "evaluation" / "mini"
 TRANSCRIPTS = Path(__file__).with_name("coffee_transcripts.tsv")
-"""What a recogniser heard in the coffee orders, see `transcribe_orders.py`."""
+"""Transcripts of the coffee orders by a recogniser, see `transcribe_orders.py`."""
 SLOTS = ("numberOfShots", "size", "roast", "coffeeDrink", "milkAmount", "sugarAmount")
 INTENT_SLOTS = ("numberOfShots", "roast", "coffeeDrink")
 """Three, as in Fluent Speech Commands, each of few values; the others have up to thirty that hardly occur."""
@@ -244,7 +244,7 @@ def _pairs(clips: list[Row], draw: random.Random) -> list[tuple[Row, Row]]:
 
 
 def speech_bounds(samples: np.ndarray, *, spare: float = 0.05) -> tuple[float, float]:
-    """Where the speech of an utterance begins and ends in seconds: within 30 dB of its loudest 20 ms."""
+    """Beginning and end of the speech of an utterance in seconds: within 30 dB of its loudest 20 ms."""
     window = SAMPLE_RATE_HZ // 50
     count = len(samples) // window
     energy = np.square(samples[: count * window].reshape(count, window)).mean(1)

@@ -14,14 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 LEAST_LIKENESS = 0.7
-"""Of the letters of a value and of what was heard, from 0 to 1; below it the value counts as not heard."""
+"""Least similarity, from 0 to 1, of the letters of a value and of the transcript; below it the value is not found."""
 SPOKEN_NUMBERS = {"8": "eight", "12": "twelve", "16": "sixteen", "20": "twenty", "oz": "ounce", "1": "one"}
 Slots = Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Heard:
-    """Where the values of one order were heard."""
+    """Positions at which the values of one order were heard."""
 
     places: Mapping[str, int]
     """Slot to the first of its words in the text; slots that were not heard are not in it."""
@@ -54,7 +54,7 @@ def spoken_words(text: str) -> list[str]:
 
 
 def likeness(value: str, words: Sequence[str]) -> float:
-    """How alike a value and some words are written, 0 to 1."""
+    """Similarity in writing of a value and some words, 0 to 1."""
     return difflib.SequenceMatcher(None, value, " ".join(words), autojunk=False).ratio()
 
 

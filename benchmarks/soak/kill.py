@@ -37,7 +37,7 @@ ACCEPTED = {0, 1, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}
 
 @dataclass(kw_only=True)
 class Tally:
-    """What happened to one command."""
+    """Outcome of one command."""
 
     kills: Counter[str] = field(default_factory=Counter)
     """By signal."""

@@ -1,4 +1,4 @@
-"""Which part of the positional convolution can go: error of the hidden states when a share of it is zero.
+"""Parts of the positional convolution that can be removed: error of the hidden states with a share of it zero.
 
     python benchmarks/structures/position.py
 

@@ -1,4 +1,4 @@
-"""What the user names, to files."""
+"""Audio sources that the user names, and the files found in them."""
 
 from __future__ import annotations
 

@@ -22,28 +22,21 @@ from slimvox.measure.benchmark.contenders import load_contender, short_names
 from slimvox.measure.benchmark.result import ContenderReport
 from slimvox.structures.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
 from slimvox.util.errors import SlimvoxError
+from small_encoders import wavlm
 
 
 def anatomy(family: str = "wavlm") -> EncoderAnatomy:
-    wavlm = family == "wavlm"
-    return EncoderAnatomy(
-        family=family,  # type: ignore[arg-type]
-        convolutions=tuple(
-            ConvAnatomy(channels=8, kernel=kernel, stride=stride)
-            for kernel, stride in ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2))
-        ),
-        conv_norm="group",
-        conv_bias=False,
-        projection_norm=True,
+    wide = ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2))
+    buckets = (8, 16) if family == "wavlm" else (0, 0)
+    return wavlm(
+        family=family,
+        convolutions=tuple(ConvAnatomy(channels=8, kernel=kernel, stride=stride) for kernel, stride in wide),
         width=16,
         position_kernel=4,
-        position_groups=2,
         attention_heads=2,
         layers=(dense_layer(heads=2, head_width=8, intermediate=12),) * 2,
-        pre_norm=False,
-        layer_norm_eps=1e-5,
-        position_buckets=8 if wavlm else 0,
-        position_max_distance=16 if wavlm else 0,
+        position_buckets=buckets[0],
+        position_max_distance=buckets[1],
     )
 
 

@@ -76,7 +76,7 @@ def test_a_wrong_value_in_a_configuration_of_transformers_is_named(
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where the values are in a nest of objects and lists; of lists the first value only."""
+    """Paths of the values in nested objects and lists; only the first value of each list."""
     if isinstance(value, dict):
         for name in value:
             yield from places(value[name], (*path, name))

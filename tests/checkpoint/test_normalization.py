@@ -1,4 +1,4 @@
-"""Whether waveforms are normalised: what `AutoFeatureExtractor` of `transformers` says of the same directory."""
+"""Normalisation of waveforms, compared with `AutoFeatureExtractor` of `transformers` on the same directory."""
 
 from __future__ import annotations
 

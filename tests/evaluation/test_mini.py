@@ -27,7 +27,7 @@ def files_by_split(name: str, path: Path) -> dict[str, set[str]]:
 
 
 def speaker(file: str) -> str:
-    """Of a file of speechocean762, of EmoDB, or of the Arabic commands, whose names begin with it."""
+    """Speaker of a file of speechocean762, EmoDB or the Arabic commands: the beginning of its name."""
     stem = Path(file).stem
     return stem[1:5] if "so762" in file else stem[:2] if "emodb" in file else stem.split("_")[0]
 

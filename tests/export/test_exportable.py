@@ -1,4 +1,4 @@
-"""What exporters are given computes what the encoder does, for any anatomy and any cut of it."""
+"""The module given to exporters computes the same as the encoder, for any anatomy and any cut of it."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def padded(samples: int = 2_000) -> tuple[Tensor, Tensor]:
 
 
 def axes(file: Any) -> list[list[str | int]]:
-    """Of every output, the names or sizes."""
+    """Names or sizes of every output."""
     return [
         [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
         for value in file.graph.output

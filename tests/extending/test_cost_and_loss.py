@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import slimvox
+from extending.example_parts import LogEnergy
 from extending.gender_task import GENDER
-from extending.log_energy_loss import LogEnergy
 from extending.memory_traffic import WEIGHT_BYTES, WeightBytes
 from score_files import write_scores
 from slimvox.cli.main import run

@@ -10,9 +10,9 @@ import pytest
 HERE = Path(__file__).parent
 PAGES = HERE.parents[1] / "docs" / "extending"
 MODULES = {
-    "structure": "whole_layers",
+    "structure": "../../examples/custom_structure_and_loss",
     "cost": "memory_traffic",
-    "loss": "log_energy_loss",
+    "loss": "../../examples/custom_structure_and_loss",
     "pruner": "test_pruner",
     "family": "parrot",
     "format": "numpy_weights",

@@ -12,7 +12,7 @@ import torch
 
 import models
 import slimvox
-from extending.whole_layers import WholeLayers
+from extending.example_parts import WholeLayers
 from slimvox.cli.main import run
 from slimvox.pruning.gates import Gates
 from slimvox.pruning.masks import masked_forward

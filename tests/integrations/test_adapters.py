@@ -1,4 +1,4 @@
-"""What takes a module's place, or hooks into it, counts: nothing reads the weights behind its back."""
+"""Modules that replace others, or hook into them, take effect: nothing reads the weights directly."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from slimvox.integrations.s3prl import UpstreamExpert
 
 
 def states_as_s3prl_hooks_them(model: nn.Module, waveforms: Tensor) -> list[Tensor]:
-    """What s3prl's own upstreams collect: the input of each layer, and the output of the whole Transformer."""
+    """States that s3prl's own upstreams collect: the input of each layer, and the output of the whole Transformer."""
     found: list[Tensor] = []
     handles = [
         layer.register_forward_pre_hook(

@@ -17,7 +17,7 @@ from slimvox.util.errors import SlimvoxError
 
 
 class StubFeaturizer(nn.Module):
-    """What s3prl's featurizer does with an upstream: probe it, then weigh its states and cut them to length."""
+    """The steps of s3prl's featurizer on an upstream: probe it, then weight its states and cut them to length."""
 
     def __init__(self, upstream: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Which gates a run keeps, and what they are worth afterwards: learned ones and those of each control.
+"""The gates that a run keeps and their values afterwards: learned ones, and those of each control.
 
 Nothing is trained here but by hand, so that what surgery leaves can be told in advance.
 """

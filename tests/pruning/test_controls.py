@@ -1,4 +1,4 @@
-"""What the controls keep."""
+"""Units that the controls keep."""
 
 from __future__ import annotations
 

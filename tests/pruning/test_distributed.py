@@ -82,7 +82,7 @@ torch.save(done, folder / f"rank-{{rank}}.pt")
 
 @pytest.fixture(scope="module")
 def ranks(teacher: Path, speech: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes saw in a run, and in others that were stopped, resumed and refused."""
+    """Observations of each of two processes in a run, and in others that were stopped, resumed and refused."""
     folder = tmp_path_factory.mktemp("distributed")
     paths = {
         name: str(path) for name, path in {"folder": folder, "teacher": teacher, "speech": speech}.items()

@@ -56,7 +56,7 @@ def check(
     chosen: FinalMasks,
     budget: Budget,
 ) -> EncoderAnatomy:
-    """What the masks promise is what surgery leaves: the cost, never above the target, and every multiple."""
+    """Surgery leaves exactly the cost that the masks promise, never above the target, with every width a multiple."""
     left = survivors(anatomy, chosen.masks).anatomy(anatomy)
     assert budget.cost.of(left) == chosen.cost <= budget.target
 

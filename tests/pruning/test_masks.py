@@ -16,25 +16,18 @@ from slimvox.encoder import SpeechEncoder
 from slimvox.pruning.masks import masked_forward, scale_parameters
 from slimvox.pruning.surgery import slice_encoder, survivors
 from slimvox.structures import Address, structure
-from slimvox.structures.anatomy import ConvAnatomy, EncoderAnatomy, HeadAnatomy, dense_layer
+from slimvox.structures.anatomy import ConvAnatomy, HeadAnatomy, dense_layer
 from slimvox.structures.kept_indices import KeptIndices
 from slimvox.structures.units import units
+from small_encoders import wavlm
 
-ANATOMY = EncoderAnatomy(
-    family="wavlm",
+ANATOMY = wavlm(
     convolutions=tuple(ConvAnatomy(channels=4, kernel=k, stride=s) for k, s in ((10, 5), (3, 2), (2, 2))),
-    conv_norm="group",
     conv_bias=True,
-    projection_norm=True,
     width=8,
     position_kernel=4,
-    position_groups=2,
     attention_heads=2,
     layers=(dense_layer(heads=2, head_width=4, intermediate=6),) * 2,
-    pre_norm=False,
-    layer_norm_eps=1e-5,
-    position_buckets=16,
-    position_max_distance=24,
 )
 VALUES = {
     "conv": torch.tensor([0.2, 0.4, 0.9, 0.6]),
@@ -177,7 +170,7 @@ def test_norms_count_the_channels_that_are_not_zero() -> None:
 
 
 def survivors_of(**masks: list[float]) -> dict[str, tuple[int, ...]]:
-    """What is left of the second layer; everything else must be."""
+    """Counts that are left in the second layer; everything else is kept."""
     given = {Address(name, 1): torch.tensor(values) for name, values in masks.items()}
     kept, everything = survivors(ANATOMY, given), KeptIndices.everything(ANATOMY)
     left = {}

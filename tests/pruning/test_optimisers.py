@@ -1,4 +1,4 @@
-"""Which optimiser trains what, at which rate."""
+"""Assignment of parameters to optimisers, and their learning rates."""
 
 from __future__ import annotations
 

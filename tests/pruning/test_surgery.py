@@ -49,7 +49,7 @@ def difference(
 
 
 def well_conditioned(anatomy: EncoderAnatomy) -> bool:
-    """Whether no layer norm runs over a few channels only (over one it gives its bias, exactly)."""
+    """True if no layer norm runs over only a few channels (over a single one it gives exactly its bias)."""
     if anatomy.width < FEW_CHANNELS:
         return False
     normed = anatomy.convolutions if anatomy.conv_norm == "layer" else anatomy.convolutions[-1:]

@@ -68,7 +68,7 @@ def folder(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def look(folder: Path) -> str:
-    """What `slimvox report` and `slimvox figures` do before they write."""
+    """The steps of `slimvox report` and `slimvox figures` before they write."""
     records = read_runs([folder])
     scores = read_scores([], records)
     arms_of(records, choose_quality("distance", records, scores))

@@ -1,4 +1,4 @@
-"""What a run logs of its gates."""
+"""Gate statistics in the log of a run."""
 
 from __future__ import annotations
 
