@@ -1,10 +1,12 @@
 # make demo    the whole story on the embedded teacher, in an isolated environment (.venv) made from nothing
 # make test    the tests
 # make test-nightly  property tests with random seeds and 20 times as many examples
+# make test-oldest  the tests with the oldest versions that pyproject.toml allows, in .venv-oldest
 # make golden  write tests/pruning/golden_runs.json again, after a change that was meant to move its values
 # make mutate  mutate the code and count how many of the mutants the tests kill: MODULE="gates masks" SAMPLE=50 SEED=0
 # make docs    the documentation site, in site/
 # make dist    build the wheel, check it and use it outside of the checkout
+# make extras  install each extra of pyproject.toml alone and run its command
 # make check   lint, format, types, documentation, packages and tests: what .ci/run runs
 #
 # The environment is made once and used again until pyproject.toml or constraints.txt changes.
@@ -14,6 +16,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
+# Interpreter of make test-oldest
+OLDEST_PYTHON ?= python3.10
 # Further arguments of pytest: make test PYTEST_ARGS="-k surgery -x"
 PYTEST_ARGS ?=
 # Options of make mutate: names of modules from tests/mutation/modules.toml (all of them by default), number of mutants
@@ -25,10 +29,13 @@ SEED ?= 0
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==[^ ;]*/&/p' constraints.txt)
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses=4
+IN_PARALLEL := -n auto --maxprocesses=4
+PYTEST := $(BIN)/python -m pytest $(IN_PARALLEL)
+OLDEST := .venv-oldest
+OLDEST_TORCH := $(shell sed -n 's/^ *"torch>=\([0-9.]*\)".*/torch==\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-dev test test-slow test-nightly golden mutate lint format format-check types docs dist check versions clean
+.PHONY: help demo setup setup-dev test test-slow test-nightly test-oldest golden mutate lint format format-check types docs dist extras check versions clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -45,6 +52,9 @@ test-slow: setup-dev
 
 test-nightly: setup-dev
 	SLIMVOX_HYPOTHESIS=nightly $(PYTEST) -m hypothesis $(PYTEST_ARGS)
+
+test-oldest: $(OLDEST)/.installed
+	$(OLDEST)/bin/python -m pytest $(IN_PARALLEL) $(PYTEST_ARGS)
 
 golden: setup-dev
 	$(BIN)/python tests/golden_runs.py
@@ -74,6 +84,9 @@ dist: setup-dev
 	$(PIP) install --quiet -c constraints.txt -e ".[release]"
 	PYTHON=$(BIN)/python .ci/wheel
 
+extras: dist
+	PYTHON=$(PYTHON) TORCH_INDEX=$(TORCH_INDEX) .ci/extras
+
 check: lint format-check types docs dist test
 
 versions: setup-dev
@@ -81,7 +94,7 @@ versions: setup-dev
 	@$(PIP) list --format=freeze
 
 clean:
-	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 setup: $(VENV)/.installed
 
@@ -97,4 +110,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install --quiet -c constraints.txt -e ".[dev,docs,tensorboard,training]"
+	@touch $@
+
+$(OLDEST)/.installed: pyproject.toml
+	$(OLDEST_PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet uv $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$(OLDEST_TORCH)"
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct -e ".[dev,tensorboard,training]"
 	@touch $@

@@ -125,7 +125,7 @@ def test_revisions_on_the_hub(
             assert run(["inspect", *wrong]) == 2
             assert "there is no revision 'v9'" in said(capsys)
     assert run(["inspect", str(teacher), "--revision", "v9"]) == 2
-    assert "`--revision` is for models on the Hugging Face hub" in said(capsys)
+    assert "`revision` is for models on the Hugging Face hub" in said(capsys)
 
 
 def test_verbose_says_what_is_loaded(

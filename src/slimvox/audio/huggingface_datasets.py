@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from slimvox.audio.dataset_recording import DatasetRecording
 from slimvox.audio.sources import AudioSource
 from slimvox.util.errors import SlimvoxError, first_line
+from slimvox.util.optional import require
 
 HUB_PREFIX = "hf:"
 PARQUET_EXTENSION = ".parquet"
@@ -198,10 +199,7 @@ def _holds_audio(feature: object) -> bool:
 
 
 def _package(what: str) -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise SlimvoxError(
-            f'{what} needs the package `datasets`, which is not installed: pip install "slimvox[datasets]"'
-        ) from error
+    require(["datasets"], what, extra="datasets")
+    import datasets
+
     return datasets

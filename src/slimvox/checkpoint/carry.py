@@ -11,6 +11,7 @@ from transformers import initialization as init
 
 from slimvox.checkpoint import find_model, load_model
 from slimvox.checkpoint.directory import is_slimvox_directory, split_slimvox
+from slimvox.checkpoint.hub import HubAccess
 from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.tensors import as_float32, load_exactly, read_tensors
 from slimvox.checkpoint.transformers_reader import split_transformers
@@ -55,7 +56,13 @@ HEAD_FIELDS = (
 """Fields of a configuration that belong to the head."""
 
 
-def carry_head(finetuned: str | Path, pruned: str | Path, *, revision: str | None = None) -> SlimvoxWithHead:
+def carry_head(
+    finetuned: str | Path,
+    pruned: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+) -> SlimvoxWithHead:
     """Put the head of a fine-tuned dense model, weights of a layer sum included, on a pruned encoder.
 
     The hidden states of the pruned encoder have the width of the dense one's and stand for the same, so that a head
@@ -66,6 +73,7 @@ def carry_head(finetuned: str | Path, pruned: str | Path, *, revision: str | Non
             classification, audio frame classification or x-vector head.
         pruned: a directory that slimvox wrote, or its id on the hub.
         revision: of `finetuned` on the hub.
+        token: access token for the hub; by default the one that `hf auth login` stored.
 
     Returns:
         The model, in evaluation mode, float32, on the CPU. Its tokenizer, if it has one, stays that of `finetuned`.
@@ -73,7 +81,8 @@ def carry_head(finetuned: str | Path, pruned: str | Path, *, revision: str | Non
     Raises:
         SlimvoxError: if either is not what it should be, or the head does not fit the encoder.
     """
-    source, target = find_model(finetuned, revision=revision), find_model(pruned)
+    source = find_model(finetuned, access=HubAccess(revision=revision, token=token))
+    target = find_model(pruned, access=HubAccess(token=token))
     if not is_slimvox_directory(target):
         raise SlimvoxError(f"{target} must be a directory that slimvox wrote: give the pruned encoder second")
     name, theirs = _head_of(source)
@@ -87,13 +96,16 @@ def carry_head(finetuned: str | Path, pruned: str | Path, *, revision: str | Non
     return _put_together(name, config, encoder, _head_tensors(source, theirs.model_type), source)
 
 
-def load_with_head(model: str | Path, *, revision: str | None = None) -> SlimvoxWithHead:
+def load_with_head(
+    model: str | Path, *, revision: str | None = None, token: str | bool | None = None
+) -> SlimvoxWithHead:
     """Load a model with its own task head.
 
     Args:
         model: a directory or hub id of a pruned encoder with a head (saved from one of our Auto classes), or of a
             fine-tuned dense model of `transformers`.
         revision: on the hub.
+        token: access token for the hub; by default the one that `hf auth login` stored.
 
     Returns:
         The model, in evaluation mode, float32, on the CPU.
@@ -101,7 +113,7 @@ def load_with_head(model: str | Path, *, revision: str | None = None) -> Slimvox
     Raises:
         SlimvoxError: if there is no head that slimvox knows, or the weights do not fit the configuration.
     """
-    source = find_model(model, revision=revision)
+    source = find_model(model, access=HubAccess(revision=revision, token=token))
     if is_slimvox_directory(source):
         name = head_name(read_json(source / "config.json"))
         if name is None:

@@ -17,9 +17,10 @@ from slimvox.checkpoint.directory import is_slimvox_directory, read_anatomies, w
 from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.model_card import licence_of, short_card
 from slimvox.checkpoint.normalization import PREPROCESSOR_FILES
-from slimvox.checkpoint.resolve import LoadedModel, find_model, load
+from slimvox.checkpoint.resolve import LoadedModel, at_revision, find_model, load
 from slimvox.encoder import HasEncoder, SpeechEncoder
 from slimvox.util.errors import SlimvoxError, first_line
+from slimvox.util.hub_token import hub_token
 
 logger = logging.getLogger("slimvox.checkpoint")
 Model: TypeAlias = str | os.PathLike[str] | HasEncoder | nn.Module
@@ -141,17 +142,23 @@ def push_directory(
 
 
 @contextlib.contextmanager
-def on_disk(model: Model) -> Iterator[str | os.PathLike[str]]:
-    """Within this context, a model by the name of a directory: itself where it is a name, else a temporary copy.
+def on_disk(
+    model: Model, *, revision: str | None = None, token: str | None = None
+) -> Iterator[str | os.PathLike[str]]:
+    """Within this context, a model by its name: itself where it is a name, else that of a temporary copy.
 
     Args:
         model: what `slimvox.load` takes; a `SpeechEncoder`; or a model of `transformers`, also with a task head.
+        revision: branch, tag or commit on the hub, which becomes a part of the name.
+        token: access token for the hub, used within the context.
 
     Raises:
         SlimvoxError: if it is none of these.
     """
+    model = at_revision(model, revision)
     if isinstance(model, str | os.PathLike):
-        yield model
+        with hub_token(token):
+            yield model
         return
     save: Any = getattr(model, "save_pretrained", None)
     if save is None:
@@ -177,7 +184,7 @@ def _copy_preprocessor(source: Path, target: Path) -> None:
             shutil.copyfile(source / name, target / name)
 
 
-def encoder_of(model: Model, *, revision: str | None = None) -> SpeechEncoder:
+def encoder_of(model: Model, *, revision: str | None = None, token: str | None = None) -> SpeechEncoder:
     """The encoder of a model: loaded by its name, the object itself, or the one inside an object.
 
     Of slimvox's own models the encoder shares the parameters; of other models of `transformers` it is a copy, on the
@@ -188,8 +195,8 @@ def encoder_of(model: Model, *, revision: str | None = None) -> SpeechEncoder:
     """
     if isinstance(model, HasEncoder):
         return model.as_encoder()
-    with on_disk(model) as name:
-        encoder = load(name, revision=revision)
+    with on_disk(model, revision=revision, token=token) as name:
+        encoder = load(name)
     if isinstance(model, nn.Module):
         encoder.to(next(model.parameters()).device)
         encoder.origin = None

@@ -6,7 +6,7 @@ import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,6 +24,7 @@ from slimvox.util.errors import SlimvoxError
 
 logger = logging.getLogger("slimvox.checkpoint")
 EMBEDDED = "embedded"
+AnyModel = TypeVar("AnyModel")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +221,8 @@ def find_model(
             f"a model must be named by a directory or an id on the hub, but is a {type(model).__name__} instead; save"
             " it and give the directory"
         )
+    access = access or HubAccess(revision=revision)
+    model = at_revision(model, access.revision)
     name = str(model)
     if name == EMBEDDED:
         return teacher_directory()
@@ -234,14 +237,27 @@ def find_model(
         )
     if not isinstance(model, str) or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise SlimvoxError(f"there is no directory {path}")
-    access = access or HubAccess(revision=revision)
-    name, at, own_revision = name.partition("@")
-    if at and access.revision not in (None, own_revision):
-        raise SlimvoxError(f"{model} names a revision, so `revision` must not be {access.revision!r}")
-    if at:
-        access = replace(access, revision=own_revision)
-    logger.info("%s: from the Hugging Face hub, revision %s", name, access.revision or "main")
+    name, _, own_revision = name.partition("@")
+    logger.info("%s: from the Hugging Face hub, revision %s", name, own_revision or "main")
+    access = replace(access, revision=own_revision or None)
     return download(name, access, check=_check_supported, weights=weights)
+
+
+def at_revision(model: AnyModel, revision: str | None) -> AnyModel | str:
+    """A model with its revision, MODEL@REVISION; `model` itself if there is no revision.
+
+    Raises:
+        SlimvoxError: if there is a revision, and the model is not on the hub or names another one.
+    """
+    if revision is None:
+        return model
+    if not isinstance(model, str) or model == EMBEDDED or Path(model).expanduser().exists():
+        what = model if isinstance(model, str | os.PathLike) else f"a {type(model).__name__}"
+        raise SlimvoxError(f"`revision` is for models on the Hugging Face hub, which {what} is not")
+    name, at, own_revision = model.partition("@")
+    if at and own_revision != revision:
+        raise SlimvoxError(f"{model} names a revision, so `revision` must not be {revision!r}")
+    return f"{name}@{revision}"
 
 
 def _check_supported(directory: Path) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slimvox.cli.command import command
-from slimvox.cli.options import VerboseOption
+from slimvox.cli.options import HubOptions
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.output_paths import check_output_file
 from slimvox.util.quantities import short_number
@@ -26,7 +26,7 @@ Number = TypeVar("Number", int, float)
 
 
 @command()
-class BenchmarkCommand(VerboseOption):
+class BenchmarkCommand(HubOptions):
     """Measure the speed of encoders, interleaved with the dense model in `transformers`."""
 
     models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL...")]
@@ -48,7 +48,7 @@ class BenchmarkCommand(VerboseOption):
     out: Path | None = None
     """File for the results as JSON, in addition to the printed ones."""
 
-    imports: ClassVar = ("slimvox.measure.benchmark",)
+    imports: ClassVar[tuple[str, ...]] = ("slimvox.measure.benchmark",)
 
     def run(self, console: Console) -> None:
         """Run the command."""

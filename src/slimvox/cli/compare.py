@@ -49,7 +49,7 @@ class CompareCommand(ModelOptions):
     json: bool = False
     """Print JSON, with the distances of each hidden state."""
 
-    imports: ClassVar = ("slimvox.comparison.sources",)
+    imports: ClassVar[tuple[str, ...]] = ("slimvox.comparison.sources",)
 
     def run(self, console: Console) -> None:
         """Run the command."""
@@ -57,12 +57,13 @@ class CompareCommand(ModelOptions):
 
         with Console(stderr=True).status("loading") as status:
             result = compare(
-                self.model_at_revision,
+                self.model,
                 self.audio,
                 teacher=self.teacher,
                 seconds=self.seconds or None,
                 seed=self.seed,
                 device=self.device,
+                revision=self.revision,
                 on_progress=status.update,
             )
         if self.json:

@@ -26,7 +26,7 @@ class DemoCommand:
     seed: Seed = 0
     """Random seed for gates, batches and baselines."""
 
-    imports: ClassVar = ("slimvox.cli.demo_run",)
+    imports: ClassVar[tuple[str, ...]] = ("slimvox.cli.demo_run",)
 
     def run(self, console: Console) -> None:
         """Run the command."""

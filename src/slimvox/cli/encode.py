@@ -44,14 +44,14 @@ class EncodeCommand(ModelOptions):
     overwrite: bool = False
     """Replace existing outputs; by default, outputs of the same encoder and options are kept."""
 
-    imports: ClassVar = ("slimvox.encoding.encode",)
+    imports: ClassVar[tuple[str, ...]] = ("slimvox.encoding.encode",)
 
     def run(self, console: Console) -> None:
         """Run the command."""
         from slimvox.encoding.encode import encode_files
 
         result = encode_files(
-            self.model_at_revision,
+            self.model,
             self.audio,
             self.out,
             format=self.format,
@@ -61,6 +61,7 @@ class EncodeCommand(ModelOptions):
             overlap_seconds=self.overlap_seconds,
             device=self.device,
             overwrite=self.overwrite,
+            revision=self.revision,
             console=console,
         )
         parts = [f"{result.written} written ({result.seconds:.1f} s of audio)"]

@@ -46,7 +46,7 @@ class ExportCommand(ModelOptions):
     force: bool = False
     """Replace an existing file, and accept an int8 error above --max-error."""
 
-    imports: ClassVar = ("slimvox.exporters",)
+    imports: ClassVar[tuple[str, ...]] = ("slimvox.exporters",)
 
     def run(self, console: Console) -> None:
         """Run the command."""
@@ -54,7 +54,7 @@ class ExportCommand(ModelOptions):
 
         with console.status("loading") as status:
             result = export_encoder(
-                self.model_at_revision,
+                self.model,
                 self.out,
                 format=self.format,
                 int8=self.int8,
@@ -64,6 +64,7 @@ class ExportCommand(ModelOptions):
                 opset=self.opset,
                 max_error=self.max_error,
                 force=self.force,
+                revision=self.revision,
                 report=status.update,
             )
         cases = ", ".join(f"{batch} x {samples}" for batch, samples in result.compared)

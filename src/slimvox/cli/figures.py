@@ -33,7 +33,7 @@ class FiguresCommand:
     quality: Annotated[str, tyro.conf.arg(metavar="QUALITY")] = "auto"
     """Quality measure on the axes: `distance` to the teacher; `mini`, `superb_s` or `mean11` (scores over all tasks); a
     metric such as pr; or `auto` (the score over all tasks if every run has one, otherwise the distance)."""
-    imports: ClassVar = ("slimvox.report.figures", "slimvox.report")
+    imports: ClassVar[tuple[str, ...]] = ("slimvox.report.figures", "slimvox.report")
 
     def run(self, console: Console) -> None:
         """Run the command."""

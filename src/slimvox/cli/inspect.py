@@ -21,14 +21,14 @@ class InspectCommand(ModelOptions):
     json: bool = False
     """Print JSON with parameters, parameters_dense, macs_10s, macs_10s_dense and layers."""
 
-    imports: ClassVar = ("slimvox.checkpoint", "slimvox.cli.tables")
+    imports: ClassVar[tuple[str, ...]] = ("slimvox.checkpoint", "slimvox.cli.tables")
 
     def run(self, console: Console) -> None:
         """Run the command."""
         from slimvox.checkpoint import load_model
         from slimvox.cli.tables import anatomy_table
 
-        loaded = load_model(self.model_at_revision)
+        loaded = load_model(self.model, revision=self.revision)
         if self.json:
             print(_dumps(loaded.encoder.anatomy, loaded.encoder.dense_anatomy))
             return

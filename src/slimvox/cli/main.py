@@ -32,6 +32,7 @@ from slimvox.cli.interrupts import INTERRUPTED, leave_when_interrupted
 from slimvox.cli.prune import PruneCommand
 from slimvox.cli.report import ReportCommand
 from slimvox.util.errors import SlimvoxError
+from slimvox.util.hub_token import hub_token
 from slimvox.util.validation import convert
 
 Command = (
@@ -83,7 +84,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         with leave_when_interrupted():
             for module in command.imports:
                 importlib.import_module(module)
-        command.run(Console(highlight=False))
+        with hub_token(getattr(command, "token", None)):
+            command.run(Console(highlight=False))
     except SlimvoxError as error:
         errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
         return error.exit_status

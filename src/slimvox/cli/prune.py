@@ -44,7 +44,7 @@ class PruneCommand(ModelOptions):
     """Repository on the Hugging Face hub, such as me/wavlm-small, to upload the pruned encoder to; with --sizes, one
     for each, such as me/wavlm-small-keep-28."""
 
-    imports: ClassVar = ("slimvox.cli.tables",)
+    imports: ClassVar[tuple[str, ...]] = ("slimvox.cli.tables",)
 
     def run(self, console: Console) -> None:
         """Run the command."""

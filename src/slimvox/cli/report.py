@@ -29,7 +29,7 @@ class ReportCommand:
     benchmark: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")] = ()
     """Files written by `slimvox benchmark --out`."""
 
-    imports: ClassVar = ("slimvox.report",)
+    imports: ClassVar[tuple[str, ...]] = ("slimvox.report",)
 
     def run(self, console: Console) -> None:
         """Run the command."""

@@ -25,7 +25,7 @@ from slimvox.audio import (
 )
 from slimvox.audio.find import printable
 from slimvox.checkpoint import LoadedModel, Model, encoder_of, load_model, name_of
-from slimvox.checkpoint.resolve import EMBEDDED
+from slimvox.checkpoint.resolve import EMBEDDED, at_revision
 from slimvox.comparison.distance import (
     FEWEST_FRAMES,
     StateDistances,
@@ -36,6 +36,7 @@ from slimvox.encoder import SpeechEncoder
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.util.devices import Device, find_device
 from slimvox.util.errors import SlimvoxError
+from slimvox.util.hub_token import hub_token
 from slimvox.util.validation import Seconds, Seed, checked_arguments
 
 LONGEST_SECONDS = 30.0
@@ -78,6 +79,8 @@ def compare(
     seconds: Seconds | None = 300.0,
     seed: Seed = 0,
     device: Device = "auto",
+    revision: str | None = None,
+    token: str | None = None,
     on_progress: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Compare the hidden states of an encoder with its teacher's, source by source.
@@ -95,6 +98,8 @@ def compare(
             30 s the beginning is taken.
         seed: of the draw.
         device: `auto` is a GPU where there is one.
+        revision: branch, tag or commit of `model` on the hub; the same as MODEL@REVISION.
+        token: access token for the hub; by default the one that `hf auth login` stored.
         on_progress: told what is being measured.
 
     Raises:
@@ -104,8 +109,9 @@ def compare(
     """
     sources = as_sources(audio)
     where = find_device(device)
-    student = _loaded(model)
-    dense = _loaded(_teacher_of(student) if teacher is None else teacher)
+    with hub_token(token):
+        student = _loaded(at_revision(model, revision))
+        dense = _loaded(_teacher_of(student) if teacher is None else teacher)
     _check_alike(student, dense)
     homes = [next(each.encoder.parameters()).device for each in (student, dense)]
     compared = []

@@ -50,6 +50,8 @@ def encode(
     chunk_seconds: Seconds = 30.0,
     overlap_seconds: SecondsOrZero = 2.0,
     device: Device = "auto",
+    revision: str | None = None,
+    token: str | None = None,
     to_numpy: bool = False,
 ) -> Any:
     """Encode recordings.
@@ -71,6 +73,8 @@ def encode(
         chunk_seconds: length of a chunk.
         overlap_seconds: overlap of neighbouring chunks.
         device: device to run on; `auto` is a GPU where there is one and, for a model that was passed in, where it is.
+        revision: branch, tag or commit of `model` on the hub; the same as MODEL@REVISION.
+        token: access token for the hub; by default the one that `hf auth login` stored.
         to_numpy: return numpy arrays.
 
     Returns:
@@ -86,7 +90,7 @@ def encode(
     """
     single = _is_single(audio)
     recordings: list[Any] = [audio] if single else list(audio)  # type: ignore[arg-type]
-    encoder = encoder_of(model)
+    encoder = encoder_of(model, revision=revision, token=token)
     states = None if layers == "last" else parse_layers(layers, len(encoder.anatomy.layers))
     plan = plan_chunks(encoder.anatomy, chunk_seconds=chunk_seconds, overlap_seconds=overlap_seconds)
     pieces = []

@@ -65,6 +65,8 @@ def encode_files(
     chunk_seconds: Seconds = 30.0,
     overlap_seconds: SecondsOrZero = 2.0,
     device: Device = "auto",
+    revision: str | None = None,
+    token: str | None = None,
     overwrite: bool = False,
     console: Console | None = None,
 ) -> EncodeResult:
@@ -93,6 +95,8 @@ def encode_files(
         chunk_seconds: length of a chunk; the last of a file may be longer by up to an overlap.
         overlap_seconds: what neighbouring chunks share.
         device: `auto` is a GPU where there is one; for an encoder that was passed in, where it is.
+        revision: branch, tag or commit of `model` on the hub; the same as MODEL@REVISION.
+        token: access token for the hub; by default the one that `hf auth login` stored.
         overwrite: replace outputs that are there. Otherwise those of the same encoder, options and audio are kept, and
             others are an error.
         console: for a progress bar, where it is a terminal.
@@ -112,7 +116,7 @@ def encode_files(
     found = find_audio(sources)
     targets = [out / name for name in output_names(found, sources, suffix=f".{format}")]
 
-    encoder = encoder_of(model)
+    encoder = encoder_of(model, revision=revision, token=token)
     home = next(encoder.parameters()).device
     where = home if isinstance(model, torch.nn.Module) and device == "auto" else find_device(device)
     writer = FeatureWriter(

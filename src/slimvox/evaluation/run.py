@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from slimvox.checkpoint import Model, encoder_of, name_of
+from slimvox.checkpoint.resolve import at_revision
 from slimvox.evaluation import suite as suites
 from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES
 from slimvox.evaluation.protocols import SuiteName
@@ -18,6 +19,7 @@ from slimvox.evaluation.result_table import overall
 from slimvox.evaluation.suite import EvaluationPlan, TaskResult
 from slimvox.evaluation.upstreams import EncoderUpstream
 from slimvox.util.devices import Device
+from slimvox.util.hub_token import hub_token
 from slimvox.util.validation import Count, Range, checked_arguments
 
 
@@ -57,6 +59,8 @@ def evaluate(
     cache: str | Path | None = None,
     cache_gib: Annotated[float, Range(above=0, at_most=1e9)] = DEFAULT_MAX_BYTES / 2**30,
     device: Device = "auto",
+    revision: str | None = None,
+    token: str | None = None,
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> Evaluation:
     """Score a frozen encoder on SUPERB's ten tasks, or on mini-SUPERB, the same tasks on small sets.
@@ -81,6 +85,8 @@ def evaluate(
         cache: cache folder for features; by default, slimvox/features in the user's cache folder.
         cache_gib: maximum size of the cache in GiB; the least recently used features are removed.
         device: device for encoding and for training heads; auto selects a GPU if there is one.
+        revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
+        token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
         on_progress: called with a short text on what is being done.
 
     Returns:
@@ -90,6 +96,7 @@ def evaluate(
         SlimvoxError: for bad settings before anything is computed, and for data that cannot be scored.
     """
     own = {name: tuple(Path(path) for path in paths) for name, paths in (manifests or {}).items()}
+    model = at_revision(model, revision)
     name = name_of(model)
     plan = EvaluationPlan(
         model=name,
@@ -108,11 +115,14 @@ def evaluate(
     if not isinstance(model, str | os.PathLike):
         upstream = EncoderUpstream(copy.deepcopy(encoder_of(model)), name, device=device)
     results = []
-    for result in suites.evaluate(
-        plan,
-        report=lambda name, done, total: on_progress(f"{name.upper()}: {done} of {total} recordings encoded"),
-        upstream=upstream,
-    ):
-        results.append(result)
-        on_progress(f"{result.task.upper()} done")
+    with hub_token(token):
+        for result in suites.evaluate(
+            plan,
+            report=lambda name, done, total: on_progress(
+                f"{name.upper()}: {done} of {total} recordings encoded"
+            ),
+            upstream=upstream,
+        ):
+            results.append(result)
+            on_progress(f"{result.task.upper()} done")
     return Evaluation(results=tuple(results), overall=overall(results, own_data=bool(own)))

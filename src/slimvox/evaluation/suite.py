@@ -26,6 +26,7 @@ from slimvox.util.devices import Device, find_device
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
 from slimvox.util.json_files import read_json_object
+from slimvox.util.optional import require
 from slimvox.util.output_paths import check_output_folder
 from slimvox.util.validation import Count, CountOrZero, build, check_fields
 
@@ -116,6 +117,8 @@ def evaluate(
     _check(plan)
     with_manifest = tuple(name for name in task_names() if name in plan.manifests)
     names = plan.tasks or with_manifest or default_tasks(plan.suite)
+    for name in names:
+        require(task(name).packages, f"the task {name}", extra="evaluation")
     protocols = {name: overridden(name, task(name).protocols[plan.suite], plan.overrides) for name in names}
     sets = {name: read_folds(plan, name) for name in names}
     if upstream is None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from slimvox.util.errors import SlimvoxError
+from slimvox.util.optional import require
 from slimvox.util.registry import Registry
 
 if TYPE_CHECKING:
@@ -102,12 +102,7 @@ class ExportFormat(ABC):
 
     def require(self, packages: Sequence[str]) -> None:
         """Raise SlimvoxError if one of `packages_to_write` or `packages_to_run` is missing."""
-        missing = [name for name in packages if importlib.util.find_spec(name) is None]
-        if missing:
-            command = " ".join(missing) if self.extra is None else f'"slimvox[{self.extra}]"'
-            raise SlimvoxError(
-                f"{self.title} needs {' and '.join(missing)}, which is not installed: pip install {command}"
-            )
+        require(packages, self.title, extra=self.extra)
 
     def check_holds(self, *, int8: bool, heads: bool, mask: bool) -> None:
         """Raise SlimvoxError for something that was asked for and that the format cannot hold."""

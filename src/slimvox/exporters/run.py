@@ -67,6 +67,8 @@ def export(
     opset: int | None = None,
     max_error: Positive = DEFAULT_MAX_ERROR,
     force: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
     report: Callable[[str], None] = lambda message: None,
 ) -> ExportResult:
     """Write an encoder, or a model with a task head, as a file that runs without slimvox.
@@ -96,6 +98,8 @@ def export(
         opset: version of the format's operators; by default the format's own (ONNX: 20).
         max_error: the largest error of int8 on the embedded test audio that is let through, see `Int8Errors.judged`.
         force: replace a file that is there, and let a larger error through.
+        revision: branch, tag or commit of `model` on the hub; the same as MODEL@REVISION.
+        token: access token for the hub; by default the one that `hf auth login` stored.
         report: is told what is being done.
 
     Raises:
@@ -112,7 +116,7 @@ def export(
     chosen.check_opset(opset)
     if out is None and not isinstance(model, str | os.PathLike):
         raise SlimvoxError("`out` must be given for a model that is not a name or a directory")
-    with on_disk(model) as name:
+    with on_disk(model, revision=revision, token=token) as name:
         return _export(
             name,
             out,

@@ -51,6 +51,8 @@ def prune(
     seed: Seed = 0,
     control: Control | None = None,
     checkpoint_seconds: SecondsOrZero = 300.0,
+    revision: str | None = None,
+    token: str | None = None,
     console: Console | None = None,
     parts: PruningParts | None = None,
 ) -> PruneResult:
@@ -86,6 +88,8 @@ def prune(
         control: baseline instead of learned gates: random gates, the smallest weights removed (magnitude), layers
             removed from the top, or an evenly thin encoder trained from scratch.
         checkpoint_seconds: seconds between checkpoints.
+        revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
+        token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
         console: console for progress; None shows nothing.
         parts: replaced parts of the run, see `Pruner`; None for those of the recipe.
 
@@ -107,7 +111,7 @@ def prune(
         chosen = chosen.limited_to(max_steps)
     console = console or Console(quiet=True)
     parts = parts or PruningParts()
-    with on_disk(model) as teacher, own_accelerate_state():
+    with on_disk(model, revision=revision, token=token) as teacher, own_accelerate_state():
         accelerator = build_accelerator(device=device, precision=precision, log_directory=directory.run)
         processes = Processes(accelerator)
         processes.on_main(directory.refuse_if_taken)

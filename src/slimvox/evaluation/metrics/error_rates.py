@@ -8,10 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jiwer
-
-_CHARACTERS = jiwer.ReduceToListOfListOfChars()  # jiwer's own default strips blanks at both ends as well
-
 
 def word_error_rate(references: Sequence[str], guesses: Sequence[str]) -> float:
     """Edits per reference word; words are separated by any number of spaces.
@@ -19,6 +15,8 @@ def word_error_rate(references: Sequence[str], guesses: Sequence[str]) -> float:
     Raises:
         ValueError: if the references hold no word at all, or the two differ in length.
     """
+    import jiwer
+
     _check(references, guesses)
     return float(jiwer.wer(list(references), list(guesses)))
 
@@ -38,13 +36,16 @@ def character_error_rate(references: Sequence[str], guesses: Sequence[str]) -> f
     Raises:
         ValueError: if the references hold no character at all, or the two differ in length.
     """
+    import jiwer
+
     _check(references, guesses)
+    characters = jiwer.ReduceToListOfListOfChars()  # jiwer's own default strips blanks at both ends as well
     return float(
         jiwer.cer(
             list(references),
             list(guesses),
-            reference_transform=_CHARACTERS,
-            hypothesis_transform=_CHARACTERS,
+            reference_transform=characters,
+            hypothesis_transform=characters,
         )
     )
 

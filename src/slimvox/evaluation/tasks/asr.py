@@ -82,6 +82,7 @@ ASR = SpeechRecognition(
     name="asr",
     title="speech recognition",
     metrics=(Metric(name="asr", title="WER", higher_is_better=False),),
+    packages=("jiwer",),
     protocols={
         "official": RecognitionProtocol(
             learning_rates=OFFICIAL_LEARNING_RATES, batch=32, steps=200_000, evaluations=100

@@ -77,6 +77,8 @@ class Task(ABC, Generic[Set, Settings]):
     """Reads the rows of a manifest, see `slimvox.evaluation.manifests`."""
     read_corpus: Callable[[Path], Set | tuple[Set, ...]] | None = None
     """Reads the official data from a folder, one set per fold; None for a task without."""
+    packages: tuple[str, ...] = ()
+    """Modules of slimvox's extra `evaluation` that the metrics need."""
     mini_folder: Path = MINI_FOLDER
     """Folder of the tables of `mini`: NAME.tsv, or NAME_1.tsv, NAME_2.tsv and so on where there are folds."""
 

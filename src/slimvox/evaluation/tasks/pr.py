@@ -79,6 +79,7 @@ PR = PhonemeRecognition(
     name="pr",
     title="phoneme recognition",
     metrics=(Metric(name="pr", title="PER", higher_is_better=False),),
+    packages=("jiwer",),
     protocols={
         "official": PhoneProtocol(
             learning_rates=OFFICIAL_LEARNING_RATES, batch=16, accumulation=2, steps=100_000, evaluations=50

@@ -111,6 +111,7 @@ SF = SlotFilling(
         Metric(name="sf_f1", title="slot F1", higher_is_better=True),
         Metric(name="sf_cer", title="slot CER", higher_is_better=False),
     ),
+    packages=("jiwer",),
     protocols={
         "official": RecognitionProtocol(
             learning_rates=OFFICIAL_LEARNING_RATES, batch=32, steps=200_000, evaluations=100

@@ -22,6 +22,7 @@ from slimvox.measure.benchmark.contenders import INT8, Contender, backend_format
 from slimvox.measure.benchmark.result import BenchmarkResult, ContenderReport, Measurement, machine
 from slimvox.measure.benchmark.worker import Worker
 from slimvox.util.errors import SlimvoxError
+from slimvox.util.hub_token import hub_token
 from slimvox.util.validation import Count, Range, Threads, checked_arguments
 
 ClipSeconds = Annotated[float, Range(at_least=0.1, at_most=1e9)]
@@ -39,12 +40,14 @@ def benchmark(
     backends: Sequence[str] = ("torch",),
     threads: Threads = 2,
     runs: Count = 7,
+    token: str | None = None,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> BenchmarkResult:
     """Measure encoders against each other on the CPU.
 
     Args:
-        models: one or more of what `slimvox.load` takes, encoders, and models of `transformers`.
+        models: one or more of what `slimvox.load` takes (MODEL@REVISION for a revision), encoders, and models of
+            `transformers`.
         against: what to compare with: a slimvox directory (run by slimvox in float32), or another model, run by
             `transformers`. None: the dense model that the first of `models` was pruned from, run by `transformers`.
         seconds: lengths of the clips in seconds.
@@ -52,6 +55,7 @@ def benchmark(
         backends: some of `backend_names()`, see `Contender.backend`; each model is run in each.
         threads: CPU threads of every contender.
         runs: timed runs for each contender, length and batch size, after two that are not timed.
+        token: access token for the hub; by default the one that `hf auth login` stored.
         on_progress: is told what is being done, in a few words.
 
     Raises:
@@ -60,6 +64,7 @@ def benchmark(
     given = [models] if isinstance(models, (str, os.PathLike, torch.nn.Module)) else list(models)  # type: ignore[arg-type]
     _check(given, seconds, batch, backends)
     with TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
+        stack.enter_context(hub_token(token))
         names = [stack.enter_context(on_disk(model)) for model in given]
         reference = None if against is None else stack.enter_context(on_disk(against))
         contenders = [

@@ -11,11 +11,12 @@ from slimvox.report.figures.hard_concrete import hard_concrete_figure
 from slimvox.report.figures.quality import Quality
 from slimvox.report.figures.scatter import pareto_figure, quality_figure
 from slimvox.report.figures.straight_through import straight_through_figure, straight_through_pairs
-from slimvox.report.figures.style import rendered, require_matplotlib, style
+from slimvox.report.figures.style import rendered, style
 from slimvox.report.runs import RunRecord
 from slimvox.report.speeds import Speed
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
+from slimvox.util.optional import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ def draw_figures(runs: Sequence[RunRecord], quality: Quality, speeds: Sequence[S
     Raises:
         SlimvoxError: if matplotlib is missing, or `out` is a file or cannot be written.
     """
-    require_matplotlib()
+    require(["matplotlib"], "drawing figures", extra="figures")
     if out.exists() and not out.is_dir():
         raise SlimvoxError(f"`--out` {out} is a file; give a folder")
     remarks = []

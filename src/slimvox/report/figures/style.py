@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-
-from slimvox.util.errors import SlimvoxError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,12 +31,6 @@ SETTINGS: Any = {
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
 }
-
-
-def require_matplotlib() -> None:
-    """Raise SlimvoxError if matplotlib is missing."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise SlimvoxError('figures need matplotlib, which is not installed: pip install "slimvox[figures]"')
 
 
 @contextmanager
