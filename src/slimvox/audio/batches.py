@@ -56,8 +56,8 @@ class BatchPlan:
     jitter drawn anew each epoch; every batch takes as many as fit `seconds_per_batch`, fewer where their
     lengths differ too much (see `packing.pack`).
 
-    Nothing here has a state: after a restart, `batch(n)` is what it would have been, and process r of w takes
-    the batches n w + r.
+    Nothing here has a state, and nothing knows of processes: after a restart, on one machine or many, `batch(n)` is
+    what it would have been.
 
     Args:
         clip_seconds: length of each clip (clips,).

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from slimvox.util.devices import check_device
@@ -52,8 +52,6 @@ def build_accelerator(*, device: str, precision: str, log_directory: Path) -> Ac
         mixed_precision="bf16" if precision == "bf16" else "no",
         log_with="tensorboard" if importlib.util.find_spec("tensorboard") else None,
         project_dir=str(log_directory),
-        # In pre-norm models the loss does not see the last norm.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     if accelerator.num_processes > 1 and not had_group:
         atexit.register(_leave_group)

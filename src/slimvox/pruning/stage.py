@@ -5,26 +5,26 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import nn
 
-from slimvox.audio import AudioBatches
+from slimvox.audio import AudioBatch
 from slimvox.encoder import SpeechEncoder
 from slimvox.pruning.budget import SparsitySchedule
 from slimvox.pruning.gates import project
 from slimvox.pruning.gates.gates import gate_histograms
 from slimvox.pruning.interrupts import RunInterrupted, StopRequests
+from slimvox.pruning.micro_batches import Division, MicroBatches, ran_out_of_memory, release_memory
 from slimvox.pruning.optimisers import build_optimisers, schedule_rates
 from slimvox.pruning.processes import Processes
 from slimvox.pruning.progress import JsonLog, StageProgress
 from slimvox.pruning.recipe import GateSettings, StageSettings
-from slimvox.pruning.student import Student
+from slimvox.pruning.student import StepNoise, Student
 from slimvox.util.errors import SlimvoxError
 
 NOISE_STREAM = 0x51_1A
@@ -58,6 +58,8 @@ class Stage:
     accelerator: Accelerator
     title: str = ""
     """Name shown by trackers; `name` if not given."""
+    micro_batches: MicroBatches = field(default_factory=lambda: MicroBatches(Division(seconds=math.inf)))
+    """How a step's audio is divided; if not given, into single passes of each process."""
     step: int = 0
     """Number of finished steps."""
 
@@ -72,7 +74,6 @@ class Stage:
             matrix_dtype=torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32,
         )
         self._skipped_in_a_row = 0
-        self._wrapped: nn.Module = self.accelerator.prepare(self.student)
         for name, optimiser in self.optimisers.items():
             self.optimisers[name] = self.accelerator.prepare(optimiser)
 
@@ -94,7 +95,7 @@ class Stage:
 
     def run(
         self,
-        batches: AudioBatches,
+        batches: Iterator[AudioBatch],
         *,
         progress: StageProgress,
         log: JsonLog,
@@ -128,14 +129,13 @@ class Stage:
         saved = time.monotonic()
         histogram_every = log_every * max(1, self.settings.steps // (GATE_HISTOGRAMS * log_every))
         while self.step < self.settings.steps:
-            batch = next(batches)
-            values = self._train_step(batch.waveforms)
+            values, seconds = self._train_step(batches)
             self.step += 1
             # The main process's clock counts, and any process's signal.
             is_time = self.processes.main and time.monotonic() - saved > save_every_seconds
             *means, stopping, saving = self.processes.mean([*values.values(), stop.requested, is_time])
             values = dict(zip(values, means, strict=True))
-            progress.advance(self.step, batch.seconds * self.accelerator.num_processes, values)
+            progress.advance(self.step, seconds, values)
             due = self.step % log_every == 0 or self.step == self.settings.steps
             if due and not self._skipped_in_a_row:
                 record: dict[str, object] = {"stage": self.name, "step": self.step, **values}
@@ -159,30 +159,98 @@ class Stage:
                     " resumes from there"
                 )
 
-    def _train_step(self, waveforms: torch.Tensor) -> dict[str, float]:
-        """One optimiser step; returns what is logged."""
-        losses = self._losses(waveforms, self.accelerator.process_index)
-        self.accelerator.backward(losses["loss"])
-        return self._update(losses)
+    def _train_step(self, batches: Iterator[AudioBatch]) -> tuple[dict[str, float], float]:
+        """One optimiser step; returns what is logged, and the seconds of audio of all processes."""
+        batch: AudioBatch | None = None
 
-    def _losses(self, waveforms: torch.Tensor, process: int) -> dict[str, torch.Tensor]:
-        """The loss and its parts for the waveforms (batch, samples) that process number `process` has in this step."""
-        waveforms = waveforms.to(self.accelerator.device, non_blocking=True)
-        stream = (NOISE_STREAM, self.seed, self.step, process)
-        noise = torch.Generator().manual_seed(
-            int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0] >> 1)
-        )
-        with torch.no_grad(), self.accelerator.autocast():
-            wanted = self.teacher(waveforms)
-        with self.accelerator.autocast():
-            losses: dict[str, torch.Tensor] = self._wrapped(
-                waveforms,
-                wanted,
-                target_sparsity=self._target_sparsity,
-                forced=self.settings.forced(self.step),
-                generator=noise,
-            )
-        return losses
+        def load() -> tuple[tuple[int, ...], float]:
+            nonlocal batch
+            batch = next(batches)
+            return batch.slots, batch.seconds
+
+        shares = self.processes.gather(load)
+        assert batch is not None
+        present = [slot for slots, _ in shares for slot in slots]
+        noise = self._noise(batch, present)
+        most = max(len(slots) for slots, _ in shares)
+        while (losses := self._backward(batch, noise, len(present))) is None:
+            self.micro_batches.shrink(most, batch.waveforms.shape[1])
+        return self._update(losses), sum(seconds for _, seconds in shares)
+
+    def _noise(self, batch: AudioBatch, present: Sequence[int]) -> StepNoise:
+        """Everything random in this step, the same in all processes."""
+        stream = (NOISE_STREAM, self.seed, self.step, 0)
+        seed = int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0] >> 1)
+        frames = self.teacher.anatomy.frames(batch.waveforms.shape[1])
+        return self.student.draw_noise(batch.planned, frames, torch.Generator().manual_seed(seed), present)
+
+    def _backward(self, batch: AudioBatch, noise: StepNoise, clips: int) -> dict[str, torch.Tensor] | None:
+        """Compute the gradients of the step in all processes; return its losses, or None where memory ran out in one.
+
+        Gradients are exchanged once, after all processes have said that their micro-batches went through. While they
+        are computed nothing waits for another process, so that any number of micro-batches, running out of memory and
+        errors are each process's own affair.
+
+        Args:
+            batch: clips of this process.
+            noise: of the step.
+            clips: number of clips of all processes.
+        """
+        losses: dict[str, torch.Tensor] = {}
+
+        def compute() -> tuple[tuple[str, ...], tuple[bool, ...]] | None:
+            try:
+                losses.update(self._accumulate(batch, noise, clips))
+            except Exception as error:
+                if not ran_out_of_memory(error):
+                    raise
+                return None
+            return tuple(losses), tuple(each.grad is not None for each in self.student.parameters())
+
+        told = self.processes.gather(compute)
+        finished = [each for each in told if each is not None]
+        if len(finished) < len(told):
+            for parameter in self.student.parameters():
+                parameter.grad = None
+            losses.clear()
+            release_memory()
+            return None
+        if self.processes.count > 1:
+            used = [any(flags) for flags in zip(*(each[1] for each in finished), strict=True)]
+            for parameter, is_used in zip(self.student.parameters(), used, strict=True):
+                if is_used:
+                    if parameter.grad is None:
+                        parameter.grad = torch.zeros_like(parameter)
+                    self.processes.add(parameter.grad)
+        names = max((each[0] for each in finished), key=len)
+        return {name: losses.get(name, torch.zeros((), device=self.accelerator.device)) for name in names}
+
+    def _accumulate(self, batch: AudioBatch, noise: StepNoise, clips: int) -> dict[str, torch.Tensor]:
+        """Add the gradients of this process's clips up; returns its part of the losses, times the number of processes,
+        so that their mean over processes is the loss of the step.
+        """
+        device, division = self.accelerator.device, self.micro_batches.division
+        sums: dict[str, torch.Tensor] = {}
+        for part in division.parts(*batch.waveforms.shape):
+            waveforms = batch.waveforms[part].to(device, non_blocking=True)
+            share = len(waveforms) / clips
+            with torch.no_grad(), self.accelerator.autocast():
+                wanted = self.teacher(waveforms)
+            with self.accelerator.autocast():
+                losses: dict[str, torch.Tensor] = self.student(
+                    waveforms,
+                    wanted,
+                    noise=noise.part(batch.slots[part], device),
+                    target_sparsity=self._target_sparsity,
+                    forced=self.settings.forced(self.step),
+                    recompute=division.recompute,
+                )
+            self.accelerator.backward(losses["loss"] * share)
+            for name, loss in losses.items():
+                weighted = loss.detach() * (share * self.processes.count)
+                sums[name] = sums[name] + weighted if name in sums else weighted
+            del wanted, losses
+        return sums
 
     def _update(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
         """Step all optimisers along the gradients that are there; returns what is logged."""
