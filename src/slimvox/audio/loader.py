@@ -16,8 +16,8 @@ from slimvox.audio.batches import BatchPlan, CropSpec
 from slimvox.audio.cache import ClipCache
 from slimvox.audio.crops import CropReader
 from slimvox.audio.decode import FloatArray
-from slimvox.audio.scan import AudioClip
 from slimvox.audio.skips import SkipCounter
+from slimvox.audio.sources import AudioClip
 from slimvox.util.errors import SlimvoxError
 
 REPLACEMENTS_PER_CROP = 8
