@@ -7,13 +7,8 @@ import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from slimvox.audio.recordings import AudioFile
-from slimvox.audio.remote import Place, RemoteFile, is_remote
+from slimvox.audio.dataset_recording import DatasetRecording
 from slimvox.util.errors import SlimvoxError
 
 AUDIO_EXTENSIONS = (
@@ -27,13 +22,9 @@ UNSUPPORTED_EXTENSIONS = (
 )
 """Further audio, which libsndfile does not decode: in a folder it is counted and named as skipped."""
 
-# fmt: off
-SkipReason = Literal[
-    "missing", "empty", "unreadable", "unsupported format", "no such channel",
-    "too short", "truncated", "silent", "silent part",
-]
-# fmt: on
-"""Reason for skipping audio."""
+
+AudioFile = Path | DatasetRecording
+"""Location of audio: a separate file, or a row of a data set."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,18 +40,7 @@ class AudioSource:
     """Channel of the file, counted from 0; None for the mean of all channels."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AudioClip:
-    """A stretch of an audio file whose length is known."""
-
-    path: AudioFile
-    offset_seconds: float
-    seconds: float
-    channel: int | None = None
-    """Counted from 0; None for the mean of all."""
-
-
-def read_text(path: Place) -> str:
+def read_text(path: Path) -> str:
     """Read the text of a list or manifest, unpacked where it ends in ``.gz``, a byte-order mark left out.
 
     Raises:
@@ -71,9 +51,8 @@ def read_text(path: Place) -> str:
         raise SlimvoxError(f"`{path}` cannot be read: it is not a file.")
     is_packed = path.suffix.lower() == ".gz"
     try:
-        with open(path, "rb") if isinstance(path, Path) else path.open() as file:
+        with gzip.open(path) if is_packed else open(path, "rb") as file:
             content = file.read()
-        content = gzip.decompress(content) if is_packed else content
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise SlimvoxError(
             f"`{path}` cannot be read: {getattr(error, 'strerror', None) or error}."
@@ -85,25 +64,15 @@ def read_text(path: Place) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def end_tolerance_seconds(seconds: float | npt.NDArray[Any]) -> Any:
+def end_tolerance_seconds(seconds: float) -> float:
     """Number of seconds by which a segment of this length may exceed its file, because times in tables are rounded.
 
     One that asks for much more was cut from another file, or its times are not in seconds.
     """
-    return np.maximum(1.0, 0.1 * seconds)
+    return max(1.0, 0.1 * seconds)
 
 
-def joined_path(folder: Place, name: str) -> Place:
-    """A path or URL in a file, relative to the folder of that file."""
-    return RemoteFile(name) if is_remote(name) else folder / name
-
-
-def absolute(path: AudioFile) -> str:
-    """Absolute path, or URL."""
-    return os.path.abspath(path) if isinstance(path, Path) else os.fspath(path)
-
-
-def located(folder: Place, name: str) -> Place:
+def located(folder: Path, name: str) -> Path:
     """A path in a file of toolkits that start in the current folder: relative to `folder`, else to that one."""
-    beside = joined_path(folder, name)
+    beside = folder / name
     return Path(name) if not os.path.exists(beside) and os.path.exists(name) else beside
