@@ -10,8 +10,6 @@ from hypothesis import HealthCheck, settings
 
 import slimvox
 from nightly import NIGHTLY, examples
-from slimvox.util.devices import DEVICES, check_device
-from slimvox.util.errors import SlimvoxError
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -33,40 +31,11 @@ settings.register_profile(
 settings.load_profile("slimvox")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["SLIMVOX_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--device",
-        choices=[name for name in DEVICES if name != "auto"],
-        help="device for the tests that have one (by default, every device of this machine but the CPU)",
-    )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    chosen = config.getoption("--device")
-    try:
-        check_device(chosen or "cpu")
-    except SlimvoxError as error:
-        raise pytest.UsageError(str(error)) from error
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests that take `device` run on that of `--device`, or on each GPU; where there is none they are skipped."""
-    if "device" not in metafunc.fixturenames:
-        return
-    chosen = metafunc.config.getoption("--device")
-    names = [chosen] if chosen else [name for name in DEVICES if name not in ("auto", "cpu")]
-    metafunc.parametrize("device", [pytest.param(name, marks=_skipped_without(name)) for name in names])
-
-
-def _skipped_without(device: str) -> pytest.MarkDecorator:
-    try:
-        check_device(device)
-        missing = False
-    except SlimvoxError:
-        missing = True
-    return pytest.mark.skipif(missing, reason=f"this machine has no {device}")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,8 +20,8 @@ def interrupt_after(patch: pytest.MonkeyPatch, title: str, step: int) -> None:
     """Ctrl-C after a step of the stage of that title (`prune`, `finish`, or `finish` and the name of a size)."""
     train_step = stage.Stage._train_step
 
-    def interrupting(self: stage.Stage, waveforms: torch.Tensor) -> dict[str, float]:
-        values = train_step(self, waveforms)
+    def interrupting(self: stage.Stage, batches: Any) -> Any:
+        values = train_step(self, batches)
         if (self.title, self.step + 1) == (title, step):
             signal.raise_signal(signal.SIGINT)
         return values

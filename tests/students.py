@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from drawn import random_encoder
 from models import config
+from slimvox.audio import AudioBatch
 from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.costs import Parameters
 from slimvox.encoder import SpeechEncoder
@@ -34,9 +35,9 @@ STILL = 1e-20
 """A learning rate at which nothing moves (0 is refused by some optimisers)."""
 
 
-def make_teacher(seed: int = 0, *, family: str = "wavlm", **changes: Any) -> SpeechEncoder:
-    """A tiny encoder with random weights, frozen."""
-    anatomy = anatomy_from_config(config(family, **changes).to_dict(), "test", normalize_waveform=False)
+def make_teacher(seed: int = 0, **changes: Any) -> SpeechEncoder:
+    """A tiny WavLM with random weights, frozen."""
+    anatomy = anatomy_from_config(config("wavlm", **changes).to_dict(), "test", normalize_waveform=False)
     return random_encoder(anatomy, seed).requires_grad_(False)
 
 
@@ -112,18 +113,21 @@ def make_stage(
     )
 
 
-@dataclass
-class FixedBatches:
+def fixed_batches(waveforms: Tensor = WAVEFORMS) -> Iterator[AudioBatch]:
     """The same batch at every step, in place of audio."""
+    for step in itertools.count():
+        yield AudioBatch(
+            waveforms=waveforms,
+            seconds=waveforms.numel() / 16_000,
+            step=step,
+            slots=tuple(range(len(waveforms))),
+            planned=len(waveforms),
+        )
 
-    waveforms: Tensor
-    seconds: float = 0.2
 
-    def __iter__(self) -> Iterator[FixedBatches]:
-        return self
-
-    def __next__(self) -> FixedBatches:
-        return self
+def one_step(stage: Stage, waveforms: Tensor = WAVEFORMS) -> dict[str, float]:
+    """One optimiser step on some clips; returns what is logged. The stage does not count it."""
+    return stage._train_step(fixed_batches(waveforms))[0]
 
 
 def train(stage: Stage, folder: Path, waveforms: Tensor = WAVEFORMS) -> list[dict[str, Any]]:
@@ -132,7 +136,7 @@ def train(stage: Stage, folder: Path, waveforms: Tensor = WAVEFORMS) -> list[dic
     log.unlink(missing_ok=True)
     progress = StageProgress(Console(quiet=True), "test", steps=stage.settings.steps, start=0, enabled=False)
     stage.run(
-        FixedBatches(waveforms),  # type: ignore[arg-type]
+        fixed_batches(waveforms),
         progress=progress,
         log=JsonLog(log),
         stop=StopRequests(),

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from shapes import base_plus
 from torch import Tensor, nn
 
+from slimvox.audio import AudioBatch
 from slimvox.costs import Parameters
 from slimvox.encoder import SpeechEncoder
 from slimvox.encoder.attention import SelfAttention
@@ -66,7 +67,19 @@ def slimvox_step(structures: str) -> Callable[[Tensor], object]:
         seed=0,
         accelerator=accelerator,
     )
-    return stage._train_step
+
+    def step(waveforms: Tensor) -> None:
+        clips, samples = waveforms.shape
+        batch = AudioBatch(
+            waveforms=waveforms,
+            seconds=clips * samples / 16_000,
+            step=0,
+            slots=tuple(range(clips)),
+            planned=clips,
+        )
+        stage._train_step(iter([batch]))
+
+    return step
 
 
 def plain_step(structures: str) -> Callable[[Tensor], object]:

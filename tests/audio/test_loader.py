@@ -33,7 +33,7 @@ def take(clips: tuple[AudioClip, ...], count: int, **settings: Any) -> list[Audi
 
 
 def assert_same(one: list[AudioBatch], other: list[AudioBatch]) -> None:
-    assert [batch.index for batch in one] == [batch.index for batch in other]
+    assert [batch.step for batch in one] == [batch.step for batch in other]
     for left, right in zip(one, other, strict=True):
         assert torch.equal(left.waveforms, right.waveforms)
 
@@ -47,7 +47,7 @@ def test_batches_are_what_the_plan_says(tmp_path: Path) -> None:
         assert batch.waveforms.shape == (len(specs), specs[0].samples)
         assert batch.waveforms.dtype == torch.float32
         assert batch.seconds == batch.waveforms.numel() / 16_000
-        assert batch.step == batch.index == step
+        assert batch.step == step
         for row, spec in zip(batch.waveforms, specs, strict=True):
             wave = tone(clips[spec.clip].seconds, pitch_hz=200.0 + 20 * spec.clip)
             np.testing.assert_allclose(row, wave[spec.start : spec.start + spec.samples], atol=1e-4)
@@ -73,12 +73,33 @@ def test_batches_do_not_depend_on_how_they_are_loaded(tmp_path: Path, settings: 
     assert_same(take(clips, 7, start=13, **settings), straight[13:])
 
 
-def test_processes_share_the_batches_out(tmp_path: Path) -> None:
+def test_processes_share_each_batch_out_clip_by_clip(tmp_path: Path) -> None:
     write_tones(tmp_path, LENGTHS)
     clips = clips_of(tmp_path)
-    together = [take(clips, 4, process=process, processes=3) for process in range(3)]
-    interleaved = [batch for step in zip(*together, strict=True) for batch in step]
-    assert_same(interleaved, take(clips, 12))
+    together = [take(clips, 12, process=process, processes=3) for process in range(3)]
+    sizes = set()
+    for whole, *shares in zip(take(clips, 12), *together, strict=True):
+        assert whole.slots == tuple(range(whole.planned))
+        dealt = {slot: row for each in shares for slot, row in zip(each.slots, each.waveforms, strict=True)}
+        assert sorted(dealt) == list(whole.slots)
+        for slot, row in enumerate(whole.waveforms):
+            assert torch.equal(dealt[slot], row)
+        counts = [len(each.waveforms) for each in shares]
+        assert max(counts) - min(counts) <= 1
+        sizes.update(counts)
+    assert {0, 1} <= sizes  # a batch of fewer clips than processes leaves some without
+
+
+def test_processes_agree_on_a_batch_whose_clips_are_gone(tmp_path: Path) -> None:
+    """One process's share is unusable: it has none, and does not take another batch, as the other one goes on."""
+    paths = write_tones(tmp_path, [1.0, 1.0, 3.0, 3.0])
+    clips = clips_of(tmp_path)
+    for path in paths[2:]:
+        path.unlink()
+    shares = [take(clips, 6, process=process, processes=2) for process in range(2)]
+    for whole, *parts in zip(take(clips, 6), *shares, strict=True):
+        assert {part.waveforms.shape[1] for part in parts} == {whole.waveforms.shape[1]}
+        assert sorted(slot for part in parts for slot in part.slots) == list(whole.slots)
 
 
 def test_long_clips_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +132,7 @@ def test_unusable_files_are_replaced_counted_and_named(
         assert caplog.text.count(str(path)) == 1
     for batch in loaded:
         assert (batch.waveforms.abs().amax(dim=1) > 0.1).all()
-        assert batch.waveforms.shape[0] <= len(plan.batch(batch.index))
+        assert batch.waveforms.shape[0] <= len(plan.batch(batch.step))
 
 
 def test_silent_part_of_a_good_file_is_passed_over(tmp_path: Path) -> None:

@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 from drawn import anatomies, random_encoder
 from slimvox.encoder import EncoderOutput
 from slimvox.losses import temporal_relation_loss
-from slimvox.pruning.distillation import Distillation, distilled_layers, hide_frames, layer_groups
-from slimvox.pruning.distillation.masked_input import SPAN_FRAMES, draw_hidden
+from slimvox.pruning.distillation import (
+    Distillation,
+    HiddenFrames,
+    distilled_layers,
+    draw_hidden,
+    hide_frames,
+    layer_groups,
+)
+from slimvox.pruning.distillation.masked_input import SPAN_FRAMES
 from slimvox.structures.anatomy import EncoderAnatomy
 
 
@@ -120,7 +127,7 @@ def test_padding_has_no_say() -> None:
 
 def test_frames_that_were_hidden_do_not_count_before_the_transformer() -> None:
     speech = torch.ones(1, 4, dtype=torch.bool)
-    hidden = torch.tensor([[False, True, False, False]])
+    hidden = HiddenFrames.of(torch.tensor([[False, True, False, False]]))
     states = [torch.randn(1, 4, 3) for _ in range(2)]
     first_wrong = [states[0].clone(), states[1]]
     first_wrong[0][:, 1] += 5.0
@@ -151,12 +158,11 @@ def test_hidden_frames_come_in_spans_and_in_the_share_asked_for(share: float) ->
 def test_hiding_lasts_as_long_as_it_should(anatomy: EncoderAnatomy, seed: int) -> None:
     encoder, waveforms = random_encoder(anatomy, seed), torch.randn(2, 1600)
     plain = encoder(waveforms).last_hidden_state
-    with hide_frames(encoder, 0.9, torch.Generator().manual_seed(seed)) as hidden:
+    hidden = draw_hidden((2, plain.shape[1]), 0.9, torch.Generator().manual_seed(seed))
+    with hide_frames(encoder, hidden):
         masked = encoder(waveforms)
-    assert hidden[0].shape == masked.frame_mask.shape
-    if bool(hidden[0].any()):
+    if bool(hidden.any()):
         assert not torch.equal(plain, masked.last_hidden_state)
     assert torch.equal(encoder(waveforms).last_hidden_state, plain)
-    with hide_frames(encoder, 0.0, None) as hidden:
+    with hide_frames(encoder, None):
         assert torch.equal(encoder(waveforms).last_hidden_state, plain)
-    assert hidden == []

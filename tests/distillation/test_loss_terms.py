@@ -11,7 +11,7 @@ from torch import Tensor
 
 from slimvox.encoder import EncoderOutput
 from slimvox.losses import temporal_relation_loss
-from slimvox.pruning.distillation import Distillation
+from slimvox.pruning.distillation import Distillation, HiddenFrames
 
 SPEECH = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
 HIDDEN = torch.tensor([[False, True, False, False, False, False], [True] + [False] * 5])
@@ -55,7 +55,9 @@ def test_every_term_and_its_weight_by_hand(group_means: bool, hidden: Tensor | N
         maps=False,
         group_means=group_means,
     )
-    compared = loss(output(student), output(teacher), hidden)
+    compared = loss(
+        output(student), output(teacher), None if hidden is None else HiddenFrames.of(hidden | ~SPEECH)
+    )
     groups = [[0], [1, 2], [3, 4]] if group_means else [[0], [2], [4]]
     pairs = []
     for group in groups:

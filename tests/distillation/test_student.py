@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from slimvox.encoder import SpeechEncoder
-from slimvox.pruning.distillation import hide_frames, teacher_forcing
+from slimvox.pruning.distillation import HiddenFrames, draw_hidden, hide_frames, teacher_forcing
 from slimvox.pruning.gates.hard_concrete import BETA, LEFT, RIGHT, sample, stretched
 from slimvox.pruning.masks import masked_forward
-from slimvox.pruning.student import Student
+from slimvox.pruning.student import StepNoise, Student
 from slimvox.structures import structure_names
 from students import WAVEFORMS, make_student, make_teacher
 
@@ -27,8 +27,13 @@ def noise(seed: int = 3) -> torch.Generator:
 
 
 def loss_of(student: Student, teacher: SpeechEncoder, **options: Any) -> dict[str, Tensor]:
-    losses: dict[str, Tensor] = student(WAVEFORMS, teacher(WAVEFORMS), generator=noise(), **options)
+    losses: dict[str, Tensor] = student(WAVEFORMS, teacher(WAVEFORMS), noise=drawn(student), **options)
     return losses
+
+
+def drawn(student: Student) -> StepNoise:
+    frames = student.encoder.anatomy.frames(WAVEFORMS.shape[1])
+    return student.draw_noise(len(WAVEFORMS), frames, noise())
 
 
 def test_without_gates_the_loss_is_the_distillation(teacher: SpeechEncoder) -> None:
@@ -92,12 +97,13 @@ def test_hidden_frames_are_hidden_from_the_student_and_do_not_count_in_state_0(
     student = make_student(teacher, structures=structures, masked_share=0.4, weights={"relation": 1.0})
     wanted, generator = teacher(WAVEFORMS), noise()
     masks = None if student.gates is None else student.gates.sample(generator)
-    with hide_frames(student.encoder, 0.4, generator) as hidden:
+    hidden = draw_hidden((2, student.encoder.anatomy.frames(WAVEFORMS.shape[1])), 0.4, generator)
+    with hide_frames(student.encoder, hidden):
         output = (
             student.encoder(WAVEFORMS) if masks is None else masked_forward(student.encoder, masks, WAVEFORMS)
         )
-    compared = student.distillation(output, wanted, hidden[0])
-    assert 0.1 < float(hidden[0].float().mean()) < 0.8
+    compared = student.distillation(output, wanted, HiddenFrames.of(hidden))
+    assert 0.1 < float(hidden.float().mean()) < 0.8
     assert float(loss_of(student, teacher)["loss"].detach()) == pytest.approx(
         float(compared.total.detach()), rel=1e-5
     )
@@ -148,7 +154,7 @@ def test_the_gradient_of_the_gates_is_how_the_loss_changes(structure: Any, teach
     wanted = exact(waveforms)
 
     def loss() -> Tensor:
-        value: Tensor = student(waveforms, wanted, generator=noise())["loss"]
+        value: Tensor = student(waveforms, wanted, noise=drawn(student))["loss"]
         return value
 
     (gradient,) = torch.autograd.grad(loss(), gates.log_alpha)

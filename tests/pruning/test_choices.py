@@ -52,10 +52,10 @@ def kept_intermediate(out: Path) -> list[tuple[int, ...]]:
 def without_training(patch: pytest.MonkeyPatch, log_alpha: Tensor | None = None) -> None:
     """Steps do nothing; gates, if there are any, are set by hand."""
 
-    def step(self: stage.Stage, waveforms: Tensor) -> dict[str, float]:
+    def step(self: stage.Stage, batches: object) -> tuple[dict[str, float], float]:
         if self.student.gates is not None and log_alpha is not None:
             self.student.gates.log_alpha.data.copy_(log_alpha)
-        return {"loss": 0.0, "distillation": 0.0}
+        return {"loss": 0.0, "distillation": 0.0}, 0.0
 
     patch.setattr(stage.Stage, "_train_step", step)
 

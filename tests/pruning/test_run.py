@@ -17,7 +17,7 @@ from torch import Tensor
 import slimvox
 from interruptions import interrupt_after, kill_when
 from slimvox.pruning import CONTROLS, checked_files, stage, student
-from slimvox.pruning.checked_files import read_checked_state
+from slimvox.pruning.checked_files import read_checked_json, read_checked_state, write_checked_json
 from slimvox.pruning.interrupts import RunInterrupted
 from slimvox.pruning.recipe import shipped_recipes
 from slimvox.structures.kept_indices import KeptIndices
@@ -134,7 +134,7 @@ def test_a_killed_run_ends_with_the_same_weights(
         "import time, slimvox\n"
         "from slimvox.pruning import stage\n"
         "step = stage.Stage._train_step\n"
-        "stage.Stage._train_step = lambda self, waves: (time.sleep(0.3), step(self, waves))[1]\n"
+        "stage.Stage._train_step = lambda self, batches: (time.sleep(0.3), step(self, batches))[1]\n"
         f"slimvox.prune({str(teacher)!r}, {str(speech)!r}, {str(out)!r}, recipe='quick', device='cpu',"
         f" overrides={SETTINGS!r}, checkpoint_seconds=0)\n"
     )
@@ -290,7 +290,7 @@ def test_the_checkpoint_of_another_run_is_refused(
 ) -> None:
     out = tmp_path / "out"
 
-    def interrupted(self: stage.Stage, waveforms: torch.Tensor) -> dict[str, float]:
+    def interrupted(self: stage.Stage, batches: Any) -> Any:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -299,6 +299,27 @@ def test_the_checkpoint_of_another_run_is_refused(
             run(teacher, speech, out)
     with pytest.raises(slimvox.SlimvoxError, match=r"another command.*seed"):
         run(teacher, speech, out, seed=1)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_that_an_earlier_version_began_on_several_processes_is_another_run(
+    processes: int, teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They had a batch each; with one process nothing has changed."""
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, "prune", 2)
+        with pytest.raises(RunInterrupted):
+            run(teacher, speech, out)
+    settings = read_checked_json(out / "run" / "settings.json")
+    assert "processes" not in settings["fingerprint"]
+    settings["fingerprint"]["processes"] = processes
+    write_checked_json(out / "run" / "settings.json", settings)
+    if processes == 1:
+        assert run(teacher, speech, out).directory == out
+    else:
+        with pytest.raises(slimvox.SlimvoxError, match=r"another command \(processes differ\)"):
+            run(teacher, speech, out)
 
 
 @pytest.mark.parametrize("control", CONTROLS)

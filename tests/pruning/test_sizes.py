@@ -145,7 +145,7 @@ def test_a_killed_run_ends_with_the_same_weights(
         "from tiny_runs import make_run\n"
         "from slimvox.pruning import stage\n"
         "step = stage.Stage._train_step\n"
-        "stage.Stage._train_step = lambda self, waves: (time.sleep(0.2), step(self, waves))[1]\n"
+        "stage.Stage._train_step = lambda self, batches: (time.sleep(0.2), step(self, batches))[1]\n"
         f"make_run(Path({str(out)!r}), Path({str(teacher)!r}), Path({str(speech)!r}), settings={STEPS!r},"
         " sizes='50%,28%,20%', checkpoint_seconds=0)\n"
     )
@@ -190,7 +190,7 @@ def test_a_finished_run_or_that_of_other_sizes_is_left_alone(
         make_sizes(teacher, speech, finished, seed=1)
     assert weights(finished) == before
 
-    def interrupted(self: stage.Stage, waveforms: torch.Tensor) -> dict[str, float]:
+    def interrupted(self: stage.Stage, batches: Any) -> Any:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -60,9 +60,9 @@ def test_a_resumed_run_goes_on_with_its_first_table(
     """The machine may be busier by then: another table would be another target."""
     train_step = stage.Stage._train_step
 
-    def interrupting(self: stage.Stage, waveforms: torch.Tensor) -> dict[str, float]:
+    def interrupting(self: stage.Stage, batches: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
-        return train_step(self, waveforms)
+        return train_step(self, batches)
 
     with monkeypatch.context() as patch:
         patch.setattr(stage.Stage, "_train_step", interrupting)

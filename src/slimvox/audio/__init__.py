@@ -1,20 +1,22 @@
 """Audio in: find files, measure them, plan batches, decode them in the background.
 
-find_audio -> scan_audio -> BatchPlan -> AudioBatches
+index_audio (find_audio -> scan_audio, cached) -> BatchPlan -> AudioBatches
 """
 
 from slimvox.audio.batches import BatchPlan, CropSpec
 from slimvox.audio.decode import (
-    SkipReason,
     UnreadableAudioError,
     iter_audio_blocks,
     read_audio,
 )
 from slimvox.audio.find import AudioInput, as_sources, find_audio, source_name
+from slimvox.audio.index import index_audio
 from slimvox.audio.loader import AudioBatch, AudioBatches
-from slimvox.audio.scan import AudioClip, AudioScan, scan_audio
+from slimvox.audio.mix import WeightedAudio
+from slimvox.audio.scan import AudioScan, scan_audio
 from slimvox.audio.skips import SkipCounter, SkippedFile
-from slimvox.audio.sources import AUDIO_EXTENSIONS, AudioSource
+from slimvox.audio.sources import AUDIO_EXTENSIONS, AudioClip, AudioSource, SkipReason
+from slimvox.audio.table import AudioTable
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 
 __all__ = [
@@ -26,14 +28,17 @@ __all__ = [
     "AudioInput",
     "AudioScan",
     "AudioSource",
+    "AudioTable",
     "BatchPlan",
     "CropSpec",
     "SkipCounter",
     "SkipReason",
     "SkippedFile",
     "UnreadableAudioError",
+    "WeightedAudio",
     "as_sources",
     "find_audio",
+    "index_audio",
     "iter_audio_blocks",
     "read_audio",
     "scan_audio",

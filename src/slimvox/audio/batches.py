@@ -19,7 +19,7 @@ LENGTH_JITTER = 0.02
 _EPOCHS_REMEMBERED = 3
 
 # First word of each random stream, so that no two of them can coincide.
-_EPOCH_STREAM, _REPLACEMENT_STREAM, _SUBSTITUTE_STREAM = range(3)
+_EPOCH_STREAM, _REPLACEMENT_STREAM, _SUBSTITUTE_STREAM, _MIX_STREAM = range(4)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +41,7 @@ class _Epoch:
     order: IntArray
     """Parts in the order in which batches are cut from them (parts,)."""
     position: npt.NDArray[np.float64]
-    """Position of each part's crop within the available room, from 0 to 1 (parts,)."""
+    """Position of each part's crop within the available room, from 0 to 1, in the same order (parts,)."""
     batches: IntArray
     """The batches in the order in which they are drawn (batches,)."""
 
@@ -52,12 +52,14 @@ class BatchPlan:
     One epoch takes every clip at least once, in batches of similar lengths whose order is random. All crops
     of a batch are cut to the same length, that of the shortest, so a batch needs no padding (models with
     group norm are not invariant to padding). A clip of several times `max_seconds` is split into that many
-    equal parts, and each part gives one crop, at a random place in it. Clips are ordered by length, up to a
+    equal parts, and each part gives one crop, at a random place in it. With `weights`, an epoch takes from each group
+    its share of the seconds instead: the group is passed through again and again, each time in an order of its own,
+    and the next epoch goes on where the last one stopped. Clips are ordered by length, up to a
     jitter drawn anew each epoch; every batch takes as many as fit `seconds_per_batch`, fewer where their
     lengths differ too much (see `packing.pack`).
 
-    Nothing here has a state: after a restart, `batch(n)` is what it would have been, and process r of w takes
-    the batches n w + r.
+    Nothing here has a state, and nothing knows of processes: after a restart, on one machine or many, `batch(n)` is
+    what it would have been.
 
     Args:
         clip_seconds: length of each clip (clips,).
@@ -67,6 +69,8 @@ class BatchPlan:
         max_seconds: no crop is longer.
         seed: from 0 up; what all random choices depend on.
         sample_rate_hz: what crops are counted in.
+        groups: number of each clip's group (clips,).
+        weights: share of the seconds that each group gets, relative to the others; empty for what it has.
 
     Raises:
         SlimvoxError: settings that contradict each other, no clips, or a clip below `min_seconds`.
@@ -81,6 +85,8 @@ class BatchPlan:
         max_seconds: float,
         seed: int = 0,
         sample_rate_hz: int = SAMPLE_RATE_HZ,
+        groups: IntArray | None = None,
+        weights: Sequence[float] = (),
     ) -> None:
         seconds = np.asarray(clip_seconds, dtype=np.float64)
         _check(seconds, seconds_per_batch, min_seconds, max_seconds, seed, sample_rate_hz)
@@ -91,7 +97,9 @@ class BatchPlan:
         clip_samples = np.maximum(np.floor(seconds * sample_rate_hz + 1e-6), 1).astype(np.int64)
         self._part_clip, self._part_start, self._part_room = split(clip_samples, longest)
         self._part_length = np.minimum(self._part_room, longest)
-        self._starts = pack(np.sort(self._part_length), self._budget)
+        self._groups = [np.flatnonzero(groups[self._part_clip] == each) for each in range(len(weights))]  # type: ignore[index]
+        self._counts = _counts([self._part_length[parts] for parts in self._groups], weights)
+        self._starts = pack(np.sort(self._part_length[self._drawn(0)]), self._budget)
         self._by_room = np.argsort(self._part_room, kind="stable")
         self._sorted_room = self._part_room[self._by_room]
         self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
@@ -117,9 +125,11 @@ class BatchPlan:
         number, place = divmod(index, self.batches_per_epoch)
         epoch = self._epoch(number)
         chosen = int(epoch.batches[place])
-        parts = epoch.order[self._starts[chosen] : self._starts[chosen + 1]]
+        places = slice(self._starts[chosen], self._starts[chosen + 1])
+        parts = epoch.order[places]
         samples = min(int(self._part_length[parts].min()), self._budget // len(parts))
-        return [self._crop(int(part), samples, float(epoch.position[part])) for part in parts]
+        each = zip(parts.tolist(), epoch.position[places].tolist(), strict=True)
+        return [self._crop(part, samples, position) for part, position in each]
 
     def replacement(self, index: int, slot: int, attempt: int, samples: int) -> CropSpec:
         """Draw a crop of `samples` to take instead of crop `slot` of batch `index`, one for each `attempt`.
@@ -152,13 +162,38 @@ class BatchPlan:
 
     def _draw(self, number: int) -> _Epoch:
         random = np.random.default_rng([self.seed, _EPOCH_STREAM, number])
-        parts = len(self._part_length)
-        keys = self._part_length * (1.0 + LENGTH_JITTER * (2.0 * random.random(parts) - 1.0))
+        parts = self._drawn(number)
+        keys = self._part_length[parts] * (1.0 + LENGTH_JITTER * (2.0 * random.random(len(parts)) - 1.0))
+        by_length = np.argsort(keys, kind="stable")
         return _Epoch(
-            order=np.argsort(keys, kind="stable"),
-            position=random.random(parts),
+            order=parts[by_length],
+            position=random.random(len(parts))[by_length],
             batches=random.permutation(self.batches_per_epoch),
         )
+
+    def _drawn(self, number: int) -> IntArray:
+        """The parts of an epoch: all, or from each group as many as are its share."""
+        if not self._groups:
+            return np.arange(len(self._part_length))
+        drawn = []
+        for group, (parts, count) in enumerate(zip(self._groups, self._counts, strict=True)):
+            passed, first = divmod(number * count, len(parts))
+            passes = range(passed, passed - (-(first + count) // len(parts)))
+            orders = [
+                np.random.default_rng([self.seed, _MIX_STREAM, group, each]).permutation(parts)
+                for each in passes
+            ]
+            drawn.append(np.concatenate(orders)[first : first + count])
+        return np.concatenate(drawn)
+
+
+def _counts(lengths: Sequence[IntArray], weights: Sequence[float]) -> list[int]:
+    """Number of parts of each group in an epoch that is as long as all parts together."""
+    total = sum(int(each.sum()) for each in lengths)
+    shares = [weight / sum(weights) for weight in weights]
+    return [
+        max(1, round(share * total / float(each.mean()))) for share, each in zip(shares, lengths, strict=True)
+    ]
 
 
 def _check(

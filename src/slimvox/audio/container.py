@@ -13,24 +13,16 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeVar
+from typing import BinaryIO, TypeVar
 
 import soundfile
 
-from slimvox.audio.dataset_recording import DatasetRecording
 from slimvox.audio.mp3 import SplicedFile, length_frame
-from slimvox.audio.sources import UNSUPPORTED_EXTENSIONS, AudioFile
+from slimvox.audio.recordings import AudioFile, Recording
+from slimvox.audio.sources import UNSUPPORTED_EXTENSIONS, SkipReason
 from slimvox.util.errors import SlimvoxError
 
 _T = TypeVar("_T")
-
-# fmt: off
-SkipReason = Literal[
-    "missing", "empty", "unreadable", "unsupported format", "no such channel",
-    "too short", "truncated", "silent", "silent part",
-]
-# fmt: on
-"""Reason for skipping audio."""
 
 SAMPLE_RATES_HZ = (1_000, 1_000_000)
 """Sample rates outside this range are damage: resampling them would take memory without bound."""
@@ -123,9 +115,10 @@ def explained(path: AudioFile, error: Exception) -> UnreadableAudioError:
         return UnreadableAudioError(
             path, "unsupported format", "libsndfile does not decode it; convert it to flac, wav or opus first"
         )
-    is_empty_row = isinstance(error, FileNotFoundError) and not isinstance(path, Path)
     detail = str(getattr(error, "error_string", "") or error).strip().rstrip(".") or "the decoder gave up"
-    return UnreadableAudioError(path, "empty" if is_empty_row else "unreadable", detail)
+    if isinstance(error, FileNotFoundError) and isinstance(path, Recording):
+        return UnreadableAudioError(path, path.absence, detail)
+    return UnreadableAudioError(path, "unreadable", detail)
 
 
 def kind_of_file(mode: int) -> str:
@@ -151,14 +144,14 @@ def _checked_status(path: Path) -> os.stat_result:
 
 
 def _name_or_content(path: AudioFile) -> str | bytes | BinaryIO:
-    if isinstance(path, DatasetRecording):
+    if isinstance(path, Recording):
         return path.open()
     # As bytes: a name need not be UTF-8.
     return str(path) if sys.platform == "win32" else os.fsencode(path)
 
 
 def _content(path: AudioFile) -> BinaryIO:
-    return path.open() if isinstance(path, DatasetRecording) else open(path, "rb")
+    return path.open() if isinstance(path, Recording) else open(path, "rb")
 
 
 def _walked(path: AudioFile, status: os.stat_result | None, walk: Callable[[BinaryIO], _T]) -> _T:

@@ -9,8 +9,8 @@ import numpy as np
 from slimvox.audio.batches import CropSpec
 from slimvox.audio.cache import ClipCache
 from slimvox.audio.decode import FloatArray, UnreadableAudioError, read_audio
-from slimvox.audio.scan import AudioClip
 from slimvox.audio.skips import SkipCounter
+from slimvox.audio.sources import AudioClip
 
 SILENT_PEAK = 1e-4
 """Audio that never exceeds this (-80 dB of full scale) is silence."""

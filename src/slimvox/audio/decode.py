@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +15,22 @@ import soxr
 from slimvox.audio.container import (
     LIBRARY_ERRORS,
     SequentialFile,
-    SkipReason,
     UnreadableAudioError,
     explained,
     open_audio,
 )
-from slimvox.audio.sources import AudioFile
+from slimvox.audio.recordings import AudioFile
+from slimvox.audio.sources import SkipReason
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 from slimvox.util.errors import SlimvoxError
 
 __all__ = [
+    "AudioFormat",
     "FloatArray",
     "SkipReason",
     "UnreadableAudioError",
     "iter_audio_blocks",
-    "measure_seconds",
+    "measure",
     "read_audio",
 ]
 
@@ -92,17 +94,34 @@ def iter_audio_blocks(
     )
 
 
-def measure_seconds(path: AudioFile, *, channel: int | None = None) -> float:
-    """Read the duration of a file from its header; a stream whose header does not say is decoded to its end.
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """Facts that the header of an audio file gives."""
+
+    seconds: float
+    rate_hz: int
+    channels: int
+
+
+def measure(path: AudioFile) -> AudioFormat:
+    """Read the format of a file from its header; a stream whose header gives no length is decoded to its end.
 
     Raises:
-        UnreadableAudioError: the file is missing, empty, not audio, or has no such channel.
+        UnreadableAudioError: the file is missing, empty, or not audio.
     """
     with _opened(path) as file:
-        _check_channel(file, path, channel)
+        frames = int(file.frames)
         if isinstance(file, SequentialFile):
-            return sum(len(block) for block in _mono_blocks(file, path, None)) / float(file.samplerate)
-        return int(file.frames) / float(file.samplerate)
+            frames = sum(len(block) for block in _mono_blocks(file, path, None))
+        return AudioFormat(frames / float(file.samplerate), int(file.samplerate), int(file.channels))
+
+
+def channel_fault(channels: int, channel: int | None) -> str | None:
+    """Detail of the error for a file that has no such channel, counted from 0; None where it has it."""
+    if channel is None or 0 <= channel < channels:
+        return None
+    have = "one channel" if channels == 1 else f"{channels} channels"
+    return f"it has {have}, counted from 0, and so no channel {channel}"
 
 
 def _file(path: str | AudioFile) -> AudioFile:
@@ -153,9 +172,7 @@ def _opened(path: AudioFile) -> Iterator[soundfile.SoundFile]:
 
 
 def _check_channel(file: soundfile.SoundFile, path: AudioFile, channel: int | None) -> None:
-    if channel is not None and not 0 <= channel < file.channels:
-        have = "one channel" if file.channels == 1 else f"{file.channels} channels"
-        detail = f"it has {have}, counted from 0, and so no channel {channel}"
+    if (detail := channel_fault(file.channels, channel)) is not None:
         raise UnreadableAudioError(path, "no such channel", detail)
 
 

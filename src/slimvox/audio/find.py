@@ -5,11 +5,17 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from slimvox.audio.huggingface_datasets import (
     HUB_PREFIX,
@@ -27,24 +33,39 @@ from slimvox.audio.huggingface_datasets import (
 )
 from slimvox.audio.kaldi import SCP_EXTENSION, SEGMENTS_NAME, is_kaldi, read_kaldi
 from slimvox.audio.manifests import MANIFEST_EXTENSIONS, manifest_extension, read_manifest
-from slimvox.audio.sources import AUDIO_EXTENSIONS, UNSUPPORTED_EXTENSIONS, AudioSource, read_text
+from slimvox.audio.mix import WeightedAudio, unweighted
+from slimvox.audio.remote import Place, RemoteFile, is_remote
+from slimvox.audio.shards import SHARD_EXTENSION, expanded, is_shard, read_shards
+from slimvox.audio.sources import (
+    AUDIO_EXTENSIONS,
+    UNSUPPORTED_EXTENSIONS,
+    AudioSource,
+    absolute,
+    joined_path,
+    read_text,
+)
+from slimvox.audio.table import AudioTable, TableBuilder, joined
 from slimvox.util.errors import SlimvoxError
+from slimvox.util.registry import Registry
 
 logger = logging.getLogger("slimvox.audio")
 
-AudioInput: TypeAlias = str | Path | HuggingFaceDataset
+BareInput: TypeAlias = str | Path | HuggingFaceDataset
+AudioInput: TypeAlias = BareInput | WeightedAudio
 """Type of a source of audio."""
-LIST_EXTENSIONS = (".txt", ".lst")
+LIST_EXTENSIONS = (".txt", ".lst", ".list")
 
 
-def as_sources(audio: AudioInput | Sequence[AudioInput]) -> list[AudioInput]:
-    """One source, or several, as a list.
+def as_sources(audio: AudioInput | Sequence[AudioInput] | Mapping[Any, float]) -> list[AudioInput]:
+    """One source, several, or a mapping of sources to their weights in a mix, as a list.
 
     Raises:
-        SlimvoxError: if there is none, or one has no name.
+        SlimvoxError: if there is none, one has no name, or a weight is not above 0.
     """
-    if isinstance(audio, (str, os.PathLike)) or is_dataset(audio):
+    if isinstance(audio, (str, os.PathLike, WeightedAudio)) or is_dataset(audio):
         sources: list[AudioInput] = [audio]  # type: ignore[list-item]
+    elif isinstance(audio, Mapping):
+        sources = [WeightedAudio(source, weight) for source, weight in audio.items()]
     else:
         sources = list(audio)  # type: ignore[arg-type]
     if any(isinstance(source, str) and not source.strip() for source in sources):
@@ -58,9 +79,10 @@ def as_sources(audio: AudioInput | Sequence[AudioInput]) -> list[AudioInput]:
 
 def source_name(source: AudioInput) -> str:
     """Name of a source for public files: the last part of a path, as text that UTF-8 can encode."""
-    if isinstance(source, (str, os.PathLike)):
-        return printable(public_name(str(source)) if is_on_hub(source) else Path(source).name)
-    return printable(dataset_name(source))
+    bare, _ = unweighted(source)
+    if isinstance(bare, (str, os.PathLike)):
+        return printable(public_name(str(bare)) if is_on_hub(bare) else Path(bare).name)
+    return printable(dataset_name(bare))
 
 
 def printable(name: str) -> str:
@@ -68,88 +90,171 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def find_audio(sources: Sequence[AudioInput]) -> list[AudioSource]:
+def find_audio(sources: Sequence[AudioInput]) -> AudioTable[AudioSource]:
     """List all audio that `sources` mean, in a fixed order, each stretch once.
 
     A source is an audio file, a folder (searched recursively, hidden files left out; a manifest in it is not
-    read), a ``.txt`` or ``.lst`` list with one path a line (relative to the list's folder, ``#`` comments),
+    read), a tar archive as WebDataset and lhotse Shar write them (`a-{000..099}.tar` for many; a folder of them), a
+    ``.txt``, ``.lst`` or ``.list`` list with one path a line (relative to the list's folder, ``#`` comments),
     a manifest (see `slimvox.audio.manifests.read_manifest`), Kaldi's ``wav.scp`` or ``segments``, or a Hugging Face
     data set: ``hf:NAME``, ``hf:NAME:CONFIGURATION:SPLIT``, a folder that `save_to_disk` wrote, parquet files or a
-    folder of them, or an object of the package `datasets` (see `slimvox.audio.huggingface_datasets`). What is named
-    again (the same stretch and channel of the same file) counts once, and the log says how often that was so. Files
-    named by a list or manifest need not exist, and files that libsndfile does not decode are listed too: scanning
-    counts those that cannot be used.
+    folder of them, or an object of the package `datasets` (see `slimvox.audio.huggingface_datasets`). All but the data
+    sets may be URLs that fsspec can read (``https://``, ``s3://``, ``gs://``). What is named again (the same stretch
+    and channel of the same file) counts once, and the log says how often that was so. Files named by a list or manifest
+    need not exist, and files that libsndfile does not decode are listed too: scanning counts those that cannot be used.
 
     Raises:
-        SlimvoxError: no source given, a source that does not exist or is of no known kind, a folder, list,
+        SlimvoxError: no source given, a source that does not exist or is of no known kind, a folder, list, archive,
             manifest or data set with no audio in it, a manifest or data set that cannot be understood.
     """
     sources = as_sources(sources)
-    found: dict[tuple[str, float, float | None, int | None], AudioSource] = {}
-    objects = 0
-    for source in sources:
-        if isinstance(source, (str, os.PathLike)):
-            listed = (
-                read_hub_dataset(str(source)) if is_on_hub(source) else _expand(Path(source).expanduser())
-            )
-        else:
-            # Two objects may have one name, and are different data sets all the same.
-            objects += 1
-            listed = read_dataset(
-                source, Path(f"{dataset_name(source)}{f'-{objects}' if objects > 1 else ''}")
-            )
-        before = len(found)
-        for audio in listed:
-            stretch = (os.path.abspath(audio.path), audio.offset_seconds, audio.seconds, audio.channel)
-            found.setdefault(stretch, audio)
-        if repeated := before + len(listed) - len(found):
+    return without_repetitions(sources, [list_source(*each)[0] for each in numbered(sources)])[0]
+
+
+def numbered(sources: Sequence[AudioInput]) -> list[tuple[BareInput, int]]:
+    """The sources without their weights, each with its number among those that are objects."""
+    bare = [unweighted(source)[0] for source in sources]
+    is_object = [not isinstance(source, (str, os.PathLike)) for source in bare]
+    return list(zip(bare, itertools.accumulate(is_object), strict=True))
+
+
+def without_repetitions(
+    sources: Sequence[AudioInput], tables: Sequence[AudioTable[AudioSource]]
+) -> tuple[AudioTable[AudioSource], npt.NDArray[np.int64]]:
+    """One table of all sources, and the number of the source that each stretch is from; repetitions are logged."""
+    table, origin = joined(tables)
+    kept = np.bincount(origin, minlength=len(tables))
+    for source, each, left in zip(sources, tables, kept.tolist(), strict=True):
+        if repeated := each.named - left:
             logger.warning(
                 "`%s`: %d of %d rows or files name audio that was named before, and count once.",
                 source_name(source),
                 repeated,
-                len(listed),
+                each.named,
             )
-    return list(found.values())
+    return table, origin
 
 
-def _expand(path: Path) -> list[AudioSource]:
-    if os.path.isdir(path):
-        return read_saved_dataset(path) if is_saved_dataset(path) else _read_folder(path)
-    if not os.path.exists(path):
-        raise SlimvoxError(f"The audio path `{path}` does not exist.")
-    extension = manifest_extension(path)
-    if is_kaldi(path):
-        return read_kaldi(path)
-    if extension in (*AUDIO_EXTENSIONS, *UNSUPPORTED_EXTENSIONS):
-        return [AudioSource(path=path)]
-    if extension in LIST_EXTENSIONS:
-        return _read_list(path)
-    if extension in MANIFEST_EXTENSIONS:
-        return read_manifest(path)
-    if extension == PARQUET_EXTENSION:
-        return read_parquet([path], path)
+def list_source(source: BareInput, number: int) -> tuple[AudioTable[AudioSource], list[str]]:
+    """List one source.
+
+    Args:
+        source: without a weight.
+        number: tells objects of one name apart, which are different data sets all the same.
+
+    Returns:
+        The audio, and the files and folders that decide which audio that is.
+    """
+    builder = TableBuilder()
+    watched: list[str] = []
+    if not isinstance(source, (str, os.PathLike)):
+        name = f"{dataset_name(source)}{f'-{number}' if number > 1 else ''}"
+        found: Iterable[AudioSource] = read_dataset(source, Path(name))
+    elif is_on_hub(source):
+        found = read_hub_dataset(str(source))
+    else:
+        found = _expand(str(source), watched)
+    for audio in found:
+        builder.add(audio)
+    return builder.table(), watched
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """A kind of source that is given as a path or URL."""
+
+    name: str
+    described: str
+    """For the error that lists what is understood."""
+    accepts: Callable[[Place], bool]
+    read: Callable[[Place, list[str]], Iterable[AudioSource]]
+    """Lists the audio, and adds further files and folders that decide which audio that is."""
+
+
+def _expand(name: str, watched: list[str]) -> Iterable[AudioSource]:
+    """List the audio of a path or URL."""
+    path: Place = RemoteFile(name) if is_remote(name) else Path(name).expanduser()
+    paths: list[Place] = [path]
+    if len(names := expanded(name)) > 1 and not os.path.exists(path):
+        paths = [RemoteFile(each) if is_remote(name) else Path(each).expanduser() for each in names]
+    for each in paths:
+        if isinstance(each, Path) and not os.path.exists(each):
+            raise SlimvoxError(f"The audio path `{each}` does not exist.")
+    watched += map(absolute, paths)
+    if all(is_shard(each.name) and not os.path.isdir(each) for each in paths):
+        return read_shards(paths)
+    return itertools.chain.from_iterable(_reader_of(each).read(each, watched) for each in paths)
+
+
+def _reader_of(path: Place) -> Reader:
+    for reader in READERS.all():
+        if reader.accepts(path):
+            return reader
     raise SlimvoxError(
-        f"`{path}` must be a folder, an audio file ({_join(AUDIO_EXTENSIONS)}), a list ({_join(LIST_EXTENSIONS)}), "
-        f"a manifest ({_join(MANIFEST_EXTENSIONS)}, {SCP_EXTENSION}, {SEGMENTS_NAME}) "
-        f"or a data set ({HUB_PREFIX}NAME, {PARQUET_EXTENSION}), "
-        f"but ends in '{path.suffix}' instead."
+        f"`{path}` must be {', '.join(reader.described for reader in READERS.all() if reader.described)} "
+        f"or a data set of the hub ({HUB_PREFIX}NAME), but ends in '{path.suffix}' instead."
     )
 
 
-def _read_folder(folder: Path) -> list[AudioSource]:
-    found = list(_walk(folder, (*AUDIO_EXTENSIONS, *UNSUPPORTED_EXTENSIONS)))
+def _join(extensions: Sequence[str]) -> str:
+    return ", ".join(extensions)
+
+
+def _ends_in(*extensions: str) -> Callable[[Place], bool]:
+    return lambda path: manifest_extension(path) in extensions
+
+
+def _read_folder(folder: Place, watched: list[str]) -> Iterable[AudioSource]:
+    audio = (*AUDIO_EXTENSIONS, *UNSUPPORTED_EXTENSIONS)
+    left_out: Counter[str] = Counter()
+    found = list(_files(folder, (*audio, SHARD_EXTENSION, PARQUET_EXTENSION), watched, left_out))
     if any(path.lower().endswith(AUDIO_EXTENSIONS) for path in found):
-        return [AudioSource(path=Path(path)) for path in found]
-    if tables := [Path(path) for path in _walk(folder, (PARQUET_EXTENSION,))]:
-        return read_parquet(tables, folder)
+        chosen = [path for path in found if path.lower().endswith(audio)]
+        left_out.update(os.path.splitext(path)[1] for path in found if not path.lower().endswith(audio))
+        logger.info(
+            "The folder `%s`: %d files of audio; left out: %s.",
+            folder,
+            len(chosen),
+            ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in left_out.most_common())
+            or "none",
+        )
+        return (AudioSource(path=_at(path)) for path in chosen)
+    if shards := [_at(path) for path in found if path.endswith(SHARD_EXTENSION)]:
+        # A folder of lhotse Shar: its other archives hold features, or other recordings of the same cuts.
+        of_cuts = [shard for shard in shards if shard.name.startswith("recording.")]
+        return read_shards(of_cuts or shards)
+    if tables := [Path(path) for path in found if path.lower().endswith(PARQUET_EXTENSION)]:
+        return read_parquet(tables, Path(folder))
     others = f", but {len(found)} such as `{found[0]}` that is not decoded" if found else ""
     raise SlimvoxError(
         f"The folder `{folder}` holds no audio: no file in it or below it ends in {_join(AUDIO_EXTENSIONS)}{others}."
     )
 
 
-def _walk(folder: Path, extensions: tuple[str, ...]) -> Iterator[str]:
-    """Paths of the files below `folder` that end so, sorted; each folder once, however many links lead to it."""
+def _at(location: str) -> Place:
+    return RemoteFile(location) if is_remote(location) else Path(location)
+
+
+def _files(
+    folder: Place, extensions: tuple[str, ...], watched: list[str], left_out: Counter[str]
+) -> Iterator[str]:
+    """Files below a folder that end so, sorted; the suffixes of others are counted."""
+    if isinstance(folder, RemoteFile):
+        names: Iterable[str] = folder.files()
+    else:
+        names = _walk(folder, watched)
+    for name in names:
+        if os.path.basename(name).startswith("."):
+            left_out["hidden"] += 1
+        elif name.lower().endswith(extensions):
+            # Pipes, devices and dangling links too: the scan names and counts them, and opens none.
+            yield name
+        else:
+            left_out[os.path.splitext(name)[1].lower()] += 1
+
+
+def _walk(folder: Path, watched: list[str]) -> Iterator[str]:
+    """Paths of the files below `folder`, sorted; each folder once, however many links lead to it."""
     seen: set[tuple[int, int]] = set()
 
     def is_new(directory: str) -> bool:
@@ -168,24 +273,82 @@ def _walk(folder: Path, extensions: tuple[str, ...]) -> Iterator[str]:
 
     is_new(str(folder))
     for directory, subfolders, names in os.walk(folder, followlinks=True, onerror=tell):
+        watched.append(os.path.abspath(directory))
         subfolders[:] = [
             name
             for name in sorted(subfolders)
             if not name.startswith(".") and is_new(os.path.join(directory, name))
         ]
         for name in sorted(names):
-            if name.lower().endswith(extensions) and not name.startswith("."):
-                # Pipes, devices and dangling links too: the scan names and counts them, and opens none.
-                yield os.path.join(directory, name)
+            yield os.path.join(directory, name)
 
 
-def _read_list(path: Path) -> list[AudioSource]:
-    lines = (line.strip() for line in read_text(path).split("\n"))
-    found = [AudioSource(path=path.parent / line) for line in lines if line and not line.startswith("#")]
-    if not found:
+def _read_list(path: Place, watched: list[str]) -> Iterable[AudioSource]:
+    lines = [line.strip() for line in read_text(path).split("\n")]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    if not lines:
         raise SlimvoxError(f"The list `{path}` names no audio: it must hold one path on each line.")
-    return found
+    # WeNet's `data.list`: objects with a path each, or tar archives.
+    if lines[0].startswith("{"):
+        return read_manifest(path, watched.append)
+    files = [joined_path(path.parent, line) for line in lines]
+    if all(is_shard(file.name) for file in files):
+        watched += map(absolute, files)
+        return read_shards(files)
+    return (AudioSource(path=file) for file in files)
 
 
-def _join(extensions: Sequence[str]) -> str:
-    return ", ".join(extensions)
+READERS: Registry[Reader] = Registry("reader")
+"""Kinds of sources in the order in which they are tried."""
+
+for _reader in (
+    Reader(
+        name="saved data set",
+        described="a folder",
+        accepts=lambda path: os.path.isdir(path) and is_saved_dataset(Path(path)),
+        read=lambda path, watched: read_saved_dataset(Path(path)),
+    ),
+    Reader(
+        name="folder",
+        described="",
+        accepts=lambda path: os.path.isdir(path) or (is_remote(path) and not path.suffix),
+        read=_read_folder,
+    ),
+    Reader(
+        name="Kaldi",
+        described=f"a table of Kaldi (*{SCP_EXTENSION}, {SEGMENTS_NAME})",
+        accepts=is_kaldi,
+        read=lambda path, watched: read_kaldi(path, watched.append),
+    ),
+    Reader(
+        name="audio",
+        described=f"an audio file ({_join(AUDIO_EXTENSIONS)})",
+        accepts=_ends_in(*AUDIO_EXTENSIONS, *UNSUPPORTED_EXTENSIONS),
+        read=lambda path, watched: [AudioSource(path=path)],
+    ),
+    Reader(
+        name="list",
+        described=f"a list ({_join(LIST_EXTENSIONS)})",
+        accepts=_ends_in(*LIST_EXTENSIONS),
+        read=_read_list,
+    ),
+    Reader(
+        name="shard",
+        described=f"a shard ({SHARD_EXTENSION})",
+        accepts=lambda path: is_shard(path.name),
+        read=lambda path, watched: read_shards([path]),
+    ),
+    Reader(
+        name="manifest",
+        described=f"a manifest ({_join(MANIFEST_EXTENSIONS)})",
+        accepts=_ends_in(*MANIFEST_EXTENSIONS),
+        read=lambda path, watched: read_manifest(path, watched.append),
+    ),
+    Reader(
+        name="parquet",
+        described=f"a table ({PARQUET_EXTENSION})",
+        accepts=_ends_in(PARQUET_EXTENSION),
+        read=lambda path, watched: read_parquet([Path(path)], Path(path)),
+    ),
+):
+    READERS.register(_reader)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from slimvox.audio.dataset_recording import DatasetRecording
+from slimvox.audio.recordings import DatasetRecording
 from slimvox.audio.sources import AudioSource
 from slimvox.util.errors import SlimvoxError, first_line
 from slimvox.util.optional import require

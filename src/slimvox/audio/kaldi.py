@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 from slimvox.audio.columns import stretch_of
-from slimvox.audio.sources import AudioSource, located, read_text
+from slimvox.audio.remote import Place
+from slimvox.audio.sources import AudioSource, absolute, located, read_text
 from slimvox.util.errors import SlimvoxError
 
 SCP_EXTENSION = ".scp"
@@ -16,13 +16,17 @@ _SCP_NAME = "wav.scp"
 _IN_ARCHIVE = re.compile(r":\d+(\[.*\])?$")
 
 
-def is_kaldi(path: Path) -> bool:
+def is_kaldi(path: Place) -> bool:
     """True if a path has the name of one of Kaldi's tables of audio."""
     return path.suffix.lower() == SCP_EXTENSION or path.name == SEGMENTS_NAME
 
 
-def read_kaldi(path: Path) -> list[AudioSource]:
+def read_kaldi(path: Place, watch: Callable[[str], None] = lambda _: None) -> list[AudioSource]:
     """List the recordings of a `wav.scp`, or the stretches of a `segments` file with its `wav.scp` beside it.
+
+    Args:
+        path: the table.
+        watch: told of the other file that is read.
 
     Raises:
         SlimvoxError: a line that cannot be understood, names a command or a place in an archive, or a recording that
@@ -30,6 +34,7 @@ def read_kaldi(path: Path) -> list[AudioSource]:
     """
     if path.name != SEGMENTS_NAME:
         return [AudioSource(path=file) for file in _recordings(path).values()]
+    watch(absolute(path.parent / _SCP_NAME))
     recordings = _recordings(path.parent / _SCP_NAME)
     found = []
     for where, fields in _lines(path):
@@ -63,9 +68,9 @@ def float_is(text: str, value: float) -> bool:
         return False
 
 
-def _recordings(path: Path) -> dict[str, Path]:
+def _recordings(path: Place) -> dict[str, Place]:
     """Files by the recording's name."""
-    found: dict[str, Path] = {}
+    found: dict[str, Place] = {}
     for where, (name, *rest) in _lines(path, 1):
         file = " ".join(rest).strip()
         if not file:
@@ -86,7 +91,7 @@ def _recordings(path: Path) -> dict[str, Path]:
     return found
 
 
-def _lines(path: Path, splits: int = -1) -> Iterator[tuple[str, list[str]]]:
+def _lines(path: Place, splits: int = -1) -> Iterator[tuple[str, list[str]]]:
     """Each line that is not empty: where it is, and its values."""
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():

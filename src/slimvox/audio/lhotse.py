@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from slimvox.audio.columns import PATH_COLUMNS, Row, Stretch, short, stretch_of
+from slimvox.audio.remote import Place
 from slimvox.audio.sources import AudioSource, located
 from slimvox.util.errors import SlimvoxError
 
@@ -26,7 +26,7 @@ def is_lhotse(row: Row) -> bool:
     )
 
 
-def lhotse_source(row: Row, where: str, folder: Path) -> AudioSource:
+def lhotse_source(row: Row, where: str, folder: Place) -> AudioSource:
     """The audio of a cut of one recording, or of a recording.
 
     Args:
@@ -60,6 +60,10 @@ def lhotse_source(row: Row, where: str, folder: Path) -> AudioSource:
         or source.get("type") != "file"
         or not isinstance(source.get("source"), str)
     ):
+        if isinstance(source, Mapping) and source.get("type") == "shar":
+            raise SlimvoxError(
+                f"The recording in {where} lies in an archive of lhotse Shar: give the folder of its recording.*.tar."
+            )
         raise SlimvoxError(
             f"The recording in {where} must have one source of type `file`, but has {short(sources)} instead."
         )

@@ -9,16 +9,15 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from slimvox.audio.batches import BatchPlan
+from slimvox.audio.batches import BatchPlan, CropSpec
 from slimvox.audio.cache import ClipCache
 from slimvox.audio.crops import CropReader
 from slimvox.audio.decode import FloatArray
-from slimvox.audio.scan import AudioClip
 from slimvox.audio.skips import SkipCounter
+from slimvox.audio.sources import AudioClip
 from slimvox.util.errors import SlimvoxError
 
 REPLACEMENTS_PER_CROP = 8
@@ -29,16 +28,19 @@ SUBSTITUTES_PER_BATCH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class AudioBatch:
-    """One batch, without padding."""
+    """What one process has of the batch of a step, without padding."""
 
     waveforms: Tensor
-    """(batch, samples) float32, full scale at 1, as recorded (not normalised)."""
+    """(clips, samples) float32, full scale at 1, as recorded (not normalised): the clips of this process, possibly
+    none."""
     seconds: float
-    """Audio in it: batch x samples / rate."""
+    """Audio in it: clips x samples / rate."""
     step: int
-    """Step of this process that the batch is for."""
-    index: int
-    """Its number in the plan: step x processes + process."""
+    """Step that the batch is for."""
+    slots: tuple[int, ...]
+    """Place of each clip in the batch of all processes together, ascending."""
+    planned: int
+    """Number of clips that the plan has for all processes together; those that cannot be used have a place too."""
 
 
 class AudioBatches:
@@ -53,7 +55,7 @@ class AudioBatches:
         clips: what the plan's clip indices mean.
         plan: which crops make up which batch.
         start: first step; the number of steps already done, when resuming.
-        process: number of this process among `processes`, each of which takes batches of its own.
+        process: number of this process among `processes`: each batch is dealt out to them clip by clip.
         threads: how many batches are decoded at a time.
         prefetch: how many batches are decoded, or being so, before they are asked for.
         cache_bytes: memory for decoded clips; 512 MiB hold 2.3 hours.
@@ -120,32 +122,40 @@ class AudioBatches:
         self._waiting.clear()
 
     def _load(self, step: int) -> AudioBatch:
-        index = step * self._processes + self._process
         for attempt in range(SUBSTITUTES_PER_BATCH + 1):
-            crops = self._read(index if attempt == 0 else self._plan.substitute(index, attempt))
-            if crops:
-                waveforms = torch.from_numpy(np.stack(crops))
-                seconds = waveforms.numel() / self._plan.sample_rate_hz
-                return AudioBatch(waveforms=waveforms, seconds=seconds, step=step, index=index)
+            index = step if attempt == 0 else self._plan.substitute(step, attempt)
+            specs = self._plan.batch(index)
+            own = range(self._process, len(specs), self._processes)
+            crops = {slot: crop for slot in own if (crop := self._read(index, slot, specs[slot])) is not None}
+            # All processes have to come to the same conclusion about a batch, whoever has its only usable clips.
+            others = (slot for slot in range(len(specs)) if slot not in own)
+            if crops or any(self._read(index, slot, specs[slot]) is not None for slot in others):
+                waveforms = torch.empty(len(crops), specs[0].samples)
+                for row, crop in zip(waveforms, crops.values(), strict=True):
+                    row.copy_(torch.from_numpy(crop))
+                return AudioBatch(
+                    waveforms=waveforms,
+                    seconds=waveforms.numel() / self._plan.sample_rate_hz,
+                    step=step,
+                    slots=tuple(crops),
+                    planned=len(specs),
+                )
         raise SlimvoxError(
             f"No usable audio was found in {SUBSTITUTES_PER_BATCH + 1} batches in a row: "
             f"{self.skips.summary()}. Check that these files are audio and still where they were."
         )
 
-    def _read(self, index: int) -> list[FloatArray]:
-        """Read one batch of the plan, unusable crops replaced or, where that fails, left out."""
-        crops: list[FloatArray] = []
-        for slot, spec in enumerate(self._plan.batch(index)):
-            for attempt in range(REPLACEMENTS_PER_CROP + 1):
-                if self._stopped.is_set():
-                    raise CancelledError
-                if attempt > 0:
-                    spec = self._plan.replacement(index, slot, attempt, spec.samples)
-                crop = self._reader.read(spec)
-                if crop is not None:
-                    crops.append(crop)
-                    break
-        return crops
+    def _read(self, index: int, slot: int, spec: CropSpec) -> FloatArray | None:
+        """Read a crop of batch `index` of the plan, or one to replace it; None if all of them are unusable."""
+        for attempt in range(REPLACEMENTS_PER_CROP + 1):
+            if self._stopped.is_set():
+                raise CancelledError
+            if attempt > 0:
+                spec = self._plan.replacement(index, slot, attempt, spec.samples)
+            crop = self._reader.read(spec)
+            if crop is not None:
+                return crop
+        return None
 
 
 def _check(*, start: int, process: int, processes: int, threads: int, prefetch: int) -> None:

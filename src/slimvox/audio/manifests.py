@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from slimvox.audio.columns import (
@@ -22,58 +22,81 @@ from slimvox.audio.columns import (
     stretch_of,
 )
 from slimvox.audio.lhotse import is_lhotse, lhotse_source
-from slimvox.audio.sources import AUDIO_EXTENSIONS, AudioSource, read_text
+from slimvox.audio.recordings import ArchiveMember, AudioFile
+from slimvox.audio.remote import Place, is_remote
+from slimvox.audio.shards import members
+from slimvox.audio.sources import AUDIO_EXTENSIONS, AudioSource, absolute, joined_path, read_text
 from slimvox.audio.tables import read_rows
 from slimvox.util.errors import SlimvoxError
 
 MANIFEST_EXTENSIONS = (".tsv", ".csv", ".jsonl", ".json", ".ndjson")
 """Each may be packed: with ``.gz`` behind it."""
 
+_COMMON_VOICE_COLUMN, _COMMON_VOICE_FOLDER = "client_id", "clips"
 _PLACEHOLDER = re.compile(r"^(\{\w+\}|\$\w+|\$\{\w+\})")
 _FAIRSEQ_ROW = re.compile(r"^[^\t]+\t\d+$")
 
 
-def manifest_extension(path: Path) -> str:
+def manifest_extension(path: Place) -> str:
     """The extension that tells the kind of a manifest, in lower case, without ``.gz``."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else (suffixes or [""])[-1]
 
 
-def read_manifest(path: Path) -> list[AudioSource]:
+def read_manifest(path: Place, watch: Callable[[str], None] = lambda _: None) -> Iterator[AudioSource]:
     """List the audio that a manifest names, in its order, one for each row.
 
     TSV and CSV with a header; JSON with one object a line (as NeMo writes it, and lhotse its cuts), one list of
     objects, or one object of objects (as SpeechBrain writes it); and the TSV of fairseq (a folder on the first line,
     then path and length). `slimvox.audio.columns` says which columns name the file, the stretch and the channel. A
-    path is relative to the manifest's folder; where there is only an `id`, the file is ``ID.<extension>`` there.
+    path is relative to the manifest's folder; where there is only an `id`, the file is ``ID.<extension>`` there. In the
+    tables of Common Voice it is relative to the folder `clips`, and rows of NeMo with a `shard_id` name members of the
+    archive `audio_<shard_id>.tar` beside the manifest.
+
+    Args:
+        path: the manifest.
+        watch: told of each folder whose listing matters.
 
     Raises:
         SlimvoxError: unreadable text, no rows, no column that names a file, a value that cannot be understood, or
             columns that contradict each other.
     """
-    neighbours = _Neighbours(path.parent)
-    found = [_source(row, where, neighbours) for where, row in _rows(path)]
-    if not found:
+    neighbours = _Neighbours(path.parent, watch)
+    row = None
+    for where, row in _rows(path):
+        yield _source(row, where, neighbours)
+    if row is None:
         raise SlimvoxError(f"The manifest `{path}` names no audio: it has no rows.")
-    return found
 
 
 class _Neighbours:
-    """Finds ``ID.<extension>`` below a folder, listing each subfolder once."""
+    """Finds ``ID.<extension>`` below a folder, and members of archives in it, listing each once."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._names: dict[Path, dict[str, str]] = {}
+    def __init__(self, folder: Place, watch: Callable[[str], None]) -> None:
+        self.folder, self._watch = folder, watch
+        self._names: dict[str, dict[str, str]] = {}
+        self._members: dict[str, dict[str, ArchiveMember]] = {}
 
-    def find(self, name: str) -> Path:
+    def find(self, name: str) -> Place:
         """Path of the audio file whose name without its extension is `name`, else the path `name` itself."""
-        path = self.folder / name
-        if path.parent not in self._names:
-            self._names[path.parent] = self._list(path.parent)
-        return path.parent / self._names[path.parent].get(path.name, path.name)
+        path = joined_path(self.folder, name)
+        folder = os.fspath(path.parent)
+        if folder not in self._names:
+            self._watch(absolute(path.parent))
+            self._names[folder] = self._list(folder)
+        return joined_path(path.parent, self._names[folder].get(path.name, path.name))
+
+    def in_shard(self, shard: str, name: str) -> ArchiveMember:
+        """Member `name` of an archive; where there is none, one that cannot be opened."""
+        if shard not in self._members:
+            archive = joined_path(self.folder, shard)
+            self._watch(absolute(archive))
+            self._members[shard] = {member.member: member for member in members(archive)}
+        found = self._members[shard].get(name)
+        return found or ArchiveMember(archive=self.folder / shard, member=name, start=-1, size=0)
 
     @staticmethod
-    def _list(folder: Path) -> dict[str, str]:
+    def _list(folder: str) -> dict[str, str]:
         try:
             names = os.listdir(folder)
         except (OSError, ValueError):
@@ -84,7 +107,7 @@ class _Neighbours:
         return {stem: stem + extension for stem, extension in audio}
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Row]]:
+def _rows(path: Place) -> Iterator[tuple[str, Row]]:
     """Yield the place of each row, for messages, and its values by normalized column name."""
     text = read_text(path)
     extension = manifest_extension(path)
@@ -94,31 +117,39 @@ def _rows(path: Path) -> Iterator[tuple[str, Row]]:
         root, _, rest = text.partition("\n")
         is_header = "\t" in root or normalized(root) in ("", *PATH_COLUMNS, ID_COLUMN)
         if not is_header and (
-            os.path.isdir(path.parent / root.strip()) or _FAIRSEQ_ROW.match(rest.partition("\n")[0].strip())
+            os.path.isdir(joined_path(path.parent, root.strip()))
+            or _FAIRSEQ_ROW.match(rest.partition("\n")[0].strip())
         ):
             return _fairseq_rows(path, root.strip(), rest)
     return _table_rows(path, text, is_tsv=extension == ".tsv")
 
 
-def _table_rows(path: Path, text: str, *, is_tsv: bool) -> Iterator[tuple[str, Row]]:
+def _table_rows(path: Place, text: str, *, is_tsv: bool) -> Iterator[tuple[str, Row]]:
     columns, rows = read_rows(path, text, is_tsv=is_tsv)
     check_columns(columns, f"The manifest `{path}`")
+    clips = path.parent / _COMMON_VOICE_FOLDER
+    is_common_voice = _COMMON_VOICE_COLUMN in columns and (os.path.isdir(clips) or is_remote(clips))
     for line, row in rows:
+        if is_common_voice and row.get("path"):
+            row["path"] = f"{_COMMON_VOICE_FOLDER}/{row['path']}"
         yield f"line {line} of `{path}`", row
 
 
-def _fairseq_rows(path: Path, root: str, text: str) -> Iterator[tuple[str, Row]]:
-    if not os.path.isdir(path.parent / root):
+def _fairseq_rows(path: Place, root: str, text: str) -> Iterator[tuple[str, Row]]:
+    if not os.path.isdir(joined_path(path.parent, root)) and not is_remote(joined_path(path.parent, root)):
         raise SlimvoxError(
             f"The folder `{root}` on the first line of the fairseq manifest `{path}` does not exist here: write the "
             "folder of its files there."
         )
     for number, line in enumerate(text.split("\n"), start=2):
         if line.strip():
-            yield f"line {number} of `{path}`", {"path": os.path.join(root, line.split("\t")[0].strip())}
+            yield (
+                f"line {number} of `{path}`",
+                {"path": f"{root.rstrip('/')}/{line.split(chr(9))[0].strip()}"},
+            )
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[str, Row]]:
+def _json_rows(path: Place, text: str) -> Iterator[tuple[str, Row]]:
     for where, value in _json_values(path, text):
         if not isinstance(value, dict):
             raise SlimvoxError(f"{where} must be a JSON object, but is {short(value)} instead.")
@@ -128,17 +159,16 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[str, Row]]:
         yield where[0].lower() + where[1:], row
 
 
-def _json_values(path: Path, text: str) -> list[tuple[str, Any]]:
+def _json_values(path: Place, text: str) -> Iterator[tuple[str, Any]]:
     """Parse the rows, with their places: the items of a list, the values of an object, or one row a line."""
     try:
         try:
             whole = json.loads(text)
         except json.JSONDecodeError:
-            return [
-                (f"Line {number} of `{path}`", json.loads(line))
-                for number, line in enumerate(text.split("\n"), start=1)
-                if line.strip()
-            ]
+            for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
+                if line.strip():
+                    yield f"Line {number} of `{path}`", json.loads(line)
+            return
     except RecursionError as error:
         raise SlimvoxError(
             f"`{path}` must hold a JSON object on each line, but is nested too deeply."
@@ -149,10 +179,11 @@ def _json_values(path: Path, text: str) -> list[tuple[str, Any]]:
             f"{error}."
         ) from error
     if isinstance(whole, list):
-        return [(f"Item {number} of `{path}`", value) for number, value in enumerate(whole, start=1)]
-    if isinstance(whole, dict) and whole and all(isinstance(value, dict) for value in whole.values()):
-        return [(f"Entry {short(name)} of `{path}`", value) for name, value in whole.items()]
-    return [(f"Line 1 of `{path}`", whole)]
+        yield from ((f"Item {number} of `{path}`", value) for number, value in enumerate(whole, start=1))
+    elif isinstance(whole, dict) and whole and all(isinstance(value, dict) for value in whole.values()):
+        yield from ((f"Entry {short(name)} of `{path}`", value) for name, value in whole.items())
+    else:
+        yield f"Line 1 of `{path}`", whole
 
 
 def _source(row: Row, where: str, neighbours: _Neighbours) -> AudioSource:
@@ -165,14 +196,20 @@ def _source(row: Row, where: str, neighbours: _Neighbours) -> AudioSource:
     if (
         name is not None
         and (found := _PLACEHOLDER.match(name))
-        and not os.path.exists(neighbours.folder / name)
+        and not os.path.exists(joined_path(neighbours.folder, name))
     ):
         raise SlimvoxError(
             f"The path in {where} begins with the placeholder `{found[0]}`: put the folder in its place."
         )
     stretch = stretch_of(row, where)
+    if name is None:
+        file: AudioFile = neighbours.find(str(identifier).strip())
+    elif row.get("shard_id") is not None:
+        file = neighbours.in_shard(f"audio_{row['shard_id']}.tar", name)
+    else:
+        file = joined_path(neighbours.folder, name)
     return AudioSource(
-        path=neighbours.folder / name if name is not None else neighbours.find(str(identifier).strip()),
+        path=file,
         offset_seconds=stretch.offset_seconds,
         seconds=stretch.seconds,
         channel=stretch.channel,

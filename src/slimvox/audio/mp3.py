@@ -11,7 +11,9 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, BinaryIO
+from typing import BinaryIO
+
+from slimvox.audio.recordings import PartedFile
 
 _BIT_RATES_KBPS = {
     1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -39,43 +41,19 @@ class _Frame:
     """Bytes of side information behind the header."""
 
 
-class SplicedFile(io.RawIOBase):
-    """Some bytes followed by a file from an offset on; seekable, read only."""
+class SplicedFile(PartedFile):
+    """Some bytes followed by a file from an offset on."""
 
     def __init__(self, head: bytes, file: BinaryIO, offset: int) -> None:
         self._head, self._file, self._offset = head, file, offset
-        self._size = len(head) + _size(file) - offset
-        self._at = 0
+        super().__init__(len(head) + _size(file) - offset)
 
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def tell(self) -> int:
-        """Position in the joined bytes."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to a position in the joined bytes."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill a buffer from the current position on, and return the number of bytes."""
-        view = memoryview(buffer).cast("B")
-        if self._at < len(self._head):
-            part = self._head[self._at : self._at + len(view)]
-        else:
-            self._file.seek(self._offset + self._at - len(self._head))
-            part = self._file.read(len(view))
-        view[: len(part)] = part
-        self._at += len(part)
-        return len(part)
+    def read_part(self, at: int, count: int) -> bytes:
+        """Read from the head or from the file."""
+        if at < len(self._head):
+            return self._head[at : at + count]
+        self._file.seek(self._offset + at - len(self._head))
+        return self._file.read(count)
 
     def close(self) -> None:
         """Close the file too."""

@@ -3,42 +3,43 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from slimvox.audio.decode import SkipReason, UnreadableAudioError, measure_seconds
+from slimvox.audio.decode import AudioFormat, UnreadableAudioError, channel_fault, measure
 from slimvox.audio.skips import SkipCounter, SkippedFile
-from slimvox.audio.sources import AudioFile, AudioSource, end_tolerance_seconds
+from slimvox.audio.sources import AudioClip, AudioSource, SkipReason, end_tolerance_seconds
+from slimvox.audio.table import AudioTable, FileColumns, as_table
 from slimvox.util.errors import SlimvoxError
 
-_SOURCES_PER_TASK = 64
+SCAN_THREADS = max(8, min(32, 4 * (os.cpu_count() or 1)))
+"""Number of files that are open at a time by default."""
+_FILES_PER_TASK = 64
+_CLIPS_AT_A_TIME = 1 << 16
 _SECONDS_TOLERANCE = 1e-6
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AudioClip:
-    """A stretch of an audio file whose length is known."""
-
-    path: AudioFile
-    offset_seconds: float
-    seconds: float
-    channel: int | None = None
-    """Counted from 0; None for the mean of all."""
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioScan:
     """Result of a scan."""
 
-    clips: tuple[AudioClip, ...]
+    clips: AudioTable[AudioClip]
     """The usable audio, in the order of the sources."""
     skipped_files: tuple[SkippedFile, ...]
-    """Number of skipped files, by reason."""
+    """The skipped files and why."""
+    sources: npt.NDArray[np.int64]
+    """Number of the source that each clip is from (clips,)."""
+    named: int
+    """Stretches of audio that the sources name, usable or not."""
 
     @property
     def skipped(self) -> Mapping[str, int]:
@@ -48,10 +49,10 @@ class AudioScan:
             counts[file.reason] = counts.get(file.reason, 0) + 1
         return counts
 
-    @cached_property
+    @property
     def clip_seconds(self) -> npt.NDArray[np.float64]:
         """Length of each clip (clips,)."""
-        return np.fromiter((clip.seconds for clip in self.clips), dtype=np.float64, count=len(self.clips))
+        return self.clips.seconds
 
     @property
     def total_seconds(self) -> float:
@@ -66,10 +67,13 @@ class AudioScan:
         moved.
         """
         digest = hashlib.sha256()
-        for clip in self.clips:
-            channel = "" if clip.channel is None else f"\t{clip.channel}"
-            line = f"{clip.path.name}\t{clip.offset_seconds:.6f}\t{clip.seconds:.6f}{channel}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
+        for first in range(0, len(self.clips), _CLIPS_AT_A_TIME):
+            clips = self.clips[first : first + _CLIPS_AT_A_TIME]
+            columns = (clips.file, clips.offset_seconds, clips.seconds, clips.channel)
+            for file, offset, seconds, channel in zip(*(column.tolist() for column in columns), strict=True):
+                name = clips.files.name(file).rpartition("/")[2]
+                line = f"{name}\t{offset:.6f}\t{seconds:.6f}" + ("\n" if channel < 0 else f"\t{channel}\n")
+                digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
 
@@ -77,8 +81,8 @@ def scan_audio(
     sources: Sequence[AudioSource],
     *,
     min_seconds: float,
-    threads: int = 8,
-    on_progress: Callable[[int, int], None] | None = None,
+    threads: int = SCAN_THREADS,
+    on_progress: Progress | None = None,
     skips: SkipCounter | None = None,
 ) -> AudioScan:
     """Measure `sources` by their headers and keep those of at least `min_seconds`.
@@ -87,79 +91,126 @@ def scan_audio(
         sources: what to measure.
         min_seconds: how long a stretch of audio must be.
         threads: how many files are open at a time.
-        on_progress: called now and then with the number of sources measured and the number of all.
+        on_progress: called now and then with the number of files measured and the number of all.
         skips: where what is left out is counted; by default a counter of this scan alone.
 
     Raises:
         SlimvoxError: nothing usable is left; the message counts the files by reason.
     """
-    clips: list[AudioClip] = []
+    table = as_table(sources)
+    for files in measured_files(table.files, threads, on_progress):
+        table = replace(table, files=files)
+    return usable(table, min_seconds=min_seconds, skips=skips)
+
+
+def measured_files(
+    files: FileColumns, threads: int, on_progress: Progress | None = None, *, at_once: int = 1 << 62
+) -> Iterator[FileColumns]:
+    """Fill in the columns of files that were not measured yet, yielding them after each `at_once` files."""
+    columns = {name: getattr(files, name).copy() for name in ("seconds", "rate_hz", "channels")}
+    failures = dict(files.failures)
+    left = np.flatnonzero(np.isnan(files.seconds))
+    for first in range(0, len(left), at_once):
+        chosen = left[first : first + at_once].tolist()
+        for done, (index, result) in enumerate(
+            zip(chosen, _measured(files, chosen, threads), strict=True), start=first + 1
+        ):
+            if isinstance(result, UnreadableAudioError):
+                failures[index] = result.reason, result.detail
+            else:
+                columns["seconds"][index] = result.seconds
+                columns["rate_hz"][index], columns["channels"][index] = result.rate_hz, result.channels
+            if on_progress is not None and (done % _FILES_PER_TASK == 0 or done == len(left)):
+                on_progress(done, len(left))
+        yield replace(files, failures=failures, **columns)
+
+
+def usable(
+    table: AudioTable[AudioSource],
+    *,
+    min_seconds: float,
+    skips: SkipCounter | None = None,
+    sources: npt.NDArray[np.int64] | None = None,
+) -> AudioScan:
+    """The stretches of a measured table that can be used.
+
+    Args:
+        table: all its files were measured.
+        min_seconds: how long a stretch must be.
+        skips: where what is left out is counted.
+        sources: number of the source that each stretch is from; by default all are from the first.
+
+    Raises:
+        SlimvoxError: there are none.
+    """
     skips = SkipCounter() if skips is None else skips
     counted_before = len(skips.files)
-    for done, (source, result) in enumerate(_measured(sources, threads), start=1):
-        if isinstance(result, UnreadableAudioError):
-            skips.add(source.path, result.reason, result.detail, offset_seconds=source.offset_seconds)
-        else:
-            _sort(source, result, min_seconds, clips, skips)
-        if on_progress is not None and (done % _SOURCES_PER_TASK == 0 or done == len(sources)):
-            on_progress(done, len(sources))
-    if not clips:
+    sources = np.zeros(len(table), dtype=np.int64) if sources is None else sources
+    file_seconds = table.files.seconds[table.file]
+    left = file_seconds - table.offset_seconds
+    seconds = np.fmin(left, table.seconds)
+    # NaN: the file cannot be used.
+    is_usable = (seconds > 0.0) & (seconds >= min_seconds - _SECONDS_TOLERANCE)
+    is_usable &= table.channel < table.files.channels[table.file]
+    is_usable &= ~(table.seconds > left + end_tolerance_seconds(table.seconds))
+    for index in np.flatnonzero(~is_usable).tolist():
+        reason, detail = _fault(table, index, min_seconds)
+        path, offset = table.files[int(table.file[index])], float(table.offset_seconds[index])
+        skips.add(path, reason, detail, offset_seconds=offset)
+    chosen = np.flatnonzero(is_usable)
+    if not len(chosen):
         raise SlimvoxError(
-            f"None of the {len(sources)} audio files can be used: {skips.summary() or 'there are none'}. "
+            f"None of the {len(table)} audio files can be used: {skips.summary() or 'there are none'}. "
             f"Give readable audio of at least {min_seconds:g} s a file."
         )
-    return AudioScan(clips=tuple(clips), skipped_files=skips.files[counted_before:])
+    clips: Any = replace(cast(Any, table.taken(chosen)), item=AudioClip, seconds=seconds[chosen])
+    return AudioScan(
+        clips=clips,
+        skipped_files=skips.files[counted_before:],
+        sources=sources[chosen],
+        named=len(table),
+    )
 
 
-def _sort(
-    source: AudioSource, file_seconds: float, min_seconds: float, clips: list[AudioClip], skips: SkipCounter
-) -> None:
-    """Put one measured source where it belongs."""
-
-    def skip(reason: SkipReason, detail: str) -> None:
-        skips.add(source.path, reason, detail, offset_seconds=source.offset_seconds)
-
+def _fault(table: AudioTable[AudioSource], index: int, min_seconds: float) -> tuple[SkipReason, str]:
+    """Reason and detail for a stretch that cannot be used."""
+    file, source = int(table.file[index]), table[index]
+    if file in table.files.failures:
+        return table.files.failures[file]
+    if (detail := channel_fault(int(table.files.channels[file]), source.channel)) is not None:
+        return "no such channel", detail
+    file_seconds = float(table.files.seconds[file])
     left = file_seconds - source.offset_seconds
-    seconds = left if source.seconds is None else min(left, source.seconds)
     if file_seconds <= 0.0:
-        skip("empty", "it holds no samples")
-    elif left <= 0.0:
-        skip("empty", f"it ends at {file_seconds:.2f} s, before the offset of {source.offset_seconds:.2f} s")
-    elif source.seconds is not None and source.seconds > left + end_tolerance_seconds(source.seconds):
+        return "empty", "it holds no samples"
+    if left <= 0.0:
+        return "empty", f"it ends at {file_seconds:.2f} s, before the offset of {source.offset_seconds:.2f} s"
+    if source.seconds is not None and source.seconds > left + end_tolerance_seconds(source.seconds):
         end = source.offset_seconds + source.seconds
-        skip("truncated", f"it ends at {file_seconds:.2f} s, before the end of the stretch at {end:.2f} s")
-    elif seconds <= 0.0 or seconds < min_seconds - _SECONDS_TOLERANCE:
-        skip("too short", f"{seconds:.2f} s, at least {min_seconds:g} s are needed")
-    else:
-        clips.append(
-            AudioClip(
-                path=source.path,
-                offset_seconds=source.offset_seconds,
-                seconds=seconds,
-                channel=source.channel,
-            )
-        )
+        return "truncated", f"it ends at {file_seconds:.2f} s, before the end of the stretch at {end:.2f} s"
+    seconds = left if source.seconds is None else min(left, source.seconds)
+    return "too short", f"{seconds:.2f} s, at least {min_seconds:g} s are needed"
 
 
 def _measured(
-    sources: Sequence[AudioSource], threads: int
-) -> Iterator[tuple[AudioSource, float | UnreadableAudioError]]:
-    """Each source with its file's seconds, or with what is wrong with it; in order."""
+    files: FileColumns, chosen: Sequence[int], threads: int
+) -> Iterator[AudioFormat | UnreadableAudioError]:
+    """Format of each chosen file, or the reason why it has none; in order."""
 
-    def measure(chunk: Sequence[AudioSource]) -> list[float | UnreadableAudioError]:
-        return [_measure(source) for source in chunk]
+    def measure_all(chunk: Sequence[int]) -> list[AudioFormat | UnreadableAudioError]:
+        return [_measure(files, index) for index in chunk]
 
     executor = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="slimvox-scan")
     try:
-        chunks = [sources[i : i + _SOURCES_PER_TASK] for i in range(0, len(sources), _SOURCES_PER_TASK)]
-        for chunk, results in zip(chunks, executor.map(measure, chunks), strict=True):
-            yield from zip(chunk, results, strict=True)
+        chunks = [chosen[i : i + _FILES_PER_TASK] for i in range(0, len(chosen), _FILES_PER_TASK)]
+        for results in executor.map(measure_all, chunks):
+            yield from results
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _measure(source: AudioSource) -> float | UnreadableAudioError:
+def _measure(files: FileColumns, index: int) -> AudioFormat | UnreadableAudioError:
     try:
-        return measure_seconds(source.path, channel=source.channel)
+        return measure(files[index])
     except UnreadableAudioError as error:
         return error

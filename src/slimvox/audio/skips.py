@@ -7,8 +7,8 @@ import threading
 from collections import Counter
 from dataclasses import dataclass
 
-from slimvox.audio.decode import SkipReason
-from slimvox.audio.sources import AudioFile
+from slimvox.audio.recordings import AudioFile
+from slimvox.audio.sources import SkipReason
 
 logger = logging.getLogger("slimvox.audio")
 

@@ -7,8 +7,13 @@ import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from slimvox.audio.dataset_recording import DatasetRecording
+import numpy as np
+import numpy.typing as npt
+
+from slimvox.audio.recordings import AudioFile
+from slimvox.audio.remote import Place, RemoteFile, is_remote
 from slimvox.util.errors import SlimvoxError
 
 AUDIO_EXTENSIONS = (
@@ -22,9 +27,13 @@ UNSUPPORTED_EXTENSIONS = (
 )
 """Further audio, which libsndfile does not decode: in a folder it is counted and named as skipped."""
 
-
-AudioFile = Path | DatasetRecording
-"""Location of audio: a separate file, or a row of a data set."""
+# fmt: off
+SkipReason = Literal[
+    "missing", "empty", "unreadable", "unsupported format", "no such channel",
+    "too short", "truncated", "silent", "silent part",
+]
+# fmt: on
+"""Reason for skipping audio."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +49,18 @@ class AudioSource:
     """Channel of the file, counted from 0; None for the mean of all channels."""
 
 
-def read_text(path: Path) -> str:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AudioClip:
+    """A stretch of an audio file whose length is known."""
+
+    path: AudioFile
+    offset_seconds: float
+    seconds: float
+    channel: int | None = None
+    """Counted from 0; None for the mean of all."""
+
+
+def read_text(path: Place) -> str:
     """Read the text of a list or manifest, unpacked where it ends in ``.gz``, a byte-order mark left out.
 
     Raises:
@@ -51,8 +71,9 @@ def read_text(path: Path) -> str:
         raise SlimvoxError(f"`{path}` cannot be read: it is not a file.")
     is_packed = path.suffix.lower() == ".gz"
     try:
-        with gzip.open(path) if is_packed else open(path, "rb") as file:
+        with open(path, "rb") if isinstance(path, Path) else path.open() as file:
             content = file.read()
+        content = gzip.decompress(content) if is_packed else content
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise SlimvoxError(
             f"`{path}` cannot be read: {getattr(error, 'strerror', None) or error}."
@@ -64,15 +85,25 @@ def read_text(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def end_tolerance_seconds(seconds: float) -> float:
+def end_tolerance_seconds(seconds: float | npt.NDArray[Any]) -> Any:
     """Number of seconds by which a segment of this length may exceed its file, because times in tables are rounded.
 
     One that asks for much more was cut from another file, or its times are not in seconds.
     """
-    return max(1.0, 0.1 * seconds)
+    return np.maximum(1.0, 0.1 * seconds)
 
 
-def located(folder: Path, name: str) -> Path:
+def joined_path(folder: Place, name: str) -> Place:
+    """A path or URL in a file, relative to the folder of that file."""
+    return RemoteFile(name) if is_remote(name) else folder / name
+
+
+def absolute(path: AudioFile) -> str:
+    """Absolute path, or URL."""
+    return os.path.abspath(path) if isinstance(path, Path) else os.fspath(path)
+
+
+def located(folder: Place, name: str) -> Place:
     """A path in a file of toolkits that start in the current folder: relative to `folder`, else to that one."""
-    beside = folder / name
+    beside = joined_path(folder, name)
     return Path(name) if not os.path.exists(beside) and os.path.exists(name) else beside

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from slimvox.audio.columns import PATH_COLUMNS, normalized
+from slimvox.audio.remote import Place
 from slimvox.audio.sources import AUDIO_EXTENSIONS
 from slimvox.util.errors import SlimvoxError
 
@@ -25,7 +25,7 @@ class StrictCSV(csv.excel):
 
 
 def read_rows(
-    path: Path, text: str, *, is_tsv: bool, name: Callable[[str | None], str] = normalized
+    path: Place, text: str, *, is_tsv: bool, name: Callable[[str | None], str] = normalized
 ) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
     """Read a table with a header.
 
@@ -53,7 +53,7 @@ def read_rows(
 
 
 def _rows(
-    path: Path, reader: Iterator[list[str]], lines: list[str], columns: list[str]
+    path: Place, reader: Iterator[list[str]], lines: list[str], columns: list[str]
 ) -> Iterator[tuple[int, dict[str, str]]]:
     while True:
         before = reader.line_num  # type: ignore[attr-defined]
@@ -94,7 +94,7 @@ def _are_rows(lines: list[str], columns: list[str]) -> bool:
     return is_row(lines[0]) and any(is_row(line) for line in lines[1:])
 
 
-def _unreadable(path: Path, line: int, error: csv.Error) -> SlimvoxError:
+def _unreadable(path: Place, line: int, error: csv.Error) -> SlimvoxError:
     if "unexpected end" in str(error) or "expected after" in str(error):
         return SlimvoxError(
             f"Line {line} of `{path}` has a quotation mark that is not closed: write it twice within a quoted value, "

@@ -18,9 +18,8 @@ from slimvox.audio import (
     SkipCounter,
     UnreadableAudioError,
     as_sources,
-    find_audio,
+    index_audio,
     read_audio,
-    scan_audio,
     source_name,
 )
 from slimvox.audio.find import printable
@@ -153,7 +152,7 @@ def _compare(
     anatomies = [each.encoder.anatomy for each in (student, dense)]
     shortest = max(each.receptive_field + (FEWEST_FRAMES - 1) * each.hop for each in anatomies)
     skips = SkipCounter()
-    scan = scan_audio(find_audio([source]), min_seconds=shortest / SAMPLE_RATE_HZ, skips=skips)
+    scan = index_audio([source], min_seconds=shortest / SAMPLE_RATE_HZ, skips=skips)
     waveforms = _Waveforms(list(_drawn(scan.clips, seconds, seed)), dense.encoder.anatomy, shortest, skips)
     distances = hidden_state_distances(
         dense.encoder, student.encoder, waveforms, names=(dense.name, student.name)

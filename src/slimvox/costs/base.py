@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,64 +138,60 @@ cost_names = _COSTS.names
 
 
 class CostForm:
-    """A cost as a function of counts, with coefficients added up beforehand.
+    """A cost as a polynomial of counts, with coefficients added up beforehand.
 
-    c + sum_i a_i n_i + sum_k w_k n_i(k) n_j(k) + sum_k v_k [n_i(k) > 0], for counts n at the addresses of an encoder.
+    sum_k w_k prod_j n_j + sum_k v_k [some n_j > 0], for counts n at the addresses of an encoder; the products have no
+    factor (constants), one (linear terms), two, or as many as a term has.
     """
 
     def __init__(self, cost: Cost, anatomy: EncoderAnatomy) -> None:
         """Add up the terms of a cost for one encoder; counts are laid out like `units(anatomy).addresses`."""
         places = {address: place for place, address in enumerate(units(anatomy).addresses)}
-        self.constant = 0.0
-        self.linear = np.zeros(len(places))
-        pairs: list[tuple[int, int, float]] = []
-        self._once: list[tuple[list[int], int | None, float]] = []
-        """For each term counted once: its places, the place of the container of a single one, its size."""
+        products: dict[tuple[int, ...], float] = {}
+        expected: dict[tuple[int, ...], float] = {}
+        self._once: list[tuple[list[int], float]] = []
+        """For each term counted once: its places and its size."""
         for term in cost.terms(anatomy):
-            at = [places[address] for address in term.factors if address in places]
-            if term.once:
-                outer = _container(term.factors[0], places) if len(term.factors) == 1 and at else None
-                self._once.append((at, outer, term.coefficient))
-            elif len(at) < len(term.factors):
-                continue
-            elif len(at) == 2:
-                pairs.append((at[0], at[1], term.coefficient))
-            elif len(at) == 1:
-                self.linear[at[0]] += term.coefficient
-            else:
-                self.constant += term.coefficient
-        self._pairs = _columns(pairs)
-        self._tensors: dict[torch.device, Sequence[Tensor]] = {}
+            at = sorted(places[address] for address in term.factors if address in places)
+            if not term.once and len(at) == len(term.factors):
+                _add(products, at, term.coefficient)
+            elif term.once and at:
+                self._once.append((at, term.coefficient))
+                # In expectation, the container stands in for "any unit is left", and some unit of several addresses is
+                # always left.
+                outer = [_container(term.factors[0], places)] if len(term.factors) == 1 else []
+                _add(expected, outer, term.coefficient)
+        for factors, coefficient in products.items():
+            _add(expected, factors, coefficient)
+        # Beyond the last count there is a 1, which fills up products of fewer factors than the longest.
+        self._products, self._expected = (_columns(each, one=len(places)) for each in (products, expected))
+        self._tensors: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def exact(self, counts: npt.NDArray[np.int64]) -> float:
         """The cost at integer counts, (A,); exact, since all sums stay below 2^53."""
-        n = counts.astype(np.float64)
-        first, second, weights = self._pairs
-        once = sum(size for at, _, size in self._once if n[at].any())
-        return float(self.constant + self.linear @ n + weights @ (n[first] * n[second])) + once
+        factors, weights = self._products
+        n = np.append(counts, 1).astype(np.float64)
+        once = sum(size for at, size in self._once if n[at].any())
+        return float(weights @ n[factors].prod(0)) + once
 
     def expected(self, counts: Tensor) -> Tensor:
-        """The expected cost at expected counts, (A,) float32: a scalar, differentiable."""
-        linear, first, second, weights = self._on(counts.device)
-        # In expectation, some unit of several addresses is always left.
-        constant = self.constant + sum(size for at, outer, size in self._once if at and outer is None)
-        return constant + linear @ counts + weights @ (counts[first] * counts[second])
+        """The expected cost at expected counts, (A,) float32: a scalar, differentiable.
 
-    def _on(self, device: torch.device) -> Sequence[Tensor]:
+        A handful of operators, none of which waits for the device.
+        """
+        factors, weights = self._on(counts.device)
+        n = torch.cat([counts, torch.ones_like(counts[:1])])
+        # Not `prod`, whose gradient asks for zeros.
+        return weights @ functools.reduce(torch.mul, n[factors])
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if device not in self._tensors:
-            linear = self.linear.copy()
-            # In expectation, the container stands in for "any unit is left".
-            for _, outer, size in self._once:
-                if outer is not None:
-                    linear[outer] += size
-            first, second, weights = self._pairs
+            factors, weights = self._expected
             with torch.inference_mode(False):
-                self._tensors[device] = [
-                    torch.tensor(linear, dtype=torch.float32, device=device),
-                    torch.tensor(first, device=device),
-                    torch.tensor(second, device=device),
+                self._tensors[device] = (
+                    torch.tensor(factors, device=device),
                     torch.tensor(weights, dtype=torch.float32, device=device),
-                ]
+                )
         return self._tensors[device]
 
 
@@ -203,11 +200,15 @@ def _container(address: Address, places: Mapping[Address, int]) -> int:
     return places[address if outer is None else Address(outer, address.index)]
 
 
+def _add(products: dict[tuple[int, ...], float], factors: Iterable[int], coefficient: float) -> None:
+    key = tuple(factors)
+    products[key] = products.get(key, 0.0) + coefficient
+
+
 def _columns(
-    rows: Sequence[tuple[int, int, float]],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    return (
-        np.array([row[0] for row in rows], dtype=np.int64),
-        np.array([row[1] for row in rows], dtype=np.int64),
-        np.array([row[2] for row in rows], dtype=np.float64),
-    )
+    products: Mapping[tuple[int, ...], float], one: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Factors of each product, (factors, products), filled up with the place of a 1; and coefficients, (products,)."""
+    most = max(map(len, products), default=0) or 1
+    rows = [[*factors, *[one] * (most - len(factors))] for factors in products]
+    return np.array(rows, dtype=np.int64).reshape(-1, most).T, np.array([*products.values()])

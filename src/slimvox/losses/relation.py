@@ -19,11 +19,17 @@ class TemporalRelation(Loss):
 
     def __call__(self, states: ComparedStates) -> Tensor:
         """The loss, a scalar."""
-        return temporal_relation_loss(states.student, states.teacher, states.layers, states.shown)
+        return temporal_relation_loss(
+            states.student, states.teacher, states.layers, states.shown, states.pairs
+        )
 
 
 def temporal_relation_loss(
-    student: Sequence[Tensor], teacher: Sequence[Tensor], layers: Sequence[int], valid: Tensor
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    layers: Sequence[int],
+    valid: Tensor,
+    count: Tensor | None = None,
 ) -> Tensor:
     """Squared difference of the Gram matrices over time of two encoders, a scalar.
 
@@ -37,9 +43,10 @@ def temporal_relation_loss(
         teacher: the same of the teacher; the width may be another.
         layers: which to compare.
         valid: (batch, frames) float, 1 for frames that count and 0 for padding.
+        count: number of pairs of frames to divide by; if not given, all pairs of valid frames of the same clip.
     """
     pairs = valid.unsqueeze(1) * valid.unsqueeze(2)
-    count = pairs.sum()
+    count = pairs.sum() if count is None else count
     outputs = [(index, index) for index in layers]
     passages = [(index - 1, index) for index in layers if index]
     with torch.autocast(valid.device.type, enabled=False):

@@ -40,7 +40,9 @@ class CosineDistance(Loss):
 def _mean_over_comparisons(states: ComparedStates, per_frame: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """The mean over valid frames of a distance (B, T) between states, then over all comparisons."""
     means = [
-        (per_frame(mapped, wanted).unsqueeze(-1) * valid).sum() / valid.sum().clamp(min=1)
-        for mapped, wanted, valid in zip(states.mapped, states.wanted, states.valid, strict=True)
+        (per_frame(mapped, wanted).unsqueeze(-1) * valid).sum() / frames
+        for mapped, wanted, valid, frames in zip(
+            states.mapped, states.wanted, states.valid, states.frames, strict=True
+        )
     ]
     return torch.stack(means).mean()

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,15 +16,19 @@ from slimvox.audio import (
     AudioBatches,
     AudioClip,
     AudioInput,
+    AudioScan,
+    AudioTable,
     BatchPlan,
     SkipCounter,
     UnreadableAudioError,
-    find_audio,
+    index_audio,
     read_audio,
-    scan_audio,
+    source_name,
 )
 from slimvox.audio.cache import ClipCache
+from slimvox.audio.mix import unweighted
 from slimvox.pruning.recipe import DataSettings
+from slimvox.util.errors import SlimvoxError
 
 logger = logging.getLogger("slimvox.pruning")
 
@@ -37,8 +42,8 @@ HELD_OUT_CACHE_BYTES = 128 * 2**20
 class RunAudio:
     """The audio of a run."""
 
-    training: tuple[AudioClip, ...]
-    held_out: tuple[AudioClip, ...]
+    training: AudioTable[AudioClip]
+    held_out: AudioTable[AudioClip]
     settings: DataSettings
     seed: int
     fingerprint: str
@@ -46,20 +51,26 @@ class RunAudio:
     """Files left out, when they were measured or when they were decoded."""
     named: int
     """Stretches of audio that the sources name, usable or not; `held_out` included, each counted once."""
+    sources: npt.NDArray[np.int64]
+    """Number of the source that each clip of `training` is from (clips,)."""
+    weights: tuple[float, ...] = ()
+    """Share of the seconds that are drawn from each source, relative to the others; empty for what it has."""
 
     @property
     def training_seconds(self) -> float:
         """Audio to train on."""
-        return sum(clip.seconds for clip in self.training)
+        return float(self.training.seconds.sum())
 
     def batches(self, *, stage: str, start: int, process: int, processes: int) -> AudioBatches:
         """Batches of a stage from step `start` on; the two stages draw theirs independently."""
         plan = BatchPlan(
-            [clip.seconds for clip in self.training],
+            self.training.seconds,
             seconds_per_batch=max(self.settings.seconds_per_batch, self.settings.min_seconds),
             min_seconds=self.settings.min_seconds,
             max_seconds=self.settings.max_seconds,
             seed=2 * self.seed + (stage == "finish"),
+            groups=self.sources,
+            weights=self.weights,
         )
         return AudioBatches(
             self.training, plan, start=start, process=process, processes=processes, skips=self.skips
@@ -120,43 +131,68 @@ def gather_audio(
     """Find and measure the audio, and hold some of it out for measuring.
 
     Args:
-        sources: files, folders, lists, manifests, data sets.
+        sources: files, folders, shards, lists, manifests, data sets; a weight is the share of the seconds drawn from a
+            source.
         settings: of the recipe.
         seed: decides which clips are held out.
         held_out: held-out audio; if empty, `held_out_seconds` of the sources are held out (at most a tenth).
 
     Raises:
-        SlimvoxError: if nothing usable is left.
+        SlimvoxError: if nothing usable is left, or in a source with a weight.
     """
     skips = SkipCounter()
-    found = find_audio(sources)
-    scan = scan_audio(found, min_seconds=settings.min_seconds, skips=skips)
-    named = len(found)
-    clips = list(scan.clips)
-    aside: list[AudioClip] = []
-    fingerprint = scan.fingerprint
+    scan = index_audio(sources, min_seconds=settings.min_seconds, skips=skips)
+    weights = _weights(sources, scan)
+    fingerprint, named = scan.fingerprint, scan.named
+    is_held_out = np.zeros(len(scan.clips), dtype=bool)
     if held_out:
-        found = find_audio(held_out)
-        other = scan_audio(found, min_seconds=settings.min_seconds, skips=skips)
-        named += len(found)
-        aside = list(other.clips)
+        other = index_audio(held_out, min_seconds=settings.min_seconds, skips=skips)
+        named += other.named
+        aside = other.clips
         fingerprint += other.fingerprint
     else:
-        wanted = min(settings.held_out_seconds, HELD_OUT_SHARE * scan.total_seconds)
-        chosen: set[int] = set()
-        for index in np.random.default_rng(seed).permutation(len(clips)).tolist():
-            length = min(clips[index].seconds, settings.max_seconds)
-            if len(chosen) < len(clips) - 1 and length <= wanted:
-                chosen.add(index)
-                wanted -= length
-        aside = [clips[index] for index in sorted(chosen)]
-        clips = [clip for index, clip in enumerate(clips) if index not in chosen]
+        is_held_out[_chosen(scan, settings, seed, weights)] = True
+        aside = scan.clips.taken(np.flatnonzero(is_held_out))
+    if weights:
+        fingerprint += f" in shares of {', '.join(f'{weight:.6g}' for weight in weights)}"
     return RunAudio(
-        training=tuple(clips),
-        held_out=tuple(aside),
+        training=scan.clips.taken(np.flatnonzero(~is_held_out)),
+        held_out=aside,
         settings=settings,
         seed=seed,
         fingerprint=fingerprint,
         skips=skips,
         named=named,
+        sources=scan.sources[~is_held_out],
+        weights=weights,
     )
+
+
+def _weights(sources: Sequence[AudioInput], scan: AudioScan) -> tuple[float, ...]:
+    """Weights of the sources, 1 for those without where others have one; empty where none has."""
+    weights = [unweighted(source)[1] for source in sources]
+    if not any(weights):
+        return ()
+    used = np.bincount(scan.sources, minlength=len(sources))
+    for source, clips in zip(sources, used, strict=True):
+        if not clips:
+            raise SlimvoxError(
+                f"Nothing in `{source_name(source)}` can be used, and so it cannot have a share in the mix: leave it"
+                " out, or see in the log why its files were skipped."
+            )
+    return tuple(1.0 if weight is None else weight for weight in weights)
+
+
+def _chosen(scan: AudioScan, settings: DataSettings, seed: int, weights: Sequence[float]) -> list[int]:
+    """Positions of the clips to hold out: random ones, while they fit; each source of a mix keeps one at least."""
+    wanted = min(settings.held_out_seconds, HELD_OUT_SHARE * scan.total_seconds)
+    groups = scan.sources if weights else np.zeros_like(scan.sources)
+    left = np.bincount(groups).tolist()
+    lengths = np.minimum(scan.clips.seconds, settings.max_seconds)
+    chosen = []
+    for index in np.random.default_rng(seed).permutation(len(lengths)).tolist():
+        if left[groups[index]] > 1 and lengths[index] <= wanted:
+            chosen.append(index)
+            left[groups[index]] -= 1
+            wanted -= float(lengths[index])
+    return chosen

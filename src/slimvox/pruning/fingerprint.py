@@ -27,7 +27,6 @@ def fingerprint(settings: RunSettings, accelerator: Accelerator) -> dict[str, An
         "seed": settings.seed,
         "control": settings.control,
         "precision": accelerator.mixed_precision,
-        "processes": accelerator.num_processes,
         **({"parts": list(settings.parts.replaced)} if settings.parts.replaced else {}),
     }
 

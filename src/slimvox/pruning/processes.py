@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -45,7 +46,8 @@ class Processes:
             except Exception as error:
                 failure = error
                 told = [(_message(error), None)]
-        dist.broadcast_object_list(told, device=self._device)
+        with _connection():
+            dist.broadcast_object_list(told, device=self._device)
         message, result = told[0]
         if failure is not None:
             raise failure
@@ -59,28 +61,40 @@ class Processes:
         Raises:
             Exception: what `work` raised; where it did so in others only, a `SlimvoxError` that says the same.
         """
+        results: list[Result] = []
+        self.gather(lambda: results.append(work()))
+        return results[0]
+
+    def gather(self, work: Callable[[], Result]) -> list[Result]:
+        """Call `work` in every process, and return the results of all, which are small, in all of them.
+
+        Raises:
+            Exception: what `work` raised; where it did so in others only, a `SlimvoxError` that says the same.
+        """
         if self.count == 1:
-            return work()
+            return [work()]
         failure: Exception | None = None
+        own: tuple[str | None, Result | None] = (None, None)
         try:
-            result = work()
+            own = (None, work())
         except Exception as error:
             failure = error
-        messages: list[str | None] = [None] * self.count
-        dist.all_gather_object(messages, None if failure is None else _message(failure))
+            own = (_message(error), None)
+        told: list[Any] = [None] * self.count
+        with _connection():
+            dist.all_gather_object(told, own)
         if failure is not None:
             raise failure
-        for message in messages:
+        for message, _ in told:
             if message is not None:
                 raise SlimvoxError(message)
-        return result
+        return [result for _, result in told]
 
     def agree(self, content: dict[str, Any], advice: str) -> None:
         """Raise a `SlimvoxError` in all processes unless `content` is the same in all of them."""
         if self.count == 1:
             return
-        all_of_them: list[dict[str, Any]] = [{}] * self.count
-        dist.all_gather_object(all_of_them, content)
+        all_of_them = self.gather(lambda: content)
         first = all_of_them[0]
         differing = {
             key for each in all_of_them for key in {*first, *each} if first.get(key) != each.get(key)
@@ -95,8 +109,14 @@ class Processes:
         if self.count == 1:
             return list(values)
         total = torch.tensor(list(values), dtype=torch.float32, device=self._device)
-        dist.all_reduce(total)
+        self.add(total)
         return [float(value) / self.count for value in total.tolist()]
+
+    def add(self, tensor: Tensor) -> None:
+        """Replace a tensor of the device by its sum over the processes."""
+        if self.count > 1:
+            with _connection():
+                dist.all_reduce(tensor)
 
     def any(self, flag: bool) -> bool:
         """True if the flag is set in any process."""
@@ -110,7 +130,8 @@ class Processes:
             if self.main:
                 data.copy_(tensors[value.index].contiguous().reshape(-1).view(torch.uint8))
             if number:
-                dist.broadcast(data, src=0)
+                with _connection():
+                    dist.broadcast(data, src=0)
             return data.cpu().view(value.dtype).reshape(value.shape)
         if isinstance(value, dict):
             return {key: self._with_tensors(each, tensors) for key, each in value.items()}
@@ -138,6 +159,18 @@ def _without_tensors(value: Any, tensors: list[Tensor]) -> Any:
     if type(value) in (list, tuple):
         return type(value)(_without_tensors(each, tensors) for each in value)
     return value
+
+
+@contextlib.contextmanager
+def _connection() -> Iterator[None]:
+    """Around what processes exchange: raises a `SlimvoxError` where another process is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise SlimvoxError(
+            "another process ended (killed, or out of memory?), so that this one stops as well; the last checkpoint is"
+            f" kept: repeat the same command to resume ({first_line(error)})"
+        ) from error
 
 
 def _message(error: Exception) -> str:

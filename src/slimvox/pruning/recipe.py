@@ -123,7 +123,7 @@ class DataSettings:
     """Composition of batches."""
 
     seconds_per_batch: Seconds = 640.0
-    """Seconds of audio per optimiser step and process."""
+    """Seconds of audio per optimiser step, over all processes and micro-batches."""
     min_seconds: Annotated[float, Range(at_least=ONE_FRAME_SECONDS)] = 2.0
     """Minimum duration in seconds; shorter files are skipped."""
     max_seconds: Seconds = 15.6

@@ -96,6 +96,9 @@ class RunDirectory:
                 self._write_settings(fingerprint, "unfinished")
         else:
             before, finished = dict(settings["fingerprint"]), settings["status"] == "finished"
+            if finished or before.get("processes") == 1:
+                # Earlier versions had a batch per process: runs of several are other runs than they would be now.
+                before.pop("processes", None)
             if isinstance(before.get("recipe"), dict):
                 with contextlib.suppress(SlimvoxError):  # another recipe, then
                     before["recipe"] = recorded_recipe(before["recipe"])

@@ -5,27 +5,26 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import nn
 
-from slimvox.audio import AudioBatches
+from slimvox.audio import AudioBatch
 from slimvox.encoder import SpeechEncoder
 from slimvox.pruning.budget import SparsitySchedule
 from slimvox.pruning.gates import project
 from slimvox.pruning.gates.gates import gate_histograms
 from slimvox.pruning.interrupts import RunInterrupted, StopRequests
-from slimvox.pruning.optimisers import OF_WEIGHTS, Snapshot, build_optimisers, schedule_rates
+from slimvox.pruning.micro_batches import Division, MicroBatches, ran_out_of_memory, release_memory
+from slimvox.pruning.optimisers import build_optimisers, schedule_rates
 from slimvox.pruning.processes import Processes
 from slimvox.pruning.progress import JsonLog, StageProgress
 from slimvox.pruning.recipe import GateSettings, StageSettings
-from slimvox.pruning.student import Student
-from slimvox.util.devices import read_scalars
+from slimvox.pruning.student import StepNoise, Student
 from slimvox.util.errors import SlimvoxError
 
 NOISE_STREAM = 0x51_1A
@@ -59,6 +58,8 @@ class Stage:
     accelerator: Accelerator
     title: str = ""
     """Name shown by trackers; `name` if not given."""
+    micro_batches: MicroBatches = field(default_factory=lambda: MicroBatches(Division(seconds=math.inf)))
+    """How a step's audio is divided; if not given, into single passes of each process."""
     step: int = 0
     """Number of finished steps."""
 
@@ -72,26 +73,17 @@ class Stage:
             # bfloat16 where the run trusts it: where it is not fast, the run has float32.
             matrix_dtype=torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32,
         )
-        self._skipped, self._skipped_in_a_row = False, 0
-        if self.scaler is not None:
-            # Each stage starts from the same scale, also where an earlier one ran in another process.
-            self.accelerator.scaler = torch.amp.GradScaler(self.accelerator.device.type)
-        self._wrapped: nn.Module = self.accelerator.prepare(self.student)
-
-    @property
-    def scaler(self) -> torch.amp.GradScaler | None:
-        """Scale of the loss in fp16, chosen so that gradients neither vanish nor overflow; None otherwise."""
-        return self.accelerator.scaler  # type: ignore[no-any-return]
+        self._skipped_in_a_row = 0
+        for name, optimiser in self.optimisers.items():
+            self.optimisers[name] = self.accelerator.prepare(optimiser)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed stage needs."""
-        scaler = {} if self.scaler is None else {"scaler": self.scaler.state_dict()}
         return {
             "stage": self.name,
             "step": self.step,
             "student": self.student.state_dict(),
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
-            **scaler,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -100,12 +92,10 @@ class Stage:
         self.student.load_state_dict(state["student"])
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
-        if self.scaler is not None:
-            self.scaler.load_state_dict(state["scaler"])
 
     def run(
         self,
-        batches: AudioBatches,
+        batches: Iterator[AudioBatch],
         *,
         progress: StageProgress,
         log: JsonLog,
@@ -139,16 +129,15 @@ class Stage:
         saved = time.monotonic()
         histogram_every = log_every * max(1, self.settings.steps // (GATE_HISTOGRAMS * log_every))
         while self.step < self.settings.steps:
-            batch = next(batches)
-            values = self._train_step(batch.waveforms)
+            values, seconds = self._train_step(batches)
             self.step += 1
             # The main process's clock counts, and any process's signal.
             is_time = self.processes.main and time.monotonic() - saved > save_every_seconds
             *means, stopping, saving = self.processes.mean([*values.values(), stop.requested, is_time])
             values = dict(zip(values, means, strict=True))
-            progress.advance(self.step, batch.seconds * self.accelerator.num_processes, values)
+            progress.advance(self.step, seconds, values)
             due = self.step % log_every == 0 or self.step == self.settings.steps
-            if due and not self._skipped:
+            if due and not self._skipped_in_a_row:
                 record: dict[str, object] = {"stage": self.name, "step": self.step, **values}
                 if self.student.gates is not None and (
                     self.step % histogram_every == 0 or self.step in (1, self.settings.steps)
@@ -170,74 +159,123 @@ class Stage:
                     " resumes from there"
                 )
 
-    def _train_step(self, waveforms: torch.Tensor) -> dict[str, float]:
-        """One optimiser step; returns what is logged."""
-        losses = self._losses(waveforms, self.accelerator.process_index)
-        self.accelerator.backward(losses["loss"])
-        return self._update(losses)
+    def _train_step(self, batches: Iterator[AudioBatch]) -> tuple[dict[str, float], float]:
+        """One optimiser step; returns what is logged, and the seconds of audio of all processes."""
+        batch: AudioBatch | None = None
 
-    def _losses(self, waveforms: torch.Tensor, process: int) -> dict[str, torch.Tensor]:
-        """The loss and its parts for the waveforms (batch, samples) that process number `process` has in this step."""
-        waveforms = waveforms.to(self.accelerator.device, non_blocking=True)
-        stream = (NOISE_STREAM, self.seed, self.step, process)
-        noise = torch.Generator().manual_seed(
-            int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0] >> 1)
-        )
-        with torch.no_grad(), self.accelerator.autocast():
-            wanted = self.teacher(waveforms)
-        with self.accelerator.autocast():
-            losses: dict[str, torch.Tensor] = self._wrapped(
-                waveforms,
-                wanted,
-                target_sparsity=self._target_sparsity,
-                forced=self.settings.forced(self.step),
-                generator=noise,
-            )
-        return losses
+        def load() -> tuple[tuple[int, ...], float]:
+            nonlocal batch
+            batch = next(batches)
+            return batch.slots, batch.seconds
+
+        shares = self.processes.gather(load)
+        assert batch is not None
+        present = [slot for slots, _ in shares for slot in slots]
+        noise = self._noise(batch, present)
+        most = max(len(slots) for slots, _ in shares)
+        while (losses := self._backward(batch, noise, len(present))) is None:
+            self.micro_batches.shrink(most, batch.waveforms.shape[1])
+        return self._update(losses), sum(seconds for _, seconds in shares)
+
+    def _noise(self, batch: AudioBatch, present: Sequence[int]) -> StepNoise:
+        """Everything random in this step, the same in all processes."""
+        stream = (NOISE_STREAM, self.seed, self.step, 0)
+        seed = int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0] >> 1)
+        frames = self.teacher.anatomy.frames(batch.waveforms.shape[1])
+        return self.student.draw_noise(batch.planned, frames, torch.Generator().manual_seed(seed), present)
+
+    def _backward(self, batch: AudioBatch, noise: StepNoise, clips: int) -> dict[str, torch.Tensor] | None:
+        """Compute the gradients of the step in all processes; return its losses, or None where memory ran out in one.
+
+        Gradients are exchanged once, after all processes have said that their micro-batches went through. While they
+        are computed nothing waits for another process, so that any number of micro-batches, running out of memory and
+        errors are each process's own affair.
+
+        Args:
+            batch: clips of this process.
+            noise: of the step.
+            clips: number of clips of all processes.
+        """
+        losses: dict[str, torch.Tensor] = {}
+
+        def compute() -> tuple[tuple[str, ...], tuple[bool, ...]] | None:
+            try:
+                losses.update(self._accumulate(batch, noise, clips))
+            except Exception as error:
+                if not ran_out_of_memory(error):
+                    raise
+                return None
+            return tuple(losses), tuple(each.grad is not None for each in self.student.parameters())
+
+        told = self.processes.gather(compute)
+        finished = [each for each in told if each is not None]
+        if len(finished) < len(told):
+            for parameter in self.student.parameters():
+                parameter.grad = None
+            losses.clear()
+            release_memory()
+            return None
+        if self.processes.count > 1:
+            used = [any(flags) for flags in zip(*(each[1] for each in finished), strict=True)]
+            for parameter, is_used in zip(self.student.parameters(), used, strict=True):
+                if is_used:
+                    if parameter.grad is None:
+                        parameter.grad = torch.zeros_like(parameter)
+                    self.processes.add(parameter.grad)
+        names = max((each[0] for each in finished), key=len)
+        return {name: losses.get(name, torch.zeros((), device=self.accelerator.device)) for name in names}
+
+    def _accumulate(self, batch: AudioBatch, noise: StepNoise, clips: int) -> dict[str, torch.Tensor]:
+        """Add the gradients of this process's clips up; returns its part of the losses, times the number of processes,
+        so that their mean over processes is the loss of the step.
+        """
+        device, division = self.accelerator.device, self.micro_batches.division
+        sums: dict[str, torch.Tensor] = {}
+        for part in division.parts(*batch.waveforms.shape):
+            waveforms = batch.waveforms[part].to(device, non_blocking=True)
+            share = len(waveforms) / clips
+            with torch.no_grad(), self.accelerator.autocast():
+                wanted = self.teacher(waveforms)
+            with self.accelerator.autocast():
+                losses: dict[str, torch.Tensor] = self.student(
+                    waveforms,
+                    wanted,
+                    noise=noise.part(batch.slots[part], device),
+                    target_sparsity=self._target_sparsity,
+                    forced=self.settings.forced(self.step),
+                    recompute=division.recompute,
+                )
+            self.accelerator.backward(losses["loss"] * share)
+            for name, loss in losses.items():
+                weighted = loss.detach() * (share * self.processes.count)
+                sums[name] = sums[name] + weighted if name in sums else weighted
+            del wanted, losses
+        return sums
 
     def _update(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Step all optimisers along the gradients that are there; returns what is logged.
-
-        The host waits for the device once. Gates and multipliers step before that, so that their new values are among
-        those that it reads; where the gradient turns out not to be finite they go back.
-        """
+        """Step all optimisers along the gradients that are there; returns what is logged."""
         rate = self.settings.learning_rate * schedule_rates(self.optimisers, self.step, self.settings)
-        scale = None if self.scaler is None else self.scaler.scale(torch.ones_like(losses["loss"]))
         norm, finite = self._clip()
-        figures = {**losses, "gradient_norm": norm, "finite": finite}
-        if scale is not None:
-            figures["loss_scale"] = scale
-        controls = [optimiser for name, optimiser in self.optimisers.items() if name not in OF_WEIGHTS]
-        before = Snapshot(controls)
-        figures.update(self._step_controls(controls))
-        values = read_scalars(figures)
-        self._count_skips(bool(values.pop("finite")), rate, values.get("loss_scale", 0.0))
+        # One transfer from the device for all of them.
+        figures = torch.stack([*(loss.detach().float() for loss in losses.values()), norm, finite]).tolist()
+        values = dict(zip([*losses, "gradient_norm", "finite"], figures, strict=True))
+        self._count_skips(bool(values.pop("finite")), rate)
         values.update(learning_rate=rate)
-        if self.student.gates is not None:
-            values.update(target_sparsity=self._target_sparsity)
-        if math.isnan(values.get("lambda1", 0.0)):
-            del values["lambda1"]  # no multiplier takes the gates to the target
-        if self._skipped:
-            before.restore()
-        for name, optimiser in self.optimisers.items():
-            if name in OF_WEIGHTS and not self._skipped:
+        gates, lagrangian = self.student.gates, self.student.lagrangian
+        before = gates.log_alpha.detach().clone() if gates is not None and lagrangian is None else None
+        for optimiser in self.optimisers.values():
+            if not self._skipped_in_a_row:
                 optimiser.step()
             optimiser.zero_grad()
-        if self.scaler is not None:
-            self.scaler.update()
-        return values
-
-    def _step_controls(self, optimisers: Sequence[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
-        """Step the optimisers of gates and multipliers; returns what is logged of them."""
-        gates, lagrangian = self.student.gates, self.student.lagrangian
-        before = None if gates is None or lagrangian is not None else gates.log_alpha.detach().clone()
-        for optimiser in optimisers:
-            optimiser.step()
-        if before is not None:
-            return self._project(before, self._target_sparsity)
+        if gates is not None:
+            values.update(target_sparsity=self._target_sparsity)
+        if before is not None and not self._skipped_in_a_row:
+            values.update(self._project(before, self._target_sparsity))
         if lagrangian is not None:
-            return {"lambda1": lagrangian.linear, "lambda2": lagrangian.quadratic}
-        return {}
+            values.update(
+                lambda1=float(lagrangian.linear.detach()), lambda2=float(lagrangian.quadratic.detach())
+            )
+        return values
 
     @property
     def target_sparsity(self) -> float:
@@ -250,16 +288,11 @@ class Stage:
         return 0.0 if self.schedule is None else self.schedule.target(self.step + 1)
 
     def _clip(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Clip the gradients of the weights, after they are divided by the scale of the loss, if there is one.
-
-        Returns:
-            Norm of the gradients before they were clipped, and 1 where all gradients, those of gates and multipliers
-            too, are finite, else 0; scalars.
+        """Clip the gradients of the weights; their norm before that, and 1 where all gradients, those of gates and
+        multipliers too, are finite, else 0.
         """
-        if self.scaler is not None:
-            for optimiser in self.optimisers.values():
-                self.scaler.unscale_(optimiser)
-        norm = nn.utils.clip_grad_norm_(self.student.weights(), self.settings.gradient_clip)
+        norm = self.accelerator.clip_grad_norm_(self.student.weights(), self.settings.gradient_clip)
+        norm = torch.as_tensor(norm, dtype=torch.float32, device=self.accelerator.device)
         finite = norm.isfinite()
         for part in (self.student.gates, self.student.lagrangian):
             for parameter in () if part is None else part.parameters():
@@ -267,7 +300,7 @@ class Stage:
                     finite = finite & parameter.grad.isfinite().all()
         return norm, finite.float()
 
-    def _project(self, before: torch.Tensor, target: float) -> dict[str, torch.Tensor]:
+    def _project(self, before: torch.Tensor, target: float) -> dict[str, float]:
         """Take the gates to the target after a step of the loss; returns what is logged.
 
         Args:
@@ -278,7 +311,7 @@ class Stage:
         assert gates is not None
         state, (group,) = adam.state[gates.log_alpha], adam.param_groups
         mean_square = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
-        sparsity, multiplier = project(
+        projected = project(
             gates,
             before,
             mean_square.sqrt(),
@@ -286,20 +319,19 @@ class Stage:
             target,
             largest_move=LARGEST_MOVE * group["lr"],
         )
+        sparsity, multiplier = torch.stack(projected).tolist()
+        if math.isnan(multiplier):
+            return {"sparsity": sparsity}
         # As Adam would have it: the multiplier of a penalty that has the gates at the same place after this step.
         return {"sparsity": sparsity, "lambda1": -multiplier / group["lr"]}
 
-    def _count_skips(self, finite: bool, rate: float, loss_scale: float) -> None:
+    def _count_skips(self, finite: bool, rate: float) -> None:
         """One bad batch must not end, or spoil, a run of days; a stage that does not come back must.
 
-        A loss that is scaled by more than 1 may overflow: its scale is too large, and is halved. Gradients are the same
-        in all processes, so all of them skip the same steps.
+        Gradients are the same in all processes, so all of them skip the same steps.
         """
-        self._skipped = not finite
         if finite:
             self._skipped_in_a_row = 0
-            return
-        if loss_scale > 1:
             return
         self._skipped_in_a_row += 1
         where = f"step {self.step + 1} of stage {self.name}"

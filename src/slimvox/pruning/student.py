@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor, nn
 
 from slimvox.encoder import EncoderOutput, SpeechEncoder
 from slimvox.pruning.budget import Budget, ExpectedSparsity, Lagrangian
-from slimvox.pruning.distillation import Distillation, hide_frames, teacher_forcing
+from slimvox.pruning.distillation import (
+    Distillation,
+    HiddenFrames,
+    draw_hidden,
+    hide_frames,
+    teacher_forcing,
+)
 from slimvox.pruning.gates import Gates
 from slimvox.pruning.masks import masked_forward
+from slimvox.pruning.recomputation import recomputation
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepNoise:
+    """Everything random in a step.
+
+    The gates are sampled once per step, not per micro-batch or process, on purpose: a step is then the same function of
+    seed and step number however its audio is divided.
+    """
+
+    gates: Tensor | None
+    """Noise of the gates, (gates,); None without gates."""
+    hidden: HiddenFrames | None
+    """Frames that the student is not shown; None if it is shown all."""
+
+    def part(self, clips: Sequence[int], device: torch.device) -> StepNoise:
+        """That of some clips of the step, given by their indices."""
+        return replace(self, hidden=None if self.hidden is None else self.hidden.part(clips, device))
 
 
 class Student(nn.Module):
@@ -48,38 +76,64 @@ class Student(nn.Module):
         assert self.gates is not None and self._sparsity is not None
         return self._sparsity(self.gates.expected_counts())
 
+    def draw_noise(
+        self,
+        clips: int,
+        frames: int,
+        generator: torch.Generator | None = None,
+        present: Sequence[int] | None = None,
+    ) -> StepNoise:
+        """Draw everything that is random in a step.
+
+        Args:
+            clips: number of clips of the step, over all micro-batches and processes.
+            frames: number of frames of each.
+            generator: a CPU generator.
+            present: indices of the clips that take part; all if not given.
+        """
+        gates = None if self.gates is None else self.gates.draw(generator)
+        hidden = None
+        if self.masked_share:
+            hidden = HiddenFrames.of(draw_hidden((clips, frames), self.masked_share, generator), present)
+        return StepNoise(gates=gates, hidden=hidden)
+
     def forward(
         self,
         waveforms: Tensor,
         teacher: EncoderOutput,
         *,
+        noise: StepNoise,
         target_sparsity: float = 0.0,
         forced: float = 0.0,
-        generator: torch.Generator | None = None,
+        recompute: bool = False,
     ) -> dict[str, Tensor]:
         """The loss and its parts, scalars by name.
 
         Args:
             waveforms: (batch, samples).
             teacher: the teacher's output for them.
+            noise: what `draw_noise` gave, for these clips.
             target_sparsity: t, in stage 1.
             forced: share of the teacher in what each layer starts from, see `teacher_forcing`.
-            generator: a CPU generator, for the gates (stage 1) and the frames that are hidden.
+            recompute: keep only the inputs of front end and layers for the backward pass, which computes the rest again
+                (activation checkpointing).
 
         Returns:
             `loss` to be minimised; `distillation` and, by name, its terms that have a weight; with multipliers also
             `sparsity` (expected) and `penalty`.
         """
-        masks = None if self.gates is None else self.gates.sample(generator)
+        hidden = noise.hidden
         with (
             teacher_forcing(self.encoder, teacher.hidden_states, forced),
-            hide_frames(self.encoder, self.masked_share, generator) as hidden,
+            hide_frames(self.encoder, None if hidden is None else hidden.mask),
+            recomputation(self.encoder, recompute),
         ):
-            if masks is None:
+            if self.gates is None:
                 output = self.encoder(waveforms)
             else:
-                output = masked_forward(self.encoder, masks, waveforms)
-        compared = self.distillation(output, teacher, hidden[0] if hidden else None)
+                assert noise.gates is not None
+                output = masked_forward(self.encoder, self.gates.masks(noise.gates), waveforms)
+        compared = self.distillation(output, teacher, hidden)
         losses = {"loss": compared.total, "distillation": compared.total, **compared.terms}
         if self.lagrangian is not None:
             sparsity = self.expected_sparsity()

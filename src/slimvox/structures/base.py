@@ -50,7 +50,7 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
-    """One summand of a cost: a coefficient times the number of units at up to two addresses.
+    """One summand of a cost: a coefficient times the numbers of units at some addresses.
 
     A cost is multilinear: linear in every single count, with products between different addresses only. That is why it
     can be evaluated at expected counts: gates at different addresses are independent.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from slimvox.encoder import EncoderOutput
 from slimvox.losses import ComparedStates, loss, losses
+from slimvox.pruning.distillation.masked_input import HiddenFrames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,26 +60,34 @@ class Distillation(nn.Module):
         self.shared_map = _identity(width) if maps and any(self.layers) else None
 
     def forward(
-        self, student: EncoderOutput, teacher: EncoderOutput, hidden: Tensor | None = None
+        self, student: EncoderOutput, teacher: EncoderOutput, hidden: HiddenFrames | None = None
     ) -> DistillationLoss:
         """Compare two outputs for the same batch; frames of padding do not count.
 
         Args:
             student: the student's output.
             teacher: the teacher's output.
-            hidden: (batch, frames) bool, frames that the student was not shown. They do not count in state 0, which
-                has no context to guess them from, and in the relations.
+            hidden: frames that the student was not shown. They do not count in state 0, which has no context to guess
+                them from, and in the relations.
         """
         speech = student.frame_mask.float()
-        shown = speech if hidden is None else speech * (~hidden).float()
+        spoken = speech.sum().clamp(min=1)
+        shown, pairs, shown_frames = speech, speech.sum(1).square().sum(), spoken
+        if hidden is not None:
+            # As many as these clips have on average over the step: however it is divided, the parts add up.
+            shown = speech * (~hidden.mask).float()
+            shown_frames = torch.as_tensor(max(1.0, len(speech) * hidden.shown))
+            pairs = torch.as_tensor(max(1.0, len(speech) * hidden.pairs))
         states = ComparedStates(
             mapped=[self._mapped(student.hidden_states, group).float() for group in self.groups],
             wanted=[_mean(teacher.hidden_states, group).float() for group in self.groups],
             valid=[(speech if group[-1] else shown).unsqueeze(-1) for group in self.groups],
+            frames=[spoken if group[-1] else shown_frames for group in self.groups],
             student=student.hidden_states,
             teacher=teacher.hidden_states,
             layers=self.layers,
             shown=shown,
+            pairs=pairs,
         )
         terms = {name: loss(name)(states) for name, weight in self.weights.items() if weight}
         weighted = [self.weights[name] * term for name, term in terms.items()]

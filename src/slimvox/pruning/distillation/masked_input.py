@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -28,32 +29,50 @@ def draw_hidden(shape: tuple[int, int], share: float, generator: torch.Generator
     return F.max_pool1d(starts.float(), SPAN_FRAMES, stride=1).squeeze(1) > 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class HiddenFrames:
+    """Frames that the student is not shown, for the clips of a step or a part of them."""
+
+    mask: Tensor
+    """(clips, frames) bool, True for hidden frames."""
+    shown: float
+    """Number of frames of a clip that are shown, on average over the clips of the whole step."""
+    pairs: float
+    """The square of that number, on average over the clips of the whole step."""
+
+    @classmethod
+    def of(cls, mask: Tensor, present: Sequence[int] | None = None) -> HiddenFrames:
+        """Frames that are hidden in a step.
+
+        Args:
+            mask: (clips, frames) bool.
+            present: indices of the clips that take part in the step; all if not given.
+        """
+        shown = (~(mask if present is None else mask[list(present)])).sum(1).double()
+        return cls(mask=mask, shown=float(shown.mean()), pairs=float(shown.square().mean()))
+
+    def part(self, clips: Sequence[int], device: torch.device) -> HiddenFrames:
+        """Those of some clips of the step, given by their indices."""
+        return replace(self, mask=self.mask[list(clips)].to(device))
+
+
 @contextmanager
-def hide_frames(
-    encoder: SpeechEncoder, share: float, generator: torch.Generator | None
-) -> Iterator[list[Tensor]]:
-    """While it lasts, spans of what enters the Transformer are zero.
+def hide_frames(encoder: SpeechEncoder, mask: Tensor | None) -> Iterator[None]:
+    """While it lasts, some frames of what enters the Transformer are zero.
 
     Args:
         encoder: the student.
-        share: of the frames, 0 for none.
-        generator: a CPU generator.
-
-    Yields:
-        A list to which each forward pass adds which frames were hidden, (batch, frames) bool; empty where `share` is 0.
+        mask: (batch, frames) bool, True for frames to hide; None for none.
     """
-    drawn: list[Tensor] = []
-    if not share:
-        yield drawn
+    if mask is None:
+        yield
         return
 
     def hide(_module: nn.Module, _inputs: object, features: Tensor) -> Tensor:
-        hidden = draw_hidden((features.shape[0], features.shape[1]), share, generator).to(features.device)
-        drawn.append(hidden)
-        return features.masked_fill(hidden.unsqueeze(-1), 0.0)
+        return features.masked_fill(mask.unsqueeze(-1), 0.0)
 
     handle = encoder.feature_projection.register_forward_hook(hide)
     try:
-        yield drawn
+        yield
     finally:
         handle.remove()

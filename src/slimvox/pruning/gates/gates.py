@@ -105,9 +105,16 @@ class Gates(nn.Module):
         self.log_alpha = nn.Parameter(log_alpha)
         self._counts = ExpectedCounts(anatomy, tuple(self.layout.slices))
 
+    def draw(self, generator: torch.Generator | None = None) -> Tensor:
+        """Noise for `masks`, (gates,), uniform between 0 and 1. `generator` is a CPU generator."""
+        return torch.rand(self.log_alpha.shape, generator=generator).to(self.log_alpha.device)
+
     def sample(self, generator: torch.Generator | None = None) -> dict[Address, Tensor]:
         """Random masks, differentiable in log_alpha. `generator` is a CPU generator."""
-        u = torch.rand(self.log_alpha.shape, generator=generator).to(self.log_alpha.device)
+        return self.masks(self.draw(generator))
+
+    def masks(self, u: Tensor) -> dict[Address, Tensor]:
+        """The masks that some noise gives, differentiable in log_alpha; see `draw`."""
         with torch.autocast(self.log_alpha.device.type, enabled=False):
             values = sample(self.log_alpha.float(), u, straight_through=self.straight_through)
         return self.layout.masks(values)

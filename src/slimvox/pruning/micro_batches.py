@@ -1,0 +1,101 @@
+"""Micro-batches: the parts of a step's audio that go through the encoder one after the other."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ
+from slimvox.util.errors import SlimvoxError
+
+logger = logging.getLogger("slimvox.pruning")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Division:
+    """A way to divide a step's audio, which changes memory and time, and results only by the order of sums."""
+
+    seconds: float
+    """Maximum seconds of audio in a forward pass; a clip is never divided."""
+    recompute: bool = False
+    """Use activation checkpointing, see `slimvox.pruning.recomputation`."""
+
+    def parts(self, clips: int, samples: int) -> list[slice]:
+        """The clips of each micro-batch, in order; sizes differ by at most one clip."""
+        most = max(1, int(min(clips, self.seconds * SAMPLE_RATE_HZ / samples + 1e-6)))
+        count = -(-clips // most)
+        ends = [clips * number // count for number in range(count + 1)] if count else [0]
+        return [slice(start, stop) for start, stop in itertools.pairwise(ends)]
+
+
+class MicroBatches:
+    """The division of the steps of a run; smaller after each time that memory ran out.
+
+    Attributes:
+        division: the current one.
+    """
+
+    def __init__(
+        self,
+        division: Division,
+        *,
+        may_recompute: bool = True,
+        remember: Callable[[Division], None] = lambda division: None,
+    ) -> None:
+        """Start with a division.
+
+        Args:
+            division: the first.
+            may_recompute: use activation checkpointing where single clips do not fit without it.
+            remember: called with each later one.
+        """
+        self.division = division
+        self._may_recompute, self._remember = may_recompute, remember
+
+    def shrink(self, clips: int, samples: int) -> None:
+        """Halve the micro-batches of a step that ran out of memory, or turn on activation checkpointing.
+
+        Args:
+            clips: number of clips of the step that the largest process has.
+            samples: length of each.
+
+        Raises:
+            SlimvoxError: if neither is possible.
+        """
+        largest = max((part.stop - part.start for part in self.division.parts(clips, samples)), default=1)
+        if largest > 1:
+            seconds = (largest // 2) * samples / SAMPLE_RATE_HZ
+            self.division = replace(self.division, seconds=seconds)
+        elif self._may_recompute and not self.division.recompute:
+            self.division = replace(self.division, recompute=True)
+        else:
+            raise SlimvoxError(
+                f"there is not enough memory for a single clip of {samples / SAMPLE_RATE_HZ:.1f} s; set a lower"
+                " `data.max_seconds`"
+                + ("" if self.division.recompute else ", allow activation checkpointing")
+                + " or use a device with more memory"
+            )
+        logger.warning(
+            "Memory ran out: the step is repeated in micro-batches of %.1f s%s.",
+            self.division.seconds,
+            " with activation checkpointing" if self.division.recompute else "",
+        )
+        self._remember(self.division)
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """True if an exception says that memory, of a device or of the machine, ran out."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, Exception) and should_reduce_batch_size(error)
+    )
+
+
+def release_memory() -> None:
+    """Give back what nothing refers to any more, cached memory of a device included."""
+    gc.collect()
+    clear_device_cache()
