@@ -23,8 +23,14 @@ COMMANDS: dict[str, Any] = {
     for each in typing.get_args(Command)
 }
 ONLY_ON_THE_COMMAND_LINE = {
-    "prune": {"push_to_hub", "revision", "verbose"},
-    "evaluate": {"json", "revision", "verbose"},
+    "prune": {"push_to_hub", "verbose"},
+    "inspect": {"json", "token", "verbose"},
+    "encode": {"verbose"},
+    "compare": {"json", "states", "verbose"},
+    "evaluate": {"json", "verbose"},
+    "benchmark": {"json", "out", "verbose"},
+    "export": {"verbose"},
+    "demo": set(),
 }
 """Options that are not parameters of the command's function."""
 FLAGS = {
@@ -86,6 +92,7 @@ def test_a_commands_options_are_the_parameters_of_its_function(name: str) -> Non
             assert option.default is dataclasses.MISSING
         else:
             value = argument.parse(option.default) if argument.parse else option.default
+            value = tuple(value) if isinstance(default, tuple) else value
             assert value == default or (not value and default in (None, ())), parameter
         (text,) = (extra.help for extra in hints[option.name].__metadata__ if getattr(extra, "help", None))
         described = " ".join(texts[parameter].split()).partition(" In Python")[0]

@@ -95,8 +95,8 @@ def load_model(
     """Load an encoder with its provenance.
 
     Args:
-        model: `embedded`, a directory (slimvox's or `transformers`'), or a model id on the Hugging Face hub.
-        revision: branch, tag or commit on the hub.
+        model: encoder: `embedded`, a local directory, or a model id on the Hugging Face hub.
+        revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
         access: revision and more, in place of `revision`.
 
     Raises:

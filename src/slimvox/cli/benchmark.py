@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
-from slimvox.cli.command import command
-from slimvox.cli.options import HubOptions
+from slimvox.cli.command import Argument, command
+from slimvox.cli.options import VerboseOption
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.output_paths import check_output_file
 from slimvox.util.quantities import short_number
-from slimvox.util.validation import Count, Threads
 
 if TYPE_CHECKING:
     from slimvox.measure.benchmark import BenchmarkResult, Measurement
@@ -25,48 +23,50 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 
 
-@command()
-class BenchmarkCommand(HubOptions):
+def _numbers(name: str, metavar: str, kind: Callable[[str], Number]) -> Argument:
+    """A list of numbers separated by commas."""
+
+    def parse(text: str) -> list[Number]:
+        try:
+            return [kind(part) for part in text.split(",")]
+        except ValueError:
+            raise SlimvoxError(
+                f"`{name}` must be numbers separated by commas, but is {text!r} instead"
+            ) from None
+
+    def show(numbers: Sequence[Number]) -> str:
+        return ",".join(f"{each:g}" for each in numbers)
+
+    return Argument(type=str, metavar=metavar, parse=parse, show=show)
+
+
+@command(
+    "slimvox.measure.benchmark.run.benchmark",
+    models=Argument(type=tuple[str, ...], positional=True, metavar="MODEL..."),
+    against=Argument(type=str | None, metavar="MODEL"),
+    seconds=_numbers("seconds", "S,S,...", float),
+    batch=_numbers("batch", "N,N,...", int),
+    backends=Argument(
+        type=str,
+        metavar="NAME,...",
+        parse=lambda text: [name.strip() for name in text.split(",")],
+        show=",".join,
+    ),
+)
+class BenchmarkCommand(VerboseOption):
     """Measure the speed of encoders, interleaved with the dense model in `transformers`."""
 
-    models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL...")]
-    """Models to measure: `embedded`, directories, or model ids on the Hugging Face hub."""
-    against: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
-    """Reference model: a directory or model id. By default, the dense model of the first MODEL, in `transformers`."""
-    seconds: Annotated[str, tyro.conf.arg(metavar="S,S,...")] = "2,10,30"
-    """Lengths of the clips in seconds."""
-    batch: Annotated[str, tyro.conf.arg(metavar="N,N,...")] = "1"
-    """Batch sizes."""
-    threads: Threads = 2
-    """Number of CPU threads per measured process."""
-    backends: Annotated[str, tyro.conf.arg(metavar="NAME,...")] = "torch"
-    """Backends for each model: any of torch, torch-bf16, transformers, or an export format (onnx, onnx-int8)."""
-    runs: Count = 7
-    """Number of timed runs per model, backend, length and batch size."""
     json: bool = False
     """Print JSON with the time of every run."""
     out: Path | None = None
     """File for the results as JSON, in addition to the printed ones."""
 
-    imports: ClassVar[tuple[str, ...]] = ("slimvox.measure.benchmark",)
-
     def run(self, console: Console) -> None:
         """Run the command."""
-        from slimvox.measure.benchmark import benchmark
-
         if self.out is not None:
             check_output_file(self.out, "--out")
         with Console(stderr=True).status("loading") as status:
-            result = benchmark(
-                self.models,
-                against=self.against,
-                seconds=_numbers("seconds", self.seconds, float),
-                batch=_numbers("batch", self.batch, int),
-                threads=self.threads,
-                backends=[name.strip() for name in self.backends.split(",")],
-                runs=self.runs,
-                on_progress=status.update,
-            )
+            result: BenchmarkResult = self.call(on_progress=status.update)
         text = json.dumps(result.to_dict(), indent=1)
         if self.out is not None:
             self.out.parent.mkdir(parents=True, exist_ok=True)
@@ -149,10 +149,3 @@ def _print_blocks(console: Console, result: BenchmarkResult) -> None:
             )
     if with_blocks:
         console.print(table)
-
-
-def _numbers(name: str, text: str, kind: Callable[[str], Number]) -> list[Number]:
-    try:
-        return [kind(part) for part in text.split(",")]
-    except ValueError:
-        raise SlimvoxError(f"`{name}` must be numbers separated by commas, but is {text!r} instead") from None

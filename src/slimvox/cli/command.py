@@ -7,25 +7,22 @@ in backticks becomes its flag, and the rest from "In Python" on is left out.
 
 from __future__ import annotations
 
-import ast
 import importlib
-import inspect
 import re
-import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import tyro
 
-from slimvox.cli.signatures import Parameter, read_parameters
+from slimvox.cli.signatures import Parameter, attribute_docstrings, read_parameters
 
 Class = TypeVar("Class", bound=type)
 
-ONLY_IN_PYTHON = frozenset({"console", "on_progress", "parts", "report"})
+ONLY_IN_PYTHON = frozenset({"access", "console", "on_progress", "parts", "report"})
 """Parameters that are not options: how progress is shown, and objects."""
 _METAVARS = {str: "TEXT", int: "INT", float: "FLOAT", Path: "PATH"}
 
@@ -72,7 +69,7 @@ def command(path: str | None = None, **arguments: Argument) -> Callable[[Class],
     """
 
     def decorate(cls: Any) -> Any:
-        own, texts = dict(cls.__annotations__), _attribute_docstrings(cls)
+        own, texts = dict(cls.__annotations__), attribute_docstrings(cls)
         cls.__annotations__ = {}
         if path is not None:
             parameters = [each for each in read_parameters(path) if each.name not in ONLY_IN_PYTHON]
@@ -133,27 +130,6 @@ def _flag(name: str, argument: Argument) -> str:
 def _help_text(text: str, flags: dict[str, str]) -> str:
     text = re.sub(r"`(\w+)`", lambda found: flags.get(found[1], found[0]), text.partition(" In Python")[0])
     return text[:1].upper() + text[1:]
-
-
-def _attribute_docstrings(cls: type) -> dict[str, str]:
-    """Docstrings of the fields of a class and of its bases, each in one line."""
-    texts = {
-        name: text
-        for base in cls.__bases__
-        if is_dataclass(base)
-        for name, text in _attribute_docstrings(base).items()
-    }
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-    assert isinstance(definition, ast.ClassDef)
-    for statement, below in zip(definition.body, definition.body[1:], strict=False):
-        if (
-            isinstance(statement, ast.AnnAssign)
-            and isinstance(statement.target, ast.Name)
-            and isinstance(below, ast.Expr)
-            and isinstance(below.value, ast.Constant)
-        ):
-            texts[statement.target.id] = " ".join(str(below.value.value).split())
-    return texts
 
 
 def _metavar(name: str, hint: Any) -> str | None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING
 
-import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from slimvox.cli.command import command
-from slimvox.cli.options import ModelOptions
-from slimvox.util.validation import SecondsOrZero, Seed
+from slimvox.cli.command import Argument, command
+from slimvox.cli.options import AUDIO, MODEL, VerboseOption
+from slimvox.util.validation import SecondsOrZero
 
 if TYPE_CHECKING:
     from slimvox.comparison.sources import Comparison
@@ -23,49 +22,29 @@ WORTH_SAYING = 2.0
 """Ratio of a source's error to the smallest error from which a source is pointed out."""
 
 
-@command()
-class CompareCommand(ModelOptions):
+@command(
+    "slimvox.comparison.sources.compare",
+    model=MODEL,
+    audio=AUDIO,
+    teacher=Argument(type=str | None, metavar="MODEL"),
+    seconds=Argument(type=SecondsOrZero),
+)
+class CompareCommand(VerboseOption):
     """Measure the distance between an encoder's hidden states and its teacher's on your audio, source by source.
 
     A pruned encoder imitates its teacher best on the kind of audio it was pruned on, and less well on other languages
     and domains.
     """
 
-    model: tyro.conf.Positional[str]
-    """Encoder to measure: usually a directory written by `slimvox prune`; for other models see --teacher."""
-    audio: tyro.conf.Positional[tuple[str, ...]]
-    """Audio sources, each measured separately: files, folders, lists (.txt), manifests (.tsv, .csv, .jsonl), or Hugging
-    Face data sets (hf:NAME, hf:NAME:CONFIGURATION:SPLIT, .parquet, a save_to_disk folder)."""
-    teacher: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
-    """Encoder to compare with; by default, the teacher recorded in MODEL."""
-    seconds: SecondsOrZero = 300.0
-    """Seconds of audio per source, in randomly drawn clips; 0 means all of it."""
-    seed: Seed = 0
-    """Random seed for drawing clips."""
     states: bool = False
     """Print the error of each hidden state as well."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Device to run on; `auto` is a GPU where there is one."""
     json: bool = False
     """Print JSON, with the distances of each hidden state."""
 
-    imports: ClassVar[tuple[str, ...]] = ("slimvox.comparison.sources",)
-
     def run(self, console: Console) -> None:
         """Run the command."""
-        from slimvox.comparison.sources import compare
-
         with Console(stderr=True).status("loading") as status:
-            result = compare(
-                self.model,
-                self.audio,
-                teacher=self.teacher,
-                seconds=self.seconds or None,
-                seed=self.seed,
-                device=self.device,
-                revision=self.revision,
-                on_progress=status.update,
-            )
+            result: Comparison = self.call(on_progress=status.update)
         if self.json:
             print(json.dumps(result.to_dict(), indent=1, allow_nan=False))
             return

@@ -18,6 +18,7 @@ from slimvox.measure.latency import real_time_factors
 from slimvox.pruning import Control, PruneResult, prune
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.quantities import short_number
+from slimvox.util.validation import Count, Seed
 
 ARMS: tuple[tuple[str, str, Control | None], ...] = (
     ("pruned", "learned gates", None),
@@ -31,12 +32,14 @@ MARKER = ".slimvox-demo"
 """Name of an empty file that marks a directory as a demo's, so that a later demo may replace it."""
 
 
-def run_demo(out: Path, *, max_steps: int | None, seed: int, console: Console) -> dict[str, PruneResult]:
+def run_demo(
+    out: Path = Path("runs/demo"), *, max_steps: Count | None = None, seed: Seed = 0, console: Console
+) -> dict[str, PruneResult]:
     """Run the three arms and print a table.
 
     Args:
-        out: directory for their results; an earlier demo's is replaced.
-        max_steps: maximum number of training steps per run.
+        out: directory for the pruned encoder and the two baselines; results of an earlier demo are replaced.
+        max_steps: maximum number of training steps per run, for a quick look.
         seed: random seed for gates, batches and baselines.
         console: where to print.
 

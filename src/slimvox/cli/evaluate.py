@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from slimvox.cli.command import Argument, command
-from slimvox.cli.options import MODEL, ModelOptions
+from slimvox.cli.options import MODEL, VerboseOption
 from slimvox.util.errors import SlimvoxError
 
 if TYPE_CHECKING:
@@ -36,12 +36,15 @@ def _manifests(texts: Sequence[str]) -> dict[str, tuple[Path, ...]]:
     manifests=Argument(name="manifest", type=tuple[str, ...], metavar="TASK=FILE", parse=_manifests),
     overrides=Argument(name="set", metavar="TASK.FIELD=VALUE"),
 )
-class EvaluateCommand(ModelOptions):
+class EvaluateCommand(VerboseOption):
     """Score a frozen encoder on SUPERB's ten tasks, or on mini-SUPERB, the same tasks on small sets.
 
     Features are computed once and cached; a head is trained on them per task, its learning rate chosen on dev.
     The same command resumes where an earlier one stopped.
     """
+
+    if TYPE_CHECKING:
+        model: str
 
     json: bool = False
     """Print the results as JSON instead of a table."""

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import tyro
 from rich.console import Console
 
 from slimvox.cli.command import command
-from slimvox.cli.options import ModelOptions
+from slimvox.cli.options import MODEL, VerboseOption
+
+if TYPE_CHECKING:
+    from slimvox.checkpoint import LoadedModel
 
 
-@command()
-class InspectCommand(ModelOptions):
+@command("slimvox.checkpoint.resolve.load_model", model=MODEL)
+class InspectCommand(VerboseOption):
     """Show an encoder's structure: kept and original widths per layer, parameters and MACs."""
 
-    model: tyro.conf.Positional[str]
-    """Encoder: `embedded`, a local directory, or a model id on the Hugging Face hub."""
+    if TYPE_CHECKING:
+        model: str
+
+    token: str | None = None
+    """Access token for the Hugging Face hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored."""
     json: bool = False
     """Print JSON with parameters, parameters_dense, macs_10s, macs_10s_dense and layers."""
 
-    imports: ClassVar[tuple[str, ...]] = ("slimvox.checkpoint", "slimvox.cli.tables")
+    imports: ClassVar[tuple[str, ...]] = ("slimvox.cli.tables",)
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        from slimvox.checkpoint import load_model
         from slimvox.cli.tables import anatomy_table
 
-        loaded = load_model(self.model, revision=self.revision)
+        loaded: LoadedModel = self.call()
         if self.json:
             print(_dumps(loaded.encoder.anatomy, loaded.encoder.dense_anatomy))
             return

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from slimvox.cli.command import Argument, command
-from slimvox.cli.options import AUDIO, MODEL, ModelOptions
+from slimvox.cli.options import AUDIO, MODEL, VerboseOption
 
 if TYPE_CHECKING:
     from slimvox.pruning import PruneResult
@@ -30,7 +30,7 @@ AMOUNT = Argument(metavar="AMOUNT")
     sizes=Argument(metavar="SHARE,SHARE,..."),
     held_out=Argument(type=tuple[str, ...], metavar="AUDIO..."),
 )
-class PruneCommand(ModelOptions):
+class PruneCommand(VerboseOption):
     """Prune a speech encoder on unlabelled audio.
 
     Learns which structures to remove while distilling the encoder, removes them, and distils the smaller encoder.

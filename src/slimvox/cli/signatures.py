@@ -1,4 +1,4 @@
-"""Parameters of slimvox's functions, read from their source.
+"""Parameters of slimvox's functions and docstrings of fields, read from the source.
 
 Importing the functions imports torch, which takes seconds; `slimvox --help` takes a third of one.
 """
@@ -48,7 +48,7 @@ def read_parameters(path: str) -> tuple[Parameter, ...]:
     docstring = docstring_parser.parse(
         ast.get_docstring(function) or "", docstring_parser.DocstringStyle.GOOGLE
     )
-    texts = {each.arg_name: " ".join((each.description or "").split()) for each in docstring.params}
+    texts = {each.arg_name: _one_line(each.description or "") for each in docstring.params}
     positional = function.args.args
     missing = [None] * (len(positional) - len(function.args.defaults))
     defaults = [*missing, *function.args.defaults, *function.args.kw_defaults]
@@ -62,6 +62,27 @@ def read_parameters(path: str) -> tuple[Parameter, ...]:
         )
         for argument, default in zip([*positional, *function.args.kwonlyargs], defaults, strict=True)
     )
+
+
+def attribute_docstrings(cls: type) -> dict[str, str]:
+    """Docstrings of the fields of a class and of its bases, each in one line."""
+    bases = [base for base in cls.__bases__ if base.__module__.startswith(_PACKAGE)]
+    texts = {name: text for base in bases for name, text in attribute_docstrings(base).items()}
+    definition = _bindings(cls.__module__)[cls.__name__]
+    assert isinstance(definition, ast.ClassDef)
+    for statement, below in zip(definition.body, definition.body[1:], strict=False):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and isinstance(below, ast.Expr)
+            and isinstance(below.value, ast.Constant)
+        ):
+            texts[statement.target.id] = _one_line(str(below.value.value))
+    return texts
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _default(module: str, value: ast.expr) -> Any:
@@ -96,11 +117,12 @@ def _bindings(module: str) -> dict[str, ast.stmt]:
     """Top-level statements of a module of slimvox, by the names that they bind."""
     path = _ROOT.joinpath(*module.split(".")[1:])
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return {
-        name: statement
-        for statement in ast.parse(file.read_text(encoding="utf-8")).body
-        for name in _bound_names(statement)
-    }
+    found = {}
+    for statement in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.FunctionDef):
+            del statement.body[1:]  # only the docstring is needed, and syntax trees are slow to keep
+        found.update(dict.fromkeys(_bound_names(statement), statement))
+    return found
 
 
 def _bound_names(statement: ast.stmt) -> Iterator[str]:

@@ -36,7 +36,7 @@ from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.util.devices import Device, find_device
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.hub_token import hub_token
-from slimvox.util.validation import Seconds, Seed, checked_arguments
+from slimvox.util.validation import SecondsOrZero, Seed, checked_arguments
 
 LONGEST_SECONDS = 30.0
 """Maximum seconds of a clip; longer clips are cut at the end."""
@@ -75,7 +75,7 @@ def compare(
     audio: AudioInput | Sequence[AudioInput],
     *,
     teacher: Model | None = None,
-    seconds: Seconds | None = 300.0,
+    seconds: SecondsOrZero | None = 300.0,
     seed: Seed = 0,
     device: Device = "auto",
     revision: str | None = None,
@@ -88,17 +88,18 @@ def compare(
     any task does. Silence does not count: neither clips without sound nor single frames without it.
 
     Args:
-        model: what `slimvox.load` takes, such as the directory of a run; or an encoder, or a model of the Auto classes
-            of `transformers` that holds one.
-        audio: files, folders, lists, manifests or data sets, as `slimvox.audio.find_audio` takes them. Each is a
-            source.
-        teacher: the same, to compare with; by default what the directory of `model` names as its teacher.
-        seconds: audio of each source to measure on, clips drawn at random; None for all of it. Of clips longer than
-            30 s the beginning is taken.
-        seed: of the draw.
-        device: `auto` is a GPU where there is one.
-        revision: branch, tag or commit of `model` on the hub; the same as MODEL@REVISION.
-        token: access token for the hub; by default the one that `hf auth login` stored.
+        model: encoder to measure: usually a directory written by `slimvox prune`; for other models see `teacher`. In
+            Python also an encoder or a model of `transformers` that holds one.
+        audio: audio sources, each measured separately: files, folders, lists (.txt), manifests (.tsv, .csv, .jsonl), or
+            Hugging Face data sets (hf:NAME, hf:NAME:CONFIGURATION:SPLIT, .parquet, a save_to_disk folder). In Python
+            also a loaded `datasets.Dataset`.
+        teacher: encoder to compare with; by default, the teacher recorded in `model`.
+        seconds: seconds of audio per source, in randomly drawn clips, of which at most the first 30 s are used; 0 means
+            all of it. In Python also None.
+        seed: random seed for drawing clips.
+        device: device to run on; auto is a GPU where there is one.
+        revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
+        token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
         on_progress: told what is being measured.
 
     Raises:
@@ -120,7 +121,7 @@ def compare(
         for source in sources:
             if on_progress is not None:
                 on_progress(_name(source))
-            compared.append(_compare(student, dense, source, seconds, seed))
+            compared.append(_compare(student, dense, source, seconds or None, seed))
     finally:
         for each, home in zip((student, dense), homes, strict=True):
             each.encoder.to(home)

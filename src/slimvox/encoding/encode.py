@@ -86,18 +86,24 @@ def encode_files(
     Neither a waveform nor its states are ever in memory beyond one chunk and an overlap.
 
     Args:
-        model: an encoder, a model of the Auto classes of `transformers` that holds one, or what `slimvox.load` takes.
-        audio: files, folders, lists, manifests or data sets, as `slimvox.audio.find_audio` takes them.
-        out: directory; made if it is not there.
-        format: `npz` or `safetensors`.
-        layers: `all`, numbers such as (0, 6, 12), or `"0,6,12"`.
-        dtype: of the states in the files; they are computed in float32.
-        chunk_seconds: length of a chunk; the last of a file may be longer by up to an overlap.
-        overlap_seconds: what neighbouring chunks share.
-        device: `auto` is a GPU where there is one; for an encoder that was passed in, where it is.
-        revision: branch, tag or commit of `model` on the hub; the same as MODEL@REVISION.
-        token: access token for the hub; by default the one that `hf auth login` stored.
-        overwrite: replace outputs that are there. Otherwise those of the same encoder, options and audio are kept, and
+        model: encoder: `embedded`, a local directory, or a model id on the Hugging Face hub such as
+            microsoft/wavlm-base-plus. In Python also an encoder or a model of `transformers` that holds one.
+        audio: audio sources: files, folders, lists (.txt), manifests (.tsv, .csv, .jsonl), or Hugging Face data sets
+            (hf:NAME, hf:NAME:CONFIGURATION:SPLIT, .parquet, a save_to_disk folder). In Python also a loaded
+            `datasets.Dataset`.
+        out: output directory; files are named after the audio.
+        format: file format of the outputs: npz (numpy) or safetensors.
+        layers: hidden states to write: `all`, or numbers such as 0,6,12; 0 is the input of the first layer. In Python
+            also a sequence of numbers.
+        dtype: data type of the hidden states in the files.
+        chunk_seconds: chunk length in seconds; longer audio is encoded in chunks, of which the last may be longer by up
+            to an overlap.
+        overlap_seconds: overlap of neighbouring chunks in seconds; each chunk contributes half of it.
+        device: device to run on; auto is a GPU where there is one. In Python, for an encoder that was passed in, the
+            device where it is.
+        revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
+        token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
+        overwrite: replace existing outputs; by default, outputs of the same encoder, options and audio are kept, and
             others are an error.
         console: for a progress bar, where it is a terminal.
 

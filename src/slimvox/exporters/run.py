@@ -14,7 +14,7 @@ import torch
 from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.pretrained import Model, on_disk
 from slimvox.checkpoint.resolve import LoadedModel, load_model
-from slimvox.exporters.base import ExportFormat, export_format
+from slimvox.exporters.base import export_format
 from slimvox.exporters.gate import compare
 from slimvox.exporters.int8 import DEFAULT_MAX_ERROR, Int8Errors, measured_errors
 from slimvox.exporters.metadata import metadata
@@ -79,27 +79,23 @@ def export(
     instead or as well.
 
     Args:
-        model: `embedded`, a local directory, or a model id on the Hugging Face hub; an encoder; or a model of
-            `transformers`, with its task head if `heads` is true. Of a model that is not a name, `out` must be given.
-        out: the file; by default `encoder` or `encoder-int8` with the format's ending in the model's directory (`model`
-            rather than `encoder` with its head), or the model's name with that ending in the current one if the model
-            is not a local directory.
-        format: name of a registered `ExportFormat`: `onnx`; `torch-export`, a `torch.export` program (.pt2) for
-            AOTInductor, ExecuTorch or torch itself; or one of your own.
-        int8: quantise matrix products, those of the head too, where the format can hold them (ONNX). The convolutions
-            of the front end, the positional one and those of an x-vector head stay float32. It is fast on processors
-            with 8-bit dot products (x86: VNNI; Arm: dotprod).
-        heads: with the task head that the model has: CTC, sequence classification, audio frame classification or
-            x-vector, of a pruned encoder or of a fine-tuned dense model.
-        layers: `all` hidden states, only the `last`, as `last_hidden_state`, or `none`. By default, `none` with the
-            head and else `all`.
-        mask: also read `attention_mask`, (batch, samples) bool, False for padding, and return `frame_mask`, (batch,
-            frames) bool, as the last output.
-        opset: version of the format's operators; by default the format's own (ONNX: 20).
-        max_error: the largest error of int8 on the embedded test audio that is let through, see `Int8Errors.judged`.
-        force: replace a file that is there, and let a larger error through.
-        revision: branch, tag or commit of `model` on the hub; the same as MODEL@REVISION.
-        token: access token for the hub; by default the one that `hf auth login` stored.
+        model: model to export: `embedded`, a local directory, or a model id on the Hugging Face hub. In Python also an
+            encoder or a model of `transformers`, with its task head if `heads` is true; `out` must be given then.
+        out: output file. By default, encoder, encoder-int8 or (with `heads`) model, with the format's ending such as
+            encoder.onnx, in the model's directory; for a model that is not a local directory, its name with that ending
+            in the current folder.
+        format: file format, such as onnx, or torch-export, a .pt2 file for AOTInductor, ExecuTorch or torch itself. In
+            Python the name of any registered `ExportFormat`.
+        int8: quantise matrix products to int8, fast on processors with 8-bit dot products (x86: VNNI; Arm: dotprod);
+            convolutions stay float32. The error is measured on the embedded speech.
+        heads: include the task head: return its logits (and the embeddings of an x-vector head).
+        layers: hidden states to return: all, only the last, or none. By default, none with `heads`, otherwise all.
+        mask: add an attention mask over samples to the inputs, and the mask over frames to the outputs.
+        opset: operator set version, where the format has such versions. By default, the format's own (ONNX: 20).
+        max_error: maximum mean relative error of the int8 hidden states or logits.
+        force: replace an existing file, and accept an int8 error above `max_error`.
+        revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
+        token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
         report: is told what is being done.
 
     Raises:
@@ -117,46 +113,14 @@ def export(
     if out is None and not isinstance(model, str | os.PathLike):
         raise SlimvoxError("`out` must be given for a model that is not a name or a directory")
     with on_disk(model, revision=revision, token=token) as name:
-        return _export(
-            name,
-            out,
-            chosen=chosen,
-            int8=int8,
-            heads=heads,
-            layers=layers,
-            mask=mask,
-            opset=opset,
-            max_error=max_error,
-            force=force,
-            report=report,
-        )
-
-
-export_encoder = export
-"""Name of `export` in earlier versions."""
-
-
-def _export(
-    model: str | os.PathLike[str],
-    out: str | Path | None,
-    *,
-    chosen: ExportFormat,
-    int8: bool,
-    heads: bool,
-    layers: Layers,
-    mask: bool,
-    opset: int | None,
-    max_error: float,
-    force: bool,
-    report: Callable[[str], None],
-) -> ExportResult:
-    loaded = load_model(model)
-    target = _target(loaded, out, ending=f"{'-int8' if int8 else ''}{chosen.ending}", heads=heads)
-    check_target(target, force=force)
-    head = _head(loaded) if heads else None
-    signature = Signature(layers=layers, mask=mask, head=head.head_outputs if head else ())
-    reference = Reference(encoder=loaded.encoder, head=head, signature=signature)
-    about = metadata(loaded, reference, int8=int8)
+        loaded = load_model(name)
+        target = _target(loaded, out, ending=f"{'-int8' if int8 else ''}{chosen.ending}", heads=heads)
+        check_target(target, force=force)
+        head = _head(loaded) if heads else None
+        signature = Signature(layers=layers, mask=mask, head=head.head_outputs if head else ())
+        reference = Reference(encoder=loaded.encoder, head=head, signature=signature)
+        about = metadata(loaded, reference, int8=int8)
+        head_left_out = None if heads else head_name(read_json(loaded.directory / "config.json"))
     errors: Int8Errors | None = None
     with staging_directory(target) as staging:
         staged = staging / target.name
@@ -185,8 +149,12 @@ def _export(
         worst_difference=comparison.worst_difference,
         compared=comparison.inputs,
         int8_errors=errors,
-        head_left_out=None if heads else head_name(read_json(loaded.directory / "config.json")),
+        head_left_out=head_left_out,
     )
+
+
+export_encoder = export
+"""Name of `export` in earlier versions."""
 
 
 @contextmanager

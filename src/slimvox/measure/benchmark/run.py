@@ -46,16 +46,17 @@ def benchmark(
     """Measure encoders against each other on the CPU.
 
     Args:
-        models: one or more of what `slimvox.load` takes (MODEL@REVISION for a revision), encoders, and models of
-            `transformers`.
-        against: what to compare with: a slimvox directory (run by slimvox in float32), or another model, run by
-            `transformers`. None: the dense model that the first of `models` was pruned from, run by `transformers`.
+        models: models to measure: `embedded`, directories, or model ids on the Hugging Face hub, also
+            MODEL@REVISION. In Python also encoders and models of `transformers`.
+        against: reference model: a slimvox directory, run by slimvox in float32, or another model, run by
+            `transformers`. By default, the dense model of the first of `models`, in `transformers`.
         seconds: lengths of the clips in seconds.
         batch: batch sizes.
-        backends: some of `backend_names()`, see `Contender.backend`; each model is run in each.
-        threads: CPU threads of every contender.
-        runs: timed runs for each contender, length and batch size, after two that are not timed.
-        token: access token for the hub; by default the one that `hf auth login` stored.
+        backends: backends for each model: any of torch, torch-bf16, transformers, or an export format (onnx,
+            onnx-int8).
+        threads: number of CPU threads per measured process.
+        runs: number of timed runs per model, backend, length and batch size.
+        token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
         on_progress: is told what is being done, in a few words.
 
     Raises:
