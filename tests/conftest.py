@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, settings
 
 import slimvox
 from nightly import NIGHTLY, examples
+from slimvox.util.devices import DEVICES, check_device
+from slimvox.util.errors import SlimvoxError
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -39,3 +41,37 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device",
+        choices=[name for name in DEVICES if name != "auto"],
+        help="device for the tests that have one (by default, every device of this machine but the CPU)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    chosen = config.getoption("--device")
+    try:
+        check_device(chosen or "cpu")
+    except SlimvoxError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests that take `device` run on that of `--device`, or on each GPU; where there is none they are skipped."""
+    if "device" not in metafunc.fixturenames:
+        return
+    chosen = metafunc.config.getoption("--device")
+    names = [chosen] if chosen else [name for name in DEVICES if name not in ("auto", "cpu")]
+    metafunc.parametrize("device", [pytest.param(name, marks=_skipped_without(name)) for name in names])
+
+
+def _skipped_without(device: str) -> pytest.MarkDecorator:
+    try:
+        check_device(device)
+        missing = False
+    except SlimvoxError:
+        missing = True
+    return pytest.mark.skipif(missing, reason=f"this machine has no {device}")

@@ -35,9 +35,9 @@ STILL = 1e-20
 """A learning rate at which nothing moves (0 is refused by some optimisers)."""
 
 
-def make_teacher(seed: int = 0, **changes: Any) -> SpeechEncoder:
-    """A tiny WavLM with random weights, frozen."""
-    anatomy = anatomy_from_config(config("wavlm", **changes).to_dict(), "test", normalize_waveform=False)
+def make_teacher(seed: int = 0, *, family: str = "wavlm", **changes: Any) -> SpeechEncoder:
+    """A tiny encoder with random weights, frozen."""
+    anatomy = anatomy_from_config(config(family, **changes).to_dict(), "test", normalize_waveform=False)
     return random_encoder(anatomy, seed).requires_grad_(False)
 
 

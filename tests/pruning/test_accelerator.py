@@ -10,8 +10,7 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 
 import slimvox
-from slimvox.pruning import accelerator
-from slimvox.pruning.accelerator import build_accelerator, own_accelerate_state
+from slimvox.pruning.accelerator import build_accelerator, fastest_precision, own_accelerate_state
 
 
 def test_each_run_in_a_process_gets_its_own_device_and_the_caller_keeps_theirs(tmp_path: Path) -> None:
@@ -27,18 +26,29 @@ def test_each_run_in_a_process_gets_its_own_device_and_the_caller_keeps_theirs(t
         assert theirs.device == torch.device("meta")
 
 
-@pytest.mark.parametrize(("units", "chosen"), [(True, True), (False, False)])
-def test_bf16_that_is_emulated_is_not_chosen(
-    units: bool, chosen: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("capability", "chosen"),
+    [((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16"), ((7, 0), "fp16"), ((6, 1), "float32")],
+)
+def test_a_gpu_gets_the_precision_that_it_has_units_for(
+    capability: tuple[int, int], chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A V100 or a T4 says that it supports bf16, but has no units for it."""
 
     def is_supported(including_emulation: bool = True) -> bool:
-        return including_emulation or units
+        return including_emulation or capability >= (8, 0)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
-    assert accelerator._bf16_pays("cuda") == chosen and accelerator._bf16_pays("auto") == chosen
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert fastest_precision("cuda") == fastest_precision("auto") == chosen
+    assert fastest_precision("mps") == "float32"
+    assert fastest_precision("cpu") in ("bf16", "float32")
+
+
+def test_fp16_on_a_cpu_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(slimvox.SlimvoxError, match="`precision` is fp16, which needs a GPU"):
+        build_accelerator(device="cpu", precision="fp16", log_directory=tmp_path)
 
 
 def test_more_processes_than_gpus_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

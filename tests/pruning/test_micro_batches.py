@@ -69,7 +69,7 @@ def step_of(
     if division is not None:
         stage.micro_batches = MicroBatches(division)
     seen: dict[str, Tensor] = {}
-    stage.optimisers["weights"].optimizer.register_step_pre_hook(  # type: ignore[attr-defined]
+    stage.optimisers["weights"].register_step_pre_hook(
         lambda *_: seen.update(
             {n: p.grad.clone() for n, p in student.named_parameters() if p.grad is not None}
         )

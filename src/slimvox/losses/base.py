@@ -24,7 +24,7 @@ class ComparedStates:
     """The teacher's counterparts, float32 (B, T, D)."""
     valid: Sequence[Tensor]
     """Weight of each frame in each comparison, 1 or 0, float32 (B, T, 1)."""
-    frames: Sequence[Tensor]
+    frames: Sequence[Tensor | float]
     """Number of frames to divide the sum over each comparison by, scalars: `valid.sum()`, and where the batch is a part
     of a step (a micro-batch, the clips of one process), the number that as many clips have on average over the step.
     The mean of the parts' losses, weighted by their clips, is then the loss of the whole step."""
@@ -36,7 +36,7 @@ class ComparedStates:
     """Indices of the hidden states to compare, ascending."""
     shown: Tensor
     """1 for frames of speech that the student was shown, 0 for the others, float32 (B, T)."""
-    pairs: Tensor
+    pairs: Tensor | float
     """Number of pairs of shown frames of the same clip to divide by, a scalar; see `frames`."""
 
 

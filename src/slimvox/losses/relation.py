@@ -29,7 +29,7 @@ def temporal_relation_loss(
     teacher: Sequence[Tensor],
     layers: Sequence[int],
     valid: Tensor,
-    count: Tensor | None = None,
+    count: Tensor | float | None = None,
 ) -> Tensor:
     """Squared difference of the Gram matrices over time of two encoders, a scalar.
 

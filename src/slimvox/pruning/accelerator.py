@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from slimvox.util.devices import check_device
 from slimvox.util.errors import SlimvoxError
 
-Precision = Literal["auto", "float32", "bf16"]
+Precision = Literal["auto", "float32", "bf16", "fp16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
@@ -27,7 +27,8 @@ def build_accelerator(*, device: str, precision: str, log_directory: Path) -> Ac
     Args:
         device: `auto` takes what accelerate finds (a GPU before the CPU).
         precision: `auto` is bf16 autocast where the hardware has instructions for it (GPUs, and CPUs with
-            AVX512-BF16 or AMX, on which a training step takes 0.6 of the time), and float32 elsewhere.
+            AVX512-BF16 or AMX, on which a training step takes 0.6 of the time), fp16 autocast with a scaled loss on
+            GPUs that have units for fp16 only (V100, T4), and float32 elsewhere.
         log_directory: where TensorBoard's events go, if it is installed.
 
     Raises:
@@ -40,16 +41,18 @@ def build_accelerator(*, device: str, precision: str, log_directory: Path) -> Ac
             f"`precision` must be one of {', '.join(PRECISIONS)}, but is {precision!r} instead"
         )
     if precision == "auto":
-        precision = "bf16" if _bf16_pays(device) else "float32"
+        precision = fastest_precision(device)
     # On a CPU, accelerate joins the processes of `torchrun` only if it is told that the CPU is meant.
     on_cpu = device == "cpu" or (device == "auto" and not torch.accelerator.is_available())
+    if precision == "fp16" and on_cpu:
+        raise SlimvoxError("`precision` is fp16, which needs a GPU; try `auto`, or bf16")
     _check_launch(on_cpu)
     # accelerate keeps one state per process: an earlier run in this process may have had another device or precision.
     AcceleratorState._reset_state(reset_partial_state=True)
     had_group = torch.distributed.is_available() and torch.distributed.is_initialized()
     accelerator = Accelerator(
         cpu=on_cpu,
-        mixed_precision="bf16" if precision == "bf16" else "no",
+        mixed_precision=precision.replace("float32", "no"),
         log_with="tensorboard" if importlib.util.find_spec("tensorboard") else None,
         project_dir=str(log_directory),
     )
@@ -99,14 +102,16 @@ def _leave_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _bf16_pays(device: str) -> bool:
-    """True if the hardware multiplies bf16 matrices faster than float32 ones."""
+def fastest_precision(device: str) -> str:
+    """The precision in which a device multiplies matrices fastest: `bf16`, `fp16` or `float32`."""
     if device in ("auto", "cuda") and torch.cuda.is_available():
-        # V100 and T4 emulate bf16, more slowly than they compute in float32.
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        # V100 and T4 emulate bf16, more slowly than they compute in float32; older GPUs have no units for either.
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16"
+        return "fp16" if torch.cuda.get_device_capability() >= (7, 0) else "float32"
     if device == "mps" or (device == "auto" and torch.backends.mps.is_available()):
-        return False
+        return "float32"
     supported = (
         getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     )
-    return any(check is not None and check() for check in supported)
+    return "bf16" if any(check is not None and check() for check in supported) else "float32"

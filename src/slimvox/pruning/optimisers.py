@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,8 +14,8 @@ from slimvox.pruning.muon import Muon
 from slimvox.pruning.recipe import GateSettings, StageSettings
 from slimvox.pruning.student import Student
 
-MATRICES, WEIGHTS = "matrices", "weights"
-"""Names of the optimisers whose rates follow the stage's schedule."""
+MATRICES, WEIGHTS = OF_WEIGHTS = ("matrices", "weights")
+"""Names of the optimisers whose rates follow the stage's schedule; the others train gates and multipliers."""
 
 
 def build_optimisers(
@@ -83,3 +85,34 @@ def rate_share(step: int, stage: StageSettings) -> float:
     if step < stage.warmup_steps:
         return (step + 1) / stage.warmup_steps
     return (stage.steps - step) / max(1, stage.steps - stage.warmup_steps)
+
+
+class Snapshot:
+    """Copy of the parameters and the state of some optimisers, which can be restored."""
+
+    def __init__(self, optimisers: Iterable[torch.optim.Optimizer]) -> None:
+        self._optimisers = [(each, _copied(each.state)) for each in optimisers]
+        self._parameters = [
+            (parameter, parameter.detach().clone())
+            for optimiser, _ in self._optimisers
+            for group in optimiser.param_groups
+            for parameter in group["params"]
+        ]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Set parameters and states back; once, since the copies are used, not copied again."""
+        for parameter, value in self._parameters:
+            parameter.copy_(value)
+        for optimiser, state in self._optimisers:
+            optimiser.state = state
+
+
+def _copied(state: Mapping[Any, Mapping[str, Any]]) -> defaultdict[Any, dict[str, Any]]:
+    copied: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
+    for parameter, values in state.items():
+        copied[parameter] = {
+            name: value.clone() if isinstance(value, torch.Tensor) else value
+            for name, value in values.items()
+        }
+    return copied

@@ -81,7 +81,8 @@ def prune(
             keep-28.
         held_out: audio for measuring the distance to the teacher; by default, a part of `audio` is held out.
         device: training device; auto selects a GPU if there is one.
-        precision: precision of the activations; weights and gates stay float32.
+        precision: precision of the activations; weights and gates stay float32. By default, the fastest that the device
+            has units for.
         max_steps: maximum number of training steps over both stages (with `sizes`: stage 1 and each stage 2); targets
             are still met.
         seed: random seed for gates, batches, crops and baselines.

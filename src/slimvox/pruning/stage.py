@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from slimvox.audio import AudioBatch
 from slimvox.encoder import SpeechEncoder
@@ -20,11 +21,12 @@ from slimvox.pruning.gates import project
 from slimvox.pruning.gates.gates import gate_histograms
 from slimvox.pruning.interrupts import RunInterrupted, StopRequests
 from slimvox.pruning.micro_batches import Division, MicroBatches, ran_out_of_memory, release_memory
-from slimvox.pruning.optimisers import build_optimisers, schedule_rates
+from slimvox.pruning.optimisers import OF_WEIGHTS, Snapshot, build_optimisers, schedule_rates
 from slimvox.pruning.processes import Processes
 from slimvox.pruning.progress import JsonLog, StageProgress
 from slimvox.pruning.recipe import GateSettings, StageSettings
 from slimvox.pruning.student import StepNoise, Student
+from slimvox.util.devices import read_scalars
 from slimvox.util.errors import SlimvoxError
 
 NOISE_STREAM = 0x51_1A
@@ -73,17 +75,25 @@ class Stage:
             # bfloat16 where the run trusts it: where it is not fast, the run has float32.
             matrix_dtype=torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32,
         )
-        self._skipped_in_a_row = 0
-        for name, optimiser in self.optimisers.items():
-            self.optimisers[name] = self.accelerator.prepare(optimiser)
+        self._skipped, self._skipped_in_a_row = False, 0
+        if self.scaler is not None:
+            # Each stage starts from the same scale, also where an earlier one ran in another process.
+            self.accelerator.scaler = torch.amp.GradScaler(self.accelerator.device.type)
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """Scale of the loss in fp16, chosen so that gradients neither vanish nor overflow; None otherwise."""
+        return self.accelerator.scaler  # type: ignore[no-any-return]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed stage needs."""
+        scaler = {} if self.scaler is None else {"scaler": self.scaler.state_dict()}
         return {
             "stage": self.name,
             "step": self.step,
             "student": self.student.state_dict(),
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            **scaler,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -92,6 +102,8 @@ class Stage:
         self.student.load_state_dict(state["student"])
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state["scaler"])
 
     def run(
         self,
@@ -137,7 +149,7 @@ class Stage:
             values = dict(zip(values, means, strict=True))
             progress.advance(self.step, seconds, values)
             due = self.step % log_every == 0 or self.step == self.settings.steps
-            if due and not self._skipped_in_a_row:
+            if due and not self._skipped:
                 record: dict[str, object] = {"stage": self.name, "step": self.step, **values}
                 if self.student.gates is not None and (
                     self.step % histogram_every == 0 or self.step in (1, self.settings.steps)
@@ -253,29 +265,48 @@ class Stage:
         return sums
 
     def _update(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Step all optimisers along the gradients that are there; returns what is logged."""
+        """Step all optimisers along the gradients that are there; returns what is logged.
+
+        The host waits for the device once. Gates and multipliers step before that, so that their new values are among
+        those that it reads; where the gradient turns out not to be finite they go back.
+        """
         rate = self.settings.learning_rate * schedule_rates(self.optimisers, self.step, self.settings)
+        scale = None if self.scaler is None else self.scaler.scale(torch.ones_like(losses["loss"]))
         norm, finite = self._clip()
-        # One transfer from the device for all of them.
-        figures = torch.stack([*(loss.detach().float() for loss in losses.values()), norm, finite]).tolist()
-        values = dict(zip([*losses, "gradient_norm", "finite"], figures, strict=True))
-        self._count_skips(bool(values.pop("finite")), rate)
+        figures = {**losses, "gradient_norm": norm, "finite": finite}
+        if scale is not None:
+            figures["loss_scale"] = scale
+        controls = [optimiser for name, optimiser in self.optimisers.items() if name not in OF_WEIGHTS]
+        before = Snapshot(controls)
+        figures.update(self._step_controls(controls))
+        values = read_scalars(figures)
+        self._count_skips(bool(values.pop("finite")), rate, values.get("loss_scale", 0.0))
         values.update(learning_rate=rate)
-        gates, lagrangian = self.student.gates, self.student.lagrangian
-        before = gates.log_alpha.detach().clone() if gates is not None and lagrangian is None else None
-        for optimiser in self.optimisers.values():
-            if not self._skipped_in_a_row:
+        if self.student.gates is not None:
+            values.update(target_sparsity=self._target_sparsity)
+        if math.isnan(values.get("lambda1", 0.0)):
+            del values["lambda1"]  # no multiplier takes the gates to the target
+        if self._skipped:
+            before.restore()
+        for name, optimiser in self.optimisers.items():
+            if name in OF_WEIGHTS and not self._skipped:
                 optimiser.step()
             optimiser.zero_grad()
-        if gates is not None:
-            values.update(target_sparsity=self._target_sparsity)
-        if before is not None and not self._skipped_in_a_row:
-            values.update(self._project(before, self._target_sparsity))
-        if lagrangian is not None:
-            values.update(
-                lambda1=float(lagrangian.linear.detach()), lambda2=float(lagrangian.quadratic.detach())
-            )
+        if self.scaler is not None:
+            self.scaler.update()
         return values
+
+    def _step_controls(self, optimisers: Sequence[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
+        """Step the optimisers of gates and multipliers; returns what is logged of them."""
+        gates, lagrangian = self.student.gates, self.student.lagrangian
+        before = None if gates is None or lagrangian is not None else gates.log_alpha.detach().clone()
+        for optimiser in optimisers:
+            optimiser.step()
+        if before is not None:
+            return self._project(before, self._target_sparsity)
+        if lagrangian is not None:
+            return {"lambda1": lagrangian.linear, "lambda2": lagrangian.quadratic}
+        return {}
 
     @property
     def target_sparsity(self) -> float:
@@ -288,11 +319,16 @@ class Stage:
         return 0.0 if self.schedule is None else self.schedule.target(self.step + 1)
 
     def _clip(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Clip the gradients of the weights; their norm before that, and 1 where all gradients, those of gates and
-        multipliers too, are finite, else 0.
+        """Clip the gradients of the weights, after they are divided by the scale of the loss, if there is one.
+
+        Returns:
+            Norm of the gradients before they were clipped, and 1 where all gradients, those of gates and multipliers
+            too, are finite, else 0; scalars.
         """
-        norm = self.accelerator.clip_grad_norm_(self.student.weights(), self.settings.gradient_clip)
-        norm = torch.as_tensor(norm, dtype=torch.float32, device=self.accelerator.device)
+        if self.scaler is not None:
+            for optimiser in self.optimisers.values():
+                self.scaler.unscale_(optimiser)
+        norm = nn.utils.clip_grad_norm_(self.student.weights(), self.settings.gradient_clip)
         finite = norm.isfinite()
         for part in (self.student.gates, self.student.lagrangian):
             for parameter in () if part is None else part.parameters():
@@ -300,7 +336,7 @@ class Stage:
                     finite = finite & parameter.grad.isfinite().all()
         return norm, finite.float()
 
-    def _project(self, before: torch.Tensor, target: float) -> dict[str, float]:
+    def _project(self, before: torch.Tensor, target: float) -> dict[str, torch.Tensor]:
         """Take the gates to the target after a step of the loss; returns what is logged.
 
         Args:
@@ -311,7 +347,7 @@ class Stage:
         assert gates is not None
         state, (group,) = adam.state[gates.log_alpha], adam.param_groups
         mean_square = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
-        projected = project(
+        sparsity, multiplier = project(
             gates,
             before,
             mean_square.sqrt(),
@@ -319,19 +355,20 @@ class Stage:
             target,
             largest_move=LARGEST_MOVE * group["lr"],
         )
-        sparsity, multiplier = torch.stack(projected).tolist()
-        if math.isnan(multiplier):
-            return {"sparsity": sparsity}
         # As Adam would have it: the multiplier of a penalty that has the gates at the same place after this step.
         return {"sparsity": sparsity, "lambda1": -multiplier / group["lr"]}
 
-    def _count_skips(self, finite: bool, rate: float) -> None:
+    def _count_skips(self, finite: bool, rate: float, loss_scale: float) -> None:
         """One bad batch must not end, or spoil, a run of days; a stage that does not come back must.
 
-        Gradients are the same in all processes, so all of them skip the same steps.
+        A loss that is scaled by more than 1 may overflow: its scale is too large, and is halved. Gradients are the same
+        in all processes, so all of them skip the same steps.
         """
+        self._skipped = not finite
         if finite:
             self._skipped_in_a_row = 0
+            return
+        if loss_scale > 1:
             return
         self._skipped_in_a_row += 1
         where = f"step {self.step + 1} of stage {self.name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, get_args
 
 import torch
@@ -52,3 +52,10 @@ def seeded(seed: int) -> Iterator[None]:
         finally:
             if mps is not None:
                 torch.mps.set_rng_state(mps)
+
+
+def read_scalars(scalars: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """Values of scalar tensors on one device, read in one transfer, so that the host waits for the device once."""
+    return dict(
+        zip(scalars, torch.stack([each.detach().float() for each in scalars.values()]).tolist(), strict=True)
+    )

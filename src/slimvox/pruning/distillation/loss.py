@@ -72,12 +72,14 @@ class Distillation(nn.Module):
         """
         speech = student.frame_mask.float()
         spoken = speech.sum().clamp(min=1)
-        shown, pairs, shown_frames = speech, speech.sum(1).square().sum(), spoken
+        shown: Tensor = speech
+        pairs: Tensor | float = speech.sum(1).square().sum()
+        shown_frames: Tensor | float = spoken
         if hidden is not None:
             # As many as these clips have on average over the step: however it is divided, the parts add up.
             shown = speech * (~hidden.mask).float()
-            shown_frames = torch.as_tensor(max(1.0, len(speech) * hidden.shown))
-            pairs = torch.as_tensor(max(1.0, len(speech) * hidden.pairs))
+            shown_frames = max(1.0, len(speech) * hidden.shown)
+            pairs = max(1.0, len(speech) * hidden.pairs)
         states = ComparedStates(
             mapped=[self._mapped(student.hidden_states, group).float() for group in self.groups],
             wanted=[_mean(teacher.hidden_states, group).float() for group in self.groups],
