@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,14 +18,31 @@ from slimvox.structures.units import units
 
 
 @st.composite
-def anatomies(draw: st.DrawFn) -> EncoderAnatomy:
-    """A small dense encoder of any family and layout."""
-    family: Any = draw(st.sampled_from([family.model_type for family in families()]))
+def anatomies(draw: st.DrawFn, names: Sequence[str] = ()) -> EncoderAnatomy:
+    """A small dense encoder of any layout and of any family, or one of those that are named."""
+    family: Any = draw(st.sampled_from(names or [family.model_type for family in families()]))
     described = {*find_family(family, "tests").fields.values()}
     heads = draw(st.integers(1, 4))
     head_width = draw(st.sampled_from([2, 4, 6]))
     layout = draw(st.booleans())
     layer = dense_layer(heads=heads, head_width=head_width, intermediate=draw(st.integers(1, 12)))
+    made = find_family(family, "tests").convolutions
+    if made is not None:
+        (first,), projection = made(heads * head_width).values()
+        fields = {
+            **find_family(family, "tests").constants,
+            "convolutions": (replace(first, channels=draw(st.integers(2, 8))),),
+            "projection_convolution": projection,
+            "mel_bins": draw(st.integers(2, 6)),
+            "position_table": 100,
+        }
+        return EncoderAnatomy(
+            family=family,
+            width=heads * head_width,
+            attention_heads=heads,
+            layers=(layer,) * draw(st.integers(1, 3)),
+            **fields,
+        )
     return EncoderAnatomy(
         family=family,
         convolutions=tuple(

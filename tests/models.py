@@ -16,7 +16,8 @@ from transformers import (
 from slimvox.families import families, find_family
 from slimvox.families.base import CONV_FIELDS
 
-FAMILIES = tuple(family.model_type for family in families())
+FAMILIES = tuple(family.model_type for family in families() if family.extractor_settings is None)
+"""Those that read waveforms in `transformers` as well; for Whisper see `whisper_models`."""
 LAYOUTS = ("base", "large")
 CLASSES: dict[str | None, Any] = {
     None: MODEL_MAPPING,

@@ -20,18 +20,20 @@ import torch
 import tyro
 
 import models
+import whisper_models
 from evaluation_tables import write_table
 from slimvox.cli.main import Command, run
 from tiny_runs import SETTINGS, make_speech, make_teacher
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-GUIDES = {"README.md", "index.md", "prune.md", "evaluation.md", "deploy.md", "how-it-works.md"}
+GUIDES = {"README.md", "index.md", "prune.md", "whisper.md", "evaluation.md", "deploy.md", "how-it-works.md"}
 """Pages that tell users what to type."""
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 REPLACED = {
     "microsoft/wavlm-base-plus": "teacher",
+    "openai/whisper-base": "whisper",
     "/data/speech": "speech",
     "my-finetuned-wavlm": "finetuned",
     '"embedded", "speech/", "runs/small"': '"teacher", "speech/", "runs/second"',
@@ -110,6 +112,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         split = ("train", "dev", "test")[number % 3]
         rows.append({"path": path.name, "split": split, "label": "ab"[number // 3 % 2]})
     write_table(folder / "commands.tsv", rows)
+    whisper_models.directory(folder / "whisper")
     assert teacher.is_dir()
     return folder
 
@@ -196,7 +199,7 @@ def test_the_readmes_python_runs(world: Path, monkeypatch: pytest.MonkeyPatch) -
                 text = text.replace(name, replacement)
             exec(compile(text, f"{block.page}, block {block.number}", "exec"), scope)
             ran += 1
-    assert ran == 2
+    assert ran == 3
     assert scope["output"].hidden_states[0].shape[-1] == 48 and scope["result"].parameters > 0
     assert isinstance(scope["recogniser"], torch.nn.Module)
 

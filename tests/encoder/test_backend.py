@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import models
 from drawn import anatomies, masks_for, random_encoder
 from nightly import examples
 from slimvox.encoder import SpeechEncoder, record_choices, use_backend
@@ -60,7 +61,7 @@ def test_every_layout_in_memory_gives_the_same(layout: str, kind: str) -> None:
 
 
 @settings(max_examples=examples(60))
-@given(data=st.data(), anatomy=anatomies(), seed=st.integers(0, 1000))
+@given(data=st.data(), anatomy=anatomies(models.FAMILIES), seed=st.integers(0, 1000))
 def test_drawn_encoders_and_inputs_agree_with_the_reference(
     data: st.DataObject, anatomy: EncoderAnatomy, seed: int
 ) -> None:

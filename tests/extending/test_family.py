@@ -18,7 +18,7 @@ from extending.parrot import PARROT
 from slimvox.checkpoint import write_slimvox_directory
 from slimvox.checkpoint.transformers_config import anatomy_from_config, transformers_config
 from slimvox.encoder import SpeechEncoder
-from slimvox.families import register_family, unregister_family
+from slimvox.families import families, register_family, unregister_family
 from slimvox.pruning.surgery import slice_encoder
 from slimvox.structures import Address
 from slimvox.structures.anatomy import EncoderAnatomy
@@ -132,7 +132,7 @@ def test_a_family_defined_outside_is_read_and_its_encoders_need_it_no_more(tmp_p
 
 def test_an_unknown_family_is_one_sentence_with_those_that_are_known(tmp_path: Path) -> None:
     make_parrot(tmp_path)
-    known = ", ".join(models.FAMILIES)
+    known = ", ".join(family.model_type for family in families())
     with pytest.raises(slimvox.SlimvoxError, match=f"must be one of {known}, but is 'parrot' instead$"):
         slimvox.load(tmp_path / "parrot")
 

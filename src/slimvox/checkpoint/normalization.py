@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from slimvox.checkpoint.json_fields import Fields, Size, read_json
+from slimvox.families import Family
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 from slimvox.util.errors import SlimvoxError
 
@@ -19,7 +20,7 @@ DEFAULTS = {"do_normalize": True, "sampling_rate": SAMPLE_RATE_HZ}
 """Values that a feature extractor assumes for fields that the file leaves out."""
 
 
-def normalizes_waveforms(directory: Path, extractor: str) -> bool:
+def normalizes_waveforms(directory: Path, family: Family) -> bool:
     """True if the feature extractor of a model brings each waveform to zero mean and unit variance.
 
     `transformers` 5 saves it inside `processor_config.json`, older versions as `preprocessor_config.json`; where both
@@ -28,13 +29,16 @@ def normalizes_waveforms(directory: Path, extractor: str) -> bool:
 
     Args:
         directory: the model's.
-        extractor: name of the class that its family takes.
+        family: the model's. Where the encoder computes a spectrogram itself, the feature extractor must be set to the
+            same one, and the answer is False.
 
     Raises:
         SlimvoxError: if the extractor is of another type or for another sampling rate than 16,000 Hz, or a file is
             damaged.
     """
     found = _extractor_settings(directory)
+    if found is None and family.extractor_settings is not None:
+        return False
     if found is None:
         logger.warning(
             "%s: neither %s nor %s says whether the model was trained on normalised waveforms, so they are not"
@@ -46,13 +50,20 @@ def normalizes_waveforms(directory: Path, extractor: str) -> bool:
         return False
     file, settings = found
     given = {name: value for name, value in settings.items() if value is not None}
-    fields = Fields({**DEFAULTS, "feature_extractor_type": extractor, **given}, file)
+    extractor, required = family.feature_extractor, family.extractor_settings or {}
+    fields = Fields({**DEFAULTS, **required, "feature_extractor_type": extractor, **given}, file)
     fields.get("feature_extractor_type", Literal[extractor])
     if fields.get("sampling_rate", Size) != SAMPLE_RATE_HZ:
         raise SlimvoxError(
             f"{file}: `sampling_rate` must be {SAMPLE_RATE_HZ}, but is {given['sampling_rate']} instead; slimvox"
             " encodes 16 kHz audio only"
         )
+    for name, value in required.items():
+        if fields.values[name] != value:
+            raise SlimvoxError(
+                f"{file}: `{name}` must be {value}, which the encoder is computed with, but is"
+                f" {fields.values[name]!r} instead"
+            )
     return bool(fields.get("do_normalize", bool))
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from slimvox.checkpoint.json_fields import Fields, read_json
+from slimvox.families.base import FIRST_WEIGHT
 from slimvox.util.errors import NotFiniteError, SlimvoxError, first_line
 
 WEIGHT_FILES = (
@@ -105,9 +106,6 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """Parts of names that torch.compile, DistributedDataParallel, FSDP and activation checkpointing add."""
-FIRST_WEIGHT = "feature_extractor.conv_layers.0.conv.weight"
-"""The tensor that tells where in a checkpoint the encoder is. The head of an x-vector model has a `feature_extractor`
-too, but no convolutions in it."""
 
 
 def split_checkpoint(
@@ -115,6 +113,7 @@ def split_checkpoint(
     source: Path | str,
     *,
     modules: Sequence[str],
+    first_weight: str = FIRST_WEIGHT,
     unused: Sequence[str] = (),
     prefix: str,
 ) -> Split:
@@ -126,6 +125,7 @@ def split_checkpoint(
         tensors: by name, as stored.
         source: where they come from, for messages.
         modules: names of the encoder's modules, such as `feature_projection`.
+        first_weight: name of the weight of its first convolution.
         unused: names of its parameters that only pre-training uses; they are dropped.
         prefix: the prefix to take where a checkpoint holds several encoders (those of a teacher and a student).
 
@@ -138,11 +138,11 @@ def split_checkpoint(
         if short in plain:
             raise SlimvoxError(f"{source}: the weights hold {short} twice, one of them as {name}")
         plain[short] = tensor
-    prefixes = [name.removesuffix(FIRST_WEIGHT) for name in plain if f".{name}".endswith(f".{FIRST_WEIGHT}")]
+    prefixes = [name.removesuffix(first_weight) for name in plain if f".{name}".endswith(f".{first_weight}")]
     if len(prefixes) > 1 and prefix in prefixes:
         prefixes = [prefix]
     if len(prefixes) != 1:
-        found = f"encoders at {', '.join(map(repr, prefixes))}" if prefixes else f"no {FIRST_WEIGHT}"
+        found = f"encoders at {', '.join(map(repr, prefixes))}" if prefixes else f"no {first_weight}"
         raise SlimvoxError(f"{source}: the weights must hold one encoder, but there are {found}")
     (start,) = prefixes
     starts = tuple(f"{start}{module}." for module in modules)

@@ -23,6 +23,7 @@ RANGES: dict[Any, Any] = {int: Size, float: ProperShare}
 SUPPORTED: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("gelu",),
     "feat_extract_activation": ("gelu",),
+    "activation_function": ("gelu",),
     "add_adapter": (False, None),
     "adapter_attn_dim": (None,),
 }
@@ -69,34 +70,40 @@ def anatomy_from_config(
     values = {
         ours: fields.get(name, RANGES.get(hints[ours], hints[ours])) for name, ours in family.fields.items()
     }
-    sizes = {ours: fields.get(name, Sizes) for name, ours in CONV_FIELDS.items()}
-    lengths = [len(each) for each in sizes.values()]
-    if len(set(lengths)) > 1:
-        raise SlimvoxError(
-            f"{source}: `conv_dim`, `conv_kernel` and `conv_stride` must be lists of one length, but have"
-            f" {', '.join(map(str, lengths))} values"
-        )
     width, heads = values["width"], values["attention_heads"]
     if heads > width:
+        named = {ours: name for name, ours in family.fields.items()}
         raise SlimvoxError(
-            f"{source}: `hidden_size` {width} must be a multiple of `num_attention_heads` {heads}"
+            f"{source}: `{named['width']}` {width} must be a multiple of `{named['attention_heads']}` {heads}"
         )
-    intermediate = fields.get("intermediate_size", Size)
+    convolutions = _convolutions(fields) if family.convolutions is None else family.convolutions(width)
+    intermediate = fields.get(family.intermediate_field, Size)
     layer = dense_layer(heads=heads, head_width=width // heads, intermediate=intermediate)
     anatomy: dict[str, Any] = {
         **values,
         **family.constants,
         "family": family.model_type,
-        "convolutions": tuple(
-            ConvAnatomy(**dict(zip(sizes, each, strict=True))) for each in zip(*sizes.values(), strict=True)
-        ),
-        "layers": (layer,) * fields.get("num_hidden_layers", Layers),
+        **convolutions,
+        "layers": (layer,) * fields.get(family.layers_field, Layers),
         "normalize_waveform": normalize_waveform,
     }
     try:
         return EncoderAnatomy(**anatomy)
     except ValueError as error:
         raise SlimvoxError(f"{source} does not describe a {family.model_type} encoder: {error}") from error
+
+
+def _convolutions(fields: Fields) -> dict[str, Any]:
+    """The convolutions of a configuration that lists them."""
+    sizes = {ours: fields.get(name, Sizes) for name, ours in CONV_FIELDS.items()}
+    lengths = [len(each) for each in sizes.values()]
+    if len(set(lengths)) > 1:
+        raise SlimvoxError(
+            f"{fields.source}: `conv_dim`, `conv_kernel` and `conv_stride` must be lists of one length, but have"
+            f" {', '.join(map(str, lengths))} values"
+        )
+    each_size = zip(*sizes.values(), strict=True)
+    return {"convolutions": tuple(ConvAnatomy(**dict(zip(sizes, each, strict=True))) for each in each_size)}
 
 
 def transformers_config(anatomy: EncoderAnatomy) -> PreTrainedConfig:
@@ -114,5 +121,9 @@ def transformers_config(anatomy: EncoderAnatomy) -> PreTrainedConfig:
         raise SlimvoxError("a pruned encoder cannot be represented by `transformers`' own classes")
     assert layer is not None
     family = find_family(anatomy.family, "anatomy")
-    fields = config_fields(anatomy, family.fields)
-    return AutoConfig.for_model(family.model_type, **fields, intermediate_size=layer.intermediate)
+    fields = config_fields(
+        anatomy, family.fields, layers_field=family.layers_field, convolutions=family.convolutions is None
+    )
+    return AutoConfig.for_model(
+        family.model_type, **fields, **{family.intermediate_field: layer.intermediate}
+    )

@@ -22,8 +22,6 @@ from slimvox.structures.anatomy import EncoderAnatomy
 
 logger = logging.getLogger("slimvox.checkpoint")
 
-MODULES = ("feature_extractor", "feature_projection", "encoder")
-"""Modules of an encoder in `transformers`."""
 TRAINING_ONLY = ("masked_spec_embed",)
 
 
@@ -65,7 +63,7 @@ def read_transformers_anatomy(directory: Path) -> EncoderAnatomy:
     file = directory / "config.json"
     config = read_json(file)
     family = family_of(config, file)  # before anything else is said about a model of another kind
-    normalize = normalizes_waveforms(directory, family.feature_extractor)
+    normalize = normalizes_waveforms(directory, family)
     return anatomy_from_config(config, file, normalize_waveform=normalize)
 
 
@@ -76,7 +74,12 @@ def split_transformers(tensors: dict[str, Tensor], family: Family, source: Path 
         SlimvoxError: if there is not exactly one encoder.
     """
     return split_checkpoint(
-        tensors, source, modules=MODULES, unused=TRAINING_ONLY, prefix=f"{family.prefix}."
+        tensors,
+        source,
+        modules=family.modules,
+        first_weight=family.first_weight,
+        unused=TRAINING_ONLY,
+        prefix=f"{family.prefix}.",
     )
 
 

@@ -138,6 +138,9 @@ def frames_with_sound(waveforms: Tensor, anatomy: EncoderAnatomy) -> Tensor:
     if not frames:
         return torch.zeros(len(waveforms), 0, dtype=torch.bool)
     loud = (waveforms.abs() >= SILENT_PEAK).float()
+    loud = F.pad(
+        loud, (0, anatomy.receptive_field)
+    )  # padded front ends have frames that reach beyond the end
     return F.max_pool1d(loud[:, None], anatomy.receptive_field, anatomy.hop)[:, 0, :frames].cpu() > 0
 
 

@@ -30,7 +30,7 @@ class SelfAttention(nn.Module):
         self.scale = anatomy.head_width**-0.5
         if self.heads:
             self.q_proj = linear_map(anatomy.width, layer.qk)
-            self.k_proj = linear_map(anatomy.width, layer.qk)
+            self.k_proj = linear_map(anatomy.width, layer.qk, bias=anatomy.key_bias)
             self.v_proj = linear_map(anatomy.width, layer.vo)
         self.out_proj = linear_map(layer.vo, anatomy.width)
         self.gate: PositionBiasGate | None = None
@@ -85,7 +85,9 @@ class SelfAttention(nn.Module):
         elif takes("spreading of weights", backend_obstacle() or module_obstacle(projection, nn.Linear)):
             # Spreading the weights rather than the activations: there are far fewer of them.
             weight = projection.weight.new_zeros(rows, x.shape[-1]).index_copy(0, slots, projection.weight)
-            bias = projection.bias.new_zeros(rows).index_copy(0, slots, projection.bias)
+            bias: Tensor | None = projection.bias
+            if bias is not None:
+                bias = bias.new_zeros(rows).index_copy(0, slots, bias)
             y = linear(x, weight, bias)
         else:
             packed = apply_linear(projection, x)

@@ -48,18 +48,19 @@ class ConvLayer(nn.Module):
     def __init__(self, anatomy: EncoderAnatomy, index: int) -> None:
         super().__init__()
         convolution = anatomy.convolutions[index]
-        inputs = anatomy.convolutions[index - 1].channels if index else 1
+        inputs = anatomy.convolutions[index - 1].channels if index else anatomy.mel_bins or 1
         self.conv = nn.Conv1d(
             inputs,
             convolution.channels,
             convolution.kernel,
             stride=convolution.stride,
+            padding=convolution.padding,
             bias=anatomy.conv_bias,
         )
         self.layer_norm: nn.Module | None = None
         if anatomy.conv_norm == "layer":
             self.layer_norm = ChannelNorm(convolution.channels)
-        elif index == 0:
+        elif anatomy.conv_norm == "group" and index == 0:
             # One channel per group: the statistics are over time, so removing a channel leaves the others alone.
             self.layer_norm = nn.GroupNorm(convolution.channels, convolution.channels)
 

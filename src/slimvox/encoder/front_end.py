@@ -24,8 +24,10 @@ class FeatureExtractor(nn.Module):
             ConvLayer(anatomy, index) for index in range(len(anatomy.convolutions))
         )
 
-    def forward(self, waveforms: Tensor, kept: KeptChannels = None) -> Tensor:
-        """Waveforms (batch, samples) to features (batch, frames, channels)."""
+    def forward(
+        self, waveforms: Tensor, kept: KeptChannels = None, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """Waveforms (batch, samples) to features (batch, frames, channels); the mask does not matter here."""
         obstacle = "channels are masked" if kept is not None else tiling_obstacle(self.conv_layers, waveforms)
         if takes("front end in tiles", obstacle):
             return tiled_features(self.conv_layers, waveforms)

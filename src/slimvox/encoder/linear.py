@@ -93,8 +93,8 @@ class EmptyLinear(NonDynamicallyQuantizableLinear):
     `DistributedDataParallel`) waits for its gradient. The base class tells quantisers to leave it alone.
     """
 
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__(in_features, out_features)
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias=bias)
         for name, parameter in [*self.named_parameters()]:
             if not parameter.numel():
                 delattr(self, name)
@@ -102,13 +102,14 @@ class EmptyLinear(NonDynamicallyQuantizableLinear):
 
     def reset_parameters(self) -> None:
         """Initialise as `nn.Linear` does, without its warning that an empty tensor cannot be."""
-        if self.bias.numel():
+        if self.bias is not None and self.bias.numel():
             nn.init.zeros_(self.bias)
 
 
-def linear_map(inputs: int, outputs: int) -> nn.Linear:
+def linear_map(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
     """An `nn.Linear` for any sizes, 0 included.
 
     Where there is something to multiply it is exactly an `nn.Linear`, no subclass: quantisers select by type.
     """
-    return nn.Linear(inputs, outputs) if inputs and outputs else EmptyLinear(inputs, outputs)
+    kind = nn.Linear if inputs and outputs else EmptyLinear
+    return kind(inputs, outputs, bias=bias)

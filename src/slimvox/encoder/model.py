@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, overload, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimvox.encoder.convolution import KeptChannels
@@ -19,6 +20,7 @@ from slimvox.encoder.front_end import (
     PositionalStack,
 )
 from slimvox.encoder.layer import EncoderLayer
+from slimvox.encoder.log_mel import MelFeatureExtractor, PositionTable, StridedProjection
 from slimvox.encoder.position_bias import PositionBiasTable
 from slimvox.encoder.pretrained import PretrainedMethods
 from slimvox.encoder.waveforms import check_waveforms, frame_mask, normalize_waveforms, padding_bias
@@ -48,7 +50,7 @@ class EncoderOutput:
     """(B, T, D): the last of the hidden states; in pre-norm (large) models, after the final layer norm."""
     hidden_states: tuple[Tensor, ...]
     """Layers + 1 tensors (B, T, D): the input of the first layer and the output of each layer, as in `transformers` 5.
-    The last of a pre-norm (large) model has not gone through the final layer norm."""
+    The last of a pre-norm (large) model has not gone through the final layer norm; that of Whisper has."""
     frame_mask: Tensor
     """(B, T) bool: True for frames of speech, False for padding. All True when no mask was given."""
 
@@ -95,6 +97,12 @@ class HasEncoder(Protocol):
         """The encoder, with the same parameters."""
 
 
+def _positions(anatomy: EncoderAnatomy) -> nn.Module:
+    if anatomy.position_table:
+        return PositionTable(anatomy)
+    return PositionalStack(anatomy) if anatomy.position_stack else PositionalConvolution(anatomy)
+
+
 class SpeechEncoder(nn.Module, PretrainedMethods):
     """wav2vec 2.0 and its relatives (see `slimvox.families`), dense or pruned, built from an anatomy.
 
@@ -113,11 +121,11 @@ class SpeechEncoder(nn.Module, PretrainedMethods):
         super().__init__()
         self.anatomy = anatomy
         self.dense_anatomy = dense_anatomy or anatomy
-        self.feature_extractor = FeatureExtractor(anatomy)
-        self.feature_projection = FeatureProjection(anatomy)
-        self.pos_conv_embed = (
-            PositionalStack(anatomy) if anatomy.position_stack else PositionalConvolution(anatomy)
-        )
+        self.feature_extractor = (MelFeatureExtractor if anatomy.mel_bins else FeatureExtractor)(anatomy)
+        self.feature_projection = (
+            FeatureProjection if anatomy.projection_convolution is None else StridedProjection
+        )(anatomy)
+        self.pos_conv_embed = _positions(anatomy)
         self.rel_attn_embed = PositionBiasTable(anatomy) if anatomy.has_position_table else None
         self.layer_norm = nn.LayerNorm(anatomy.width, eps=anatomy.layer_norm_eps)
         self.layers = nn.ModuleList(EncoderLayer(anatomy, layer) for layer in anatomy.layers)
@@ -167,12 +175,15 @@ class SpeechEncoder(nn.Module, PretrainedMethods):
                 Models with a group-norm front end (the base models) were trained on zero-padded audio without a mask,
                 and their first norm runs over the padding as well: with or without a mask, a padded clip comes out a
                 little different from the clip alone.
+                Whisper's, of which `transformers` ignores the mask, gives for a padded clip with a mask what it gives
+                for the clip alone, and without a mask what it gives for the clip with silence after it.
             mask: deprecated name of `attention_mask`.
             kept_channels: for the masked student only; see `slimvox.pruning.masks`.
 
         Raises:
             TypeError: if both `attention_mask` and `mask` are given.
-            ValueError: if `waveforms` is not (batch, samples), not floating point, or too short for one frame.
+            ValueError: if `waveforms` is not (batch, samples), not floating point, too short for one frame, or longer
+                than the model has positions for.
         """
         if mask is not None:
             if attention_mask is not None:
@@ -181,7 +192,7 @@ class SpeechEncoder(nn.Module, PretrainedMethods):
             warnings.warn(message, DeprecationWarning, stacklevel=2)
             attention_mask = mask
         waveforms = self.prepared(waveforms, attention_mask)
-        features = self.feature_extractor(waveforms, kept_channels)
+        features = self.feature_extractor(waveforms, kept_channels, attention_mask)
         return self.transform(features, attention_mask, kept_channels=kept_channels)
 
     def prepared(self, waveforms: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -190,19 +201,32 @@ class SpeechEncoder(nn.Module, PretrainedMethods):
         Raises:
             ValueError: see `forward`.
         """
-        check_waveforms(waveforms, attention_mask, least=self.anatomy.receptive_field)
-        if self.anatomy.normalize_waveform:
+        anatomy = self.anatomy
+        check_waveforms(waveforms, attention_mask, least=anatomy.receptive_field, most=anatomy.most_samples)
+        if anatomy.normalize_waveform:
             waveforms = normalize_waveforms(waveforms, attention_mask)
         weights = (each for each in self.feature_extractor.parameters() if each.is_floating_point())
         first = next(weights, None)
-        return waveforms.to(torch.float32 if first is None else first.dtype)
+        dtype = torch.float32 if first is None else first.dtype
+        # A spectrogram is computed in float32 at least, whatever the weights.
+        return waveforms.to(torch.promote_types(dtype, torch.float32) if anatomy.mel_bins else dtype)
+
+    def pad_to_window(self, waveforms: Tensor) -> Tensor:
+        """Waveforms (batch, samples) with silence up to the longest valid input, (batch, 480000) for Whisper.
+
+        That is the form in which `transformers` gives audio to Whisper, and in which it was trained. Without it a clip
+        takes the time of its own length only, and its states differ from those of the padded form. Waveforms of models
+        without a longest input are returned as they are.
+        """
+        most = self.anatomy.most_samples
+        return waveforms if most is None else F.pad(waveforms, (0, max(0, most - waveforms.shape[-1])))
 
     def transform(
         self, features: Tensor, attention_mask: Tensor | None = None, *, kept_channels: KeptChannels = None
     ) -> EncoderOutput:
         """Everything after the front end: `features` (batch, frames, channels) is `feature_extractor`'s output."""
-        frames = features.shape[1]
         x = self.feature_projection(features, None if kept_channels is None else kept_channels[-1])
+        frames = x.shape[1]
         bias = None
         if attention_mask is None:
             speech = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
@@ -219,4 +243,6 @@ class SpeechEncoder(nn.Module, PretrainedMethods):
             x = layer(x, position_bias, bias)
             states.append(x)
         last = self.layer_norm(x) if self.anatomy.pre_norm else x
+        if self.anatomy.final_norm_in_states:
+            states[-1] = last
         return EncoderOutput(hidden_states=tuple(states), last_hidden_state=last, frame_mask=speech)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 
 _CURES = {
     torch.bool: "samples are numbers, convert them with `.float()`",
@@ -17,7 +17,7 @@ _CURES = {
 """Advice for samples of unsupported types."""
 
 
-def check_waveforms(waveforms: Tensor, mask: Tensor | None, *, least: int) -> None:
+def check_waveforms(waveforms: Tensor, mask: Tensor | None, *, least: int, most: int | None = None) -> None:
     """Check the arguments of an encoder.
 
     Integers are not converted: nothing says whether they are samples at full scale or have been scaled before.
@@ -26,10 +26,11 @@ def check_waveforms(waveforms: Tensor, mask: Tensor | None, *, least: int) -> No
         waveforms: (batch, samples).
         mask: of the same shape, or None.
         least: the number of samples in one frame.
+        most: the greatest number of samples; None if there is no limit.
 
     Raises:
         ValueError: if `waveforms` is not floating point or not (batch, samples), or holds no clip or less than one
-            frame, or if `mask` has another shape.
+            frame or more than `most` samples, or if `mask` has another shape.
     """
     if not isinstance(waveforms, Tensor):
         kind = type(waveforms).__name__
@@ -49,6 +50,11 @@ def check_waveforms(waveforms: Tensor, mask: Tensor | None, *, least: int) -> No
     if waveforms.shape[1] < least:
         raise ValueError(
             f"`waveforms` must hold at least {least} samples (one frame), but holds {waveforms.shape[1]} instead"
+        )
+    if most is not None and waveforms.shape[1] > most:
+        raise ValueError(
+            f"`waveforms` must hold at most {most} samples ({most / SAMPLE_RATE_HZ:g} s, for which the model has"
+            f" positions), but holds {waveforms.shape[1]} instead; cut it, or encode it in chunks with `slimvox.encode`"
         )
     if mask is not None and mask.shape != waveforms.shape:
         raise ValueError(
@@ -74,9 +80,7 @@ def normalize_waveforms(waveforms: Tensor, mask: Tensor | None = None) -> Tensor
 
 def frame_counts(samples: Tensor, anatomy: EncoderAnatomy) -> Tensor:
     """Frames of clips of so many samples, of any shape; 0 where a clip is too short for one."""
-    for convolution in anatomy.convolutions:
-        samples = convolution.output_length(samples)
-    return samples.clamp(min=0)
+    return anatomy.output_lengths(samples)[-1].clamp(min=0)
 
 
 def frame_mask(mask: Tensor, anatomy: EncoderAnatomy, frames: int) -> Tensor:

@@ -39,7 +39,8 @@ class ExportedAttention(nn.Module):
             (attention.v_proj, vo_widths, self.vo_width, 1.0),
         ):
             rows.append(_spread(projection.weight.detach() * scale, widths, common))
-            biases.append(_spread(projection.bias.detach() * scale, widths, common))
+            packed = projection.weight.new_zeros(sum(widths)) if projection.bias is None else projection.bias
+            biases.append(_spread(packed.detach() * scale, widths, common))
         self.has_gate = attention.gate is not None
         if attention.gate is not None:
             gate = attention.gate

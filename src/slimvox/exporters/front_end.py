@@ -34,12 +34,12 @@ class PatchConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, time, channels in) to (batch, shorter time, channels out)."""
         if self.multiple:
-            patches = _patches(x, self.kernel, self.stride)
+            rows = patches(x, self.kernel, self.stride)
         else:
-            patches = _aligned_patches(x, self.kernel, self.stride)
+            rows = aligned_patches(x, self.kernel, self.stride)
         if isinstance(self.norm, nn.GroupNorm):
-            return F.gelu(self._normalised(patches, self.norm))
-        x = self._lengthened(patches) @ self.weight
+            return F.gelu(self._normalised(rows, self.norm))
+        x = self._lengthened(rows) @ self.weight
         if self.bias is not None:
             x = x + self.bias
         if isinstance(self.norm, ChannelNorm):
@@ -76,7 +76,9 @@ class PatchFrontEnd(nn.Module):
             PatchConvolution(layer, multiple if index == 0 else 0) for index, layer in enumerate(layers)
         )
 
-    def forward(self, waveforms: Tensor, kept_channels: None = None) -> Tensor:
+    def forward(
+        self, waveforms: Tensor, kept_channels: None = None, attention_mask: Tensor | None = None
+    ) -> Tensor:
         """Waveforms (batch, samples) to features (batch, frames, channels), no frames of what is too short for one."""
         frames = waveforms.shape[1]
         for convolution in self.anatomy.convolutions:
@@ -89,7 +91,7 @@ class PatchFrontEnd(nn.Module):
         return F.pad(x, (0, 0, 0, frames - x.shape[1]))
 
 
-def _patches(x: Tensor, kernel: int, stride: int) -> Tensor:
+def patches(x: Tensor, kernel: int, stride: int) -> Tensor:
     """(batch, time, channels) to (batch, positions, kernel * channels)."""
     batch, time, channels = x.shape
     positions = (time - kernel) // stride + 1
@@ -104,7 +106,7 @@ def _patches(x: Tensor, kernel: int, stride: int) -> Tensor:
     return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
 
 
-def _aligned_patches(x: Tensor, kernel: int, stride: int) -> Tensor:
+def aligned_patches(x: Tensor, kernel: int, stride: int) -> Tensor:
     """The same for a time that `stride` divides, with time / stride positions: the last may read zeros past the end."""
     batch, time, channels = x.shape
     blocks = x.reshape(batch, time // stride, stride * channels)

@@ -35,13 +35,15 @@ def compare(program: Program, reference: Reference) -> Comparison:
     """
     shortest, anatomy = reference.shortest_samples, reference.encoder.anatomy
     hop = anatomy.hop
-    inputs = (
+    inputs: tuple[tuple[int, int], ...] = (
         (1, shortest),
         (2, shortest + hop - 1),
         (3, shortest + 49 * hop + 123),
         (1, shortest + 140 * hop + 1),
     )
     worst = 0.0
+    longest = anatomy.most_samples
+    inputs = tuple((batch, min(samples, longest or samples)) for batch, samples in inputs)
     for batch, samples in inputs:
         generator = np.random.default_rng(samples)
         waveforms = (0.1 * generator.standard_normal((batch, samples))).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from slimvox.exporters.base import Program
 from slimvox.exporters.gate import relative_errors
 from slimvox.exporters.reference import Reference
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 from slimvox.util.errors import SlimvoxError
 
 DEFAULT_MAX_ERROR = 0.05
@@ -55,7 +57,9 @@ def measured_errors(program: Program, reference: Reference) -> Int8Errors:
     from slimvox.embedded import audio_files
 
     files = audio_files("test")
-    clips = [read_audio(file, seconds=ERROR_SECONDS) for file in files[:: max(1, len(files) // ERROR_CLIPS)]]
+    longest = reference.encoder.anatomy.most_samples
+    seconds = min(ERROR_SECONDS, math.inf if longest is None else longest / SAMPLE_RATE_HZ)
+    clips = [read_audio(file, seconds=seconds) for file in files[:: max(1, len(files) // ERROR_CLIPS)]]
     errors = relative_errors(program, reference, clips[:ERROR_CLIPS])
     head = reference.signature.head
     return Int8Errors(

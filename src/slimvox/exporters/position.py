@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimvox.encoder.front_end import PositionalConvolution, PositionalStack
+from slimvox.encoder.log_mel import PositionTable
 from slimvox.encoder.sparse_taps import SparseTaps, all_taps
 
 
@@ -74,12 +75,25 @@ class SpectralPositions(nn.Module):
         return F.gelu(out if self.layer_norm is None else self.layer_norm(out))
 
 
-def spectral_positions(
-    positions: PositionalConvolution | PositionalStack, *, taps_in_file: bool
-) -> nn.Module:
-    """The positional part of an encoder, by `SpectralPositions`."""
+class ExportedPositionTable(nn.Module):
+    """`PositionTable`, cut by a negative number of zeros: see `PatchFrontEnd`."""
+
+    def __init__(self, table: PositionTable) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(table.weight.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What is to be added to x (batch, frames, width): (frames, width)."""
+        return F.pad(self.weight, (0, 0, 0, x.shape[1] - self.weight.shape[0]))
+
+
+def exported_positions(positions: nn.Module, *, taps_in_file: bool) -> nn.Module:
+    """The positional part of an encoder; convolutions by `SpectralPositions`."""
+    if isinstance(positions, PositionTable):
+        return ExportedPositionTable(positions)
     if isinstance(positions, PositionalConvolution):
         return SpectralPositions(positions, taps_in_file=taps_in_file)
+    assert isinstance(positions, PositionalStack)
     layers = [layer for layer in positions.layers if isinstance(layer, PositionalConvolution)]
     return nn.Sequential(*(SpectralPositions(layer, taps_in_file=taps_in_file) for layer in layers))
 

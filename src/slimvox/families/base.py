@@ -7,7 +7,7 @@ encoder, once read, is described by its `EncoderAnatomy` alone: files that slimv
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,12 @@ FIELDS = {
 }
 """Field of a wav2vec 2.0 configuration -> field of `EncoderAnatomy` with the same value."""
 CONV_FIELDS = {"conv_dim": "channels", "conv_kernel": "kernel", "conv_stride": "stride"}
-"""Field of a configuration, a list -> field of each `ConvAnatomy`; the same in all families."""
+"""Field of a configuration, a list -> field of each `ConvAnatomy`, for families that list their convolutions."""
+MODULES = ("feature_extractor", "feature_projection", "encoder")
+"""Modules of wav2vec 2.0's encoder in `transformers`."""
+FIRST_WEIGHT = "feature_extractor.conv_layers.0.conv.weight"
+"""The tensor that tells where in a checkpoint the encoder is. The head of an x-vector model has a `feature_extractor`
+too, but no convolutions in it."""
 RENAMES = ((r"^encoder\.(pos_conv_embed|layer_norm|layers)\.", r"\1."),)
 """Regular expressions from the names of wav2vec 2.0's weights to those of `SpeechEncoder`, with replacements."""
 
@@ -46,16 +51,30 @@ class Family:
     """Name of the encoder within a model with a head (`base_model_prefix`)."""
     fields: Mapping[str, str] = field(default_factory=lambda: FIELDS)
     """Field of the configuration -> field of `EncoderAnatomy` with the same value; read in both directions.
-    `CONV_FIELDS`, `num_hidden_layers` and `intermediate_size` are common to all and not listed here."""
+    Convolutions and layers are not listed here."""
+    layers_field: str = "num_hidden_layers"
+    """Field of the configuration with the number of Transformer layers."""
+    intermediate_field: str = "intermediate_size"
+    """Field of the configuration with the width of the feed-forward blocks."""
+    convolutions: Callable[[int], Mapping[str, Any]] | None = None
+    """Fields of `EncoderAnatomy` for the convolutions of an encoder of a width, where the configuration does not list
+    them in `CONV_FIELDS`."""
     constants: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `EncoderAnatomy` that the configuration does not mention, with their values."""
     renames: tuple[tuple[str, str], ...] = RENAMES
     """Regular expressions from the names of its weights, without the prefix, to those of `SpeechEncoder`, with
     replacements; applied one after the other. A weight norm of a positional convolution is folded before."""
+    modules: tuple[str, ...] = MODULES
+    """Names of the encoder's modules in `transformers`."""
+    first_weight: str = FIRST_WEIGHT
+    """Name of the weight of its first convolution in `transformers`."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Fields of the configuration that must not be true, each with the reason."""
     feature_extractor: str = "Wav2Vec2FeatureExtractor"
     """Class that prepares waveforms."""
+    extractor_settings: Mapping[str, Any] | None = None
+    """Settings that the feature extractor must have, with their values, where it computes the spectrogram that the
+    encoder computes itself; None where its one setting that matters is `do_normalize`."""
     heads: tuple[str, ...] = HEAD_NAMES
     """The `HEAD_NAMES` that `transformers` has for it."""
 
@@ -76,14 +95,22 @@ find_family = _FAMILIES.find
 families = _FAMILIES.all
 
 
-def config_fields(anatomy: EncoderAnatomy, fields: Mapping[str, str]) -> dict[str, Any]:
+def config_fields(
+    anatomy: EncoderAnatomy,
+    fields: Mapping[str, str],
+    *,
+    layers_field: str = "num_hidden_layers",
+    convolutions: bool = True,
+) -> dict[str, Any]:
     """An anatomy in the terms of a configuration, without the sizes of its Transformer layers.
 
     Args:
         anatomy: the encoder's.
         fields: `Family.fields`.
+        layers_field: `Family.layers_field`.
+        convolutions: whether the configuration lists the convolutions.
     """
     values: dict[str, Any] = {name: getattr(anatomy, ours) for name, ours in fields.items()}
-    for name, ours in CONV_FIELDS.items():
+    for name, ours in CONV_FIELDS.items() if convolutions else ():
         values[name] = [getattr(convolution, ours) for convolution in anatomy.convolutions]
-    return {**values, "num_hidden_layers": len(anatomy.layers)}
+    return {**values, layers_field: len(anatomy.layers)}

@@ -22,7 +22,8 @@ GENERIC_CARD = "This model card has been automatically generated"
 def preprocessor_config(anatomy: EncoderAnatomy) -> dict[str, Any]:
     """`preprocessor_config.json`: what a Wav2Vec2FeatureExtractor has to do to waveforms for this encoder.
 
-    Models with a group-norm front end get no attention mask, as they were trained without.
+    Models with a group-norm front end get no attention mask, as they were trained without. Whisper's spectrogram is
+    computed in the encoder.
     """
     return {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
@@ -30,7 +31,7 @@ def preprocessor_config(anatomy: EncoderAnatomy) -> dict[str, Any]:
         "feature_size": 1,
         "padding_side": "right",
         "padding_value": 0.0,
-        "return_attention_mask": anatomy.conv_norm == "layer",
+        "return_attention_mask": anatomy.conv_norm != "group",
         "sampling_rate": SAMPLE_RATE_HZ,
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -130,7 +129,7 @@ class SlimvoxConfig(PreTrainedConfig):  # type: ignore[misc]
     @property
     def inputs_to_logits_ratio(self) -> int:
         """Samples a frame."""
-        return math.prod(self.conv_stride)
+        return self.encoder_anatomy.hop
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:

@@ -200,10 +200,13 @@ class SlimvoxModel(SlimvoxPreTrainedModel, DeferredEncoder):  # type: ignore[mis
     def encode(self, waveforms: Tensor, mask: Tensor | None = None) -> EncoderOutput:
         """`SpeechEncoder.forward`, in the precision of the weights, with SpecAugment in training where it is on."""
         waveforms = self.prepared(waveforms, mask)
-        features = self.feature_extractor(waveforms)
+        features = self.feature_extractor(waveforms, None, mask)
         if self.training:
             samples = torch.ones_like(waveforms) if mask is None else mask
-            features = spec_augment(features, self.frame_mask(samples, features.shape[1]), self.config)
+            # Whisper's front end gives two windows for each frame.
+            each = -(-features.shape[1] // self.anatomy.frames(waveforms.shape[1]))
+            speech = self.frame_mask(samples).repeat_interleave(each, 1)[:, : features.shape[1]]
+            features = spec_augment(features, speech, self.config)
         return self.transform(features, mask)
 
 

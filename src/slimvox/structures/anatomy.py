@@ -11,7 +11,7 @@ import dataclasses
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +24,11 @@ SAMPLE_RATE_HZ = 16_000
 POSITION_GATE_OUTPUTS = 8
 """Outputs of WavLM's projection for the gate of the position bias (two gates, four summed units each)."""
 
+MEL_WINDOW, MEL_HOP = 400, 160
+"""Samples in a window of Whisper's log-mel spectrogram, and from one window to the next."""
+
 MOST_POSITION_LAYERS = 1000
-ConvNorm = Literal["group", "layer"]
+ConvNorm = Literal["group", "layer", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,8 @@ class ConvAnatomy:
     """Taps."""
     stride: int
     """Hop in input positions."""
+    padding: int = 0
+    """Zeros on either side of the input."""
 
     def output_length(self, length: Length) -> Length:
         """Number of outputs for so many inputs; 0 or less where they are too few for one.
@@ -46,7 +51,7 @@ class ConvAnatomy:
             length: an int or an integer tensor, also a symbolic one of a traced program.
         """
         # Not (length - kernel) // stride + 1: where that is negative, runtimes of exported programs round towards zero.
-        return (length - self.kernel + self.stride) // self.stride
+        return (length + 2 * self.padding - self.kernel + self.stride) // self.stride
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +99,7 @@ class EncoderAnatomy:
     convolutions: tuple[ConvAnatomy, ...]
     """The convolutional front end, from the waveform upwards."""
     conv_norm: ConvNorm
-    """`group`: group norm after the first convolution only (base models); `layer`: layer norm after each."""
+    """`group`: group norm after the first convolution only (base models); `layer`: layer norm after each; `none`."""
     conv_bias: bool
     """True if the convolutions have a bias."""
     projection_norm: bool
@@ -102,7 +107,7 @@ class EncoderAnatomy:
     width: int
     """Width of the hidden states; never pruned, so that downstream heads keep fitting."""
     position_kernel: int
-    """Taps of the positional convolution."""
+    """Taps of the positional convolution; 0 where a table takes its place."""
     position_groups: int
     """Groups of the positional convolution."""
     attention_heads: int
@@ -125,6 +130,18 @@ class EncoderAnatomy:
     normalize_waveform: bool = False
     """True if each waveform is first brought to zero mean and unit variance (the feature extractor's
     `do_normalize`)."""
+    mel_bins: int = 0
+    """Bins of the log-mel spectrogram that the first convolution reads (Whisper); 0 if it reads the waveform."""
+    projection_convolution: ConvAnatomy | None = None
+    """The feature projection where it is a convolution with GELU (Whisper's second) rather than a linear map."""
+    position_table: int = 0
+    """Rows of a fixed table of positions in place of the positional convolution, which is also the greatest number of
+    frames; 0 without one."""
+    key_bias: bool = True
+    """True if the projection to keys has a bias."""
+    final_norm_in_states: bool = False
+    """True if the last of the hidden states of a pre-norm model has gone through the final layer norm, as Whisper's in
+    `transformers` has; False if it has not, as in the large models of wav2vec 2.0."""
 
     def __post_init__(self) -> None:
         problems = _problems(self)
@@ -144,7 +161,7 @@ class EncoderAnatomy:
     @property
     def position_layers(self) -> int:
         """Number of positional convolutions, one after the other."""
-        return self.position_stack or 1
+        return 0 if self.position_table else self.position_stack or 1
 
     def kept_taps(self, index: int) -> tuple[int, ...]:
         """Kept taps of a positional convolution, by their original index."""
@@ -158,14 +175,29 @@ class EncoderAnatomy:
     @property
     def hop(self) -> int:
         """Samples from one frame to the next (320: 50 frames a second at 16 kHz)."""
-        hop = 1
-        for convolution in self.convolutions:
+        hop = MEL_HOP if self.mel_bins else 1
+        for convolution in self.all_convolutions:
             hop *= convolution.stride
         return hop
 
     @property
+    def all_convolutions(self) -> tuple[ConvAnatomy, ...]:
+        """The convolutions from the waveform or spectrogram to the frames, the projection's among them."""
+        last = self.projection_convolution
+        return self.convolutions if last is None else (*self.convolutions, last)
+
+    @property
+    def most_samples(self) -> int | None:
+        """Samples of the longest valid input (480,000: 30 s); None if there is no limit."""
+        return self.position_table * self.hop if self.position_table else None
+
+    @property
     def receptive_field(self) -> int:
-        """Samples that one frame of the front end sees, which is also the shortest valid input (400)."""
+        """Samples that one frame of the front end sees (of a spectrogram: one window), which is also the shortest valid
+        input (400).
+        """
+        if self.mel_bins:
+            return MEL_WINDOW
         samples = 1
         for convolution in reversed(self.convolutions):
             samples = (samples - 1) * convolution.stride + convolution.kernel
@@ -176,20 +208,27 @@ class EncoderAnatomy:
         return self.conv_lengths(samples)[-1]
 
     def conv_lengths(self, samples: int) -> tuple[int, ...]:
-        """Output length of each convolution of the front end."""
+        """Output length of each convolution, 0 where there are too few samples; the last is the number of frames."""
+        return tuple(max(0, length) for length in self.output_lengths(samples))
+
+    def output_lengths(self, samples: Length) -> tuple[Length, ...]:
+        """The same for an int or an integer tensor; 0 or less where there are too few samples."""
+        length = samples // MEL_HOP if self.mel_bins else samples
         lengths = []
-        for convolution in self.convolutions:
-            samples = max(0, convolution.output_length(samples))
-            lengths.append(samples)
+        for convolution in self.all_convolutions:
+            length = convolution.output_length(length)
+            lengths.append(length)
         return tuple(lengths)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; heads are written as `[index, qk, vo]`."""
         data = dataclasses.asdict(self)
-        if not self.position_taps:
-            del data["position_taps"]
-        if not self.position_stack:
-            del data["position_stack"]
+        for name in _LEFT_OUT:
+            if getattr(self, name) == getattr(EncoderAnatomy, name):
+                del data[name]
+        for convolution in (*data["convolutions"], data.get("projection_convolution") or {"padding": 0}):
+            if not convolution["padding"]:
+                del convolution["padding"]
         for layer in data["layers"]:
             layer["heads"] = [[head["index"], head["qk"], head["vo"]] for head in layer["heads"]]
         return data
@@ -206,6 +245,8 @@ class EncoderAnatomy:
             fields["convolutions"] = tuple(ConvAnatomy(**item) for item in _list(data, "convolutions"))
             fields["layers"] = tuple(_layer_from_dict(item) for item in _list(data, "layers"))
             fields["position_taps"] = tuple(tuple(taps) for taps in data.get("position_taps", ()))
+            if data.get("projection_convolution") is not None:
+                fields["projection_convolution"] = ConvAnatomy(**data["projection_convolution"])
             return cls(**fields)
         except KeyError as error:
             raise ValueError(f"invalid anatomy: the field {error} is missing") from error
@@ -237,6 +278,16 @@ def dense_layer(*, heads: int, head_width: int, intermediate: int) -> LayerAnato
     )
 
 
+_LEFT_OUT = (
+    "position_taps",
+    "position_stack",
+    "mel_bins",
+    "projection_convolution",
+    "position_table",
+    "key_bias",
+    "final_norm_in_states",
+)
+"""Fields that `to_dict` leaves out where they have their default: they are younger than the format."""
 _INTEGER, _FLAG = "a whole number", "true or false"
 _KINDS: tuple[tuple[str, str], ...] = (
     ("width", _INTEGER),
@@ -246,10 +297,14 @@ _KINDS: tuple[tuple[str, str], ...] = (
     ("position_buckets", _INTEGER),
     ("position_max_distance", _INTEGER),
     ("position_stack", _INTEGER),
+    ("mel_bins", _INTEGER),
+    ("position_table", _INTEGER),
     ("conv_bias", _FLAG),
     ("projection_norm", _FLAG),
     ("pre_norm", _FLAG),
     ("normalize_waveform", _FLAG),
+    ("key_bias", _FLAG),
+    ("final_norm_in_states", _FLAG),
 )
 
 
@@ -267,9 +322,9 @@ def _wrong_types(anatomy: EncoderAnatomy) -> Iterator[str]:
     eps = anatomy.layer_norm_eps
     if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
         yield f"`layer_norm_eps` must be a number above 0 and below 1, but is {reprlib.repr(eps)} instead"
-    for number, convolution in enumerate(anatomy.convolutions):
-        if not all(map(_is_integer, (convolution.channels, convolution.kernel, convolution.stride))):
-            yield f"channels, kernel and stride of convolution {number} must be whole numbers"
+    for number, convolution in enumerate(anatomy.all_convolutions):
+        if not all(map(_is_integer, dataclasses.astuple(convolution))):
+            yield f"channels, kernel, stride and padding of convolution {number} must be whole numbers"
     for number, layer in enumerate(anatomy.layers):
         if not isinstance(layer.attention, bool) or not isinstance(layer.feed_forward, bool):
             yield f"`attention` and `feed_forward` of layer {number} must be true or false"
@@ -289,18 +344,27 @@ def _wrong_values(anatomy: EncoderAnatomy) -> Iterator[str]:
     """Values of the right types that are out of range or contradict each other."""
     if not isinstance(anatomy.family, str) or not anatomy.family:
         yield f"`family` must be a name, but is {reprlib.repr(anatomy.family)} instead"
-    if anatomy.conv_norm not in ("group", "layer"):
-        yield f"`conv_norm` must be 'group' or 'layer', but is {reprlib.repr(anatomy.conv_norm)} instead"
+    if anatomy.conv_norm not in get_args(ConvNorm):
+        allowed = ", ".join(map(repr, get_args(ConvNorm)))
+        yield f"`conv_norm` must be one of {allowed}, but is {reprlib.repr(anatomy.conv_norm)} instead"
     if not anatomy.convolutions:
         yield "`convolutions` must not be empty"
-    for number, convolution in enumerate(anatomy.convolutions):
-        if min(convolution.channels, convolution.kernel, convolution.stride) < 1:
-            yield f"convolution {number} must have positive channels, kernel and stride"
+    for number, convolution in enumerate(anatomy.all_convolutions):
+        if min(convolution.channels, convolution.kernel, convolution.stride) < 1 or convolution.padding < 0:
+            yield f"convolution {number} must have positive channels, kernel and stride, and no negative padding"
+    projection = anatomy.projection_convolution
+    if projection is not None and projection.channels != anatomy.width:
+        yield f"`projection_convolution` must have {anatomy.width} channels, but has {projection.channels} instead"
+    if anatomy.mel_bins < 0 or anatomy.position_table < 0:
+        yield "`mel_bins` and `position_table` must be at least 0"
     if anatomy.width < 1 or anatomy.attention_heads < 1 or anatomy.width % anatomy.attention_heads:
         yield f"`width` {anatomy.width} must be a multiple of `attention_heads` {anatomy.attention_heads}"
     if anatomy.position_groups < 1 or anatomy.width % anatomy.position_groups:
         yield f"`width` {anatomy.width} must be a multiple of `position_groups` {anatomy.position_groups}"
-    if anatomy.position_kernel < 1:
+    if anatomy.position_table:
+        if anatomy.position_kernel or anatomy.position_stack or anatomy.position_taps:
+            yield "`position_kernel`, `position_stack` and `position_taps` must be 0 or empty beside a `position_table`"
+    elif anatomy.position_kernel < 1:
         yield f"`position_kernel` must be positive, but is {anatomy.position_kernel} instead"
     exact = anatomy.position_buckets // 4  # distances with a bucket of their own
     if anatomy.position_buckets < 0:

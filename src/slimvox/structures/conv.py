@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.anatomy import MEL_WINDOW, EncoderAnatomy
 from slimvox.structures.base import Address, Block, Rows, Structure, Term, row_norms
 
 FRONT_END, PROJECTION = Block("front_end"), Block("projection")
@@ -63,18 +63,22 @@ class ConvChannels(Structure):
         address = self.address(index)
         kernel = anatomy.convolutions[index].kernel
         per_channel = int(anatomy.conv_bias) + 2 * int(_has_norm(anatomy, index))
-        yield Term(block=FRONT_END, coefficient=kernel, factors=self._filters(index))
+        inputs = _inputs(anatomy, index)
+        yield Term(block=FRONT_END, coefficient=kernel * inputs, factors=self._filters(index))
         yield Term(block=FRONT_END, coefficient=per_channel, factors=(address,))
         if _is_last(anatomy, index):
-            columns = anatomy.width + 2 * int(anatomy.projection_norm)
+            columns = anatomy.width * _projection_kernel(anatomy) + 2 * int(anatomy.projection_norm)
             yield Term(block=PROJECTION, coefficient=columns, factors=(address,))
 
     def macs(self, anatomy: EncoderAnatomy, index: int, lengths: tuple[int, ...]) -> Iterator[Term]:
-        """Each filter at each output position; the projection at each frame."""
+        """Each filter at each output position; the projection at each frame; the mel filters at each window."""
         work = anatomy.convolutions[index].kernel * lengths[index]
-        yield Term(block=FRONT_END, coefficient=work, factors=self._filters(index))
+        yield Term(block=FRONT_END, coefficient=work * _inputs(anatomy, index), factors=self._filters(index))
+        if index == 0 and anatomy.mel_bins:
+            frequencies = MEL_WINDOW // 2 + 1
+            yield Term(block=FRONT_END, coefficient=frequencies * anatomy.mel_bins * lengths[0])
         if _is_last(anatomy, index):
-            work = anatomy.width * lengths[index]
+            work = anatomy.width * _projection_kernel(anatomy) * lengths[-1]
             yield Term(block=PROJECTION, coefficient=work, factors=(self.address(index),))
 
     def times(self, anatomy: EncoderAnatomy, index: int, lengths: tuple[int, ...]) -> Iterator[Term]:
@@ -101,7 +105,7 @@ class ConvChannels(Structure):
         return {"kept_channels": kept}
 
     def _filters(self, index: int) -> tuple[Address, ...]:
-        """Counts whose product is the number of input and output channel pairs (the waveform has one channel)."""
+        """Counts whose product is the number of input and output channels, without inputs that are never pruned."""
         below = (self.address(index - 1),) if index else ()
         return (*below, self.address(index))
 
@@ -110,8 +114,17 @@ def _is_last(anatomy: EncoderAnatomy, index: int) -> bool:
     return index == len(anatomy.convolutions) - 1
 
 
+def _inputs(anatomy: EncoderAnatomy, index: int) -> int:
+    """Input channels that are never pruned: those of the first convolution, and 1 for all others."""
+    return anatomy.mel_bins or 1 if index == 0 else 1
+
+
+def _projection_kernel(anatomy: EncoderAnatomy) -> int:
+    return 1 if anatomy.projection_convolution is None else anatomy.projection_convolution.kernel
+
+
 def _has_norm(anatomy: EncoderAnatomy, index: int) -> bool:
-    return anatomy.conv_norm == "layer" or index == 0
+    return anatomy.conv_norm == "layer" or (anatomy.conv_norm == "group" and index == 0)
 
 
 def _readers(anatomy: EncoderAnatomy, index: int) -> Rows:

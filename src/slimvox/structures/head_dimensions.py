@@ -77,7 +77,8 @@ class HeadDimensions(Structure):
 
     def parameters(self, anatomy: EncoderAnatomy, index: int) -> Iterator[Term]:
         """A row with bias in each map that writes a dimension, a column in each that reads it."""
-        size = len(self.rows) * (anatomy.width + 1) + len(self.columns) * anatomy.width
+        biases = sum(name != "k_proj" or anatomy.key_bias for name in self.rows)
+        size = (len(self.rows) + len(self.columns)) * anatomy.width + biases
         yield Term(block=Block("attention", index), coefficient=size, factors=(self.address(index),))
 
     def macs(self, anatomy: EncoderAnatomy, index: int, lengths: tuple[int, ...]) -> Iterator[Term]:
