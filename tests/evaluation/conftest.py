@@ -64,8 +64,7 @@ def bands() -> Upstream:
 @pytest.fixture
 def make_cache(tmp_path: Path) -> Callable[..., FeatureCache]:
     def make(upstream: Upstream | None = None, **options: Any) -> FeatureCache:
-        return FeatureCache(
-            upstream=upstream or FilterBankUpstream(), directory=tmp_path / "cache", **options
-        )
+        settings = {"directory": tmp_path / "cache", **options}
+        return FeatureCache(upstream=upstream or FilterBankUpstream(), **settings)
 
     return make

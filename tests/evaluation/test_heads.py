@@ -48,7 +48,7 @@ def test_padding_changes_no_head() -> None:
     speaker = SpeakerHead(2, 3, VERIFICATION).eval()
     torch.testing.assert_close(speaker(features, lengths), speaker(padded, lengths))
     diarization = DiarizationHead(2, 3, 4, 2)
-    torch.testing.assert_close(diarization(features), diarization(padded)[:, :9])
+    torch.testing.assert_close(diarization(features, lengths), diarization(padded, lengths)[:, :9])
     recurrent = RecurrentCTCHead(2, 3, 6, RECOGNITION).eval()
     alone, steps = recurrent(F.pad(features, (0, 0, 0, 0, 0, 1)), lengths)
     beside, _ = recurrent(torch.cat([features, torch.zeros(1, 5, 2, 3)], 1), lengths)

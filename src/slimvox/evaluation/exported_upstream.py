@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from slimvox.exporters import ExportFormat
+from slimvox.util.devices import CPU
 from slimvox.util.errors import SlimvoxError
 
 NORMALIZED_LAST = "-normalized-last"
@@ -52,6 +53,7 @@ class ExportedUpstream:
         self.width = int(about["width"])
         self.shortest = int(about["shortest_samples"])
         self.parameters = int(about["parameters"])
+        self.device = CPU
 
     def __call__(self, waveforms: Tensor) -> Tensor:
         """Encode waveforms (batch, samples) of one length to (batch, frames, layers, width)."""

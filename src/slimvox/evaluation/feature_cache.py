@@ -1,4 +1,4 @@
-"""Features on disk: computed once per encoder and set of recordings, read through a memory map.
+"""Where features are kept: on disk where they fit, else they are encoded whenever they are read.
 
     DIR/KEY/features.bin    all frames of all recordings, one after the other: (frames, layers, width)
     DIR/KEY/index.json      which recording is where, and what the features are of
@@ -11,42 +11,46 @@ features. The folders that were used longest ago make room for new ones.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-import logging
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
-from slimvox.audio.decode import FloatArray, UnreadableAudioError
 from slimvox.evaluation.cache_room import PARTIAL, make_room, remove_stale
-from slimvox.evaluation.features import Features
+from slimvox.evaluation.feature_encoder import FeatureEncoder, Pooling
+from slimvox.evaluation.features import Features, Stopwatch, StoredFeatures, StreamedFeatures
 from slimvox.evaluation.upstreams import Upstream
-from slimvox.evaluation.waveforms import Excerpt, read_waveform
-from slimvox.evaluation.whitening import Whitening
+from slimvox.evaluation.waveforms import Excerpt, measure_excerpts
 from slimvox.util.devices import CPU
-from slimvox.util.errors import SlimvoxError, UnusableResultError
+from slimvox.util.errors import SlimvoxError
 from slimvox.util.json_files import read_json_object
 from slimvox.util.validation import Count, CountOrZero, Positive, build
 
-logger = logging.getLogger("slimvox.evaluation")
-
 FORMAT_VERSION = 1
 DEFAULT_MAX_BYTES = 8 << 30
-CLIPS_READ_AHEAD = 64
-SECONDS_PER_BATCH = 16.0
-"""Clips of exactly the same length are encoded together up to this; others alone."""
-FRAMES_FOR_WHITENING = 10_000
+BYTES_PER_ROOM = 64 << 20
+"""Bytes that are written before room is made for more."""
+SHARE_OF_MEMORY = 0.25
+"""Of the memory that is available, what features that are not on disk may take."""
 
-Pooling = Literal["frames", "mean"]
+
+def cache_directory(cache: str | Path) -> Path | None:
+    """Folder for features: None for `none`, a folder in the user's folder for caches for `auto`."""
+    if str(cache) == "none":
+        return None
+    if str(cache) == "auto":
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slimvox" / "features"
+    return Path(cache).expanduser()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +70,25 @@ class _Index:
 
 @dataclass(kw_only=True)
 class FeatureCache:
-    """Hands out features, from disk where they are there."""
+    """Hands out features: from disk, or encoded now, or where they do not fit, encoded whenever they are read."""
 
     upstream: Upstream
-    directory: Path
+    directory: Path | None
+    """Folder of the features; None to keep none on disk."""
+    only_if_it_fits: bool = False
+    """Whether features that do not fit are streamed; otherwise they are an error."""
     max_bytes: int = DEFAULT_MAX_BYTES
+    """Size of all features on disk together, and at most that of those in memory."""
     device: torch.device = CPU
     """Device on which heads are trained on the features."""
+    bf16: bool = False
+    """Whether heads compute in bfloat16."""
+    workers: int = 1
+    """Threads that decode audio."""
     report: Callable[[int, int], None] | None = None
-    """Told (done, of how many) recordings while encoding."""
-    encode_seconds: float = field(default=0.0, init=False)
-    """Time spent encoding since the cache was made."""
+    """Told (done, of how many) recordings while they are read for the first time."""
+    encoding: Stopwatch = field(default_factory=Stopwatch, init=False)
+    """Time spent on encoding since the cache was made."""
 
     def features(
         self,
@@ -91,7 +103,7 @@ class FeatureCache:
         Args:
             excerpts: the recordings; their ids must differ.
             task: for error messages.
-            pooling: `frames` keeps each frame (float16 on disk), `mean` their average over time (float32): what a
+            pooling: `frames` keeps each frame (in float16), `mean` their average over time (float32): what a
                 head without non-linearity that averages over time needs to know, at a hundredth of the size.
             whiten_on: training recordings to measure the whitening on; none for features as they are.
 
@@ -100,21 +112,125 @@ class FeatureCache:
             SlimvoxError: more than fits into the cache, two different recordings of
                 one id, or none that can be read.
         """
-        _check_ids(excerpts, task)
-        described = self._description(excerpts, pooling, whiten_on)
-        key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:24]
-        folder = self.directory / key
-        known = self._known(folder)
-        if known is not None:
-            return known
-        started = time.perf_counter()
-        self.directory.mkdir(parents=True, exist_ok=True)
-        remove_stale(self.directory)
-        partial = Path(tempfile.mkdtemp(prefix=f"{PARTIAL}{key}-", dir=self.directory))
+        check_ids(excerpts, task)
+        folder = None
+        if self.directory is not None:
+            folder = self.directory / self._key(excerpts, pooling, whiten_on)
+            known = self._known(folder)
+            if known is not None:
+                return known
+        with self.encoding.running():
+            encoder = FeatureEncoder(upstream=self.upstream, task=task, pooling=pooling, workers=self.workers)
+            if folder is not None and (
+                not self.only_if_it_fits or self.expected_bytes(excerpts, pooling) <= self.room
+            ):
+                return self._on_disk(folder, excerpts, encoder, whiten_on)
+            if whiten_on:
+                encoder.fit_whitening(whiten_on)
+            if pooling == "mean" and self.expected_bytes(excerpts, pooling) <= self.memory_bytes:
+                return self._in_memory(excerpts, encoder)
+            return self._streamed(excerpts, encoder)
+
+    def expected_bytes(
+        self, excerpts: Sequence[Excerpt], pooling: Pooling, seconds: Mapping[str, float] | None = None
+    ) -> int:
+        """Size of features on disk; `seconds` are those of the recordings by id, where they are known already."""
+        size = self.upstream.layers * self.upstream.width
+        if pooling == "mean":
+            return 4 * size * len(excerpts)
+        known = measure_excerpts(excerpts, self.workers) if seconds is None else seconds
+        return 2 * size * round(sum(known[each.id] for each in excerpts) * self.upstream.frame_rate_hz)
+
+    @property
+    def room(self) -> int:
+        """Bytes that features on disk may take."""
+        if self.directory is None:
+            return 0
+        existing = next(
+            each for each in (self.directory, *self.directory.absolute().parents) if each.is_dir()
+        )
+        return min(self.max_bytes, shutil.disk_usage(existing).free)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of features that are kept in memory."""
+        return min(self.max_bytes, int(SHARE_OF_MEMORY * psutil.virtual_memory().available))
+
+    def _key(self, excerpts: Sequence[Excerpt], pooling: Pooling, whiten_on: Sequence[Excerpt]) -> str:
+        described = {
+            "format_version": FORMAT_VERSION,
+            "upstream": self.upstream.fingerprint,
+            "pooling": pooling,
+            "recordings": [_identity(excerpt) for excerpt in excerpts],
+            "whiten_on": [_identity(excerpt) for excerpt in whiten_on],
+        }
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:24]
+
+    def _encoded(
+        self, excerpts: Sequence[Excerpt], encoder: FeatureEncoder, skipped: dict[str, int]
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Features (frames, layers, width) of all recordings that can be read, in their order."""
+        for done, waveforms in encoder.waveforms(excerpts, skipped):
+            yield from encoder(waveforms).items()
+            if self.report is not None:
+                self.report(done, len(excerpts))
+
+    def _in_memory(self, excerpts: Sequence[Excerpt], encoder: FeatureEncoder) -> Features:
+        skipped: dict[str, int] = {}
+        states = dict(self._encoded(excerpts, encoder, skipped))
+        _check_some(states, encoder.task, skipped)
+        lengths = {id: len(each) for id, each in states.items()}
+        return StoredFeatures(
+            values=torch.cat([each.cpu() for each in states.values()]).numpy(),
+            starts=_starts(lengths),
+            lengths=lengths,
+            skipped=skipped,
+            **self._common(),
+        )
+
+    def _streamed(self, excerpts: Sequence[Excerpt], encoder: FeatureEncoder) -> Features:
+        """Decode all recordings once, to know which can be read and how long they are."""
+        skipped: dict[str, int] = {}
+        lengths: dict[str, int] = {}
+        for done, waveforms in encoder.waveforms(excerpts, skipped):
+            for id, waveform in waveforms.items():
+                lengths[id] = 1 if encoder.pooling == "mean" else encoder.frames(len(waveform))
+            if self.report is not None:
+                self.report(done, len(excerpts))
+        _check_some(lengths, encoder.task, skipped)
+        return StreamedFeatures(
+            excerpts={each.id: each for each in excerpts if each.id in lengths},
+            encoder=encoder,
+            memory_bytes=self.memory_bytes,
+            lengths=lengths,
+            skipped=skipped,
+            **self._common(),
+        )
+
+    def _common(self) -> dict[str, Any]:
+        return {
+            "frame_rate_hz": self.upstream.frame_rate_hz,
+            "layers": self.upstream.layers,
+            "width": self.upstream.width,
+            "device": self.device,
+            "bf16": self.bf16,
+            "encoding": self.encoding,
+        }
+
+    def _on_disk(
+        self,
+        folder: Path,
+        excerpts: Sequence[Excerpt],
+        encoder: FeatureEncoder,
+        whiten_on: Sequence[Excerpt],
+    ) -> Features:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(folder.parent)
+        partial = Path(tempfile.mkdtemp(prefix=f"{PARTIAL}{folder.name}-", dir=folder.parent))
         try:
-            whitening = self._whitening(whiten_on, task) if whiten_on else None
-            self._write(partial, excerpts, task, pooling, whitening)
-            make_room(self.directory, 0, max_bytes=self.max_bytes)
+            if whiten_on:
+                encoder.fit_whitening(whiten_on)
+            self._write(partial, excerpts, encoder)
             try:
                 partial.rename(folder)
             except OSError:
@@ -122,115 +238,36 @@ class FeatureCache:
                     raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        seconds = time.perf_counter() - started
-        self.encode_seconds += seconds
-        return self._open(folder, seconds)
+        return self._open(folder)
 
-    def _description(
-        self, excerpts: Sequence[Excerpt], pooling: Pooling, whiten_on: Sequence[Excerpt]
-    ) -> dict[str, Any]:
-        return {
-            "format_version": FORMAT_VERSION,
-            "upstream": self.upstream.fingerprint,
-            "pooling": pooling,
-            "recordings": [_identity(excerpt) for excerpt in excerpts],
-            "whiten_on": [_identity(excerpt) for excerpt in whiten_on],
-        }
-
-    def _whitening(self, excerpts: Sequence[Excerpt], task: str) -> Whitening:
-        """Measured on recordings from all over the set, until there are frames enough."""
-        order = torch.randperm(
-            len(excerpts), generator=torch.Generator().manual_seed(0), device="cpu"
-        ).tolist()
+    def _write(self, partial: Path, excerpts: Sequence[Excerpt], encoder: FeatureEncoder) -> None:
+        lengths: dict[str, int] = {}
         skipped: dict[str, int] = {}
-
-        def some() -> Iterator[Tensor]:
-            frames = 0
-            for _, states in self._encoded([excerpts[index] for index in order], task, skipped):
-                yield states
-                frames += len(states)
-                if frames >= FRAMES_FOR_WHITENING:
-                    return
-
-        try:
-            return Whitening.fit(some())
-        except ValueError as error:
-            raise SlimvoxError(f"{task}: no training recording can be read") from error
-
-    def _write(
-        self,
-        folder: Path,
-        excerpts: Sequence[Excerpt],
-        task: str,
-        pooling: Pooling,
-        whitening: Whitening | None,
-    ) -> None:
-        dtype = np.float32 if pooling == "mean" else np.float16
-        positions: dict[str, tuple[int, int]] = {}
-        skipped: dict[str, int] = {}
-        frames = size = 0
-        with (folder / "features.bin").open("wb") as file:
-            for id, states in self._encoded(excerpts, task, skipped):
-                if whitening is not None:
-                    states = whitening(states)
-                if pooling == "mean":
-                    states = states.mean(0, keepdim=True)
-                values = states.numpy().astype(dtype)
-                if not np.isfinite(values).all():
-                    raise SlimvoxError(f"{task}: the features of {id} are too large for half precision")
-                size += values.nbytes
+        size = next_room = 0
+        with (partial / "features.bin").open("wb") as file:
+            for id, states in self._encoded(excerpts, encoder, skipped):
+                size += states.nbytes
                 if size > self.max_bytes:
                     raise SlimvoxError(
-                        f"{task}: the features do not fit into the cache of {self.max_bytes / 2**30:.1f} GiB;"
-                        " raise --cache-gib"
+                        f"{encoder.task}: the features do not fit into the cache of"
+                        f" {self.max_bytes / 2**30:.1f} GiB; raise --cache-gib, or use --cache auto"
                     )
-                make_room(self.directory, size, max_bytes=self.max_bytes)
-                file.write(values.tobytes())
-                positions[id] = (frames, len(values))
-                frames += len(values)
-        if not positions:
-            raise SlimvoxError(f"{task}: not one recording can be read ({_counts(skipped)})")
+                if size >= next_room:
+                    make_room(partial.parent, size, max_bytes=self.max_bytes)
+                    next_room = size + BYTES_PER_ROOM
+                file.write(states.cpu().numpy().tobytes())
+                lengths[id] = len(states)
+        _check_some(lengths, encoder.task, skipped)
+        make_room(partial.parent, size, max_bytes=self.max_bytes)
         index = _Index(
             upstream=self.upstream.fingerprint,
-            dtype="float32" if pooling == "mean" else "float16",
-            shape=(frames, self.upstream.layers, self.upstream.width),
+            dtype="float32" if encoder.pooling == "mean" else "float16",
+            shape=(sum(lengths.values()), self.upstream.layers, self.upstream.width),
             frame_rate_hz=self.upstream.frame_rate_hz,
             skipped=skipped,
-            positions=positions,
+            positions={id: (start, lengths[id]) for id, start in _starts(lengths).items()},
         )
-        (folder / "index.json").write_text(json.dumps(asdict(index)), encoding="utf-8")
-
-    def _encoded(
-        self, excerpts: Sequence[Excerpt], task: str, skipped: dict[str, int]
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Ids with states (frames, layers, width), in the recordings' order."""
-        for first in range(0, len(excerpts), CLIPS_READ_AHEAD):
-            waveforms: dict[str, FloatArray] = {}
-            for excerpt in excerpts[first : first + CLIPS_READ_AHEAD]:
-                try:
-                    waveform = read_waveform(excerpt)
-                except UnreadableAudioError as error:
-                    logger.warning("%s: skipped %s: %s", task, excerpt.id, error)
-                    skipped[error.reason] = skipped.get(error.reason, 0) + 1
-                    continue
-                if len(waveform) < self.upstream.shortest:
-                    logger.warning("%s: skipped %s: shorter than one frame", task, excerpt.id)
-                    skipped["too short"] = skipped.get("too short", 0) + 1
-                    continue
-                waveforms[excerpt.id] = waveform
-            states: dict[str, Tensor] = {}
-            for ids in _of_equal_length(waveforms):
-                batch = self.upstream(torch.from_numpy(np.stack([waveforms[id] for id in ids])))
-                if not torch.isfinite(batch).all():
-                    raise UnusableResultError(
-                        f"{task}: {self.upstream.name} gives features that are NaN or infinite for {ids[0]}"
-                        + (f" or the {len(ids) - 1} encoded with it" if len(ids) > 1 else "")
-                    )
-                states.update(zip(ids, batch, strict=True))
-            for id in waveforms:
-                yield id, states[id]
-            if self.report is not None:
-                self.report(min(first + CLIPS_READ_AHEAD, len(excerpts)), len(excerpts))
+        (partial / "index.json").write_text(json.dumps(asdict(index)), encoding="utf-8")
 
     def _known(self, folder: Path) -> Features | None:
         """Features that are there; None if they are not, or went while they were opened."""
@@ -238,13 +275,13 @@ class FeatureCache:
             return None
         try:
             os.utime(folder / "index.json")
-            return self._open(folder, 0.0)
+            return self._open(folder)
         except (FileNotFoundError, SlimvoxError):
             if folder.is_dir():
                 raise
             return None  # another process made room
 
-    def _open(self, folder: Path, encode_seconds: float) -> Features:
+    def _open(self, folder: Path) -> Features:
         try:
             index: _Index = build(_Index, read_json_object(folder / "index.json"))
             values = np.memmap(folder / "features.bin", dtype=index.dtype, mode="r", shape=index.shape)
@@ -253,13 +290,12 @@ class FeatureCache:
             raise SlimvoxError(f"the cache in {folder} is damaged ({error}); delete that folder") from error
         if index.upstream != self.upstream.fingerprint:
             raise SlimvoxError(f"the cache in {folder} is of another model; delete that folder")
-        return Features(
+        return StoredFeatures(
             values=values,
-            positions=positions,
+            starts={id: start for id, (start, _) in positions.items()},
+            lengths={id: count for id, (_, count) in positions.items()},
             skipped=index.skipped,
-            frame_rate_hz=index.frame_rate_hz,
-            encode_seconds=encode_seconds,
-            device=self.device,
+            **self._common(),
         )
 
 
@@ -274,14 +310,9 @@ def _position(index: _Index, id: str) -> tuple[int, int]:
     return start, count
 
 
-def _of_equal_length(waveforms: Mapping[str, FloatArray]) -> Iterator[list[str]]:
-    by_length: dict[int, list[str]] = {}
-    for id, waveform in waveforms.items():
-        by_length.setdefault(len(waveform), []).append(id)
-    for length, ids in by_length.items():
-        at_once = max(1, int(SECONDS_PER_BATCH * 16_000 / length))
-        for first in range(0, len(ids), at_once):
-            yield ids[first : first + at_once]
+def _starts(lengths: Mapping[str, int]) -> dict[str, int]:
+    """First frames of recordings that lie one after the other."""
+    return dict(zip(lengths, itertools.accumulate(lengths.values(), initial=0), strict=False))
 
 
 def _identity(excerpt: Excerpt) -> list[Any]:
@@ -297,12 +328,15 @@ def _identity(excerpt: Excerpt) -> list[Any]:
     return [excerpt.id, excerpt.max_seconds, excerpt.recording.channel, clips]
 
 
-def _check_ids(excerpts: Sequence[Excerpt], task: str) -> None:
+def check_ids(excerpts: Sequence[Excerpt], task: str) -> None:
+    """Raise SlimvoxError if two different recordings have one id."""
     seen: dict[str, Excerpt] = {}
     for excerpt in excerpts:
         if seen.setdefault(excerpt.id, excerpt) is not excerpt:
             raise SlimvoxError(f"{task}: two recordings have the id {excerpt.id}")
 
 
-def _counts(skipped: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+def _check_some(found: Mapping[str, Any], task: str, skipped: Mapping[str, int]) -> None:
+    if not found:
+        counts = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+        raise SlimvoxError(f"{task}: not one recording can be read ({counts})")

@@ -1,15 +1,15 @@
-"""Training a head on cached features: batches, the loop, and the choice of the learning rate on dev."""
+"""Training heads on features: batches, the loop, and the choice of the learning rate on dev."""
 
 from __future__ import annotations
 
 import copy
 import logging
 import math
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,67 @@ class Batch(Generic[Target]):
     lengths: Tensor
     """(batch,) frames that count; on the same device."""
     targets: tuple[Target, ...]
+    bf16: bool = False
+    """Whether heads compute in bfloat16."""
+
+    def through(self, head: nn.Module) -> Any:
+        """Output of a head for the batch; float32 whatever it computed in."""
+        with torch.autocast(self.features.device.type, torch.bfloat16, enabled=self.bf16):
+            output = head(self.features, self.lengths)
+        if isinstance(output, Tensor):
+            return output.float()
+        return type(output)(each.float() if each.is_floating_point() else each for each in output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Generic[Target]):
+    """A task's data and its head, ready to be trained."""
+
+    features: Features
+    items: Mapping[str, Sequence[Item[Target]]]
+    """By split."""
+    protocol: HeadProtocol
+    build: Callable[[], nn.Module]
+    """Makes the head, from torch's global random state."""
+    loss: Callable[[nn.Module, Batch[Target]], Tensor]
+    """Mean loss of a batch."""
+    read: Callable[[nn.Module, Batch[Target]], Sequence[Any]]
+    """What a head makes of each item of a batch: a class, symbols, an embedding."""
+    dev_score: Callable[[Sequence[Any]], float]
+    """Score of what was read of dev's items, in their order; higher is better."""
+    dev_metric: tuple[str, float] = ("score", 1.0)
+    """Name and factor by which `dev_score` is reported."""
+    class_of: Callable[[Target], object] | None = None
+    """An item's class, where classes are to be drawn equally often in training."""
+    counts: Mapping[str, int]
+    """Examples used, by split."""
+    skipped: Mapping[str, int]
+    """Examples left out, by reason."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Further facts about the data, for the result."""
+    items_at_once: int | None = None
+    """Items per batch in evaluation; by default as in training."""
+
+    def batches(self, generator: torch.Generator) -> Generator[Batch[Target], None, None]:
+        """Training batches without end."""
+        items, size = self.items["train"], self.protocol.batch
+        order = _endless_order(self.features, items, size, generator, self.class_of)
+        return _batches(self.features, ([items[index] for index in chosen] for chosen in order))
+
+    @torch.inference_mode()
+    def outputs(self, heads: Sequence[nn.Module], split: str) -> list[list[Any]]:
+        """What each head reads of each item of a split; the features are read once for all heads."""
+        items = self.items[split]
+        order = sorted(range(len(items)), key=lambda index: self.features.frames(items[index].id))
+        size = self.items_at_once or self.protocol.batch
+        chunks = [order[first : first + size] for first in range(0, len(order), size)]
+        found: list[list[Any]] = [[None] * len(items) for _ in heads]
+        batches = _batches(self.features, ([items[index] for index in chunk] for chunk in chunks))
+        for chunk, batch in zip(chunks, batches, strict=True):
+            for head, own in zip(heads, found, strict=True):
+                for index, output in zip(chunk, self.read(head, batch), strict=True):
+                    own[index] = output
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,174 +117,6 @@ class Fit:
     dev_score: float
     """Higher is better; -inf where training diverged: most gradients were not finite, or all scores."""
     best_step: int
-    seconds: float
-
-
-def make_batch(features: Features, items: Sequence[Item[Target]]) -> Batch[Target]:
-    """Collect the items' features.
-
-    In memory the layers come first, so that heads mix them in one pass over each (see `heads.WeightedSum`).
-    """
-    lengths = [features.frames(item.id) for item in items]
-    by_layer = torch.zeros(features.layers, len(items), max(lengths), features.width, device="cpu")
-    for row, (item, length) in enumerate(zip(items, lengths, strict=True)):
-        by_layer[:, row, :length] = features.get(item.id).transpose(0, 1)
-    return Batch(
-        features=by_layer.to(features.device).permute(1, 2, 0, 3),
-        lengths=torch.tensor(lengths, device=features.device),
-        targets=tuple(item.target for item in items),
-    )
-
-
-def in_order(
-    features: Features, items: Sequence[Item[Target]], size: int
-) -> Iterator[tuple[list[int], Batch[Target]]]:
-    """All items once, those of about the same length together, with their indices in `items`."""
-    order = sorted(range(len(items)), key=lambda index: features.frames(items[index].id))
-    for first in range(0, len(order), size):
-        chosen = order[first : first + size]
-        yield chosen, make_batch(features, [items[index] for index in chosen])
-
-
-def endless(
-    features: Features,
-    items: Sequence[Item[Target]],
-    size: int,
-    generator: torch.Generator,
-    class_of: Callable[[Target], object] | None = None,
-) -> Iterator[Batch[Target]]:
-    """Training batches without end.
-
-    Args:
-        features: of all items.
-        items: what to draw from.
-        size: items per batch.
-        generator: of the order.
-        class_of: where classes are to be drawn equally often, an item's class.
-    """
-    weights = None
-    if class_of is not None:
-        counts = Counter(class_of(item.target) for item in items)
-        weights = torch.tensor([1.0 / counts[class_of(item.target)] for item in items], device="cpu")
-    waiting: list[int] = []
-    while True:
-        while len(waiting) < size * BATCHES_PER_POOL:
-            if weights is None:
-                waiting += torch.randperm(len(items), generator=generator, device="cpu").tolist()
-            else:
-                waiting += torch.multinomial(weights, len(items), True, generator=generator).tolist()
-        pool, waiting = waiting[: size * BATCHES_PER_POOL], waiting[size * BATCHES_PER_POOL :]
-        pool.sort(key=lambda index: features.frames(items[index].id))
-        for number in torch.randperm(BATCHES_PER_POOL, generator=generator, device="cpu").tolist():
-            yield make_batch(features, [items[i] for i in pool[number * size : (number + 1) * size]])
-
-
-def fit(
-    *,
-    build: Callable[[], nn.Module],
-    batches: Callable[[torch.Generator], Iterator[Batch[Target]]],
-    loss: Callable[[nn.Module, Batch[Target]], Tensor],
-    dev_score: Callable[[nn.Module], float],
-    protocol: HeadProtocol,
-    learning_rate: float,
-    seed: int,
-    device: torch.device,
-) -> Fit:
-    """Train a head at one learning rate; the state that scores best on dev is kept.
-
-    torch's global random state is afterwards as it was.
-
-    Args:
-        build: makes the head, from torch's global random state.
-        batches: endless training batches.
-        loss: mean loss of a batch.
-        dev_score: of a head in evaluation mode, higher is better.
-        protocol: optimiser, steps and the like.
-        learning_rate: the first one.
-        seed: random seed for the head's weights, the batches and the dropout.
-        device: where to train; the first weights are the same on every device.
-    """
-    with seeded(seed):
-        return _fit(build, batches, loss, dev_score, protocol, learning_rate, seed, device)
-
-
-def _fit(
-    build: Callable[[], nn.Module],
-    batches: Callable[[torch.Generator], Iterator[Batch[Target]]],
-    loss: Callable[[nn.Module, Batch[Target]], Tensor],
-    dev_score: Callable[[nn.Module], float],
-    protocol: HeadProtocol,
-    learning_rate: float,
-    seed: int,
-    device: torch.device,
-) -> Fit:
-    started = time.perf_counter()
-    with torch.device("cpu"):
-        head = build()
-    head.to(device)
-    stream = batches(torch.Generator().manual_seed(seed))
-    kind = torch.optim.Adam if protocol.optimiser == "adam" else torch.optim.AdamW
-    optimiser = kind(head.parameters(), lr=learning_rate)
-    evaluations = min(protocol.evaluations, protocol.steps)
-    due = {round(protocol.steps * (i + 1) / evaluations) for i in range(evaluations)}
-    lost = 0
-    best, best_step, best_state = -math.inf, 0, copy.deepcopy(head.state_dict())
-    for step in range(1, protocol.steps + 1):
-        if protocol.schedule == "linear":
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate * (1 - (step - 1) / protocol.steps)
-        head.train()
-        for _ in range(protocol.accumulation):
-            value = loss(head, next(stream)) / protocol.accumulation
-            value.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(head.parameters(), protocol.gradient_clip)
-        if torch.isfinite(norm):
-            optimiser.step()
-        else:
-            lost += 1
-        optimiser.zero_grad()
-        if step in due:
-            head.eval()
-            with torch.inference_mode():
-                score = dev_score(head)
-            if math.isfinite(score) and score > best:
-                best, best_step, best_state = score, step, copy.deepcopy(head.state_dict())
-    if lost > protocol.steps // 2:
-        best = -math.inf
-    head.load_state_dict(best_state)
-    return Fit(
-        head=head.eval(),
-        learning_rate=learning_rate,
-        dev_score=best,
-        best_step=best_step,
-        seconds=time.perf_counter() - started,
-    )
-
-
-def sweep(fit_at: Callable[[float, int], Fit], rates: Sequence[float], seeds: int, task: str) -> Sweep:
-    """Try each learning rate with the first seed, then train the other seeds at the best one.
-
-    Args:
-        fit_at: trains at a learning rate from a seed.
-        rates: the grid.
-        seeds: how many heads to train at the best rate.
-        task: for messages.
-
-    Raises:
-        SlimvoxError: if no learning rate gives a usable head.
-    """
-    tried = [fit_at(rate, 0) for rate in rates]
-    best = max(tried, key=lambda each: each.dev_score)
-    if not math.isfinite(best.dev_score):
-        raise SlimvoxError(f"{task}: the head diverged at every learning rate; try smaller ones")
-    if len(rates) > 1 and best.learning_rate in (min(rates), max(rates)):
-        logger.info("%s: the best learning rate, %g, is at the edge of the grid", task, best.learning_rate)
-    others = [fit_at(best.learning_rate, seed) for seed in range(1, seeds)]
-    return Sweep(
-        dev_scores={each.learning_rate: each.dev_score for each in tried},
-        fits=(best, *others),
-        seconds=sum(each.seconds for each in (*tried, *others)),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,4 +127,194 @@ class Sweep:
     """Score on dev by learning rate, for seed 0; higher is better."""
     fits: tuple[Fit, ...]
     """One per seed."""
-    seconds: float
+    seconds: float = 0.0
+    """Time without that of encoding."""
+
+
+def make_batch(
+    features: Features, items: Sequence[Item[Target]], states: Sequence[Tensor] | None = None
+) -> Batch[Target]:
+    """Collect the items' features, or take those that were read.
+
+    In memory the layers come first, so that heads mix them in one pass over each (see `heads.WeightedSum`).
+    """
+    parts = next(features.read([[item.id for item in items]])) if states is None else states
+    lengths = [len(each) for each in parts]
+    shape = (features.layers, len(items), max(lengths), features.width)
+    by_layer = torch.zeros(shape, device=parts[0].device)
+    for row, (each, length) in enumerate(zip(parts, lengths, strict=True)):
+        by_layer[:, row, :length] = each.transpose(0, 1)
+    return Batch(
+        features=by_layer.to(features.device).permute(1, 2, 0, 3),
+        lengths=torch.tensor(lengths, device=features.device),
+        targets=tuple(item.target for item in items),
+        bf16=features.bf16,
+    )
+
+
+def fit(training: Training[Any], rates: Sequence[float], seed: int) -> list[Fit]:
+    """Train a head at each learning rate; the state that scores best on dev is kept.
+
+    All heads see the same batches, so features that are streamed are encoded once for all of them. Each has a random
+    state of its own: it becomes what it would be alone. torch's global random state is afterwards as it was.
+
+    Args:
+        training: data and head.
+        rates: learning rates; the first ones, where the protocol lets them fall.
+        seed: random seed for the head's weights, the batches and the dropout.
+    """
+    protocol = training.protocol
+    evaluations = min(protocol.evaluations, protocol.steps)
+    due = {round(protocol.steps * (i + 1) / evaluations) for i in range(evaluations)}
+    with seeded(seed), closing(training.batches(torch.Generator().manual_seed(seed))) as batches:
+        heads = [_Head(training, rate, seed) for rate in rates]
+        for step in range(1, protocol.steps + 1):
+            for _ in range(protocol.accumulation):
+                batch = next(batches)
+                for head in heads:
+                    head.learn(batch)
+            for head in heads:
+                head.step(step)
+            if step in due:
+                outputs = training.outputs([head.module.eval() for head in heads], "dev")
+                for head, own in zip(heads, outputs, strict=True):
+                    head.judge(training.dev_score(own), step)
+    return [head.finished() for head in heads]
+
+
+def sweep(
+    fit_at: Callable[[Sequence[float], int], list[Fit]], rates: Sequence[float], seeds: int, task: str
+) -> Sweep:
+    """Try each learning rate with the first seed, then train the other seeds at the best one.
+
+    Args:
+        fit_at: trains a head at each of some learning rates, from a seed.
+        rates: the grid.
+        seeds: how many heads to train at the best rate.
+        task: for messages.
+
+    Raises:
+        SlimvoxError: if no learning rate gives a usable head.
+    """
+    tried = fit_at(rates, 0)
+    best = max(tried, key=lambda each: each.dev_score)
+    if not math.isfinite(best.dev_score):
+        raise SlimvoxError(f"{task}: the head diverged at every learning rate; try smaller ones")
+    if len(rates) > 1 and best.learning_rate in (min(rates), max(rates)):
+        logger.info("%s: the best learning rate, %g, is at the edge of the grid", task, best.learning_rate)
+    others = [fit_at((best.learning_rate,), seed)[0] for seed in range(1, seeds)]
+    dev_scores = {each.learning_rate: each.dev_score for each in tried}
+    return Sweep(dev_scores=dev_scores, fits=(best, *others))
+
+
+class _Head:
+    """A head in training, with its optimiser and its random state."""
+
+    def __init__(self, training: Training[Any], rate: float, seed: int) -> None:
+        self.training, self.rate, self.protocol = training, rate, training.protocol
+        torch.manual_seed(seed)
+        with torch.device("cpu"):
+            self.module = training.build()
+        self.module.to(training.features.device)
+        self.random = _RandomState(training.features.device)
+        kind = torch.optim.Adam if self.protocol.optimiser == "adam" else torch.optim.AdamW
+        self.optimiser = kind(self.module.parameters(), lr=rate)
+        self.lost = 0
+        self.best, self.best_step = -math.inf, 0
+        self.best_state = copy.deepcopy(self.module.state_dict())
+
+    def learn(self, batch: Batch[Any]) -> None:
+        """Add the gradients of a batch."""
+        self.module.train()
+        self.random.restore()
+        value = self.training.loss(self.module, batch) / self.protocol.accumulation
+        value.backward()  # type: ignore[no-untyped-call]
+        self.random.keep()
+
+    def step(self, number: int) -> None:
+        """Update the weights, unless a gradient is not finite."""
+        if self.protocol.schedule == "linear":
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.rate * (1 - (number - 1) / self.protocol.steps)
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.protocol.gradient_clip)
+        if torch.isfinite(norm):
+            self.optimiser.step()
+        else:
+            self.lost += 1
+        self.optimiser.zero_grad()
+
+    def judge(self, score: float, step: int) -> None:
+        """Keep the weights if they are the best so far on dev."""
+        if math.isfinite(score) and score > self.best:
+            self.best, self.best_step = score, step
+            self.best_state = copy.deepcopy(self.module.state_dict())
+
+    def finished(self) -> Fit:
+        """The head in its best state."""
+        self.module.load_state_dict(self.best_state)
+        diverged = self.lost > self.protocol.steps // 2
+        return Fit(
+            head=self.module.eval(),
+            learning_rate=self.rate,
+            dev_score=-math.inf if diverged else self.best,
+            best_step=self.best_step,
+        )
+
+
+class _RandomState:
+    """torch's global random state, of the CPU and of a device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = None if device.type == "cpu" else torch.get_device_module(device)
+        self.keep()
+
+    def keep(self) -> None:
+        """Take the present state."""
+        self._states = (torch.get_rng_state(), self._device and self._device.get_rng_state())
+
+    def restore(self) -> None:
+        """Return to the state that was kept."""
+        torch.set_rng_state(self._states[0])
+        if self._device is not None:
+            self._device.set_rng_state(self._states[1])
+
+
+def _batches(
+    features: Features, chosen: Iterator[Sequence[Item[Target]]]
+) -> Generator[Batch[Target], None, None]:
+    """Batches of items; features that are streamed are decoded ahead."""
+    waiting: deque[Sequence[Item[Target]]] = deque()
+
+    def ids() -> Iterator[list[str]]:
+        for items in chosen:
+            waiting.append(items)
+            yield [item.id for item in items]
+
+    with closing(features.read(ids())) as read:
+        for states in read:
+            yield make_batch(features, waiting.popleft(), states)
+
+
+def _endless_order(
+    features: Features,
+    items: Sequence[Item[Target]],
+    size: int,
+    generator: torch.Generator,
+    class_of: Callable[[Target], object] | None,
+) -> Iterator[list[int]]:
+    """Indices of the items of batch after batch."""
+    weights = None
+    if class_of is not None:
+        counts = Counter(class_of(item.target) for item in items)
+        weights = torch.tensor([1.0 / counts[class_of(item.target)] for item in items], device="cpu")
+    waiting: deque[int] = deque()
+    while True:
+        while len(waiting) < size * BATCHES_PER_POOL:
+            if weights is None:
+                waiting += torch.randperm(len(items), generator=generator, device="cpu").tolist()
+            else:
+                waiting += torch.multinomial(weights, len(items), True, generator=generator).tolist()
+        pool = [waiting.popleft() for _ in range(size * BATCHES_PER_POOL)]
+        pool.sort(key=lambda index: features.frames(items[index].id))
+        for number in torch.randperm(BATCHES_PER_POOL, generator=generator, device="cpu").tolist():
+            yield pool[number * size : (number + 1) * size]

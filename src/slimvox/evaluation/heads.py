@@ -26,7 +26,8 @@ class WeightedSum(nn.Module):
         """Mix the layers; fast where each layer's features lie together in memory."""
         examples, frames, layers, width = features.shape
         by_layer = features.permute(2, 0, 1, 3).reshape(layers, -1)
-        return torch.mv(by_layer.t(), self.logits.softmax(0)).view(examples, frames, width)
+        with torch.autocast(features.device.type, enabled=False):
+            return torch.mv(by_layer.t(), self.logits.softmax(0)).view(examples, frames, width)
 
 
 class MeanPoolHead(nn.Module):
@@ -147,7 +148,7 @@ class SpeakerHead(nn.Module):
             x = norm(F.relu(convolution(x * inside)))
         x = x.transpose(1, 2)
         mean = masked_mean(x, lengths)
-        variance = masked_mean((x - mean.unsqueeze(1)).square(), lengths)
+        variance = masked_mean((x.float() - mean.unsqueeze(1)).square(), lengths)
         embedding: Tensor = self.embedding(torch.cat([mean, (variance + 1e-7).sqrt()], -1))
         return embedding
 
@@ -161,7 +162,7 @@ class DiarizationHead(nn.Module):
         self.lstm = nn.LSTM(width, hidden, batch_first=True)
         self.output = nn.Linear(hidden, speakers)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Padding comes after all frames that count, and a one-way LSTM never looks ahead."""
         logits: Tensor = self.output(self.lstm(self.mix(features))[0])
         return logits
@@ -195,7 +196,7 @@ def layer_weights(head: nn.Module) -> list[float]:
 def masked_mean(x: Tensor, lengths: Tensor) -> Tensor:
     """Mean of (B, T, D) over each row's first `lengths` frames: (B, D)."""
     inside = torch.arange(x.shape[1], device=lengths.device) < lengths.unsqueeze(1)
-    return (x * inside.unsqueeze(-1)).sum(1) / lengths.unsqueeze(-1)
+    return (x.float() * inside.unsqueeze(-1)).sum(1) / lengths.unsqueeze(-1)
 
 
 def _draw(end: int) -> int:

@@ -17,10 +17,10 @@ from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES
 from slimvox.evaluation.protocols import SuiteName
 from slimvox.evaluation.result_table import overall
 from slimvox.evaluation.suite import EvaluationPlan, TaskResult
-from slimvox.evaluation.upstreams import EncoderUpstream
+from slimvox.evaluation.upstreams import EncoderUpstream, Precision
 from slimvox.util.devices import Device
 from slimvox.util.hub_token import hub_token
-from slimvox.util.validation import Count, Range, checked_arguments
+from slimvox.util.validation import Count, Range, Threads, checked_arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +40,6 @@ class Evaluation:
         }
 
 
-def default_cache() -> Path:
-    """Folder for features, in the user's folder for caches."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slimvox" / "features"
-
-
 @checked_arguments
 def evaluate(
     model: Model,
@@ -56,9 +51,11 @@ def evaluate(
     seeds: Count = 1,
     overrides: Sequence[str] = (),
     out: str | Path | None = None,
-    cache: str | Path | None = None,
+    cache: str | Path = "auto",
     cache_gib: Annotated[float, Range(above=0, at_most=1e9)] = DEFAULT_MAX_BYTES / 2**30,
     device: Device = "auto",
+    precision: Precision = "float32",
+    workers: Threads | None = None,
     revision: str | None = None,
     token: str | None = None,
     on_progress: Callable[[str], None] = lambda message: None,
@@ -82,9 +79,13 @@ def evaluate(
         overrides: fields of the protocol to override, such as ks.steps=2000 sid.learning_rates=0.1,0.01. In Python a
             list of such texts.
         out: output folder with one JSON file per task; finished tasks are not repeated.
-        cache: cache folder for features; by default, slimvox/features in the user's cache folder.
-        cache_gib: maximum size of the cache in GiB; the least recently used features are removed.
+        cache: folder for features. With auto, features that fit are kept in slimvox/features in the user's cache folder,
+            and others are computed whenever they are read; with none, no features are written to disk.
+        cache_gib: maximum size of the cache in GiB; the least recently used features are removed. Features that are not
+            on disk take at most as much memory, and at most a quarter of what is available.
         device: device for encoding and for training heads; auto selects a GPU if there is one.
+        precision: precision of the encoder and the heads; bf16 is autocast.
+        workers: number of threads that decode audio; by default half of the processors, at most 8.
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
         on_progress: called with a short text on what is being done.
@@ -107,19 +108,21 @@ def evaluate(
         seeds=seeds,
         overrides=tuple(overrides),
         out=None if out is None else Path(out),
-        cache=Path(cache or default_cache()).expanduser(),
+        cache=cache,
         cache_bytes=round(cache_gib * 2**30),
         device=device,
+        precision=precision,
+        workers=workers,
     )
     upstream = None
     if not isinstance(model, str | os.PathLike):
-        upstream = EncoderUpstream(copy.deepcopy(encoder_of(model)), name, device=device)
+        upstream = EncoderUpstream(copy.deepcopy(encoder_of(model)), name, device=device, precision=precision)
     results = []
     with hub_token(token):
         for result in suites.evaluate(
             plan,
             report=lambda name, done, total: on_progress(
-                f"{name.upper()}: {done} of {total} recordings encoded"
+                f"{name.upper()}: {done} of {total} recordings read"
             ),
             upstream=upstream,
         ):

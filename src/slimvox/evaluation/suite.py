@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,18 +18,18 @@ import torch
 
 from slimvox._version import __version__
 from slimvox.evaluation.examples import ABSENT_AT_DEFAULT, ExampleSet
-from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES, FeatureCache
+from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES, FeatureCache, cache_directory
 from slimvox.evaluation.protocols import SuiteName, overridden
 from slimvox.evaluation.tasks import task, task_names, tasks
 from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts
-from slimvox.evaluation.upstreams import Upstream, load_upstream
+from slimvox.evaluation.upstreams import Precision, Upstream, load_upstream
 from slimvox.util.devices import Device, find_device
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
 from slimvox.util.json_files import read_json_object
 from slimvox.util.optional import require
 from slimvox.util.output_paths import check_output_folder
-from slimvox.util.validation import Count, CountOrZero, build, check_fields
+from slimvox.util.validation import Count, CountOrZero, Threads, build, check_fields
 
 logger = logging.getLogger("slimvox.evaluation")
 
@@ -54,11 +55,15 @@ class EvaluationPlan:
     """TASK.FIELD=VALUE, of the protocol."""
     out: Path | None = None
     """Folder for the results, TASK.json each; None to keep none."""
-    cache: Path
-    """Folder for features."""
+    cache: str | Path = "auto"
+    """Folder for features; `auto` for the user's cache where they fit, and `none` to encode them when they are read."""
     cache_bytes: int = DEFAULT_MAX_BYTES
     device: Device = "cpu"
     """Device for the encoder and for the training of heads."""
+    precision: Precision = "float32"
+    """Precision of the encoder and the heads; `bf16` is autocast."""
+    workers: Threads | None = None
+    """Threads that decode audio; None for half of the processors, at most 8."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +127,8 @@ def evaluate(
     protocols = {name: overridden(name, task(name).protocols[plan.suite], plan.overrides) for name in names}
     sets = {name: read_folds(plan, name) for name in names}
     if upstream is None:
-        upstream = load_upstream(plan.model, device=plan.device)
-    cache = FeatureCache(
-        upstream=upstream,
-        directory=plan.cache,
-        max_bytes=plan.cache_bytes,
-        device=find_device(plan.device),
-    )
+        upstream = load_upstream(plan.model, device=plan.device, precision=plan.precision)
+    cache = feature_cache(plan, upstream)
     for name, folds in sets.items():
         configuration = _configuration(plan, name, upstream, folds, protocols[name])
         path = None if plan.out is None else plan.out / f"{name}.json"
@@ -143,11 +143,11 @@ def evaluate(
             continue
         if report is not None:
             cache.report = lambda done, total, name=name: report(name, done, total)
-        started, encoded = time.perf_counter(), cache.encode_seconds
+        started, encoded = time.perf_counter(), cache.encoding.seconds
         started_processor = time.process_time()
         runs = [task(name).run(fold, cache, protocols[name], seeds=plan.seeds) for fold in folds]
         seconds = {
-            "encode": cache.encode_seconds - encoded,
+            "encode": cache.encoding.seconds - encoded,
             "fit": sum(run.fit_seconds for run in runs),
             "total": time.perf_counter() - started,
             "processor": time.process_time() - started_processor,
@@ -159,6 +159,19 @@ def evaluate(
             del content["reused"]
             write_atomically(path, json.dumps(content, indent=1, allow_nan=False).encode())
         yield result
+
+
+def feature_cache(plan: EvaluationPlan, upstream: Upstream) -> FeatureCache:
+    """The features of a plan's upstream."""
+    return FeatureCache(
+        upstream=upstream,
+        directory=cache_directory(plan.cache),
+        only_if_it_fits=str(plan.cache) == "auto",
+        max_bytes=plan.cache_bytes,
+        device=find_device(plan.device),
+        bf16=plan.precision == "bf16",
+        workers=plan.workers or max(1, min(8, (os.cpu_count() or 1) // 2)),
+    )
 
 
 def read_result(path: Path) -> TaskResult | None:
@@ -230,7 +243,9 @@ def _check(plan: EvaluationPlan) -> None:
         raise SlimvoxError(f"there is no data folder {plan.data}")
     if plan.out is not None:
         check_output_folder(plan.out, "--out")
-    check_output_folder(plan.cache, "--cache")
+    directory = cache_directory(plan.cache)
+    if directory is not None:
+        check_output_folder(directory, "--cache")
 
 
 def _configuration(
@@ -250,6 +265,8 @@ def _configuration(
         "seeds": plan.seeds,
         "protocol": dataclasses.asdict(settings),
     }
+    if plan.precision != "float32":
+        configuration["precision"] = plan.precision
     plain: dict[str, Any] = json.loads(json.dumps(configuration))
     return plain
 

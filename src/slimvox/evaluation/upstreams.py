@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -16,8 +16,10 @@ from slimvox.evaluation import filter_bank
 from slimvox.evaluation.exported_upstream import NORMALIZED_LAST, ExportedUpstream
 from slimvox.exporters import format_of_file
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ
-from slimvox.util.devices import find_device
+from slimvox.util.devices import CPU, find_device
 from slimvox.util.errors import SlimvoxError
+
+Precision = Literal["float32", "bf16"]
 
 FILTER_BANK = "fbank"
 RANDOM_PREFIX = "random:"
@@ -54,8 +56,12 @@ class Upstream(Protocol):
     def parameters(self) -> int:
         """Number of parameters."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
     def __call__(self, waveforms: Tensor) -> Tensor:
-        """Encode waveforms (batch, samples) of one length to (batch, frames, layers, width) on the CPU."""
+        """Encode waveforms (batch, samples) of one length to (batch, frames, layers, width) on `device`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +75,7 @@ class FilterBankUpstream:
     shortest: int = filter_bank.WINDOW_SAMPLES
     parameters: int = 0
     fingerprint: str = "fbank-80-deltas-100Hz-1"
+    device: torch.device = CPU
 
     def __call__(self, waveforms: Tensor) -> Tensor:
         """Encode."""
@@ -78,9 +85,13 @@ class FilterBankUpstream:
 class EncoderUpstream:
     """A speech encoder; clips never share a batch with longer ones, so that padding changes nothing."""
 
-    def __init__(self, encoder: SpeechEncoder, name: str, *, device: str = "cpu") -> None:
+    def __init__(
+        self, encoder: SpeechEncoder, name: str, *, device: str = "cpu", precision: Precision = "float32"
+    ) -> None:
         self.device = find_device(device)
+        self.bf16 = precision == "bf16"
         self.fingerprint = weights_hash(encoder) + (NORMALIZED_LAST if encoder.anatomy.pre_norm else "")
+        self.fingerprint += "-bf16" if self.bf16 else ""
         self.encoder = encoder.eval().requires_grad_(False).to(self.device)
         self.name = name
         self.layers = len(encoder.layers) + 1
@@ -92,18 +103,22 @@ class EncoderUpstream:
     @torch.inference_mode()
     def __call__(self, waveforms: Tensor) -> Tensor:
         """Encode."""
-        states = self.encoder(waveforms.to(self.device)).downstream_states
-        return torch.stack(states, 2).cpu()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            states = self.encoder(waveforms.to(self.device)).downstream_states
+        return torch.stack([state.float() for state in states], 2)
 
 
-def load_upstream(model: str | Path, *, device: str = "cpu", seed: int = 0) -> Upstream:
+def load_upstream(
+    model: str | Path, *, device: str = "cpu", precision: Precision = "float32", seed: int = 0
+) -> Upstream:
     """Load what is to be evaluated.
 
     Args:
         model: `fbank`; `random:MODEL` for random weights in the shape of MODEL; a file that `slimvox export` wrote,
             of any registered format; or whatever `slimvox.load` takes.
         device: where the encoder runs.
-        seed: of the random weights.
+        precision: `bf16` for autocast of an encoder; exported files and `fbank` have their own precision.
+        seed: random seed for the weights of `random:MODEL`.
 
     Raises:
         SlimvoxError: if there is no such model.
@@ -115,8 +130,10 @@ def load_upstream(model: str | Path, *, device: str = "cpu", seed: int = 0) -> U
         raise SlimvoxError("`random` needs the model whose shape to take: random:embedded, for example")
     if name.startswith(RANDOM_PREFIX):
         anatomy = load(name.removeprefix(RANDOM_PREFIX)).anatomy
-        return EncoderUpstream(untrained_encoder(anatomy, seed=seed), name, device=device)
+        return EncoderUpstream(
+            untrained_encoder(anatomy, seed=seed), name, device=device, precision=precision
+        )
     format = format_of_file(name)
     if format is not None and not Path(name).expanduser().is_dir():
         return ExportedUpstream(Path(name).expanduser(), format)
-    return EncoderUpstream(load(model), name, device=device)
+    return EncoderUpstream(load(model), name, device=device, precision=precision)

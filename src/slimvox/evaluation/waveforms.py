@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from slimvox.audio.decode import FloatArray, UnreadableAudioError, read_audio
+from slimvox.audio.decode import FloatArray, UnreadableAudioError, measure_seconds, read_audio
 from slimvox.audio.sources import end_tolerance_seconds
 from slimvox.evaluation.channel import through_channel
 from slimvox.evaluation.examples import Recording
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ
+
+CLIPS_AHEAD = 128
+"""Recordings that are decoded, or being so, before they are asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +47,50 @@ def read_waveform(excerpt: Excerpt) -> FloatArray:
     if excerpt.recording.channel is not None:
         waveform = through_channel(waveform, excerpt.recording.channel)
     return _cut(waveform, excerpt)
+
+
+def read_ahead(
+    many: Iterable[Sequence[Excerpt]], workers: int
+) -> Generator[dict[str, FloatArray | UnreadableAudioError], None, None]:
+    """Waveforms of lists of recordings by id, or why there is none; decoded ahead in `workers` threads."""
+    waiting: deque[dict[str, Future[FloatArray | UnreadableAudioError]]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="slimvox-decode") as pool:
+        try:
+            for excerpts in many:
+                waiting.append({excerpt.id: pool.submit(_read, excerpt) for excerpt in excerpts})
+                while sum(map(len, waiting)) > CLIPS_AHEAD or len(waiting) > CLIPS_AHEAD:
+                    yield {id: each.result() for id, each in waiting.popleft().items()}
+            while waiting:
+                yield {id: each.result() for id, each in waiting.popleft().items()}
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def measure_excerpts(excerpts: Sequence[Excerpt], workers: int) -> Mapping[str, float]:
+    """Seconds of recordings by id, from the headers of their files; 0 for those that cannot be read."""
+    with ThreadPoolExecutor(workers, thread_name_prefix="slimvox-measure") as pool:
+        seconds = pool.map(_measured, excerpts)
+        return {excerpt.id: each for excerpt, each in zip(excerpts, seconds, strict=True)}
+
+
+def _read(excerpt: Excerpt) -> FloatArray | UnreadableAudioError:
+    try:
+        return read_waveform(excerpt)
+    except UnreadableAudioError as error:
+        return error
+
+
+def _measured(excerpt: Excerpt) -> float:
+    try:
+        seconds = max(
+            clip.at_seconds
+            - clip.start_seconds
+            + (measure_seconds(clip.path) if clip.end_seconds is None else clip.end_seconds)
+            for clip in excerpt.recording.clips
+        )
+    except UnreadableAudioError:
+        return 0.0
+    return seconds if excerpt.max_seconds is None else min(seconds, excerpt.max_seconds)
 
 
 def _summed(recording: Recording) -> FloatArray:

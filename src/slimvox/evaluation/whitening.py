@@ -53,4 +53,5 @@ class Whitening:
 
     def __call__(self, features: Tensor) -> Tensor:
         """Whiten features (..., layers, width)."""
-        return torch.einsum("...lw,lwv->...lv", features - self.mean, self.maps)
+        mean, maps = self.mean.to(features.device), self.maps.to(features.device)
+        return torch.einsum("...lw,lwv->...lv", features - mean, maps)

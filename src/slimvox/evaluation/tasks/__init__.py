@@ -6,7 +6,7 @@ from typing import Any
 
 from slimvox.evaluation.tasks.asr import ASR
 from slimvox.evaluation.tasks.asv import ASV
-from slimvox.evaluation.tasks.base import Metric, Scores, Task
+from slimvox.evaluation.tasks.base import HeadTask, Metric, Scores, Task
 from slimvox.evaluation.tasks.classification import ER, IC, KS, SID, ClassificationTask
 from slimvox.evaluation.tasks.pr import PR
 from slimvox.evaluation.tasks.qbe import QBE
@@ -39,6 +39,7 @@ for _task in SUPERB:
 __all__ = [
     "SUPERB",
     "ClassificationTask",
+    "HeadTask",
     "Metric",
     "Scores",
     "Task",

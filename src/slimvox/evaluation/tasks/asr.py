@@ -5,73 +5,48 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from torch import nn
+
 from slimvox.evaluation.examples import ExampleSet, TranscribedExample
-from slimvox.evaluation.feature_cache import FeatureCache
-from slimvox.evaluation.heads import RecurrentCTCHead, layer_weights
+from slimvox.evaluation.heads import RecurrentCTCHead
 from slimvox.evaluation.manifests import transcribed
 from slimvox.evaluation.metrics.error_rates import character_error_rate, word_error_rate
 from slimvox.evaluation.protocols import MINI_RECOGNITION, OFFICIAL_LEARNING_RATES, RecognitionProtocol
 from slimvox.evaluation.readers.librispeech import read_librispeech_words
-from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts
-from slimvox.evaluation.tasks.ctc import Sequenced, Symbols, fit_ctc, prepare, read, shuffled
-from slimvox.evaluation.waveforms import Excerpt
+from slimvox.evaluation.tasks.base import Metric
+from slimvox.evaluation.tasks.ctc import CTCTask, Symbols
 
 
-class SpeechRecognition(Task[ExampleSet[TranscribedExample], RecognitionProtocol]):
-    """Speech recognition; a blank is a symbol like any other."""
+class SpeechRecognition(CTCTask[ExampleSet[TranscribedExample], RecognitionProtocol]):
+    """Speech recognition; the space between words is a symbol like any other."""
 
-    def run(
-        self,
-        data: ExampleSet[TranscribedExample],
-        cache: FeatureCache,
-        protocol: RecognitionProtocol,
-        *,
-        seeds: int,
-    ) -> Scores:
-        """Train heads and score them."""
-        examples = [
-            Sequenced(
-                excerpt=Excerpt(recording=each.recording),
-                split=each.split,
-                symbols=tuple(" ".join(each.text.split())),
-            )
-            for each in data.examples
-        ]
-        ready = prepare(self.name, examples, cache, whiten=protocol.whiten, frames_per_step=protocol.stack)
-        swept = fit_ctc(
-            self.name,
-            ready,
-            lambda: RecurrentCTCHead(
-                ready.features.layers, ready.features.width, ready.alphabet.classes, protocol
-            ),
-            lambda references, guesses: -100 * character_error_rate(_texts(references), _texts(guesses)),
-            protocol,
-            seeds=seeds,
-        )
-        read_off = [read(each.head, ready, "test", protocol.batch) for each in swept.fits]
-        pairs = [(_texts(references), _texts(guesses)) for references, guesses in read_off]
-        references = read_off[0][0]
-        error_rate = word_error_rate if protocol.unit == "word" else character_error_rate
-        return Scores(
-            test={"asr": tuple(100 * error_rate(*pair) for pair in pairs)},
-            chance={"asr": 100 * error_rate(_texts(references), _texts(shuffled(references)))},
-            chance_is="the transcripts of test, shuffled",
-            counts=ready.counts,
-            skipped=add_counts(data.skipped, ready.skipped),
-            titles={"asr": "WER" if protocol.unit == "word" else "CER"},
-            chosen={
-                "learning_rate": swept.fits[0].learning_rate,
-                "dev_cer_by_learning_rate": {rate: -score for rate, score in swept.dev_scores.items()},
-            },
-            details={
-                "test_wer": [100 * word_error_rate(*pair) for pair in pairs],
-                "test_cer": [100 * character_error_rate(*pair) for pair in pairs],
-                "symbols": len(ready.alphabet.symbols),
-                "layer_weights": layer_weights(swept.fits[0].head),
-                "frame_rate_hz": ready.features.frame_rate_hz,
-            },
-            fit_seconds=swept.seconds,
-        )
+    dev_metric = ("cer", -1.0)
+
+    def symbols(self, example: TranscribedExample, protocol: RecognitionProtocol) -> Symbols:
+        """Characters, spaces among them."""
+        return tuple(" ".join(example.text.split()))
+
+    def head(self, layers: int, width: int, classes: int, protocol: RecognitionProtocol) -> nn.Module:
+        """BLSTM."""
+        return RecurrentCTCHead(layers, width, classes, protocol)
+
+    def measured(
+        self, references: Sequence[Symbols], guesses: Sequence[Symbols], protocol: RecognitionProtocol
+    ) -> dict[str, float]:
+        """Both error rates, and as the metric that of the protocol's unit."""
+        texts = _texts(references), _texts(guesses)
+        rates = {"test_wer": 100 * word_error_rate(*texts), "test_cer": 100 * character_error_rate(*texts)}
+        return {"asr": rates["test_wer" if protocol.unit == "word" else "test_cer"], **rates}
+
+    def dev_score(
+        self, references: Sequence[Symbols], guesses: Sequence[Symbols], protocol: RecognitionProtocol
+    ) -> float:
+        """Minus the character error rate."""
+        return -100 * character_error_rate(_texts(references), _texts(guesses))
+
+    def title_of(self, metric: str, protocol: RecognitionProtocol) -> str | None:
+        """The unit's."""
+        return "WER" if protocol.unit == "word" else "CER"
 
 
 def _texts(sequences: Sequence[Symbols]) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,87 +14,82 @@ from torch import Tensor, nn
 from slimvox.evaluation.examples import Recording, Trial, VerificationSet
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.features import Features
-from slimvox.evaluation.fitting import Batch, Item, endless, fit, in_order, sweep
-from slimvox.evaluation.heads import AdditiveMarginSoftmax, SpeakerHead, layer_weights
+from slimvox.evaluation.fitting import Batch, Item, Training
+from slimvox.evaluation.heads import AdditiveMarginSoftmax, SpeakerHead
 from slimvox.evaluation.manifests import verification
 from slimvox.evaluation.metrics.equal_error_rate import equal_error_rate
 from slimvox.evaluation.protocols import OFFICIAL_LEARNING_RATES, VerificationProtocol
 from slimvox.evaluation.readers.voxceleb1 import read_voxceleb1_trials
-from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts
+from slimvox.evaluation.tasks.base import HeadTask, Metric, Scores, add_counts
 from slimvox.evaluation.waveforms import Excerpt
 from slimvox.util.errors import SlimvoxError
 
 
-class SpeakerVerification(Task[VerificationSet, VerificationProtocol]):
+@dataclass(frozen=True, kw_only=True)
+class _VerificationTraining(Training[Any]):
+    trials: Sequence[Trial]
+    """Trials of test."""
+
+
+class SpeakerVerification(HeadTask[VerificationSet, VerificationProtocol]):
     """Speaker verification."""
 
-    def run(
-        self, data: VerificationSet, cache: FeatureCache, protocol: VerificationProtocol, *, seeds: int
-    ) -> Scores:
-        """Train heads and score the trials."""
+    def prepare(
+        self, data: VerificationSet, cache: FeatureCache, protocol: VerificationProtocol
+    ) -> Training[int]:
+        """Get the features of the training utterances and of those that trials name."""
+        of_train = [each for each in data.examples if each.split == "train"]
         training = [
-            Excerpt(recording=each.recording, max_seconds=protocol.train_seconds)
-            for each in data.examples
-            if each.split == "train"
+            Excerpt(recording=each.recording, max_seconds=protocol.train_seconds) for each in of_train
         ]
         tried = [Excerpt(recording=each) for each in trial_recordings(data).values()]
         features = cache.features(
             [*training, *tried], task=self.name, whiten_on=training if protocol.whiten else ()
         )
-        speakers = sorted({each.labels[0] for each in data.examples if each.split == "train"})
-        items = [
-            Item(id=each.recording.id, target=speakers.index(each.labels[0]))
-            for each in data.examples
-            if each.split == "train" and each.recording.id in features
-        ]
-        trials = {split: self._trials(data.trials, split, features) for split in ("dev", "test")}
-        if len({item.target for item in items}) < 2:
+        names = sorted({each.labels[0] for each in of_train})
+        speakers = {name: number for number, name in enumerate(names)}
+        items: dict[str, list[Item[Any]]] = {
+            "train": [
+                Item(id=each.recording.id, target=speakers[each.labels[0]])
+                for each in of_train
+                if each.recording.id in features
+            ]
+        }
+        if len({item.target for item in items["train"]}) < 2:
             raise SlimvoxError(f"{self.name}: train must have at least two speakers")
-        swept = sweep(
-            lambda rate, seed: fit(
-                build=lambda: _TrainedSpeakerHead(features.layers, features.width, len(speakers), protocol),
-                batches=lambda generator: endless(features, items, protocol.batch, generator),
-                loss=_loss,
-                dev_score=lambda head: -_error_rate(head, features, trials["dev"], protocol.batch),
-                protocol=protocol,
-                learning_rate=rate,
-                seed=seed,
-                device=features.device,
-            ),
-            protocol.learning_rates,
-            seeds,
-            self.name,
+        counts = {"train": len(items["train"])}
+        lost: dict[str, int] = {}
+        trials = {split: self._trials(data.trials, split, features) for split in ("dev", "test")}
+        for split, found in trials.items():
+            counts[split] = len(found)
+            missing = sum(trial.split == split for trial in data.trials) - len(found)
+            lost |= {f"{split} trials": missing} if missing else {}
+            ids = sorted({id for trial in found for id in (trial.first, trial.second)})
+            items[split] = [Item(id=id, target=None) for id in ids]
+        return _VerificationTraining(
+            features=features,
+            items=items,
+            protocol=protocol,
+            build=lambda: _TrainedSpeakerHead(features.layers, features.width, len(speakers), protocol),
+            loss=_loss,
+            read=_embeddings,
+            dev_score=lambda embeddings: -_error_rate(trials["dev"], items["dev"], embeddings),
+            dev_metric=("eer", -1.0),
+            counts=counts,
+            skipped=add_counts(features.skipped, lost),
+            details={"training_speakers": len(speakers)},
+            trials=trials["test"],
         )
-        random = np.random.default_rng(0).random(len(trials["test"]))
-        lost = {f"{split} trials" for split in trials if len(trials[split]) < _count(data.trials, split)}
+
+    def score(self, training: Training[int], heads: Sequence[nn.Module]) -> Scores:
+        """Equal error rates of the test trials."""
+        assert isinstance(training, _VerificationTraining)
+        trials, items = training.trials, training.items["test"]
+        random = np.random.default_rng(0).random(len(trials))
         return Scores(
-            test={
-                "asv": tuple(
-                    _error_rate(each.head, features, trials["test"], protocol.batch) for each in swept.fits
-                )
-            },
-            chance={"asv": 100 * equal_error_rate(random, [each.same for each in trials["test"]]).rate},
+            test={"asv": tuple(_error_rate(trials, items, each) for each in training.outputs(heads, "test"))},
+            chance={"asv": 100 * equal_error_rate(random, [each.same for each in trials]).rate},
             chance_is="random scores",
-            counts={
-                "train": len(items),
-                "dev": len(trials["dev"]),
-                "test": len(trials["test"]),
-            },
-            skipped=add_counts(
-                data.skipped,
-                features.skipped,
-                {name: _count(data.trials, name.split()[0]) - len(trials[name.split()[0]]) for name in lost},
-            ),
-            chosen={
-                "learning_rate": swept.fits[0].learning_rate,
-                "dev_eer_by_learning_rate": {rate: -score for rate, score in swept.dev_scores.items()},
-            },
-            details={
-                "training_speakers": len(speakers),
-                "layer_weights": layer_weights(swept.fits[0].head),
-                "frame_rate_hz": features.frame_rate_hz,
-            },
-            fit_seconds=swept.seconds,
         )
 
     def _trials(self, trials: Sequence[Trial], split: str, features: Features) -> list[Trial]:
@@ -144,17 +141,16 @@ def trial_recordings(data: VerificationSet) -> Mapping[str, Recording]:
     return found
 
 
-@torch.inference_mode()
-def _error_rate(head: nn.Module, features: Features, trials: Sequence[Trial], batch_size: int) -> float:
+def _embeddings(head: nn.Module, batch: Batch[Any]) -> list[Tensor]:
+    """Embeddings (E,) of length 1."""
+    return list(F.normalize(batch.through(head), dim=-1).cpu())
+
+
+def _error_rate(trials: Sequence[Trial], items: Sequence[Item[Any]], embeddings: Sequence[Tensor]) -> float:
     """Equal error rate in percent."""
-    ids = sorted({id for trial in trials for id in (trial.first, trial.second)})
-    items = [Item(id=id, target=None) for id in ids]
-    embeddings: dict[str, Tensor] = {}
-    for indices, batch in in_order(features, items, batch_size):
-        normalised = F.normalize(head(batch.features, batch.lengths), dim=-1).cpu()
-        embeddings.update((ids[index], row) for index, row in zip(indices, normalised, strict=True))
-    first = torch.stack([embeddings[trial.first] for trial in trials])
-    second = torch.stack([embeddings[trial.second] for trial in trials])
+    of = {item.id: embedding for item, embedding in zip(items, embeddings, strict=True)}
+    first = torch.stack([of[trial.first] for trial in trials])
+    second = torch.stack([of[trial.second] for trial in trials])
     scores = (first * second).sum(-1)
     if not torch.isfinite(scores).all():
         return float("nan")
@@ -164,12 +160,8 @@ def _error_rate(head: nn.Module, features: Features, trials: Sequence[Trial], ba
 def _loss(head: nn.Module, batch: Batch[int]) -> Tensor:
     assert isinstance(head, _TrainedSpeakerHead)
     targets = torch.tensor(batch.targets, device=batch.features.device)
-    loss: Tensor = head.classifier(head(batch.features, batch.lengths), targets)
+    loss: Tensor = head.classifier(batch.through(head), targets)
     return loss
-
-
-def _count(trials: Sequence[Trial], split: str) -> int:
-    return sum(trial.split == split for trial in trials)
 
 
 ASV = SpeakerVerification(

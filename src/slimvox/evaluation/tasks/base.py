@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +12,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from torch import nn
+
 from slimvox.evaluation.examples import SPLITS, ExampleSet, Recording
 from slimvox.evaluation.feature_cache import FeatureCache
+from slimvox.evaluation.features import Features
+from slimvox.evaluation.fitting import Training, fit, sweep
+from slimvox.evaluation.heads import layer_weights
 from slimvox.evaluation.manifests import TaskTable
 from slimvox.evaluation.protocols import HeadProtocol, SuiteName
 from slimvox.util.errors import SlimvoxError
@@ -48,9 +55,9 @@ class Scores:
     """Score of guessing, by metric."""
     chance_is: str
     """Description of how the guess was made."""
-    counts: Mapping[str, int]
+    counts: Mapping[str, int] = field(default_factory=dict)
     """Examples used, by split."""
-    skipped: Mapping[str, int]
+    skipped: Mapping[str, int] = field(default_factory=dict)
     """Examples left out, by reason."""
     chosen: Mapping[str, Any] = field(default_factory=dict)
     """Settings chosen on dev, and how."""
@@ -113,7 +120,7 @@ class Task(ABC, Generic[Set, Settings]):
 
     @abstractmethod
     def run(self, data: Set, cache: FeatureCache, protocol: Settings, *, seeds: int) -> Scores:
-        """Train heads on the cached features and score them.
+        """Train heads on the upstream's features and score them.
 
         Args:
             data: examples of all splits.
@@ -124,6 +131,48 @@ class Task(ABC, Generic[Set, Settings]):
         Raises:
             SlimvoxError: data that cannot be scored.
         """
+
+
+class HeadTask(Task[Set, Settings]):
+    """A task with a head that is trained."""
+
+    def run(self, data: Set, cache: FeatureCache, protocol: Settings, *, seeds: int) -> Scores:
+        """Prepare, train at each learning rate, train further seeds at the best, and score."""
+        training = self.prepare(data, cache, protocol)
+        started, encoded = time.perf_counter(), cache.encoding.seconds
+        swept = sweep(
+            lambda rates, seed: fit(training, rates, seed), protocol.learning_rates, seeds, self.name
+        )
+        seconds = time.perf_counter() - started - (cache.encoding.seconds - encoded)
+        scores = self.score(training, [each.head for each in swept.fits])
+        name, factor = training.dev_metric
+        dev_scores = {rate: factor * score for rate, score in swept.dev_scores.items()}
+        rate = swept.fits[0].learning_rate
+        return dataclasses.replace(
+            scores,
+            counts=training.counts,
+            skipped=add_counts(data.skipped, training.skipped),
+            chosen={"learning_rate": rate, f"dev_{name}_by_learning_rate": dev_scores, **scores.chosen},
+            details={
+                **training.details,
+                **scores.details,
+                "layer_weights": layer_weights(swept.fits[0].head),
+                "frame_rate_hz": training.features.frame_rate_hz,
+            },
+            fit_seconds=seconds,
+        )
+
+    @abstractmethod
+    def prepare(self, data: Set, cache: FeatureCache, protocol: Settings) -> Training[Any]:
+        """Get the features and describe the head and its training.
+
+        Raises:
+            SlimvoxError: data that cannot be scored.
+        """
+
+    @abstractmethod
+    def score(self, training: Training[Any], heads: Sequence[nn.Module]) -> Scores:
+        """Scores of trained heads on test, and of chance; what more they need, they choose on dev first."""
 
 
 def check_splits(task: str, splits: Sequence[str]) -> dict[str, int]:
@@ -140,6 +189,16 @@ def check_splits(task: str, splits: Sequence[str]) -> dict[str, int]:
             " each of train, dev and test needs some (the learning rate is chosen on dev)"
         )
     return {split: counts[split] for split in SPLITS}
+
+
+def usable(task: str, examples: Sequence[Any], features: Features) -> tuple[list[Any], dict[str, int]]:
+    """Examples whose recording has features, and their number by split.
+
+    Raises:
+        SlimvoxError: if a split has none.
+    """
+    found = [each for each in examples if each.recording.id in features]
+    return found, check_splits(task, [each.split for each in found])
 
 
 def add_counts(*parts: Mapping[str, int]) -> dict[str, int]:

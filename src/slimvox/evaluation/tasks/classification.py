@@ -13,16 +13,15 @@ from torch import Tensor, nn
 
 from slimvox.evaluation.examples import ExampleSet, LabelledExample
 from slimvox.evaluation.feature_cache import FeatureCache
-from slimvox.evaluation.features import Features
-from slimvox.evaluation.fitting import Batch, Item, endless, fit, in_order, sweep
-from slimvox.evaluation.heads import MeanPoolHead, layer_weights
+from slimvox.evaluation.fitting import Batch, Item, Training
+from slimvox.evaluation.heads import MeanPoolHead
 from slimvox.evaluation.manifests import labelled_set
 from slimvox.evaluation.protocols import OFFICIAL_LEARNING_RATES, ClassificationProtocol
 from slimvox.evaluation.readers.fluent_speech_commands import read_fluent_speech_commands
 from slimvox.evaluation.readers.iemocap import read_iemocap
 from slimvox.evaluation.readers.speech_commands import read_speech_commands
 from slimvox.evaluation.readers.voxceleb1 import read_voxceleb1_speakers
-from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts, check_splits
+from slimvox.evaluation.tasks.base import HeadTask, Metric, Scores, check_splits, usable
 from slimvox.evaluation.waveforms import Excerpt
 from slimvox.util.errors import SlimvoxError
 
@@ -33,18 +32,13 @@ UNKNOWN = -1
 """Stands for a label that training does not know: never the right answer."""
 
 
-class ClassificationTask(Task[ExampleSet[LabelledExample], ClassificationProtocol]):
+class ClassificationTask(HeadTask[ExampleSet[LabelledExample], ClassificationProtocol]):
     """Accuracy: all labels of a recording right."""
 
-    def run(
-        self,
-        data: ExampleSet[LabelledExample],
-        cache: FeatureCache,
-        protocol: ClassificationProtocol,
-        *,
-        seeds: int,
-    ) -> Scores:
-        """Train heads on features averaged over time, and score them."""
+    def prepare(
+        self, data: ExampleSet[LabelledExample], cache: FeatureCache, protocol: ClassificationProtocol
+    ) -> Training[Classes]:
+        """Average the features over time, and number the labels of train."""
         check_splits(self.name, [example.split for example in data.examples])
         excerpts = [
             Excerpt(
@@ -54,22 +48,22 @@ class ClassificationTask(Task[ExampleSet[LabelledExample], ClassificationProtoco
             for example in data.examples
         ]
         features = cache.features(excerpts, task=self.name, pooling="mean")
-        usable = [example for example in data.examples if example.recording.id in features]
-        counts = check_splits(self.name, [example.split for example in usable])
-        labels = self._labels(usable)
-        training = [example.recording.id for example in usable if example.split == "train"]
+        examples, counts = usable(self.name, data.examples, features)
+        labels = self._labels(examples)
+        skipped, training = (
+            features.skipped,
+            [each.recording.id for each in examples if each.split == "train"],
+        )
         if protocol.whiten:
             features = features.whitened(training)
         elif protocol.standardise:
             features = features.standardised(training)
-        items = {
-            split: [
-                Item(id=example.recording.id, target=_classes(example, labels))
-                for example in usable
-                if example.split == split
-            ]
-            for split in counts
-        }
+        items: dict[str, list[Item[Classes]]] = {split: [] for split in counts}
+        for each in examples:
+            target = tuple(
+                names.get(label, UNKNOWN) for label, names in zip(each.labels, labels, strict=True)
+            )
+            items[each.split].append(Item(id=each.recording.id, target=target))
         unknown = {split: sum(UNKNOWN in item.target for item in items[split]) for split in ("dev", "test")}
         for split, count in unknown.items():
             if count:
@@ -80,54 +74,35 @@ class ClassificationTask(Task[ExampleSet[LabelledExample], ClassificationProtoco
                     len(items[split]),
                     split,
                 )
-        swept = sweep(
-            lambda rate, seed: fit(
-                build=lambda: MeanPoolHead(
-                    features.layers, features.width, protocol.projection, [len(names) for names in labels]
-                ),
-                batches=lambda generator: endless(
-                    features,
-                    items["train"],
-                    protocol.batch,
-                    generator,
-                    class_of=(lambda target: target) if protocol.balanced else None,
-                ),
-                loss=_loss,
-                dev_score=lambda head: accuracy(head, features, items["dev"]),
-                protocol=protocol,
-                learning_rate=rate,
-                seed=seed,
-                device=features.device,
-            ),
-            protocol.learning_rates,
-            seeds,
-            self.name,
-        )
-        with torch.inference_mode():
-            test = tuple(100 * accuracy(each.head, features, items["test"]) for each in swept.fits)
-        majority = Counter(item.target for item in items["train"]).most_common(1)[0][0]
-        guessed = sum(item.target == majority for item in items["test"]) / len(items["test"])
-        return Scores(
-            test={self.metrics[0].name: test},
-            chance={self.metrics[0].name: 100 * guessed},
-            chance_is="the most frequent class of train",
+        classes = [len(names) for names in labels]
+        return Training(
+            features=features,
+            items=items,
+            protocol=protocol,
+            build=lambda: MeanPoolHead(features.layers, features.width, protocol.projection, classes),
+            loss=_loss,
+            read=_guesses,
+            dev_score=lambda guesses: _accuracy(items["dev"], guesses),
+            dev_metric=("accuracy", 1.0),
+            class_of=(lambda target: target) if protocol.balanced else None,
             counts=counts,
-            skipped=add_counts(data.skipped, features.skipped),
-            chosen={
-                "learning_rate": swept.fits[0].learning_rate,
-                "dev_accuracy_by_learning_rate": swept.dev_scores,
-            },
-            details={
-                "classes": [len(names) for names in labels],
-                "labels_unknown_to_train": unknown,
-                "layer_weights": layer_weights(swept.fits[0].head),
-                "frame_rate_hz": features.frame_rate_hz,
-            },
-            fit_seconds=swept.seconds,
+            skipped=skipped,
+            details={"classes": classes, "labels_unknown_to_train": unknown},
+            items_at_once=1024,
         )
 
-    def _labels(self, examples: Sequence[LabelledExample]) -> list[list[str]]:
-        """Sorted classes of the training split, by label."""
+    def score(self, training: Training[Classes], heads: Sequence[nn.Module]) -> Scores:
+        """Accuracy, and that of always guessing the most frequent class."""
+        test, metric = training.items["test"], self.metrics[0].name
+        majority = Counter(item.target for item in training.items["train"]).most_common(1)[0][0]
+        return Scores(
+            test={metric: tuple(100 * _accuracy(test, each) for each in training.outputs(heads, "test"))},
+            chance={metric: 100 * _accuracy(test, [majority] * len(test))},
+            chance_is="the most frequent class of train",
+        )
+
+    def _labels(self, examples: Sequence[LabelledExample]) -> list[dict[str, int]]:
+        """For each of the labels, the numbers of the training split's classes in alphabetical order."""
         counts = {len(example.labels) for example in examples}
         if len(counts) != 1 or 0 in counts:
             raise SlimvoxError(f"{self.name}: each example needs the same number of labels, at least one")
@@ -146,34 +121,26 @@ class ClassificationTask(Task[ExampleSet[LabelledExample], ClassificationProtoco
                     len(single),
                     single[0],
                 )
-        return [sorted(column) for column in names]
+        return [{label: number for number, label in enumerate(sorted(column))} for column in names]
 
 
-@torch.inference_mode()
-def accuracy(head: nn.Module, features: Features, items: Sequence[Item[Classes]]) -> float:
+def _accuracy(items: Sequence[Item[Classes]], guesses: Sequence[Classes]) -> float:
     """Share of items with all labels right."""
-    right = 0
-    for _, batch in in_order(features, items, 1024):
-        guesses = torch.stack([logits.argmax(-1) for logits in head(batch.features, batch.lengths)], 1)
-        right += int((guesses == torch.tensor(batch.targets, device=guesses.device)).all(1).sum())
-    return right / len(items)
+    return sum(item.target == guess for item, guess in zip(items, guesses, strict=True)) / len(items)
+
+
+def _guesses(head: nn.Module, batch: Batch[Classes]) -> list[Classes]:
+    best = torch.stack([logits.argmax(-1) for logits in batch.through(head)], 1)
+    return [tuple(row) for row in best.tolist()]
 
 
 def _loss(head: nn.Module, batch: Batch[Classes]) -> Tensor:
     """Sum over the labels of the cross-entropy."""
     targets = torch.tensor(batch.targets, device=batch.features.device)
     losses: list[Tensor] = [
-        F.cross_entropy(logits, targets[:, column])
-        for column, logits in enumerate(head(batch.features, batch.lengths))
+        F.cross_entropy(logits, targets[:, column]) for column, logits in enumerate(batch.through(head))
     ]
     return torch.stack(losses).sum()
-
-
-def _classes(example: LabelledExample, labels: list[list[str]]) -> Classes:
-    return tuple(
-        names.index(label) if label in names else UNKNOWN
-        for label, names in zip(example.labels, labels, strict=True)
-    )
 
 
 _OFFICIAL = ClassificationProtocol(

@@ -1,21 +1,22 @@
-"""Common parts of PR, ASR and SF: symbols, CTC loss, greedy decoding."""
+"""Tasks whose heads write symbols, trained with CTC and read greedily: PR, ASR and SF."""
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimvox.evaluation.feature_cache import FeatureCache
-from slimvox.evaluation.features import Features
-from slimvox.evaluation.fitting import Batch, Item, Sweep, endless, fit, in_order, sweep
-from slimvox.evaluation.protocols import HeadProtocol
-from slimvox.evaluation.tasks.base import add_counts, check_splits
+from slimvox.evaluation.fitting import Batch, Item, Training
+from slimvox.evaluation.tasks.base import HeadTask, Scores, Set, Settings, add_counts, check_splits
 from slimvox.evaluation.waveforms import Excerpt
 from slimvox.util.errors import SlimvoxError
 
@@ -23,6 +24,103 @@ logger = logging.getLogger("slimvox.evaluation")
 
 BLANK = 0
 Symbols = tuple[str, ...]
+
+
+class CTCTask(HeadTask[Set, Settings]):
+    """A task that is read off as symbols.
+
+    Training examples without a symbol, or with more symbols than steps, are skipped and counted; so are dev and test
+    examples without a transcript. Dev and test examples that are merely too long for their frames stay: not being
+    able to read them is the encoder's fault.
+    """
+
+    dev_metric: ClassVar[tuple[str, float]]
+    """Name and factor by which the score on dev is reported."""
+
+    @abstractmethod
+    def symbols(self, example: Any, protocol: Settings) -> Symbols:
+        """The symbols that are said in an example."""
+
+    @abstractmethod
+    def head(self, layers: int, width: int, classes: int, protocol: Settings) -> nn.Module:
+        """A head that returns logits (batch, steps, classes) and their lengths; class 0 is CTC's blank."""
+
+    @abstractmethod
+    def measured(
+        self, references: Sequence[Symbols], guesses: Sequence[Symbols], protocol: Settings
+    ) -> dict[str, float]:
+        """The task's metrics, and further scores for the result's details."""
+
+    @abstractmethod
+    def dev_score(
+        self, references: Sequence[Symbols], guesses: Sequence[Symbols], protocol: Settings
+    ) -> float:
+        """What the learning rate is chosen by; higher is better."""
+
+    def title_of(self, metric: str, protocol: Settings) -> str | None:
+        """Title of a metric under a protocol, where it is not its usual one."""
+
+    def prepare(self, data: Set, cache: FeatureCache, protocol: Settings) -> Training[Symbols]:
+        """Get the features, and leave out what CTC cannot use."""
+        said = {each.recording.id: self.symbols(each, protocol) for each in data.examples}
+        examples = [each for each in data.examples if said[each.recording.id]]
+        skipped: dict[str, int] = {}
+        if len(examples) < len(data.examples):
+            skipped["no transcript"] = len(data.examples) - len(examples)
+            logger.warning(
+                "%s: skipped %d utterances without a transcript", self.name, skipped["no transcript"]
+            )
+        check_splits(self.name, [each.split for each in examples])
+        excerpts = [Excerpt(recording=each.recording) for each in examples]
+        training = [e for e, x in zip(excerpts, examples, strict=True) if x.split == "train"]
+        features = cache.features(excerpts, task=self.name, whiten_on=training if protocol.whiten else ())
+        items: dict[str, list[Item[Symbols]]] = {"train": [], "dev": [], "test": []}
+        frames_per_step = getattr(protocol, "stack", 1)
+        for each in examples:
+            id = each.recording.id
+            if id not in features:
+                continue
+            steps = -(-features.frames(id) // frames_per_step)
+            if each.split == "train" and steps < _steps_needed(said[id]):
+                skipped["longer transcript than audio"] = skipped.get("longer transcript than audio", 0) + 1
+                continue
+            items[each.split].append(Item(id=id, target=said[id]))
+        counts = check_splits(self.name, [split for split, found in items.items() for _ in found])
+        alphabet = Alphabet(symbols=tuple(sorted({s for item in items["train"] for s in item.target})))
+        if not alphabet.symbols:
+            raise SlimvoxError(f"{self.name}: there are no symbols in the training transcripts")
+        dev = [item.target for item in items["dev"]]
+        return Training(
+            features=features,
+            items=items,
+            protocol=protocol,
+            build=lambda: self.head(features.layers, features.width, alphabet.classes, protocol),
+            loss=lambda head, batch: ctc_loss(head, batch, alphabet),
+            read=lambda head, batch: _read(head, batch, alphabet),
+            dev_score=lambda guesses: self.dev_score(dev, guesses, protocol),
+            dev_metric=self.dev_metric,
+            counts=counts,
+            skipped=add_counts(skipped, features.skipped),
+            details={"symbols": len(alphabet.symbols)},
+        )
+
+    def score(self, training: Training[Symbols], heads: Sequence[nn.Module]) -> Scores:
+        """The metrics of each head, and of shuffled transcripts."""
+        protocol: Any = training.protocol
+        references = [item.target for item in training.items["test"]]
+        measured = [
+            self.measured(references, guesses, protocol) for guesses in training.outputs(heads, "test")
+        ]
+        chance = self.measured(references, shuffled(references), protocol)
+        names = [metric.name for metric in self.metrics]
+        titles = {name: self.title_of(name, protocol) for name in names}
+        return Scores(
+            test={name: tuple(each[name] for each in measured) for name in names},
+            chance={name: chance[name] for name in names},
+            chance_is="the transcripts of test, shuffled",
+            titles={name: title for name, title in titles.items() if title},
+            details={name: [each[name] for each in measured] for name in chance if name not in names},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,108 +134,22 @@ class Alphabet:
         """Number of classes, including the CTC blank."""
         return len(self.symbols) + 1
 
+    @cached_property
+    def _classes(self) -> Mapping[str, int]:
+        return {symbol: number for number, symbol in enumerate(self.symbols, 1)}
+
     def encode(self, symbols: Symbols) -> list[int]:
         """Classes of symbols; all must be known."""
-        return [1 + self.symbols.index(symbol) for symbol in symbols]
+        return [self._classes[symbol] for symbol in symbols]
 
     def decode(self, classes: Sequence[int]) -> Symbols:
         """Symbols of classes, blanks left out."""
         return tuple(self.symbols[each - 1] for each in classes if each != BLANK)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SequenceData:
-    """Recordings with the symbols said in them, ready for CTC."""
-
-    features: Features
-    items: Mapping[str, list[Item[Symbols]]]
-    """Items by split."""
-    alphabet: Alphabet
-    counts: dict[str, int]
-    skipped: dict[str, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sequenced:
-    """One recording and the symbols said in it, before its features are known."""
-
-    excerpt: Excerpt
-    split: str
-    symbols: Symbols
-
-
-def prepare(
-    task: str, examples: Sequence[Sequenced], cache: FeatureCache, *, whiten: bool, frames_per_step: int = 1
-) -> SequenceData:
-    """Get features, and leave out what CTC cannot use.
-
-    Training examples without a symbol, or with more symbols than steps, are skipped and counted; so are dev and test
-    examples without a transcript. Dev and test examples that are merely too long for their frames stay: not being
-    able to read them is the encoder's fault.
-    """
-    kept = [example for example in examples if example.symbols]
-    skipped: dict[str, int] = {}
-    if len(kept) < len(examples):
-        skipped["no transcript"] = len(examples) - len(kept)
-        logger.warning("%s: skipped %d utterances without a transcript", task, skipped["no transcript"])
-    check_splits(task, [example.split for example in kept])
-    training = [example.excerpt for example in kept if example.split == "train"]
-    features = cache.features(
-        [example.excerpt for example in kept], task=task, whiten_on=training if whiten else ()
-    )
-    items: dict[str, list[Item[Symbols]]] = {"train": [], "dev": [], "test": []}
-    for example in kept:
-        id = example.excerpt.id
-        if id not in features:
-            continue
-        steps = -(-features.frames(id) // frames_per_step)
-        if example.split == "train" and steps < _steps_needed(example.symbols):
-            skipped["longer transcript than audio"] = skipped.get("longer transcript than audio", 0) + 1
-            continue
-        items[example.split].append(Item(id=id, target=example.symbols))
-    counts = check_splits(task, [split for split, found in items.items() for _ in found])
-    alphabet = Alphabet(symbols=tuple(sorted({s for item in items["train"] for s in item.target})))
-    if not alphabet.symbols:
-        raise SlimvoxError(f"{task}: there are no symbols in the training transcripts")
-    return SequenceData(
-        features=features,
-        items=items,
-        alphabet=alphabet,
-        counts=counts,
-        skipped=add_counts(skipped, features.skipped),
-    )
-
-
-def fit_ctc(
-    task: str,
-    data: SequenceData,
-    build: Callable[[], nn.Module],
-    dev_score: Callable[[Sequence[Symbols], Sequence[Symbols]], float],
-    protocol: HeadProtocol,
-    *,
-    seeds: int,
-) -> Sweep:
-    """Train heads; `dev_score` takes references and guesses, higher is better."""
-    return sweep(
-        lambda rate, seed: fit(
-            build=build,
-            batches=lambda generator: endless(data.features, data.items["train"], protocol.batch, generator),
-            loss=lambda head, batch: ctc_loss(head, batch, data.alphabet),
-            dev_score=lambda head: dev_score(*read(head, data, "dev", protocol.batch)),
-            protocol=protocol,
-            learning_rate=rate,
-            seed=seed,
-            device=data.features.device,
-        ),
-        protocol.learning_rates,
-        seeds,
-        task,
-    )
-
-
 def ctc_loss(head: nn.Module, batch: Batch[Symbols], alphabet: Alphabet) -> Tensor:
     """Mean over the batch of the negative log-likelihood per symbol."""
-    logits, lengths = head(batch.features, batch.lengths)
+    logits, lengths = batch.through(head)
     labels = [alphabet.encode(target) for target in batch.targets]
     logarithms = logits.log_softmax(-1).transpose(0, 1)
     if logarithms.device.type == "mps":  # torch has no CTC loss there
@@ -153,19 +165,13 @@ def ctc_loss(head: nn.Module, batch: Batch[Symbols], alphabet: Alphabet) -> Tens
     )
 
 
-@torch.inference_mode()
-def read(
-    head: nn.Module, data: SequenceData, split: str, batch_size: int
-) -> tuple[list[Symbols], list[Symbols]]:
-    """References and greedy guesses of a split, in its order."""
-    items = data.items[split]
-    guesses: list[Symbols] = [()] * len(items)
-    for indices, batch in in_order(data.features, items, batch_size):
-        logits, lengths = head(batch.features, batch.lengths)
-        best = logits.argmax(-1).cpu()
-        for index, row, length in zip(indices, best, lengths.tolist(), strict=True):
-            guesses[index] = data.alphabet.decode(row[:length].unique_consecutive().tolist())
-    return [item.target for item in items], guesses
+def _read(head: nn.Module, batch: Batch[Symbols], alphabet: Alphabet) -> list[Symbols]:
+    """Greedy guesses."""
+    logits, lengths = batch.through(head)
+    return [
+        alphabet.decode(row[:length].unique_consecutive().tolist())
+        for row, length in zip(logits.argmax(-1).cpu(), lengths.tolist(), strict=True)
+    ]
 
 
 def shuffled(references: Sequence[Symbols]) -> list[Symbols]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from slimvox.evaluation.examples import ConversationExample, ExampleSet, Turn
 from slimvox.evaluation.feature_cache import FeatureCache
-from slimvox.evaluation.features import Features
-from slimvox.evaluation.fitting import Batch, Item, endless, fit, in_order, sweep
-from slimvox.evaluation.heads import DiarizationHead, layer_weights
+from slimvox.evaluation.fitting import Batch, Item, Training
+from slimvox.evaluation.heads import DiarizationHead
 from slimvox.evaluation.manifests import conversations
 from slimvox.evaluation.metrics.diarization import (
     Activity,
@@ -27,31 +26,18 @@ from slimvox.evaluation.metrics.diarization import (
 )
 from slimvox.evaluation.protocols import OFFICIAL_LEARNING_RATES, DiarizationProtocol
 from slimvox.evaluation.readers.libri2mix import read_libri2mix
-from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts, check_splits
+from slimvox.evaluation.tasks.base import HeadTask, Metric, Scores, check_splits, usable
 from slimvox.evaluation.waveforms import Excerpt
 from slimvox.util.errors import SlimvoxError
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Probabilities:
-    """Output of a head for a split."""
-
-    references: list[Activity]
-    guesses: list[npt.NDArray[np.float32]]
-
-
-class SpeakerDiarization(Task[ExampleSet[ConversationExample], DiarizationProtocol]):
+class SpeakerDiarization(HeadTask[ExampleSet[ConversationExample], DiarizationProtocol]):
     """Speaker diarization; frames are the encoder's, whatever its rate."""
 
-    def run(
-        self,
-        data: ExampleSet[ConversationExample],
-        cache: FeatureCache,
-        protocol: DiarizationProtocol,
-        *,
-        seeds: int,
-    ) -> Scores:
-        """Train heads and score them; threshold and median filter are chosen on dev."""
+    def prepare(
+        self, data: ExampleSet[ConversationExample], cache: FeatureCache, protocol: DiarizationProtocol
+    ) -> Training[Activity]:
+        """Get the features and who speaks in which frame."""
         check_splits(self.name, [each.split for each in data.examples])
         excerpts = [Excerpt(recording=each.recording) for each in data.examples]
         training = [e for e, x in zip(excerpts, data.examples, strict=True) if x.split == "train"]
@@ -59,67 +45,45 @@ class SpeakerDiarization(Task[ExampleSet[ConversationExample], DiarizationProtoc
         speakers = max(len({turn.speaker for turn in each.turns}) for each in data.examples)
         if speakers < 2:
             raise SlimvoxError(f"{self.name}: not one recording has two speakers")
+        examples, counts = usable(self.name, data.examples, features)
         items: dict[str, list[Item[Activity]]] = {"train": [], "dev": [], "test": []}
-        for each in data.examples:
-            if each.recording.id in features:
-                active = activity(
-                    each.turns, features.frames(each.recording.id), features.frame_rate_hz, speakers
-                )
-                items[each.split].append(Item(id=each.recording.id, target=active))
-        counts = check_splits(self.name, [split for split, found in items.items() for _ in found])
-        swept = sweep(
-            lambda rate, seed: fit(
-                build=lambda: DiarizationHead(features.layers, features.width, protocol.hidden, speakers),
-                batches=lambda generator: endless(features, items["train"], protocol.batch, generator),
-                loss=_loss,
-                dev_score=lambda head: -self._decided(head, features, items["dev"], protocol)[1],
-                protocol=protocol,
-                learning_rate=rate,
-                seed=seed,
-                device=features.device,
-            ),
-            protocol.learning_rates,
-            seeds,
-            self.name,
+        for each in examples:
+            id = each.recording.id
+            active = activity(each.turns, features.frames(id), features.frame_rate_hz, speakers)
+            items[each.split].append(Item(id=id, target=active))
+        return Training(
+            features=features,
+            items=items,
+            protocol=protocol,
+            build=lambda: DiarizationHead(features.layers, features.width, protocol.hidden, speakers),
+            loss=_loss,
+            read=_probabilities,
+            dev_score=lambda probabilities: -_decided(items["dev"], probabilities, protocol)[1],
+            dev_metric=("der", -100.0),
+            counts=counts,
+            skipped=features.skipped,
+            details={"speakers": speakers},
         )
-        decisions = [self._decided(each.head, features, items["dev"], protocol)[0] for each in swept.fits]
-        rates = []
-        for trained, decision in zip(swept.fits, decisions, strict=True):
-            said = _probabilities(trained.head, features, items["test"], protocol.batch)
-            rates.append(
-                100 * diarization_error_rate(said.references, [decide(g, decision) for g in said.guesses])
-            )
+
+    def score(self, training: Training[Activity], heads: Sequence[nn.Module]) -> Scores:
+        """Choose threshold and median filter on dev, and score test with them."""
+        decisions = [
+            _decided(training.items["dev"], each, training.protocol)[0]
+            for each in training.outputs(heads, "dev")
+        ]
+        references = [item.target for item in training.items["test"]]
+        rates = [
+            100 * diarization_error_rate(references, [decide(guess, decision) for guess in guesses])
+            for guesses, decision in zip(training.outputs(heads, "test"), decisions, strict=True)
+        ]
         return Scores(
             test={"sd": tuple(rates)},
-            chance={"sd": 100 * _guessed([item.target for item in items["test"]])},
+            chance={"sd": 100 * _guessed(references)},
             chance_is="the better of: one speaker speaks all the time; everybody does",
-            counts=counts,
-            skipped=add_counts(data.skipped, features.skipped),
             chosen={
-                "learning_rate": swept.fits[0].learning_rate,
-                "dev_der_by_learning_rate": {rate: -100 * score for rate, score in swept.dev_scores.items()},
                 "threshold": [decision.threshold for decision in decisions],
                 "median_frames": [decision.median for decision in decisions],
             },
-            details={
-                "speakers": speakers,
-                "layer_weights": layer_weights(swept.fits[0].head),
-                "frame_rate_hz": features.frame_rate_hz,
-            },
-            fit_seconds=swept.seconds,
-        )
-
-    def _decided(
-        self,
-        head: nn.Module,
-        features: Features,
-        items: Sequence[Item[Activity]],
-        protocol: DiarizationProtocol,
-    ) -> tuple[Decision, float]:
-        """The best threshold and filter, and the error rate they give."""
-        said = _probabilities(head, features, items, protocol.batch)
-        return best_decision(
-            said.references, said.guesses, thresholds=protocol.thresholds, medians=protocol.medians
         )
 
 
@@ -157,20 +121,21 @@ def permutation_invariant_loss(logits: Tensor, targets: Sequence[Tensor], length
 
 def _loss(head: nn.Module, batch: Batch[Activity]) -> Tensor:
     targets = [torch.from_numpy(target).float().to(batch.features.device) for target in batch.targets]
-    return permutation_invariant_loss(head(batch.features), targets, batch.lengths)
+    return permutation_invariant_loss(batch.through(head), targets, batch.lengths)
 
 
-@torch.inference_mode()
-def _probabilities(
-    head: nn.Module, features: Features, items: Sequence[Item[Activity]], batch_size: int
-) -> _Probabilities:
-    references, guesses = [], []
-    for _, batch in in_order(features, items, batch_size):
-        said = head(batch.features).sigmoid().cpu()
-        for row, length, target in zip(said, batch.lengths.tolist(), batch.targets, strict=True):
-            references.append(target)
-            guesses.append(row[:length].numpy())
-    return _Probabilities(references=references, guesses=guesses)
+def _probabilities(head: nn.Module, batch: Batch[Activity]) -> list[npt.NDArray[np.float32]]:
+    """Probability that a speaker speaks: (frames, speakers) each."""
+    said = batch.through(head).sigmoid().cpu()
+    return [row[:length].numpy() for row, length in zip(said, batch.lengths.tolist(), strict=True)]
+
+
+def _decided(
+    items: Sequence[Item[Activity]], probabilities: Sequence[npt.NDArray[np.float32]], protocol: Any
+) -> tuple[Decision, float]:
+    """The best threshold and filter, and the error rate they give."""
+    references = [item.target for item in items]
+    return best_decision(references, probabilities, thresholds=protocol.thresholds, medians=protocol.medians)
 
 
 def _guessed(references: Sequence[Activity]) -> float:

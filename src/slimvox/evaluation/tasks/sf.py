@@ -6,83 +6,49 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
+from torch import nn
+
 from slimvox.evaluation.examples import ExampleSet, Segment, SlotExample
-from slimvox.evaluation.feature_cache import FeatureCache
-from slimvox.evaluation.heads import RecurrentCTCHead, layer_weights
+from slimvox.evaluation.heads import RecurrentCTCHead
 from slimvox.evaluation.manifests import slots
 from slimvox.evaluation.metrics.slots import parse_slots, slot_type_f1, slot_value_cer
 from slimvox.evaluation.protocols import MINI_RECOGNITION, OFFICIAL_LEARNING_RATES, RecognitionProtocol
 from slimvox.evaluation.readers.audio_snips import read_audio_snips
-from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts
-from slimvox.evaluation.tasks.ctc import Sequenced, Symbols, fit_ctc, prepare, read, shuffled
-from slimvox.evaluation.waveforms import Excerpt
-
-Slots = list[tuple[str, str]]
+from slimvox.evaluation.tasks.base import Metric
+from slimvox.evaluation.tasks.ctc import CTCTask, Symbols
 
 
-class SlotFilling(Task[ExampleSet[SlotExample], RecognitionProtocol]):
+class SlotFilling(CTCTask[ExampleSet[SlotExample], RecognitionProtocol]):
     """Slot filling."""
 
-    def run(
-        self, data: ExampleSet[SlotExample], cache: FeatureCache, protocol: RecognitionProtocol, *, seeds: int
-    ) -> Scores:
-        """Train heads and score them."""
-        separator = " " if protocol.written == "word" else ""
+    dev_metric = ("f1_minus_cer", 1.0)
 
-        def tagged(sequences: Sequence[Symbols]) -> list[Slots]:
-            return [parse_slots(separator.join(symbols)) for symbols in sequences]
+    def symbols(self, example: SlotExample, protocol: RecognitionProtocol) -> Symbols:
+        """Characters or words, and tokens around each slot."""
+        return slot_symbols(example.segments, protocol.written)
 
-        def dev_score(references: Sequence[Symbols], guesses: Sequence[Symbols]) -> float:
-            """F1 - CER: both count, as in SUPERB's overall score."""
-            wanted, got = tagged(references), tagged(guesses)
-            return slot_type_f1(wanted, got) - slot_value_cer(wanted, got)
+    def head(self, layers: int, width: int, classes: int, protocol: RecognitionProtocol) -> nn.Module:
+        """BLSTM."""
+        return RecurrentCTCHead(layers, width, classes, protocol)
 
-        examples = [
-            Sequenced(
-                excerpt=Excerpt(recording=each.recording),
-                split=each.split,
-                symbols=slot_symbols(each.segments, protocol.written),
-            )
-            for each in data.examples
-        ]
-        ready = prepare(self.name, examples, cache, whiten=protocol.whiten, frames_per_step=protocol.stack)
-        swept = fit_ctc(
-            self.name,
-            ready,
-            lambda: RecurrentCTCHead(
-                ready.features.layers, ready.features.width, ready.alphabet.classes, protocol
-            ),
-            dev_score,
-            protocol,
-            seeds=seeds,
-        )
-        read_off = [read(each.head, ready, "test", protocol.batch) for each in swept.fits]
-        pairs = [(tagged(references), tagged(guesses)) for references, guesses in read_off]
-        references = read_off[0][0]
-        guessed = tagged(shuffled(references))
-        return Scores(
-            test={
-                "sf_f1": tuple(100 * slot_type_f1(*pair) for pair in pairs),
-                "sf_cer": tuple(100 * slot_value_cer(*pair) for pair in pairs),
-            },
-            chance={
-                "sf_f1": 100 * slot_type_f1(tagged(references), guessed),
-                "sf_cer": 100 * slot_value_cer(tagged(references), guessed),
-            },
-            chance_is="the transcripts of test, shuffled",
-            counts=ready.counts,
-            skipped=add_counts(data.skipped, ready.skipped),
-            chosen={
-                "learning_rate": swept.fits[0].learning_rate,
-                "dev_f1_minus_cer_by_learning_rate": swept.dev_scores,
-            },
-            details={
-                "symbols": len(ready.alphabet.symbols),
-                "layer_weights": layer_weights(swept.fits[0].head),
-                "frame_rate_hz": ready.features.frame_rate_hz,
-            },
-            fit_seconds=swept.seconds,
-        )
+    def measured(
+        self, references: Sequence[Symbols], guesses: Sequence[Symbols], protocol: RecognitionProtocol
+    ) -> dict[str, float]:
+        """Slot-type F1 and slot-value character error rate."""
+        pair = _slots(references, protocol), _slots(guesses, protocol)
+        return {"sf_f1": 100 * slot_type_f1(*pair), "sf_cer": 100 * slot_value_cer(*pair)}
+
+    def dev_score(
+        self, references: Sequence[Symbols], guesses: Sequence[Symbols], protocol: RecognitionProtocol
+    ) -> float:
+        """F1 - CER: both count, as in SUPERB's overall score."""
+        pair = _slots(references, protocol), _slots(guesses, protocol)
+        return slot_type_f1(*pair) - slot_value_cer(*pair)
+
+
+def _slots(sequences: Sequence[Symbols], protocol: RecognitionProtocol) -> list[list[tuple[str, str]]]:
+    separator = " " if protocol.written == "word" else ""
+    return [parse_slots(separator.join(symbols)) for symbols in sequences]
 
 
 def slot_symbols(segments: Sequence[Segment], written: Literal["character", "word"]) -> Symbols:
