@@ -34,7 +34,7 @@ def _manifests(texts: Sequence[str]) -> dict[str, tuple[Path, ...]]:
     model=MODEL,
     tasks=Argument(metavar="TASK..."),
     manifests=Argument(name="manifest", type=tuple[str, ...], metavar="TASK=FILE", parse=_manifests),
-    cache=Argument(metavar="none|auto|DIR"),
+    cache=Argument(type=str, metavar="none|auto|DIR"),
     overrides=Argument(name="set", metavar="TASK.FIELD=VALUE"),
 )
 class EvaluateCommand(VerboseOption):

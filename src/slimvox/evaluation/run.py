@@ -79,8 +79,8 @@ def evaluate(
         overrides: fields of the protocol to override, such as ks.steps=2000 sid.learning_rates=0.1,0.01. In Python a
             list of such texts.
         out: output folder with one JSON file per task; finished tasks are not repeated.
-        cache: folder for features. With auto, features that fit are kept in slimvox/features in the user's cache folder,
-            and others are computed whenever they are read; with none, no features are written to disk.
+        cache: folder for features. With auto, features that fit are kept in the user's cache folder, and others are
+            computed whenever they are read; with none, no features are written to disk.
         cache_gib: maximum size of the cache in GiB; the least recently used features are removed. Features that are not
             on disk take at most as much memory, and at most a quarter of what is available.
         device: device for encoding and for training heads; auto selects a GPU if there is one.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slimvox.audio.decode import FloatArray, UnreadableAudioError, measure_seconds, read_audio
+from slimvox.audio.decode import FloatArray, UnreadableAudioError, measure, read_audio
 from slimvox.audio.sources import end_tolerance_seconds
 from slimvox.evaluation.channel import through_channel
 from slimvox.evaluation.examples import Recording
@@ -85,7 +85,7 @@ def _measured(excerpt: Excerpt) -> float:
         seconds = max(
             clip.at_seconds
             - clip.start_seconds
-            + (measure_seconds(clip.path) if clip.end_seconds is None else clip.end_seconds)
+            + (measure(clip.path).seconds if clip.end_seconds is None else clip.end_seconds)
             for clip in excerpt.recording.clips
         )
     except UnreadableAudioError:
