@@ -14,6 +14,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -23,20 +24,45 @@ from slimvox.pruning import stage as stage_module
 META = torch.device("meta")
 
 
-class Copies(TorchDispatchMode):
-    """Number of elements of each tensor that is copied from the CPU to the device."""
+MADE_FROM_LISTS = (torch.tensor, torch.as_tensor, Tensor.new_tensor)
 
-    def __init__(self) -> None:
+
+class _Operators(TorchDispatchMode):
+    """Lists the number of elements of each tensor of the CPU that an operator copies to the device."""
+
+    def __init__(self, sizes: list[int]) -> None:
         super().__init__()
-        self.sizes: list[int] = []
+        self._sizes = sizes
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         made = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
         if given and META not in {each.device for each in given} and META in {each.device for each in made}:
-            self.sizes.append(max(each.numel() for each in given))
+            self._sizes.append(max(each.numel() for each in given))
         return result
+
+
+class _Functions(TorchFunctionMode):
+    """Lists the number of elements of each tensor that is made on the device from numbers of the host."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        super().__init__()
+        self._sizes = sizes
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in MADE_FROM_LISTS and result.device == META and not isinstance(args[0], Tensor):
+            self._sizes.append(result.numel())
+        return result
+
+
+@contextmanager
+def copies_listed() -> Iterator[list[int]]:
+    """Number of elements of each tensor that is copied from the host to the device."""
+    sizes: list[int] = []
+    with _Functions(sizes), _Operators(sizes):
+        yield sizes
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from drawn import uneven_masks
-from one_device import META, Copies, reads_counted, use_meta
+from one_device import META, copies_listed, reads_counted, use_meta
 from slimvox.pruning.gates import projection
 from slimvox.pruning.surgery import slice_encoder
 from slimvox.structures import structure_names
@@ -55,7 +55,7 @@ def test_a_step_reads_the_device_once_and_copies_audio_and_noise_to_it(
     )
     for length in LENGTHS:
         waveforms = torch.randn(2, length)
-        with reads_counted(monkeypatch) as reads, Copies() as copies:
+        with reads_counted(monkeypatch) as reads, copies_listed() as copies:
             one_step(stage, waveforms)
         (names,) = reads
         assert {"loss", "distillation", "gradient_norm", "finite"} < names
@@ -63,5 +63,5 @@ def test_a_step_reads_the_device_once_and_copies_audio_and_noise_to_it(
         if stage.step:  # indices and coefficients that do not change are copied once
             frames = 2 * teacher.anatomy.frames(length)
             noise = student.gates.log_alpha.numel() if student.gates is not None else frames
-            assert sorted(copies.sizes) == sorted([waveforms.numel(), noise])
+            assert sorted(copies) == sorted([waveforms.numel(), noise])
         stage.step += 1
