@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import soundfile
 
@@ -65,6 +65,54 @@ class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
+class GuardedContent:
+    """A recording as libsndfile reads it: an error in between would be lost in its callbacks, and is kept here."""
+
+    def __init__(self, content: BinaryIO) -> None:
+        self._content = content
+        self.error: Exception | None = None
+
+    def _guarded(self, call: Callable[..., int], *arguments: Any) -> int:
+        try:
+            return 0 if self.error is not None else call(*arguments)
+        except Exception as error:
+            self.error = error
+            return 0
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer; nothing is read after an error."""
+        return self._guarded(self._content.readinto, buffer)  # type: ignore[attr-defined]
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a position."""
+        return self._guarded(self._content.seek, offset, whence)
+
+    def tell(self) -> int:
+        """The position."""
+        return self._guarded(self._content.tell)
+
+    def read(self, count: int) -> bytes:
+        """Never called where there is `readinto`."""
+        raise NotImplementedError
+
+
+def raise_lost_error(file: soundfile.SoundFile) -> None:
+    """Raise the error that reading the content of `file` ended in, if it did."""
+    error = getattr(file.name, "error", None)
+    if error is not None:
+        raise error
+
+
+def _opened(path: AudioFile, kind: type[soundfile.SoundFile] = soundfile.SoundFile) -> soundfile.SoundFile:
+    content = _name_or_content(path)
+    try:
+        return kind(content)
+    except LIBRARY_ERRORS:
+        if isinstance(content, GuardedContent) and content.error is not None:
+            raise content.error from None
+        raise
+
+
 def open_audio(path: AudioFile) -> soundfile.SoundFile:
     """Open an audio file or a recording of a data set.
 
@@ -77,7 +125,7 @@ def open_audio(path: AudioFile) -> soundfile.SoundFile:
         RuntimeError, OSError, ValueError, TypeError: as `soundfile` and the file system give them.
     """
     status = _checked_status(path) if isinstance(path, Path) else None
-    file = soundfile.SoundFile(_name_or_content(path))
+    file = _opened(path)
     try:
         if not SAMPLE_RATES_HZ[0] <= file.samplerate <= SAMPLE_RATES_HZ[1]:
             low, high = SAMPLE_RATES_HZ
@@ -85,12 +133,12 @@ def open_audio(path: AudioFile) -> soundfile.SoundFile:
             raise UnreadableAudioError(path, "unreadable", detail)
         if file.frames >= _UNKNOWN_FRAMES:
             file.close()
-            return SequentialFile(_name_or_content(path))
+            return _opened(path, SequentialFile)
         if file.format == "MP3":
             splice = _walked(path, status, length_frame)
             if splice is not None:
                 file.close()
-                return soundfile.SoundFile(SplicedFile(splice[0], _content(path), splice[1]))
+                return soundfile.SoundFile(GuardedContent(SplicedFile(splice[0], _content(path), splice[1])))  # type: ignore[arg-type]
         elif file.format == "OGG":
             if _walked(path, status, is_chained_ogg):
                 detail = (
@@ -143,9 +191,9 @@ def _checked_status(path: Path) -> os.stat_result:
     return status
 
 
-def _name_or_content(path: AudioFile) -> str | bytes | BinaryIO:
+def _name_or_content(path: AudioFile) -> str | bytes | GuardedContent:
     if isinstance(path, Recording):
-        return path.open()
+        return GuardedContent(path.open())
     # As bytes: a name need not be UTF-8.
     return str(path) if sys.platform == "win32" else os.fsencode(path)
 

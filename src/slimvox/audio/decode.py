@@ -18,6 +18,7 @@ from slimvox.audio.container import (
     UnreadableAudioError,
     explained,
     open_audio,
+    raise_lost_error,
 )
 from slimvox.audio.recordings import AudioFile
 from slimvox.audio.sources import SkipReason
@@ -166,7 +167,10 @@ def _opened(path: AudioFile) -> Iterator[soundfile.SoundFile]:
     """Open a file; every error of the libraries inside the block becomes an `UnreadableAudioError`."""
     try:
         with open_audio(path) as file:
-            yield file
+            try:
+                yield file
+            finally:
+                raise_lost_error(file)
     except LIBRARY_ERRORS as error:
         raise explained(path, error) from error
 

@@ -7,10 +7,10 @@ import itertools
 import logging
 import os
 import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, TypeVar, cast
@@ -27,12 +27,15 @@ PATIENCE_SECONDS = 600.0
 """Time for which a request that fails for want of a network is tried again."""
 CACHE_BYTES = 20 * 2**30
 """Room for blocks on the disk, unless `SLIMVOX_BLOCK_CACHE_GB` says otherwise; the oldest blocks give way."""
-_LONGEST_WAIT_SECONDS = 15.0
+_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 15.0
 _WRITES_PER_SWEEP = 256
 _NETWORK_TIMEOUT = {"sock_connect": 10.0, "sock_read": 30.0}
 _TRANSIENT_STATUSES = (408, 425, 429)
 
+_locks = [threading.Lock() for _ in range(64)]
 _writes = itertools.count()
+_versions: dict[str, tuple[int, str]] = {}
+"""What `_version` found, for opening files many times."""
 _T = TypeVar("_T")
 
 
@@ -78,11 +81,15 @@ class RemoteFile(Recording):
 
     def open(self) -> BinaryIO:
         """The file, fetched in blocks as it is read."""
-        return cast(BinaryIO, io.BufferedReader(_BlockReader(self.url, *_version(self.url)), 1 << 16))
+        return cast(
+            BinaryIO,
+            io.BufferedReader(
+                _BlockReader(self.url, *(_versions.get(self.url) or _version(self.url))), 1 << 16
+            ),
+        )
 
     def version(self) -> tuple[int, int]:
         """Size in bytes, and a number that changes with the content where the server tells."""
-        _version.cache_clear()
         size, tag = _version(self.url)
         return size, int(sha256(tag.encode()).hexdigest()[:15], 16)
 
@@ -108,45 +115,50 @@ class _BlockReader(PartedFile):
         super().__init__(size)
         self._url = url
         self._folder = user_cache() / "blocks" / sha256(f"{url}\n{size}\n{tag}".encode()).hexdigest()[:32]
-        self._number, self._block = -1, b""
+        self._number, self._block = -1, cast(BinaryIO, io.BytesIO())
 
     def read_part(self, at: int, count: int) -> bytes:
         """Read from a block, at most to its end."""
         number, place = divmod(at, BLOCK_BYTES)
         if number != self._number:
-            self._number, self._block = number, self._read_block(number)
-        return self._block[place : place + count]
+            self._block.close()
+            self._number, self._block = number, self._opened_block(number)
+        self._block.seek(place)
+        return self._block.read(count)
 
-    def _read_block(self, number: int) -> bytes:
+    def close(self) -> None:
+        """Close the block too."""
+        self._block.close()
+        super().close()
+
+    def _opened_block(self, number: int) -> BinaryIO:
         start = number * BLOCK_BYTES
         stop = min(start + BLOCK_BYTES, self._size)
         kept = self._folder / f"{number}-{BLOCK_BYTES}"
-        try:
-            block = kept.read_bytes()
-            if len(block) == stop - start:
-                return block
-        except OSError:
-            pass
+        # Many threads read from one block, and one fetches it.
+        with _locks[hash((self._url, number)) % len(_locks)]:
+            try:
+                if os.path.getsize(kept) == stop - start:
+                    return kept.open("rb")
+            except OSError:
+                pass
+            block = _tried(self._url, lambda: self._fetched(start, stop))
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                write_atomically(kept, block)
+                _swept_now_and_then()
+            except OSError as error:
+                logger.warning("Blocks of remote files are not kept on the disk: %s.", error)
+        return io.BytesIO(block)
+
+    def _fetched(self, start: int, stop: int) -> bytes:
         system, path = _system(self._url)
-
-        def fetch() -> bytes:
-            content: bytes = system.cat_file(path, start=start, end=stop)
-            if len(content) > stop - start:
-                raise RemoteError(
-                    "its server does not answer requests for ranges of bytes: download it first"
-                )
-            if len(content) < stop - start:
-                raise ConnectionError("the answer was cut short")
-            return content
-
-        block = _tried(self._url, fetch)
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(kept, block)
-            _swept_now_and_then()
-        except OSError as error:
-            logger.warning("Blocks of remote files are not kept on the disk: %s.", error)
-        return block
+        content: bytes = system.cat_file(path, start=start, end=stop)
+        if len(content) > stop - start:
+            raise RemoteError("its server does not answer requests for ranges of bytes: download it first")
+        if len(content) < stop - start:
+            raise ConnectionError("the answer was cut short")
+        return content
 
 
 def _tried(url: str, request: Callable[[], _T]) -> _T:
@@ -157,7 +169,7 @@ def _tried(url: str, request: Callable[[], _T]) -> _T:
         RemoteError: the server refuses it.
         SlimvoxError: there was no answer for `PATIENCE_SECONDS`.
     """
-    began, pause = time.monotonic(), 0.5
+    began, pause = time.monotonic(), _FIRST_WAIT_SECONDS
     while True:
         try:
             return request()
@@ -174,7 +186,7 @@ def _tried(url: str, request: Callable[[], _T]) -> _T:
                     f"`{url}` gave no answer for {PATIENCE_SECONDS:g} s ({_text(error)}): run the same command again "
                     "when it can be reached."
                 ) from error
-            if pause == 0.5:
+            if pause == _FIRST_WAIT_SECONDS:
                 logger.warning("`%s` cannot be reached and is tried again: %s.", url, _text(error))
         time.sleep(pause * random.uniform(0.8, 1.2))
         pause = min(2 * pause, _LONGEST_WAIT_SECONDS)
@@ -206,7 +218,6 @@ def _client_error() -> type[Exception]:
     return ClientError
 
 
-@lru_cache(maxsize=4096)
 def _version(url: str) -> tuple[int, str]:
     """Size of a remote file in bytes, and a text that changes with its content where the server tells."""
     system, path = _system(url)
@@ -221,7 +232,8 @@ def _version(url: str) -> tuple[int, str]:
     tags = (
         found.get(name) for name in ("ETag", "etag", "md5Hash", "Last-Modified", "LastModified", "updated")
     )
-    return int(found["size"]), next((str(tag) for tag in tags if tag), "")
+    _versions[url] = int(found["size"]), next((str(tag) for tag in tags if tag), "")
+    return _versions[url]
 
 
 def _system(url: str) -> tuple[Any, str]:
