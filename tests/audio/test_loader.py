@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,16 @@ import pytest
 import torch
 
 from audio.audio_files import tone, write, write_tones
-from slimvox.audio import AudioBatch, AudioBatches, AudioClip, BatchPlan, crops, find_audio, scan_audio
+from slimvox.audio import (
+    AudioBatch,
+    AudioBatches,
+    AudioClip,
+    BatchPlan,
+    crops,
+    find_audio,
+    loader,
+    scan_audio,
+)
 from slimvox.util.errors import SlimvoxError
 
 LENGTHS = [1.0, 1.2, 1.4, 2.0, 2.2, 3.0, 3.1, 4.5, 7.0]
@@ -56,8 +66,8 @@ def test_batches_are_what_the_plan_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"threads": 1, "prefetch": 1},
-        {"threads": 3, "prefetch": 7},
+        {"workers": 1, "prefetch": 1},
+        {"workers": 3, "prefetch": 7},
         {"cache_bytes": 0},
         {"cache_bytes": 200_000},
     ],
@@ -187,19 +197,44 @@ def test_errors_of_the_threads_reach_the_caller(tmp_path: Path, monkeypatch: pyt
 def test_closing_stops_the_threads(tmp_path: Path) -> None:
     write_tones(tmp_path, LENGTHS)
     clips = clips_of(tmp_path)
-    batches = AudioBatches(clips, plan_of(clips), threads=3)
+    batches = AudioBatches(clips, plan_of(clips), workers=3)
     next(batches)
     batches.close()
     batches.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("slimvox-audio")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("slimvox-")]
     assert list(batches) == []
 
 
 @pytest.mark.parametrize(
-    "settings", [{"start": -1}, {"process": 2, "processes": 2}, {"threads": 0}, {"prefetch": 0}]
+    "settings", [{"start": -1}, {"process": 2, "processes": 2}, {"workers": 0}, {"prefetch": 0}]
 )
 def test_settings_that_cannot_be(tmp_path: Path, settings: dict[str, int]) -> None:
     write_tones(tmp_path, [1.0])
     clips = clips_of(tmp_path)
     with pytest.raises(SlimvoxError, match=r"must be .*, but is"):
         AudioBatches(clips, plan_of(clips), **settings)
+
+
+def test_waiting_is_told_with_its_share_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(loader.time, "monotonic", lambda: clock[0])
+    waits = loader.Waits(3)
+
+    def step(waiting: float, training: float) -> None:
+        with waits:
+            clock[0] += waiting
+        clock[0] += training
+
+    with caplog.at_level(logging.WARNING):
+        step(50.0, 1.0)
+        assert waits.share == 0.0
+        for _ in range(100):
+            step(0.01, 0.99)
+        assert not caplog.records
+        for _ in range(50):
+            step(0.5, 0.5)
+        assert waits.share == pytest.approx((1.0 + 25.0) / 151.0)
+    (record,) = caplog.records
+    assert "waited for audio for 17 % of the last 60 s: raise --workers above 3" in record.message

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -20,8 +23,13 @@ from slimvox.audio.skips import SkipCounter
 from slimvox.audio.sources import AudioClip
 from slimvox.util.errors import SlimvoxError
 
+logger = logging.getLogger("slimvox.audio")
+
 REPLACEMENTS_PER_CROP = 8
 """Number of other crops to try for one that cannot be used, before the batch is made without it."""
+SECONDS_PER_WARNING = 60.0
+WAITING_SHARE = 0.05
+"""Share of a minute that the model may wait for audio without a warning."""
 SUBSTITUTES_PER_BATCH = 32
 """Number of other batches to try for an unusable one, before the run fails."""
 
@@ -46,7 +54,7 @@ class AudioBatch:
 class AudioBatches:
     """The batches of a plan from step `start` on, without end.
 
-    Batch n is the same wherever the iteration began, whatever was cached, however many threads decode. A clip
+    Batch n is the same wherever the iteration began, whatever was cached, however many workers decode. A clip
     that cannot be used is counted in `skips` and replaced by another, drawn by the plan.
 
     Use it in a ``with`` block, or `close` it: that stops the threads.
@@ -56,7 +64,7 @@ class AudioBatches:
         plan: which crops make up which batch.
         start: first step; the number of steps already done, when resuming.
         process: number of this process among `processes`: each batch is dealt out to them clip by clip.
-        threads: how many batches are decoded at a time.
+        workers: how many clips are decoded at a time; by default one for each core that this process has.
         prefetch: how many batches are decoded, or being so, before they are asked for.
         cache_bytes: memory for decoded clips; 512 MiB hold 2.3 hours.
         skips: where unusable files are counted.
@@ -73,12 +81,13 @@ class AudioBatches:
         start: int = 0,
         process: int = 0,
         processes: int = 1,
-        threads: int = 2,
+        workers: int | None = None,
         prefetch: int = 4,
         cache_bytes: int = 512 * 2**20,
         skips: SkipCounter | None = None,
     ) -> None:
-        _check(start=start, process=process, processes=processes, threads=threads, prefetch=prefetch)
+        workers = default_workers() if workers is None else workers
+        _check(start=start, process=process, processes=processes, workers=workers, prefetch=prefetch)
         self.skips = SkipCounter() if skips is None else skips
         self._plan = plan
         self._process, self._processes = process, processes
@@ -89,7 +98,9 @@ class AudioBatches:
         )
         self._stopped = threading.Event()
         self._waiting: deque[Future[AudioBatch]] = deque()
-        self._executor = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="slimvox-audio")
+        self._executor = ThreadPoolExecutor(max_workers=prefetch, thread_name_prefix="slimvox-batch")
+        self._workers = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="slimvox-audio")
+        self.waits = Waits(workers)
 
     def __iter__(self) -> AudioBatches:
         return self
@@ -101,7 +112,8 @@ class AudioBatches:
             while len(self._waiting) < self._prefetch:
                 self._waiting.append(self._executor.submit(self._load, self._next_step))
                 self._next_step += 1
-            return self._waiting.popleft().result()
+            with self.waits:
+                return self._waiting.popleft().result()
         except BaseException:
             # An interrupt included: no thread may outlive the loop that it works for.
             self.close()
@@ -118,6 +130,7 @@ class AudioBatches:
     def close(self) -> None:
         """Stop decoding, within the time that the clips being decoded take; the iteration ends."""
         self._stopped.set()
+        self._workers.shutdown(wait=True, cancel_futures=True)
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._waiting.clear()
 
@@ -126,7 +139,9 @@ class AudioBatches:
             index = step if attempt == 0 else self._plan.substitute(step, attempt)
             specs = self._plan.batch(index)
             own = range(self._process, len(specs), self._processes)
-            crops = {slot: crop for slot in own if (crop := self._read(index, slot, specs[slot])) is not None}
+            tasks = [self._workers.submit(self._read, index, slot, specs[slot]) for slot in own]
+            read = zip(own, [task.result() for task in tasks], strict=True)
+            crops = {slot: crop for slot, crop in read if crop is not None}
             # All processes have to come to the same conclusion about a batch, whoever has its only usable clips.
             others = (slot for slot in range(len(specs)) if slot not in own)
             if crops or any(self._read(index, slot, specs[slot]) is not None for slot in others):
@@ -158,14 +173,58 @@ class AudioBatches:
         return None
 
 
-def _check(*, start: int, process: int, processes: int, threads: int, prefetch: int) -> None:
+class Waits:
+    """Time that the model waits for batches; enter it for each of them."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._count, self._seconds = 0, 0.0
+        self._first = self._told = self._began = time.monotonic()
+        self._seconds_told = 0.0
+
+    @property
+    def share(self) -> float:
+        """Share of the time since the first batch that was waited for the others, from 0 to 1."""
+        return self._seconds / max(time.monotonic() - self._first, 1e-9)
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        now = time.monotonic()
+        self._count += 1
+        if self._count == 1:
+            # Nothing could be decoded ahead of it.
+            self._first = self._told = now
+            return
+        self._seconds += now - self._began
+        if now - self._told > SECONDS_PER_WARNING:
+            share = (self._seconds - self._seconds_told) / (now - self._told)
+            if share > WAITING_SHARE:
+                logger.warning(
+                    "The model waited for audio for %.0f %% of the last %.0f s: raise --workers above %d, or use a"
+                    " faster disk or network.",
+                    100 * share,
+                    now - self._told,
+                    self._workers,
+                )
+            self._told, self._seconds_told = now, self._seconds
+
+
+def default_workers() -> int:
+    """Number of cores that each of the processes on this machine has for decoding, at most 32."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(2, min(32, cores // int(os.environ.get("LOCAL_WORLD_SIZE") or 1)))
+
+
+def _check(*, start: int, process: int, processes: int, workers: int, prefetch: int) -> None:
     wrong: list[str] = []
     if start < 0:
         wrong.append(f"`start` must be 0 or more, but is {start} instead.")
     if not 0 <= process < processes:
         wrong.append(f"`process` must be from 0 to {processes - 1}, but is {process} instead.")
-    if threads < 1:
-        wrong.append(f"`threads` must be at least 1, but is {threads} instead.")
+    if workers < 1:
+        wrong.append(f"`workers` must be at least 1, but is {workers} instead.")
     if prefetch < 1:
         wrong.append(f"`prefetch` must be at least 1, but is {prefetch} instead.")
     if wrong:

@@ -55,6 +55,8 @@ class RunAudio:
     """Number of the source that each clip of `training` is from (clips,)."""
     weights: tuple[float, ...] = ()
     """Share of the seconds that are drawn from each source, relative to the others; empty for what it has."""
+    workers: int | None = None
+    """Number of clips that are decoded at a time; None for one for each core."""
 
     @property
     def training_seconds(self) -> float:
@@ -73,7 +75,13 @@ class RunAudio:
             weights=self.weights,
         )
         return AudioBatches(
-            self.training, plan, start=start, process=process, processes=processes, skips=self.skips
+            self.training,
+            plan,
+            start=start,
+            process=process,
+            processes=processes,
+            workers=self.workers,
+            skips=self.skips,
         )
 
     def held_out_waveforms(self) -> HeldOutWaveforms:

@@ -27,7 +27,7 @@ from slimvox.pruning.run_directory import RunDirectory
 from slimvox.pruning.target import WantedTarget, aim
 from slimvox.util.devices import Device
 from slimvox.util.errors import SlimvoxError
-from slimvox.util.validation import Count, SecondsOrZero, Seed, checked_arguments
+from slimvox.util.validation import Count, SecondsOrZero, Seed, Threads, checked_arguments
 
 
 @checked_arguments
@@ -35,7 +35,7 @@ from slimvox.util.validation import Count, SecondsOrZero, Seed, checked_argument
 @torch.enable_grad()
 def prune(
     model: Model,
-    audio: AudioInput | Sequence[AudioInput],
+    audio: AudioInput | Sequence[AudioInput] | Mapping[Any, float],
     out: str | Path,
     *,
     recipe: str | Path | None = None,
@@ -51,6 +51,7 @@ def prune(
     seed: Seed = 0,
     control: Control | None = None,
     checkpoint_seconds: SecondsOrZero = 300.0,
+    workers: Threads | None = None,
     revision: str | None = None,
     token: str | None = None,
     console: Console | None = None,
@@ -64,9 +65,10 @@ def prune(
         model: teacher: `embedded`, a local directory, or a model id on the Hugging Face hub such as
             microsoft/wavlm-base-plus; a directory written by slimvox is pruned further. In Python also an encoder or a
             model of `transformers`.
-        audio: training audio: files, folders, lists (.txt), manifests (.tsv, .csv, .jsonl), or Hugging Face data sets
-            (hf:NAME, hf:NAME:CONFIGURATION:SPLIT, .parquet, a save_to_disk folder). In Python also a loaded
-            `datasets.Dataset`.
+        audio: training audio: files, folders, shards (.tar), lists (.txt), manifests (.tsv, .csv, .jsonl), URLs of
+            them, or Hugging Face data sets (hf:NAME, hf:NAME:CONFIGURATION:SPLIT, .parquet, a save_to_disk folder). A
+            number behind a source is its weight in a mix, such as libri/:1 arabic/:0.3. In Python also a loaded
+            `datasets.Dataset`, or a mapping of sources to weights.
         out: output directory for the pruned encoder; new, empty, or of the same run.
         recipe: name of a recipe (default, paper, fast or quick) or a TOML file. By default, quick for the embedded
             teacher, else default.
@@ -89,6 +91,7 @@ def prune(
         control: baseline instead of learned gates: random gates, the smallest weights removed (magnitude), layers
             removed from the top, or an evenly thin encoder trained from scratch.
         checkpoint_seconds: seconds between checkpoints.
+        workers: number of clips that each process decodes at a time; by default one for each of its cores.
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
         console: console for progress; None shows nothing.
@@ -132,7 +135,10 @@ def prune(
             earlier_kept=earlier_kept,
             recipe=recipe_of_smallest,
             budget=budget,
-            audio=processes.together(lambda: parts.build_audio(sources, chosen, seed, held_out)),
+            audio=replace(
+                processes.together(lambda: parts.build_audio(sources, chosen, seed, held_out)),
+                workers=workers,
+            ),
             audio_names=tuple(source_name(source) for source in sources),
             out=directory,
             seed=seed,

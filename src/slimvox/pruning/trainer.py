@@ -136,6 +136,10 @@ class Trainer:
                 after_step=after_step,
                 report=self._report_to(stage, settings.parts.callbacks, log),
             )
+        if self.main and batches.waits.share >= 0.005:
+            self.console.print(
+                f"stage {stage.title} waited for audio {batches.waits.share:.1%} of its time", highlight=False
+            )
         self.accelerator.free_memory()
 
     def _report_to(
