@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slimvox.audio import AudioSource, find_audio, source_name
+from slimvox.audio import AudioSource, av_file, find_audio, source_name
 from slimvox.util.errors import SlimvoxError
 
 
@@ -45,7 +45,10 @@ def test_folder_with_a_loop_of_links_ends(tmp_path: Path) -> None:
     assert names(find_audio([tmp_path]), tmp_path) == ["a/x.wav"]
 
 
-def test_what_is_in_a_folder_and_is_not_decoded_is_listed_for_the_scan_to_count(tmp_path: Path) -> None:
+def test_what_is_in_a_folder_and_is_not_decoded_is_listed_for_the_scan_to_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(av_file, "find_spec", lambda _: None)
     touch(tmp_path, "a.wav", "a.m4a", "b.WMA", "notes.txt")
     os.mkfifo(tmp_path / "b.wav")
     assert names(find_audio([tmp_path]), tmp_path) == ["a.m4a", "a.wav", "b.WMA", "b.wav"]

@@ -164,7 +164,7 @@ def test_batches_come_from_many_threads() -> None:
     """And are those of the same audio in files."""
     scan = scan_audio(find_audio([speakers(12)]), min_seconds=0.5)
     plan = BatchPlan(scan.clip_seconds, seconds_per_batch=3.0, min_seconds=0.5, max_seconds=1.0, seed=0)
-    with AudioBatches(scan.clips, plan, threads=8, prefetch=16, cache_bytes=0) as batches:
+    with AudioBatches(scan.clips, plan, workers=8, prefetch=16, cache_bytes=0) as batches:
         for _, batch in zip(range(30), batches, strict=False):
             for waveform, crop in zip(batch.waveforms, plan.batch(batch.step), strict=True):
                 whole = read_audio(scan.clips[crop.clip].path)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from audio.audio_files import FORMATS, tone, write
-from slimvox.audio import AudioSource, find_audio, scan_audio
+from slimvox.audio import AudioSource, av_file, find_audio, scan_audio
 from slimvox.audio.skips import WARNINGS_PER_REASON, SkipCounter
 from slimvox.util.errors import SlimvoxError
 
@@ -58,7 +58,8 @@ def test_a_channel_is_measured_and_fingerprinted(tmp_path: Path) -> None:
     assert len(set(each)) == 3
 
 
-def test_files_that_are_not_decoded_are_counted(tmp_path: Path) -> None:
+def test_files_that_are_not_decoded_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(av_file, "find_spec", lambda _: None)
     write(tmp_path / "a.wav", tone(2.0))
     (tmp_path / "a.m4a").write_bytes(b"\0\0\0 ftypM4A " + bytes(5_000))
     (tmp_path / "b.wma").write_bytes(b"text" * 500)

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import soundfile
 
+from slimvox.audio.av_file import UNKNOWN_FRAMES, AVFile, has_av
 from slimvox.audio.mp3 import SplicedFile, length_frame
 from slimvox.audio.recordings import AudioFile, Recording
 from slimvox.audio.sources import UNSUPPORTED_EXTENSIONS, SkipReason
@@ -26,8 +27,6 @@ _T = TypeVar("_T")
 
 SAMPLE_RATES_HZ = (1_000, 1_000_000)
 """Sample rates outside this range are damage: resampling them would take memory without bound."""
-_UNKNOWN_FRAMES = 1 << 62
-"""libsndfile's number of frames, or more, where a header does not give it."""
 # fmt: off
 _SAMPLE_BYTES = {
     "PCM_U8": 1, "PCM_S8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8,
@@ -110,7 +109,9 @@ def _opened(path: AudioFile, kind: type[soundfile.SoundFile] = soundfile.SoundFi
     except LIBRARY_ERRORS:
         if isinstance(content, GuardedContent) and content.error is not None:
             raise content.error from None
-        raise
+        if not os.fspath(path).lower().endswith(UNSUPPORTED_EXTENSIONS) or not has_av():
+            raise
+    return AVFile(str(path) if isinstance(path, Path) else path.open())
 
 
 def open_audio(path: AudioFile) -> soundfile.SoundFile:
@@ -131,7 +132,9 @@ def open_audio(path: AudioFile) -> soundfile.SoundFile:
             low, high = SAMPLE_RATES_HZ
             detail = f"its header says {file.samplerate} Hz, where {low} to {high} Hz are possible"
             raise UnreadableAudioError(path, "unreadable", detail)
-        if file.frames >= _UNKNOWN_FRAMES:
+        if isinstance(file, AVFile):
+            return file
+        if file.frames >= UNKNOWN_FRAMES:
             file.close()
             return _opened(path, SequentialFile)
         if file.format == "MP3":
@@ -161,7 +164,10 @@ def explained(path: AudioFile, error: Exception) -> UnreadableAudioError:
         return UnreadableAudioError(path, *wrong)
     if os.fspath(path).lower().endswith(UNSUPPORTED_EXTENSIONS):
         return UnreadableAudioError(
-            path, "unsupported format", "libsndfile does not decode it; convert it to flac, wav or opus first"
+            path,
+            "unsupported format",
+            "libsndfile does not decode it; convert it to flac, wav or opus first"
+            + ("" if has_av() else ', or install what decodes it: pip install "slimvox[av]"'),
         )
     detail = str(getattr(error, "error_string", "") or error).strip().rstrip(".") or "the decoder gave up"
     if isinstance(error, FileNotFoundError) and isinstance(path, Recording):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from slimvox.audio.av_file import UNKNOWN_FRAMES
 from slimvox.audio.container import (
     LIBRARY_ERRORS,
     SequentialFile,
@@ -112,7 +113,7 @@ def measure(path: AudioFile) -> AudioFormat:
     """
     with _opened(path) as file:
         frames = int(file.frames)
-        if isinstance(file, SequentialFile):
+        if frames >= UNKNOWN_FRAMES:
             frames = sum(len(block) for block in _mono_blocks(file, path, None))
         return AudioFormat(frames / float(file.samplerate), int(file.samplerate), int(file.channels))
 

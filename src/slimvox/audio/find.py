@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from slimvox.audio.av_file import has_av
 from slimvox.audio.huggingface_datasets import (
     HUB_PREFIX,
     PARQUET_EXTENSION,
@@ -208,7 +209,8 @@ def _read_folder(folder: Place, watched: list[str]) -> Iterable[AudioSource]:
     audio = (*AUDIO_EXTENSIONS, *UNSUPPORTED_EXTENSIONS)
     left_out: Counter[str] = Counter()
     found = list(_files(folder, (*audio, SHARD_EXTENSION, PARQUET_EXTENSION), watched, left_out))
-    if any(path.lower().endswith(AUDIO_EXTENSIONS) for path in found):
+    decoded = audio if has_av() else AUDIO_EXTENSIONS
+    if any(path.lower().endswith(decoded) for path in found):
         chosen = [path for path in found if path.lower().endswith(audio)]
         left_out.update(os.path.splitext(path)[1] for path in found if not path.lower().endswith(audio))
         logger.info(
