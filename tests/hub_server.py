@@ -1,4 +1,6 @@
-"""A server on this machine that speaks as much of the Hugging Face hub as loading and pushing need; counts requests."""
+"""A server on this machine that speaks as much of the Hugging Face hub as loading and pushing need; counts requests and
+bytes.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +30,12 @@ class Hub:
 
     tokens: set[str] = field(default_factory=set)
     """Headers of authorization that came in."""
+    bytes_sent: int = 0
+    """Size of the contents of all files that were downloaded."""
+    endpoint: str = ""
+    """Address, as HF_ENDPOINT."""
+    private: str | None = None
+    """Token without which there seem to be no repositories."""
     uploads: Path | None = None
     """Folder for repositories that are pushed, `OWNER/NAME` each."""
 
@@ -90,8 +98,10 @@ class _Handler(BaseHTTPRequestHandler):
         path = None if repository is None else repository / file
         if file in self.hub.failing:
             self._send(418, {})
-        elif path is None:
-            self._send(404, {"X-Error-Code": "RepoNotFound"})
+        elif path is None or (
+            self.hub.private and self.headers.get("Authorization") != f"Bearer {self.hub.private}"
+        ):
+            self._send(404 if self.hub.private is None else 401, {"X-Error-Code": "RepoNotFound"})
         elif revision not in ("main", COMMIT):
             self._send(404, {"X-Error-Code": "RevisionNotFound"})
         elif not path.is_file():
@@ -99,6 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             content = path.read_bytes()
             etag = f'"{hashlib.sha256(content).hexdigest()}"'
+            self.hub.bytes_sent += len(content) if body else 0
             self._send(200, {"ETag": etag, "X-Repo-Commit": COMMIT}, content, body=body)
 
     def _send(
@@ -121,7 +132,7 @@ def serving(monkeypatch: pytest.MonkeyPatch, cache: Path, **repositories: Path) 
     handler = type("Handler", (_Handler,), {"hub": hub})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    endpoint = f"http://127.0.0.1:{server.server_port}"
+    endpoint = hub.endpoint = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)

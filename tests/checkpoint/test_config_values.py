@@ -63,7 +63,7 @@ def error_for(config: Any, directory: Path) -> str:
         ("conv_kernel", LISTS),
         ("conv_stride", LISTS),
         ("feat_extract_norm", (None, 5, "no", [], True)),
-        ("model_type", (None, 5, "whisper", [], {})),
+        ("model_type", (None, 5, "bert", [], {})),
     ],
 )
 def test_a_wrong_value_in_a_configuration_of_transformers_is_named(

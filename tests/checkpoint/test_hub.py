@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import constants
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 import models
 import slimvox
@@ -40,14 +44,16 @@ NEEDED = ["README.md", "config.json", "preprocessor_config.json", "pytorch_model
 
 
 def test_only_what_a_model_needs_is_fetched(hub: Hub, repository: Path) -> None:
-    for number in range(30):
-        (repository / f"adapter.{number}.safetensors").write_bytes(b"of no use")
+    for number in range(1162):
+        with (repository / f"adapter.{number}.safetensors").open("wb") as file:
+            file.truncate(9_000_000)  # as many and as large as those of facebook/mms-1b-all: 10 GB
     for name in ("adapter_model.safetensors", "tf_model.h5", "optimizer.pt", "vocab.json", "code.py"):
         (repository / name).write_bytes(b"of no use")
     loaded = load_model("someone/model")
     assert hub.fetched() == NEEDED
     assert hub.requests.index("GET config.json") < hub.requests.index("HEAD pytorch_model.bin")
     assert len(hub.requests) <= 16
+    assert hub.bytes_sent == sum((repository / name).stat().st_size for name in NEEDED)
     assert loaded.encoder.anatomy.normalize_waveform
     expected = slimvox.load(repository)
     waveform = torch.randn(1, 3000)
@@ -79,6 +85,41 @@ def test_offline_a_cache_that_others_filled_is_enough(hub: Hub, monkeypatch: pyt
     assert hub.requests == []
 
 
+def test_the_cache_serves_when_the_hub_cannot_be_reached(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any setting: the network is gone."""
+    with serving(monkeypatch, tmp_path / "cache", model=repository) as hub:
+        slimvox.load("someone/model")
+        endpoint = hub.endpoint
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert slimvox.load("someone/model").anatomy.normalize_waveform
+
+
+def test_private_models_need_a_token(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.private = "hf_secret"
+    monkeypatch.setenv("HF_TOKEN", "hf_other")
+    with pytest.raises(slimvox.SlimvoxError, match=r"nor such a model on the Hugging Face hub.*token"):
+        slimvox.load("someone/model")
+    assert hub.fetched() == []
+    slimvox.load("someone/model", token="hf_secret")
+    assert hub.fetched() == NEEDED
+
+
+def test_the_command_line_reads_from_the_endpoint_in_the_environment(hub: Hub, tmp_path: Path) -> None:
+    hub.private = "hf_secret"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HUB_CACHE": str(tmp_path / "own-cache"),
+    }
+    command = ["inspect", "someone/model", "--token", "hf_secret"]
+    subprocess.run([sys.executable, "-m", "slimvox", *command], env=environment, check=True)
+    assert hub.fetched() == NEEDED and hub.tokens == {"Bearer hf_secret"}
+    assert (tmp_path / "own-cache" / "models--someone--model").is_dir()
+
+
 def test_offline_without_the_weights_is_one_sentence(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     anatomy, _ = find_anatomies("someone/model")
     assert anatomy.normalize_waveform and "pytorch_model.bin" not in hub.fetched()
@@ -101,7 +142,7 @@ def test_a_hub_that_fails_half_way_is_not_taken_for_missing_files(hub: Hub) -> N
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "whisper"}, "`model_type` must be one of"),
+        ({"model_type": "bert"}, "`model_type` must be one of"),
         ({"adapter_attn_dim": 16}, "not supported yet: `adapter_attn_dim` is 16"),
         ({"hidden_size": "wide"}, "`hidden_size` must be a whole number"),
         ({"model_type": "slimvox", "format_version": 99}, "a newer slimvox"),
@@ -130,21 +171,27 @@ def test_a_missing_file_is_named(missing: str, hub: Hub, repository: Path) -> No
         slimvox.load("someone/model")
 
 
-def test_shards_are_fetched_by_their_index(hub: Hub, repository: Path) -> None:
+@pytest.mark.parametrize(
+    ("stem", "ending", "save"),
+    [("pytorch_model", ".bin", torch.save), ("model", ".safetensors", save_file)],
+)
+def test_shards_are_fetched_by_their_index(
+    stem: str, ending: str, save: Callable[[dict[str, Tensor], Path], None], hub: Hub, repository: Path
+) -> None:
     tensors = torch.load(repository / "pytorch_model.bin", weights_only=True)
-    names = sorted(tensors)
-    parts = {"pytorch_model-1.bin": names[:9], "pytorch_model-2.bin": names[9:]}
-    for file, part in parts.items():
-        torch.save({name: tensors[name] for name in part}, repository / file)
-    index = {"weight_map": {name: file for file, part in parts.items() for name in part}}
-    (repository / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     expected = slimvox.load(repository)
     (repository / "pytorch_model.bin").unlink()
-    (repository / "pytorch_model-3.bin").write_bytes(b"of no use")
+    names = sorted(tensors)
+    parts = {f"{stem}-1{ending}": names[:9], f"{stem}-2{ending}": names[9:]}
+    for file, part in parts.items():
+        save({name: tensors[name].clone() for name in part}, repository / file)
+    index = {"weight_map": {name: file for file, part in parts.items() for name in part}}
+    (repository / f"{stem}{ending}.index.json").write_text(json.dumps(index))
+    (repository / f"{stem}-3{ending}").write_bytes(b"of no use")
     encoder = slimvox.load("someone/model")
     waveform = torch.randn(1, 3000)
     assert torch.equal(encoder(waveform).last_hidden_state, expected(waveform).last_hidden_state)
-    assert hub.fetched() == sorted([*NEEDED[:3], *parts, "pytorch_model.bin.index.json"])
+    assert hub.fetched() == sorted([*NEEDED[:3], *parts, f"{stem}{ending}.index.json"])
 
 
 def test_a_model_that_slimvox_pruned_comes_with_its_kept_indices(hub: Hub, repository: Path) -> None:

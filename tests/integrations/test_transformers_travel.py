@@ -24,6 +24,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForCTC, dynamic_module_utils
 
 import slimvox
+from slimvox.encoder.pretrained import PretrainedMethods
 from slimvox.hf.directory_format import AUTO_MAP
 from slimvox.hf.travelling_code import join, parse_module, travelling_files
 
@@ -121,9 +122,18 @@ def test_definitions_travel_as_they_are_in_the_package() -> None:
         pieces = re.split(r"^# ---- (\S+) ----$", source, flags=re.MULTILINE)[1:]
         sections |= dict(zip(pieces[::2], pieces[1::2], strict=True))
     assert {"slimvox.structures.anatomy", "slimvox.encoder.model", "slimvox.hf.heads"} <= {*sections}
+    assert len(ast.parse(sections.pop("slimvox.encoder.pretrained")).body) == 1  # see the next test
     for module, text in sections.items():
         own = {ast.dump(node) for node in ast.parse(inspect.getsource(importlib.import_module(module))).body}
         assert {ast.dump(node) for node in ast.parse(text).body} <= own, module
+
+
+def test_methods_that_need_slimvox_stay_behind() -> None:
+    (home,) = (source for source in travelling_files().values() if "class PretrainedMethods" in source)
+    (stub,) = (node for node in ast.parse(home).body if getattr(node, "name", None) == "PretrainedMethods")
+    assert isinstance(stub, ast.ClassDef) and len(stub.body) == 1
+    assert ast.get_docstring(stub) == inspect.getdoc(PretrainedMethods)
+    assert "slimvox.checkpoint" not in home and "AnyEncoder" not in home
 
 
 def test_two_files_travel_that_hold_the_auto_classes_and_nothing_unused() -> None:

@@ -145,14 +145,17 @@ def _fetch(name: str, file: str, access: HubAccess) -> Path | None:
     except EntryNotFoundError:
         return None
     except GatedRepoError as error:
-        raise SlimvoxError(f"{name}: the hub asks for a login: run `hf auth login` first") from error
+        raise SlimvoxError(
+            f"{name}: the hub asks for a login: ask there for access, and give a token or run `hf auth login`"
+        ) from error
     except RevisionNotFoundError as error:
         raise SlimvoxError(
             f"{name}: there is no revision {access.revision!r} of this model on the hub"
         ) from error
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise SlimvoxError(
-            f"{name}: there is neither such a directory nor such a model on the Hugging Face hub"
+            f"{name}: there is neither such a directory nor such a model on the Hugging Face hub; a private model needs"
+            " a token: give it, or run `hf auth login`"
         ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):

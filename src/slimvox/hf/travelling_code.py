@@ -22,6 +22,8 @@ from slimvox.hf.directory_format import AUTO_MAP, CODE_FILES
 PACKAGE = "slimvox"
 LAST_MODULES = dict(zip(CODE_FILES, ("slimvox.hf.configuration", "slimvox.hf.heads"), strict=True))
 """Each file with its last module. Before it come the modules that it imports, except those of an earlier file."""
+EMPTY_CLASSES = frozenset({"slimvox.encoder.pretrained"})
+"""Modules that do nothing without slimvox: of their classes, which others derive from, only the docstring travels."""
 HEADER = '''\
 """Part of slimvox, for use where slimvox is not installed (Apache-2.0 licence).
 
@@ -156,6 +158,11 @@ def parse_module(source: str, name: str) -> Module:
         text = "".join(lines[end : node.end_lineno])
         end = node.end_lineno or end
         _refuse_other_imports(node, name)
+        if name in EMPTY_CLASSES:
+            if not isinstance(node, ast.ClassDef):
+                continue
+            node.body = node.body[:1]
+            text = "".join(lines[node.lineno - 1 : node.body[0].end_lineno])
         if isinstance(node, ast.Import):
             imports += [Import(each.name, None, each.asname) for each in node.names]
         elif isinstance(node, ast.ImportFrom):

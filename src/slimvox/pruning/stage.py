@@ -192,7 +192,7 @@ class Stage:
     def _noise(self, batch: AudioBatch, present: Sequence[int]) -> StepNoise:
         """Everything random in this step, the same in all processes."""
         stream = (NOISE_STREAM, self.seed, self.step, 0)
-        seed = int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0] >> 1)
+        seed = int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0]) >> 1
         frames = self.teacher.anatomy.frames(batch.waveforms.shape[1])
         return self.student.draw_noise(batch.planned, frames, torch.Generator().manual_seed(seed), present)
 

@@ -121,7 +121,12 @@ def convert(hint: Any, value: Any, name: str, *, ignore_unknown: bool = False) -
         return value
     if hint in (bool, str) and isinstance(value, hint):
         return value
-    if inspect.isclass(hint) and hint not in (bool, str, int, float) and isinstance(value, hint):
+    if (
+        origin is None
+        and inspect.isclass(hint)
+        and hint not in (bool, str, int, float)
+        and isinstance(value, hint)
+    ):
         return value
     raise SlimvoxError(_message(name, _expected(hint), value))
 
