@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import tyro
 
 import models
 import whisper_models
 from evaluation_tables import write_table
 from slimvox.cli.main import Command, run
+from slimvox.cli.main import parse as parse_words
 from tiny_runs import SETTINGS, make_speech, make_teacher
 
 ROOT = Path(__file__).parents[1]
@@ -92,9 +92,7 @@ def parse(line: str) -> Any:
     """The command of a line, without running it."""
     words = shlex.split(line, comments=True)
     assert words[0] == "slimvox", line
-    return tyro.cli(
-        Command, args=words[1:], config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
-    )
+    return parse_words(words[1:])
 
 
 @pytest.fixture(scope="module")

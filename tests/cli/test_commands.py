@@ -13,10 +13,9 @@ from typing import Any
 
 import docstring_parser
 import pytest
-import tyro
 
 from slimvox.cli.command import ONLY_IN_PYTHON
-from slimvox.cli.main import Command
+from slimvox.cli.main import Command, parse
 
 COMMANDS: dict[str, Any] = {
     next(extra.name for extra in each.__metadata__ if hasattr(extra, "name")): each.__origin__
@@ -54,16 +53,10 @@ FLAGS = {
 """Every argument of every command of version 0.1, with a value that is not the default."""
 
 
-def parse(*words: str) -> Any:
-    return tyro.cli(
-        Command, args=words, config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
-    )
-
-
 @pytest.mark.parametrize("name", FLAGS)
 def test_the_flags_of_version_0_1_are_parsed(name: str) -> None:
     words = shlex.split(FLAGS[name])
-    parsed = parse(name, *words)
+    parsed = parse([name, *words])
     given = {word.removeprefix("--").replace("-", "_") for word in words if word.startswith("--")}
     for field in dataclasses.fields(parsed):
         if field.name in given:

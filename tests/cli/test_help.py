@@ -20,6 +20,7 @@ COMMANDS = (
     *("prune", "inspect", "encode", "compare", "evaluate"),
     *("benchmark", "export", "report", "figures", "demo"),
 )
+CLASSES = [each.__origin__ for each in typing.get_args(Command)]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -32,6 +33,34 @@ def test_help_is_prose_and_not_the_source(
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     assert not re.findall(r"\{None\}|\(default: \)|\(default: None\)|\(default: False\)|STR", shown)
+    # A default of 0 is a value, unlike those of flags.
+    assert ("--seed INT" in shown) == ("(default: 0)" in shown)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_lines_of_the_help_are_broken_between_words(
+    command: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    with pytest.raises(SystemExit):
+        run([command, "--help"])
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= width
+    summary = " ".join(
+        str(next(each for each in CLASSES if each.__name__.lower() == f"{command}command").__doc__).split()
+    )
+    assert summary in " ".join(shown.split())
+
+
+def test_a_reader_may_stop_before_the_help_ends() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    # Short enough to stay in the buffer until the end.
+    command = [sys.executable, "-m", "slimvox", "inspect", "--help"]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_list_that_is_given_in_parts_is_one_list(
@@ -62,7 +91,7 @@ def test_a_list_that_is_given_in_parts_is_one_list(
     assert "prune.nosuch" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [each.__origin__ for each in typing.get_args(Command)])
+@pytest.mark.parametrize("command", CLASSES)
 def test_the_help_of_a_flag_is_one_line_that_begins_with_its_subject(command: type) -> None:
     hints = typing.get_type_hints(command, include_extras=True)
     for field in dataclasses.fields(command):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import io
 import logging
 import os
+import shutil
 import sys
+import textwrap
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO, cast
 
 import tyro
 from rich.console import Console
@@ -61,26 +64,22 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 1 for an unusable result, 2 for bad input, 130 when interrupted."""
     _print_any_name()
     errors = Console(stderr=True, soft_wrap=True)
-    if "" in (sys.argv[1:] if arguments is None else arguments):
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if "" in words:
         # Most often a variable of the shell that is not set; as a path it would mean the current folder.
         errors.print("[bold red]error:[/] an argument is empty; give a value or omit it", highlight=False)
         return BAD_INPUT
-    if list(sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+    if words == ["--version"]:
         print(f"slimvox {__version__}")
         return 0
-    with leave_when_interrupted():
-        command: Any = tyro.cli(
-            # Without a help text tyro would look for one in its own source, which takes a tenth of the time.
-            Annotated[Command, tyro.conf.arg(name="", help="")],
-            prog="slimvox",
-            description=f"Structured pruning of self-supervised speech encoders, version {__version__}.",
-            args=join_repeated_flags(
-                sys.argv[1:] if arguments is None else arguments, flags_of_lists(Command)
-            ),
-            config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
-        )
-    _quieten_libraries(errors, verbose=getattr(command, "verbose", False))
+    command: Any = None
     try:
+        with leave_when_interrupted():
+            try:
+                command = parse(words)
+            finally:
+                sys.stdout.flush()
+        _quieten_libraries(errors, verbose=getattr(command, "verbose", False))
         _check_flags(command)
         with leave_when_interrupted():
             for module in command.imports:
@@ -104,6 +103,37 @@ def run(arguments: Sequence[str] | None = None) -> int:
         errors.print(f"[bold red]error:[/] {escape(text)}", highlight=False)
         return BAD_INPUT
     return 0
+
+
+def parse(words: Sequence[str]) -> Any:
+    """A command from the words behind `slimvox`; prints help or the error and exits if there is none."""
+    with contextlib.redirect_stdout(cast(TextIO, _WordWrap(sys.stdout))):
+        return tyro.cli(
+            # Without a help text tyro would look for one in its own source, which takes a tenth of the time.
+            Annotated[Command, tyro.conf.arg(name="", help="")],
+            prog="slimvox",
+            description=f"Structured pruning of self-supervised speech encoders, version {__version__}.",
+            args=join_repeated_flags(words, flags_of_lists(Command)),
+            config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+        )
+
+
+class _WordWrap:
+    """Stream that breaks long lines between words; tyro does so in its tables only."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        width = shutil.get_terminal_size().columns
+        wrapped = [
+            textwrap.fill(line, width, break_on_hyphens=False) if line[:1].isalpha() else line
+            for line in text.split("\n")
+        ]
+        return self._stream.write("\n".join(wrapped))
 
 
 def _print_any_name() -> None:
