@@ -91,7 +91,7 @@ done["differing"] = error_of(lambda: run("differing", seed=rank))
 accumulate, tries = stage.Stage._accumulate, []
 
 def failing_accumulate(self, *arguments):
-    if rank == 1:
+    if rank == 1 and self.micro_batches.division.seconds < float("inf"):
         raise ZeroDivisionError("a bug")
     return accumulate(self, *arguments)
 
@@ -99,6 +99,8 @@ stage.Stage._accumulate = failing_accumulate
 done["failing in one"] = error_of(lambda: run("failing-in-one"))
 
 def full_accumulate(self, *arguments):
+    if self.micro_batches.division.seconds == float("inf"):  # a rehearsal
+        return accumulate(self, *arguments)
     tries.append(self.micro_batches.division)
     result = accumulate(self, *arguments)
     if rank == 1 and len(tries) == 1:

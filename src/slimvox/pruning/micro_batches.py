@@ -74,18 +74,22 @@ class MicroBatches:
         elif self._may_recompute and not self.division.recompute:
             self.division = replace(self.division, recompute=True)
         else:
-            raise SlimvoxError(
-                f"there is not enough memory for a single clip of {samples / SAMPLE_RATE_HZ:.1f} s; set a lower"
-                " `data.max_seconds`"
-                + ("" if self.division.recompute else ", allow activation checkpointing")
-                + " or use a device with more memory"
-            )
+            raise no_clip_fits(samples / SAMPLE_RATE_HZ, self.division.recompute)
         logger.warning(
             "Memory ran out: the step is repeated in micro-batches of %.1f s%s.",
             self.division.seconds,
             " with activation checkpointing" if self.division.recompute else "",
         )
         self._remember(self.division)
+
+
+def no_clip_fits(seconds: float, recompute: bool) -> SlimvoxError:
+    """The error for steps that cannot be divided any further."""
+    return SlimvoxError(
+        f"there is not enough memory for a single clip of {seconds:.1f} s; set a lower `data.max_seconds`"
+        + ("" if recompute else ", allow activation checkpointing (`--checkpoint-activations auto`)")
+        + " or use a device with more memory"
+    )
 
 
 def ran_out_of_memory(error: BaseException) -> bool:

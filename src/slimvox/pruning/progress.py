@@ -79,7 +79,7 @@ class StageProgress:
         self._bar.update(self._task, completed=step, losses=losses, speed=speed, left=self.seconds_left)
         if not self._live and (time.monotonic() - self._last_line > PLAIN_SECONDS or step == self._steps):
             self._last_line = time.monotonic()
-            left = _clock(self.seconds_left)
+            left = clock(self.seconds_left)
             self._console.print(
                 f"{self._title} {step}/{self._steps}  {losses}  {speed} real time  {left} left",
                 highlight=False,
@@ -132,10 +132,11 @@ class JsonLog:
 
 class _TimeLeft(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(_clock(task.fields.get("left")), style="progress.remaining")
+        return Text(clock(task.fields.get("left")), style="progress.remaining")
 
 
-def _clock(seconds: float | None) -> str:
+def clock(seconds: float | None) -> str:
+    """Seconds as hours:minutes:seconds; dashes for None."""
     if seconds is None:
         return "-:--:--"
     minutes, rest = divmod(round(seconds), 60)

@@ -18,6 +18,7 @@ from slimvox.pruning.callbacks import Callback
 from slimvox.pruning.controls import Control
 from slimvox.pruning.interrupts import StopRequests
 from slimvox.pruning.machine_speed import prepare_cost
+from slimvox.pruning.memory import Recompute
 from slimvox.pruning.parts import PruningParts
 from slimvox.pruning.processes import Processes
 from slimvox.pruning.recipe import load_recipe
@@ -27,7 +28,7 @@ from slimvox.pruning.run_directory import RunDirectory
 from slimvox.pruning.target import WantedTarget, aim
 from slimvox.util.devices import Device
 from slimvox.util.errors import SlimvoxError
-from slimvox.util.validation import Count, SecondsOrZero, Seed, Threads, checked_arguments
+from slimvox.util.validation import Count, Seconds, SecondsOrZero, Seed, Threads, checked_arguments
 
 
 @checked_arguments
@@ -52,6 +53,8 @@ def prune(
     control: Control | None = None,
     checkpoint_seconds: SecondsOrZero = 300.0,
     workers: Threads | None = None,
+    micro_batch_seconds: Seconds | None = None,
+    checkpoint_activations: Recompute = "auto",
     revision: str | None = None,
     token: str | None = None,
     console: Console | None = None,
@@ -92,6 +95,11 @@ def prune(
             removed from the top, or an evenly thin encoder trained from scratch.
         checkpoint_seconds: seconds between checkpoints.
         workers: number of clips that each process decodes at a time; by default one for each of its cores.
+        micro_batch_seconds: maximum seconds of audio in one forward pass of a process; by default as much as the free
+            memory allows, and less after memory has run out. A step is divided into as many passes as it takes; results
+            do not depend on it.
+        checkpoint_activations: compute layers again in the backward pass instead of keeping their activations, which
+            takes a third of the memory and a third more time; auto does so where not even one clip fits without.
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
         console: console for progress; None shows nothing.
@@ -166,7 +174,16 @@ def prune(
                 for (its_recipe, its_budget), step in zip(aims, settings.schedule.ends, strict=True)
             )
         with StopRequests(patient=processes.count > 1) as stop:
-            return Run(settings, each_size, accelerator, console, checkpoint_seconds, stop).execute()
+            return Run(
+                settings,
+                each_size,
+                accelerator,
+                console,
+                checkpoint_seconds,
+                stop,
+                micro_batch_seconds,
+                checkpoint_activations,
+            ).execute()
 
 
 class Pruner(PruningParts):

@@ -13,6 +13,7 @@ from rich.console import Console
 from slimvox.costs import cost_kind, macs, parameters
 from slimvox.pruning.fingerprint import fingerprint, of_size
 from slimvox.pruning.interrupts import RunInterrupted, StopRequests
+from slimvox.pruning.memory import Recompute
 from slimvox.pruning.processes import Processes
 from slimvox.pruning.result import PruneResult, RunSettings
 from slimvox.pruning.size import Size
@@ -32,6 +33,8 @@ class Run:
         console: Console,
         checkpoint_seconds: float,
         stop: StopRequests,
+        micro_batch_seconds: float | None = None,
+        recompute: Recompute = "auto",
     ) -> None:
         """A run.
 
@@ -42,11 +45,15 @@ class Run:
             console: where progress is shown.
             checkpoint_seconds: time from checkpoint to checkpoint.
             stop: asked after every step, and between stages.
+            micro_batch_seconds: audio in a forward pass; chosen by the free memory if not given.
+            recompute: use of activation checkpointing.
         """
         self.settings, self.accelerator, self.console = settings, accelerator, console
         self.processes, self.stop = Processes(accelerator), stop
         self.main = self.processes.main
-        self.trainer = Trainer(settings, accelerator, console, checkpoint_seconds, stop)
+        self.trainer = Trainer(
+            settings, accelerator, console, checkpoint_seconds, stop, micro_batch_seconds, recompute
+        )
         self.teacher = self.trainer.teacher
         self.fingerprint = fingerprint(settings, accelerator)
         self.sizes = [Size(size, self.trainer, {**self.fingerprint, **of_size(size)}) for size in sizes]

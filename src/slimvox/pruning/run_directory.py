@@ -6,7 +6,7 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,13 +21,14 @@ from slimvox.pruning.checked_files import (
     write_checked_json,
     write_checked_state,
 )
+from slimvox.pruning.micro_batches import Division
 from slimvox.pruning.recipe import recorded_recipe
 from slimvox.util.errors import SlimvoxError, first_line
 from slimvox.util.files import atomic_file, is_temporary, sweep_temporaries
 from slimvox.util.quantities import share_name
 
 SETTINGS, CHECKPOINT, CUT, LOG, LOCK = "settings.json", "checkpoint.pt", "cut.pt", "log.jsonl", "lock"
-COST, OUTCOME = "cost.json", "outcome.json"
+COST, OUTCOME, DIVISION = "cost.json", "outcome.json", "division.json"
 BACKUP = "backup"
 """Folder of the checkpoint before the last one, and of a second copy of every other file needed for resuming."""
 MODEL_FILES = ("model.safetensors", "config.json", "kept_indices.json", f"run/{OUTCOME}")
@@ -224,6 +225,23 @@ class RunDirectory:
         with self._writable():
             self._write_json(COST, cost.to_dict())
 
+    def load_division(self, stage: str) -> Division | None:
+        """The division of a stage's steps before it was interrupted; None if there is none, or it is damaged."""
+        try:
+            division = self._load(DIVISION, read_checked_json)
+            return Division(**division["division"]) if division and division["stage"] == stage else None
+        except (SlimvoxError, KeyError, TypeError):
+            return None
+
+    def save_division(self, stage: str, division: Division) -> None:
+        """Keep the division of a stage's steps, so that the run goes on with it after an interruption.
+
+        Raises:
+            SlimvoxError: if it cannot be written.
+        """
+        with self._writable():
+            self._write_json(DIVISION, {"stage": stage, "division": asdict(division)})
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep a second process out of the directory while this one works in it.
@@ -322,7 +340,7 @@ class RunDirectory:
 
     def _forget_state(self) -> None:
         """Remove the files that only an unfinished run needs."""
-        for name in (CHECKPOINT, CUT):
+        for name in (CHECKPOINT, CUT, DIVISION):
             (self.run / name).unlink(missing_ok=True)
         shutil.rmtree(self.run / BACKUP, ignore_errors=True)
 

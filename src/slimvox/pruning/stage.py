@@ -189,6 +189,22 @@ class Stage:
             self.micro_batches.shrink(most, batch.waveforms.shape[1])
         return self._update(losses), sum(seconds for _, seconds in shares)
 
+    def rehearse(self, waveforms: torch.Tensor, recompute: bool) -> None:
+        """Add the gradients of some waveforms (clips, samples) in one pass, without a step; for measuring."""
+        clips = range(len(waveforms))
+        batch = AudioBatch(waveforms=waveforms, seconds=0.0, step=0, slots=tuple(clips), planned=len(clips))
+        before = self.micro_batches
+        self.micro_batches = MicroBatches(Division(seconds=math.inf, recompute=recompute))
+        try:
+            self._accumulate(batch, self._noise(batch, clips), len(clips))
+        finally:
+            self.micro_batches = before
+
+    def forget_gradients(self) -> None:
+        """Remove all gradients."""
+        for parameter in self.student.parameters():
+            parameter.grad = None
+
     def _noise(self, batch: AudioBatch, present: Sequence[int]) -> StepNoise:
         """Everything random in this step, the same in all processes."""
         stream = (NOISE_STREAM, self.seed, self.step, 0)
@@ -222,8 +238,7 @@ class Stage:
         told = self.processes.gather(compute)
         finished = [each for each in told if each is not None]
         if len(finished) < len(told):
-            for parameter in self.student.parameters():
-                parameter.grad = None
+            self.forget_gradients()
             losses.clear()
             release_memory()
             return None

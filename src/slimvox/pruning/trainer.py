@@ -16,6 +16,8 @@ from slimvox.pruning.callbacks import Callback, TrainingState, as_it_is
 from slimvox.pruning.distillation import Distillation
 from slimvox.pruning.gates import Gates
 from slimvox.pruning.interrupts import StopRequests
+from slimvox.pruning.memory import Recompute, plan_steps
+from slimvox.pruning.micro_batches import Division, MicroBatches
 from slimvox.pruning.processes import Processes
 from slimvox.pruning.progress import JsonLog, StageProgress
 from slimvox.pruning.result import RunSettings
@@ -33,12 +35,15 @@ class Trainer:
         console: Console,
         checkpoint_seconds: float,
         stop: StopRequests,
+        micro_batch_seconds: float | None = None,
+        recompute: Recompute = "auto",
     ) -> None:
         self.accelerator, self.console, self.stop = accelerator, console, stop
         self.processes = Processes(accelerator)
         self.main = self.processes.main
         self.teacher = settings.model.encoder.to(accelerator.device).requires_grad_(False)
         self._settings, self._checkpoint_seconds = settings, checkpoint_seconds
+        self._micro_batch_seconds, self._recompute = micro_batch_seconds, recompute
         self._held_out: Iterable[Tensor] = settings.audio.held_out_waveforms() if self.main else ()
 
     def student(
@@ -111,6 +116,7 @@ class Trainer:
                 self.console.print(f"going on from step {stage.step} of stage {stage.title}", highlight=False)
         log = JsonLog(out.log, enabled=self.main)
         self.processes.on_main(lambda: log.forget_after(name, stage.step))
+        self._divide(stage, settings)
         batches = settings.audio.batches(
             stage=name,
             start=stage.step,
@@ -141,6 +147,35 @@ class Trainer:
                 f"stage {stage.title} waited for audio {batches.waits.share:.1%} of its time", highlight=False
             )
         self.accelerator.free_memory()
+
+    def _divide(self, stage: Stage, settings: RunSettings) -> None:
+        """Choose how the steps of a stage are divided, remember it, and say what is expected."""
+        data, out = settings.recipe.data, settings.out
+        if stage.step >= stage.settings.steps:
+            return
+        plan = plan_steps(
+            stage,
+            clip_seconds=min(data.max_seconds, max(data.seconds_per_batch, data.min_seconds)),
+            micro_batch_seconds=self._micro_batch_seconds,
+            recompute=self._recompute,
+            earlier=self.processes.on_main(lambda: out.load_division(stage.name)),
+        )
+
+        def remember(division: Division) -> None:
+            self.processes.on_main(lambda: out.save_division(stage.name, division))
+
+        remember(plan.division)
+        stage.micro_batches = MicroBatches(
+            plan.division, may_recompute=self._recompute == "auto", remember=remember
+        )
+        if self.main:
+            steps = stage.settings.steps - stage.step
+            self.console.print(
+                f"stage {stage.title}: {plan.describe(data.seconds_per_batch, steps)}",
+                highlight=False,
+                soft_wrap=True,
+                markup=False,
+            )
 
     def _report_to(
         self, stage: Stage, callbacks: Sequence[Callback], log: JsonLog
