@@ -58,7 +58,10 @@ def test_a_reader_may_stop_before_the_help_ends() -> None:
     os.close(reader)
     # Short enough to stay in the buffer until the end.
     command = [sys.executable, "-m", "slimvox", "inspect", "--help"]
-    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    ended = subprocess.run(
+        command, stdout=writer, stderr=subprocess.PIPE, text=True, env=buffered, check=False
+    )
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (0, "")
 
