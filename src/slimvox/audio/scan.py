@@ -16,13 +16,12 @@ import numpy.typing as npt
 from slimvox.audio.decode import AudioFormat, UnreadableAudioError, channel_fault, measure
 from slimvox.audio.skips import SkipCounter, SkippedFile
 from slimvox.audio.sources import AudioClip, AudioSource, SkipReason, end_tolerance_seconds
-from slimvox.audio.table import AudioTable, FileColumns, as_table
+from slimvox.audio.table import FILES_AT_A_TIME, AudioTable, FileColumns, as_table
 from slimvox.util.errors import SlimvoxError
 
 SCAN_THREADS = max(8, min(32, 4 * (os.cpu_count() or 1)))
 """Number of files that are open at a time by default."""
 _FILES_PER_TASK = 64
-_CLIPS_AT_A_TIME = 1 << 16
 _SECONDS_TOLERANCE = 1e-6
 
 Progress = Callable[[int, int], None]
@@ -67,13 +66,15 @@ class AudioScan:
         moved.
         """
         digest = hashlib.sha256()
-        for first in range(0, len(self.clips), _CLIPS_AT_A_TIME):
-            clips = self.clips[first : first + _CLIPS_AT_A_TIME]
-            columns = (clips.file, clips.offset_seconds, clips.seconds, clips.channel)
+        for first in range(0, len(self.clips), FILES_AT_A_TIME):
+            clips = self.clips[first : first + FILES_AT_A_TIME]
+            lowest, highest = int(clips.file.min()), int(clips.file.max())
+            names = clips.files.encoded_names(lowest, highest + 1)
+            columns = (clips.file - lowest, clips.offset_seconds, clips.seconds, clips.channel)
             for file, offset, seconds, channel in zip(*(column.tolist() for column in columns), strict=True):
-                name = clips.files.name(file).rpartition("/")[2]
-                line = f"{name}\t{offset:.6f}\t{seconds:.6f}" + ("\n" if channel < 0 else f"\t{channel}\n")
-                digest.update(line.encode("utf-8", "surrogateescape"))
+                suffix = "" if channel < 0 else f"\t{channel}"
+                digest.update(names[file].rpartition(b"/")[2])
+                digest.update(f"\t{offset:.6f}\t{seconds:.6f}{suffix}\n".encode())
         return digest.hexdigest()
 
 

@@ -21,6 +21,8 @@ from slimvox.audio.sources import AudioClip, AudioSource, SkipReason, absolute
 
 Column = npt.NDArray[Any]
 _SEPARATE = -2
+FILES_AT_A_TIME = 1 << 16
+"""Number of files whose columns become Python objects at a time."""
 _REQUESTS = 16
 """Number of requests to remote servers at a time."""
 Item = TypeVar("Item", AudioSource, AudioClip)
@@ -110,14 +112,29 @@ class FileColumns:
         with ThreadPoolExecutor(max_workers=_REQUESTS) as executor:
             versions = np.fromiter(executor.map(Container.version, self.containers), np.int64)
         size, modified = self.size.copy(), versions[self.container]
-        folders = [each.location.rstrip("/") for each in self.containers]
-        for index in np.flatnonzero(modified == _SEPARATE).tolist():
-            size[index] = modified[index] = -1
-            # ValueError: names that no file can have.
-            with suppress(OSError, ValueError):
-                status = os.stat(f"{folders[self.container[index]]}/{self.name(index)}")
-                size[index], modified[index] = status.st_size, status.st_mtime_ns
+        folders = [os.fsencode(f"{each.location.rstrip('/')}/") for each in self.containers]
+        for first in range(0, len(self), FILES_AT_A_TIME):
+            chunk = slice(first, first + FILES_AT_A_TIME)
+            chosen = (np.flatnonzero(modified[chunk] == _SEPARATE) + first).tolist()
+            sizes, times = [-1] * len(chosen), [-1] * len(chosen)
+            names = self.encoded_names(first, first + FILES_AT_A_TIME)
+            containers = self.container[chunk].tolist()
+            for place, index in enumerate(chosen):
+                # ValueError: names that no file can have.
+                try:
+                    status = os.stat(folders[containers[index - first]] + names[index - first])
+                except (OSError, ValueError):
+                    continue
+                sizes[place], times[place] = status.st_size, status.st_mtime_ns
+            size[chosen], modified[chosen] = sizes, times
         return size, modified
+
+    def encoded_names(self, first: int, last: int) -> list[bytes]:
+        """Names of consecutive files, as the file system has them."""
+        before = int(self.ends[first - 1]) if first else 0
+        ends = (self.ends[first:last] - before).tolist()
+        names = self.names[before : before + (ends[-1] if ends else 0)].tobytes()
+        return [names[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
     def taken(self, chosen: Column) -> FileColumns:
         """Some of the files, by their positions in ascending order."""
