@@ -19,6 +19,7 @@ from slimvox.audio import (
     AudioSource,
     BatchPlan,
     find_audio,
+    index_audio,
     iter_audio_blocks,
     read_audio,
     scan_audio,
@@ -215,7 +216,11 @@ def test_outputs_are_named_after_rows(tmp_path: Path) -> None:
             "must have a column `audio`.*but has none: text",
         ),
         (lambda: table([]), "has no rows"),
-        (lambda: speakers(2).to_iterable_dataset(), "is streamed.*streaming=False"),
+        (lambda: speakers(2).to_iterable_dataset().take(0), "has no rows"),
+        (
+            lambda: datasets.Dataset.from_dict({"text": ["x"]}).to_iterable_dataset(),
+            "must have a column `audio`.*but has none: text",
+        ),
         (
             lambda: speakers(1).rename_column("audio", "a").add_column("b", [{"bytes": b"x", "path": "x"}]),
             "but has 2: a, b",
@@ -225,6 +230,14 @@ def test_outputs_are_named_after_rows(tmp_path: Path) -> None:
 def test_data_sets_of_no_use_are_refused(dataset: Any, message: str) -> None:
     with pytest.raises(SlimvoxError, match=message):
         find_audio([dataset()])
+
+
+def test_a_streamed_data_set_is_stored_and_read() -> None:
+    wanted = scan_audio(find_audio([speakers(3)]), min_seconds=0.1)
+    for stream in (speakers(3).to_iterable_dataset(), speakers(5).to_iterable_dataset().take(3)):
+        found = index_audio([stream], min_seconds=0.1)
+        for one, other in zip(found.clips, wanted.clips, strict=True):
+            np.testing.assert_array_equal(read_audio(one.path), read_audio(other.path))
 
 
 def test_sources_that_are_no_data_set_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import tarfile
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from slimvox.audio.recordings import DatasetRecording
-from slimvox.audio.sources import AudioSource
+from slimvox.audio.shards import read_shards
+from slimvox.audio.sources import AUDIO_EXTENSIONS, UNSUPPORTED_EXTENSIONS, AudioSource
 from slimvox.util.errors import SlimvoxError, first_line
 from slimvox.util.optional import require
+from slimvox.util.user_cache import user_cache
 
 HUB_PREFIX = "hf:"
 PARQUET_EXTENSION = ".parquet"
 _DISK_FILES = (("dataset_dict.json",), ("dataset_info.json", "state.json"))
 """Files that `save_to_disk` leaves in a folder: that of several splits, and that of one."""
 _ROWS_LISTED_AT_ONCE = 1000
+_stored_streams: list[tempfile.TemporaryDirectory[str]] = []
+"""Deleted at the end of the process."""
 
 
 class HuggingFaceDataset(Protocol):
@@ -122,11 +129,12 @@ def read_dataset(dataset: HuggingFaceDataset, name: Path) -> list[AudioSource]:
     The audio is in the column `audio`, or in the only one that holds any: bytes in the row, or the path of a file.
 
     Args:
-        dataset: not a streamed one.
+        dataset: a streamed one is read to its end, and its audio kept as a tar archive in the user's cache until this
+            process ends.
         name: what recordings are named after.
 
     Raises:
-        SlimvoxError: if it is streamed, or has no column of audio, several but none called `audio`, or no rows.
+        SlimvoxError: if it has no column of audio, several but none called `audio`, or no rows.
     """
     splits = {getattr(dataset, "split", None): dataset}
     if isinstance(dataset, dict):
@@ -147,10 +155,8 @@ def _hub_parts(source: str) -> list[str]:
 
 
 def _read_split(dataset: Any, name: Path) -> list[AudioSource]:
-    if not hasattr(dataset, "with_format") or not hasattr(dataset, "num_rows"):
-        raise SlimvoxError(
-            f"The data set `{name}` is streamed, and batches are drawn from all of it: load it with streaming=False."
-        )
+    if not hasattr(dataset, "num_rows"):
+        return list(read_shards([_stored(dataset, name)]))
     column = _audio_column(dataset, name)
     table = dataset.select_columns([column]).with_format("arrow")
     rows = list(_rows(table, column))
@@ -168,6 +174,40 @@ def _read_split(dataset: Any, name: Path) -> list[AudioSource]:
         recording = DatasetRecording(location=name / unique, table=table, row=row, column=column)
         found.append(AudioSource(path=recording))
     return found
+
+
+def _stored(dataset: Any, name: Path) -> Path:
+    """The audio of a streamed data set in a tar archive, which is deleted at the end of the process."""
+    package = _package(f"`{name}`")
+    # Not all streams know their columns before the first row is read.
+    dataset = dataset if dataset.features else dataset._resolve_features()
+    column = _audio_column(dataset, name)
+    if type(dataset.features[column]).__name__ == "Audio":
+        dataset = dataset.cast_column(column, package.Audio(decode=False))
+    folder = user_cache() / "streams"
+    row = 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        room = tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=folder)
+        _stored_streams.append(room)
+        with tarfile.open(path := Path(room.name) / "audio.tar", "w") as archive:
+            for row, cell in enumerate((each[column] for each in dataset), start=1):
+                content = cell["bytes"] or Path(cell["path"]).read_bytes()
+                file_name = os.path.basename(cell.get("path") or "")
+                # The decoder looks at the content; an extension makes it audio for the reader of shards.
+                is_named = file_name.lower().endswith((*AUDIO_EXTENSIONS, *UNSUPPORTED_EXTENSIONS))
+                suffix = "" if is_named else ".wav"
+                member = tarfile.TarInfo(f"{name.name}/{row - 1:08d}{file_name and '-'}{file_name}{suffix}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+                archive.members = []  # type: ignore[attr-defined]
+    except Exception as error:  # those of the network, of each builder, and of a full disk
+        raise SlimvoxError(
+            f"The data set `{name}` cannot be read: {first_line(error).rstrip('.')}."
+        ) from error
+    if not row:
+        raise SlimvoxError(f"The data set `{name}` has no rows.")
+    return path
 
 
 def _rows(table: Any, column: str) -> Iterator[tuple[str | None, bool]]:
