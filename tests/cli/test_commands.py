@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import typing
+from pathlib import Path
 from typing import Any
 
 import docstring_parser
@@ -52,6 +53,13 @@ FLAGS = {
 }
 """Every argument of every command of version 0.1, with a value that is not the default."""
 
+PASSED: dict[str, dict[str, Any]] = {
+    "prune": {"model": "m", "audio": ("a", "b"), "overrides": ("a.b=1", "c.d=2"), "sizes": "50%,28%"},
+    "evaluate": {"manifests": {"ks": (Path("a.tsv"),), "pr": (Path("b.tsv"),)}, "data": Path("d")},
+    "benchmark": {"seconds": [1.0, 2.5], "batch": [1, 8], "backends": ["torch", "onnx"], "against": "d"},
+}
+"""Values that the functions get from these arguments."""
+
 
 @pytest.mark.parametrize("name", FLAGS)
 def test_the_flags_of_version_0_1_are_parsed(name: str) -> None:
@@ -93,6 +101,21 @@ def test_a_commands_options_are_the_parameters_of_its_function(name: str) -> Non
             flag = f"--{(its_argument.name or each).replace('_', '-')}"
             described = described.replace(f"`{each}`", each.upper() if its_argument.positional else flag)
         assert text == described[0].upper() + described[1:]
+
+
+@pytest.mark.parametrize("name", ONLY_ON_THE_COMMAND_LINE)
+def test_a_command_calls_its_function_with_its_options(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = parse([name, *shlex.split(FLAGS[name])])
+    module, _, attribute = command.path.rpartition(".")
+    parameters = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters
+    passed: dict[str, Any] = {}
+    monkeypatch.setattr(importlib.import_module(module), attribute, passed.update)
+    command.call()
+    assert set(passed) == set(parameters) - ONLY_IN_PYTHON
+    for parameter, argument in command.arguments.items():
+        if f"--{(argument.name or parameter).replace('_', '-')} " in FLAGS[name] + " ":
+            assert passed[parameter] != parameters[parameter].default, parameter
+    assert PASSED.get(name, {}).items() <= passed.items()
 
 
 def test_the_help_of_a_command_needs_no_torch() -> None:

@@ -73,10 +73,10 @@ def command(path: str | None = None, **arguments: Argument) -> Callable[[Class],
         cls.__annotations__ = {}
         if path is not None:
             parameters = [each for each in read_parameters(path) if each.name not in ONLY_IN_PYTHON]
-            cls.path, cls.arguments = (
-                path,
-                {each.name: arguments.get(each.name, Argument()) for each in parameters},
-            )
+            unknown = set(arguments) - {each.name for each in parameters}
+            assert not unknown, f"{path} has no parameters {unknown}"
+            cls.path = path
+            cls.arguments = {each.name: arguments.get(each.name, Argument()) for each in parameters}
             cls.imports = (path.rpartition(".")[0], *getattr(cls, "imports", ()))
             flags = {each.name: _flag(each.name, cls.arguments[each.name]) for each in parameters}
             for each in parameters:
