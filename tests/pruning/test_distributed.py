@@ -41,7 +41,8 @@ disk.mkdir(exist_ok=True)
 done = {{"steps": {{}}}}
 
 def run(name, **arguments):
-    return make_run(disk / name, teacher, speech, settings=steps, device="auto", **arguments)
+    model = teacher if rank == 0 else disk / "no-model"  # only the main process reads it
+    return make_run(disk / name, model, speech, settings=steps, device="auto", **arguments)
 
 def error_of(call):
     try:
@@ -118,6 +119,19 @@ def failing(self, state):
 slimvox.pruning.run_directory.RunDirectory.save_cut = failing
 done["failing"] = error_of(lambda: run("failing"))
 done["files"] = sorted(str(path.relative_to(disk)) for path in disk.rglob("*") if path.is_file())
+torch.save(done, folder / f"rank-{{rank}}.pt")
+"""
+)
+KILLED = (
+    RECORDING.partition("stage.Stage._noise, stage.Stage._clip = recording")[0]
+    + """
+def dying_step(self, batches):
+    if (rank, self.name, self.step) == (1, "prune", 2):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return train_step(self, batches)
+
+stage.Stage._train_step = dying_step
+done["error"] = error_of(lambda: run("killed", checkpoint_seconds=0.0))
 torch.save(done, folder / f"rank-{{rank}}.pt")
 """
 )
@@ -272,6 +286,20 @@ def test_errors_of_one_process_reach_the_other(ranks: Ranks) -> None:
 def test_only_the_main_process_writes(ranks: Ranks) -> None:
     assert {"whole/model.safetensors", "stopped/model.safetensors"} <= set(ranks[0]["files"])
     assert ranks[1]["files"] == []
+
+
+def test_a_process_that_is_killed_ends_the_other_in_one_sentence_and_one_goes_on_alone(
+    ranks: Ranks, teacher: Path, speech: Path, tmp_path: Path
+) -> None:
+    script = KILLED.format(folder=str(tmp_path), teacher=str(teacher), speech=str(speech), steps=STEPS)
+    process = torchrun(script, tmp_path)
+    finish(process)
+    assert process.returncode != 0
+    error = torch.load(tmp_path / "rank-0.pt", weights_only=False)["error"]
+    assert error.startswith("SlimvoxError: another process ended (killed, or out of memory?)")
+    assert (tmp_path / "disk-0" / "killed" / "run" / "checkpoint.pt").is_file()
+    alone = make_run(tmp_path / "disk-0" / "killed", teacher, speech, settings=STEPS)
+    assert_close(ranks[0]["weights"], alone.encoder.state_dict())
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ import torch
 from rich.console import Console
 
 from slimvox.audio import AudioInput, as_sources, source_name
-from slimvox.checkpoint import Model, load_model, on_disk
+from slimvox.checkpoint import LoadedModel, Model, load_model, on_disk
+from slimvox.encoder import SpeechEncoder
 from slimvox.pruning.accelerator import Precision, build_accelerator, own_accelerate_state
 from slimvox.pruning.budget import SparsitySchedule
 from slimvox.pruning.callbacks import Callback
@@ -26,6 +28,8 @@ from slimvox.pruning.result import PruneResult, RunSettings
 from slimvox.pruning.run import Run
 from slimvox.pruning.run_directory import RunDirectory
 from slimvox.pruning.target import WantedTarget, aim
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.kept_indices import KeptIndices
 from slimvox.util.devices import Device
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.validation import Count, Seconds, SecondsOrZero, Seed, Threads, checked_arguments
@@ -127,8 +131,7 @@ def prune(
         accelerator = build_accelerator(device=device, precision=precision, log_directory=directory.run)
         processes = Processes(accelerator)
         processes.on_main(directory.refuse_if_taken)
-        loaded = processes.together(lambda: load_model(teacher))
-        earlier_kept = processes.together(loaded.kept_indices)
+        loaded, earlier_kept = _read_model(teacher, processes)
         aims = aim(
             chosen,
             loaded.encoder,
@@ -218,6 +221,43 @@ class Pruner(PruningParts):
     def run(self) -> PruneResult:
         """Run, from the start or from the last checkpoint; result and errors are those of `prune`."""
         return prune(self.model, self.audio, self.out, parts=self, **self.options)
+
+
+def _read_model(name: str | os.PathLike[str], processes: Processes) -> tuple[LoadedModel, KeptIndices | None]:
+    """The model and what it kept when it was pruned before. Only the main process reads it and sends it to the others,
+    which need neither have it on their disks nor reach the hub.
+    """
+    own: list[tuple[LoadedModel, KeptIndices | None]] = []
+
+    def read() -> dict[str, Any]:
+        loaded = load_model(name)
+        own.append((loaded, loaded.kept_indices()))
+        encoder, kept = loaded.encoder, own[0][1]
+        if processes.count == 1:
+            return {}
+        return {
+            "name": loaded.name,
+            "directory": str(loaded.directory),
+            "left_aside": list(loaded.left_aside),
+            "anatomy": encoder.anatomy.to_dict(),
+            "dense_anatomy": encoder.dense_anatomy.to_dict(),
+            "weights": encoder.state_dict(),
+            "kept": None if kept is None else kept.to_dict(),
+        }
+
+    told = processes.on_main(read)
+    if own:
+        return own[0]
+    dense = EncoderAnatomy.from_dict(told["dense_anatomy"])
+    encoder = SpeechEncoder(EncoderAnatomy.from_dict(told["anatomy"]), dense).eval()
+    encoder.load_state_dict(told["weights"])
+    loaded = LoadedModel(
+        name=told["name"],
+        directory=Path(told["directory"]),
+        encoder=encoder,
+        left_aside=tuple(told["left_aside"]),
+    )
+    return loaded, None if told["kept"] is None else KeptIndices.from_dict(told["kept"], dense)
 
 
 def _check_request(control: Control | None, sizes: object) -> None:

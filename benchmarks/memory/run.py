@@ -1,0 +1,212 @@
+"""Memory and pace of a step of stage 1 of the `default` recipe.
+
+    python benchmarks/memory/run.py base:48:48 base:48:16 base:640:16 large:64:16 large:64:16:on
+    python benchmarks/memory/run.py --pace 3 base:48:48 base:48:16
+
+A row is SHAPE:SECONDS:MICRO_BATCH_SECONDS[:on], where `on` turns activation checkpointing on. Weights and audio are
+random: neither memory nor pace depends on them. Each row is measured in a process of its own; its peak is the largest
+resident size (`ru_maxrss`) over two steps, since the optimisers take their memory in the first. With
+`--micro-batches N` only the first N of each step are computed, which takes less time and has the same peak. With
+`--plan` the memory that a run would expect is measured too. `--pace ROUNDS` measures the gradients of the rows' steps
+in turn, in one process, and prints the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from slimvox.audio import AudioBatch
+from slimvox.checkpoint.transformers_reader import anatomy_from_config
+from slimvox.costs import Parameters
+from slimvox.encoder import SpeechEncoder
+from slimvox.pruning import memory
+from slimvox.pruning.accelerator import build_accelerator
+from slimvox.pruning.budget import Budget, SparsitySchedule
+from slimvox.pruning.micro_batches import Division, MicroBatches
+from slimvox.pruning.parts import PruningParts
+from slimvox.pruning.recipe import load_recipe
+from slimvox.pruning.stage import Stage
+from slimvox.pruning.student import Student
+
+SHAPES = {
+    "base": {},
+    "large": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "feat_extract_norm": "layer",
+        "do_stable_layer_norm": True,
+    },
+}
+"""Configurations of WavLM-Base+ and WavLM-Large, as far as they differ from the default one of `transformers`."""
+CLIP_SECONDS = 15.6
+HEADER = (
+    "| shape | step, s | micro-batch, s | checkpointing | precision | computed micro-batches | expected, GiB |"
+    " peak, GiB | audio s per s | update, s |\n|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstParts(Division):
+    """A division of which only the first parts are computed."""
+
+    most: int
+
+    def parts(self, clips: int, samples: int) -> list[slice]:
+        """The first `most` parts."""
+        return super().parts(clips, samples)[: self.most]
+
+
+def make_stage(shape: str, precision: str) -> Stage:
+    """Stage 1 of the `default` recipe."""
+    torch.manual_seed(0)
+    anatomy = anatomy_from_config({"model_type": "wavlm", **SHAPES[shape]}, shape, normalize_waveform=False)
+    recipe, parts, cost = load_recipe("default"), PruningParts(), Parameters()
+    teacher, dense = SpeechEncoder(anatomy).requires_grad_(False), cost.of(anatomy)
+    keep = recipe.target.keep
+    student = Student(
+        copy.deepcopy(teacher).requires_grad_(True),
+        parts.build_distillation(anatomy, recipe),
+        gates=parts.build_gates(anatomy, recipe),
+        budget=Budget(cost=cost, target=keep * dense, dense_cost=dense),
+    )
+    return Stage(
+        name="prune",
+        student=student,
+        teacher=teacher,
+        settings=recipe.prune,
+        gate_settings=recipe.gates,
+        schedule=SparsitySchedule(
+            sparsities=(1 - keep,), ramp_steps=recipe.gates.ramp_steps, steps=recipe.prune.steps
+        ),
+        seed=0,
+        accelerator=build_accelerator(device="cpu", precision=precision, log_directory=Path(".")),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of the table."""
+
+    shape: str
+    seconds: float
+    division: FirstParts
+
+    @classmethod
+    def parse(cls, text: str, most: int) -> Row:
+        """A row from SHAPE:SECONDS:MICRO_BATCH_SECONDS[:on]."""
+        shape, seconds, micro, *recompute = text.split(":")
+        division = FirstParts(seconds=float(micro), recompute=recompute == ["on"], most=most)
+        return cls(shape=shape, seconds=float(seconds), division=division)
+
+    def batch(self) -> AudioBatch:
+        """Noise, in clips as long as the recipe's longest."""
+        clips = max(1, int(self.seconds / CLIP_SECONDS))
+        waveforms = 0.1 * torch.randn(clips, int(16_000 * self.seconds / clips))
+        seconds = waveforms.numel() / 16_000
+        return AudioBatch(
+            waveforms=waveforms, seconds=seconds, step=0, slots=tuple(range(clips)), planned=clips
+        )
+
+    def computed_seconds(self, batch: AudioBatch) -> float:
+        """Seconds of audio that are computed in a step."""
+        clips = sum(part.stop - part.start for part in self.division.parts(*batch.waveforms.shape))
+        return clips * batch.waveforms.shape[1] / 16_000
+
+
+def timed_gradients(stage: Stage, row: Row, batch: AudioBatch) -> float:
+    """Seconds for the gradients of a step."""
+    stage.micro_batches = MicroBatches(row.division)
+    noise = stage._noise(batch, batch.slots)
+    began = time.perf_counter()
+    stage._accumulate(batch, noise, batch.planned)
+    return time.perf_counter() - began
+
+
+def measure(row: Row, precision: str, planned: bool) -> str:
+    """A line of the table, measured in this process."""
+    stage, division, expected = make_stage(row.shape, precision), row.division, "-"
+    if planned:
+        plan = memory.plan_steps(
+            stage,
+            clip_seconds=min(CLIP_SECONDS, row.seconds),
+            micro_batch_seconds=division.seconds,
+            recompute="on" if division.recompute else "off",
+        )
+        expected = f"{plan.expected_bytes / 2**30:.1f}"
+    batch = row.batch()
+    updates = []
+    for _ in range(2):
+        spent = timed_gradients(stage, row, batch)
+        began = time.perf_counter()
+        stage._update({"loss": torch.zeros(()), "distillation": torch.zeros(())})
+        updates.append(time.perf_counter() - began)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    parts = Division(seconds=division.seconds).parts(*batch.waveforms.shape)
+    return (
+        f"| {row.shape} | {row.seconds:g} | {division.seconds:g} | {'on' if division.recompute else 'off'} |"
+        f" {precision} | {min(division.most, len(parts))} of {len(parts)} | {expected} | {peak:.2f} |"
+        f" {row.computed_seconds(batch) / spent:.2f} | {updates[-1]:.1f} |"
+    )
+
+
+def compare_pace(rows: list[Row], precision: str, rounds: int) -> None:
+    """Print the median seconds of the rows' gradients, measured in turn after a round that is not counted."""
+    stages = {shape: make_stage(shape, precision) for shape in dict.fromkeys(row.shape for row in rows)}
+    batches, times = [row.batch() for row in rows], [[] for _ in rows]
+    for number in range(rounds + 1):
+        for row, batch, seconds in zip(rows, batches, times, strict=True):
+            stages[row.shape].forget_gradients()
+            spent = timed_gradients(stages[row.shape], row, batch)
+            if number:
+                seconds.append(spent)
+    for row, batch, seconds in zip(rows, batches, times, strict=True):
+        middle = median(seconds)
+        print(
+            f"{row.shape}, {row.seconds:g} s in micro-batches of {row.division.seconds:g} s, checkpointing"
+            f" {'on' if row.division.recompute else 'off'}: {middle:.1f} s,"
+            f" {row.computed_seconds(batch) / middle:.2f} s of audio per second",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Measure the rows."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", nargs="+")
+    parser.add_argument("--precision", default="float32", choices=["float32", "bf16"])
+    parser.add_argument("--micro-batches", type=int, default=10**9)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--plan", action="store_true")
+    parser.add_argument("--pace", type=int, metavar="ROUNDS")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    rows = [Row.parse(text, given.micro_batches) for text in given.rows]
+    if given.pace is not None:
+        compare_pace(rows, given.precision, given.pace)
+        return
+    if given.here:
+        print(measure(rows[0], given.precision, given.plan), flush=True)
+        return
+    print(HEADER, flush=True)
+    options = [each for each in sys.argv[1:] if each not in given.rows]
+    for text in given.rows:
+        subprocess.run([sys.executable, __file__, text, "--here", *options], check=True)
+
+
+if __name__ == "__main__":
+    main()
