@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from file_server import FileServer, serve_files
 
-SHARDS, COPIES = 3, 12
-CACHE_BYTES = 6 * 2**20
+SHARDS, COPIES = 3, 60
+CACHE_BYTES = 12 * 2**20
 
 
 def make_shards(folder: Path) -> int:

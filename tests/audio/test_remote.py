@@ -177,7 +177,6 @@ def test_errors_of_servers_are_tried_again(server: FileServer) -> None:
 
 def test_old_blocks_give_way(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLIMVOX_BLOCK_CACHE_GB", str(2.5 * BLOCK_BYTES / 2**30))
-    monkeypatch.setattr(remote, "_WRITES_PER_SWEEP", 1)
     scan = index_audio([f"{server.url}/s/{{0..1}}.tar"], min_seconds=1.0)
     for clip in scan.clips:
         assert len(read_audio(clip.path)) == 32_000

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import itertools
 import logging
 import os
 import random
@@ -28,12 +28,11 @@ PATIENCE_SECONDS = 600.0
 CACHE_BYTES = 20 * 2**30
 """Room for blocks on the disk, unless `SLIMVOX_BLOCK_CACHE_GB` says otherwise; the oldest blocks give way."""
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 15.0
-_WRITES_PER_SWEEP = 256
+_SWEEPS_PER_LIMIT = 16
 _NETWORK_TIMEOUT = {"sock_connect": 10.0, "sock_read": 30.0}
 _TRANSIENT_STATUSES = (408, 425, 429)
 
 _locks = [threading.Lock() for _ in range(64)]
-_writes = itertools.count()
 _versions: dict[str, tuple[int, str]] = {}
 """What `_version` found, for opening files many times."""
 _T = TypeVar("_T")
@@ -146,7 +145,7 @@ class _BlockReader(PartedFile):
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 write_atomically(kept, block)
-                _swept_now_and_then()
+                _sweeper.written(len(block))
             except OSError as error:
                 logger.warning("Blocks of remote files are not kept on the disk: %s.", error)
         return io.BytesIO(block)
@@ -261,20 +260,39 @@ def _system(url: str) -> tuple[Any, str]:
     return system, system._strip_protocol(url)
 
 
-def _swept_now_and_then() -> None:
-    """Delete the oldest blocks where they take more room than they may."""
-    if next(_writes) % _WRITES_PER_SWEEP:
-        return
-    limit = float(os.environ.get("SLIMVOX_BLOCK_CACHE_GB") or CACHE_BYTES / 2**30) * 2**30
-    blocks = []
-    for folder, _, names in os.walk(user_cache() / "blocks"):
-        for name in names:
-            path = os.path.join(folder, name)
-            status = os.stat(path)
-            blocks.append((status.st_mtime_ns, status.st_size, path))
-    room = limit - sum(size for _, size, _ in blocks)
-    for _, size, path in sorted(blocks):
-        if room >= 0:
-            break
-        os.unlink(path)
-        room += size
+class _Sweeper:
+    """Deletes the oldest blocks where they take more room than they may."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._written = float("inf")
+
+    def written(self, size: int) -> None:
+        """Look at all blocks at the first call, and whenever much was written since."""
+        limit = float(os.environ.get("SLIMVOX_BLOCK_CACHE_GB") or CACHE_BYTES / 2**30) * 2**30
+        with self._lock:
+            self._written += size
+            if self._written < limit / _SWEEPS_PER_LIMIT:
+                return
+            self._written = 0
+            self._sweep(limit)
+
+    @staticmethod
+    def _sweep(limit: float) -> None:
+        blocks = []
+        for folder, _, names in os.walk(user_cache() / "blocks"):
+            for name in names:
+                # Other processes sweep, too.
+                with contextlib.suppress(FileNotFoundError):
+                    status = os.stat(path := os.path.join(folder, name))
+                    blocks.append((status.st_mtime_ns, status.st_size, path))
+        room = limit - sum(size for _, size, _ in blocks)
+        for _, size, path in sorted(blocks):
+            if room >= 0:
+                break
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            room += size
+
+
+_sweeper = _Sweeper()
