@@ -17,6 +17,7 @@ MODULES = {
     "family": "parrot",
     "format": "numpy_weights",
     "task": "gender_task",
+    "source": "ctm_reader",
 }
 
 

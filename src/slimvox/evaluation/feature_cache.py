@@ -34,6 +34,7 @@ from slimvox.evaluation.waveforms import Excerpt, measure_excerpts
 from slimvox.util.devices import CPU
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.json_files import read_json_object
+from slimvox.util.user_cache import user_cache
 from slimvox.util.validation import Count, CountOrZero, Positive, build
 
 FORMAT_VERSION = 1
@@ -49,7 +50,7 @@ def cache_directory(cache: str | Path) -> Path | None:
     if str(cache) == "none":
         return None
     if str(cache) == "auto":
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slimvox" / "features"
+        return user_cache() / "features"
     return Path(cache).expanduser()
 
 
