@@ -161,7 +161,7 @@ def break_config(directory: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "bert"}, "must be one of .*hubert, .*wavlm, but is 'bert'"),
+        ({"model_type": "bert"}, "must be one of .*hubert, .*wavlm.*, but is 'bert'"),
         ({"hidden_act": "relu"}, "not supported yet: `hidden_act` is 'relu'"),
         ({"add_adapter": True, "adapter_attn_dim": 16}, "`add_adapter` is True, `adapter_attn_dim` is 16"),
         ({"num_hidden_layers": 4}, "missing: layers.3"),

@@ -205,9 +205,8 @@ class SpeechEncoder(nn.Module, PretrainedMethods):
         check_waveforms(waveforms, attention_mask, least=anatomy.receptive_field, most=anatomy.most_samples)
         if anatomy.normalize_waveform:
             waveforms = normalize_waveforms(waveforms, attention_mask)
-        weights = (each for each in self.feature_extractor.parameters() if each.is_floating_point())
-        first = next(weights, None)
-        dtype = torch.float32 if first is None else first.dtype
+        dtypes = [each.dtype for each in self.feature_extractor.parameters() if each.is_floating_point()]
+        dtype = dtypes[0] if dtypes else torch.float32
         # A spectrogram is computed in float32 at least, whatever the weights.
         return waveforms.to(torch.promote_types(dtype, torch.float32) if anatomy.mel_bins else dtype)
 
