@@ -51,11 +51,11 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     (tmp_path / "recordings").mkdir()
     out = ["--out", str(tmp_path / "model.onnx")]
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "config.json").write_text('{"model_type": "whisper"}')
+    (tmp_path / "elsewhere" / "config.json").write_text('{"model_type": "bert"}')
     elsewhere = str(tmp_path / "elsewhere")
     cases: list[tuple[list[str], str]] = [
-        (["export", elsewhere, *out], "wav2vec2, wavlm, but is 'whisper'"),
-        (["export", elsewhere, "--heads", *out], "wav2vec2, wavlm, but is 'whisper'"),
+        (["export", elsewhere, *out], "but is 'bert' instead"),
+        (["export", elsewhere, "--heads", *out], "but is 'bert' instead"),
         (["export", str(model), "--heads", *out], "there is no task head in it"),
         (["export", str(model), "--layers", "none", *out], "nothing to export"),
         (["export", "/no/such/model", *out], "there is no directory"),
