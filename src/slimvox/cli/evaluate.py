@@ -52,12 +52,15 @@ class EvaluateCommand(VerboseOption):
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        from slimvox.evaluation.result_table import print_table
+        from slimvox.evaluation.result_table import print_plan, print_table
 
         with Console(stderr=True).status(self.model) as status:
             evaluation: Evaluation = self.call(on_progress=status.update)
         if self.json:
             print(json.dumps(evaluation.to_dict(), indent=1))
+            return
+        if evaluation.plan:
+            print_plan(console, evaluation.plan)
             return
         print_table(console, evaluation.results)
         for name, value in evaluation.overall.items():

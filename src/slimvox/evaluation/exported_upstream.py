@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from slimvox.exporters import ExportFormat
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 from slimvox.util.devices import CPU
 from slimvox.util.errors import SlimvoxError
 
@@ -54,6 +55,10 @@ class ExportedUpstream:
         self.shortest = int(about["shortest_samples"])
         self.parameters = int(about["parameters"])
         self.device = CPU
+
+    def frames(self, samples: int) -> int:
+        """Number of frames that convolutions without padding give."""
+        return max(0, (samples - self.shortest) // round(SAMPLE_RATE_HZ / self.frame_rate_hz) + 1)
 
     def __call__(self, waveforms: Tensor) -> Tensor:
         """Encode waveforms (batch, samples) of one length to (batch, frames, layers, width)."""

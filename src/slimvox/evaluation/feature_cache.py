@@ -195,7 +195,7 @@ class FeatureCache:
         lengths: dict[str, int] = {}
         for done, waveforms in encoder.waveforms(excerpts, skipped):
             for id, waveform in waveforms.items():
-                lengths[id] = 1 if encoder.pooling == "mean" else encoder.frames(len(waveform))
+                lengths[id] = 1 if encoder.pooling == "mean" else self.upstream.frames(len(waveform))
             if self.report is not None:
                 self.report(done, len(excerpts))
         _check_some(lengths, encoder.task, skipped)

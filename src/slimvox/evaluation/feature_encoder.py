@@ -46,11 +46,6 @@ class FeatureEncoder:
         """Precision to which features are rounded: averages are small enough for float32."""
         return torch.float32 if self.pooling == "mean" else torch.float16
 
-    def frames(self, samples: int) -> int:
-        """Number of frames of a waveform."""
-        hop = round(SAMPLE_RATE_HZ / self.upstream.frame_rate_hz)
-        return max(0, (samples - self.upstream.shortest) // hop + 1)
-
     def waveforms(
         self, excerpts: Sequence[Excerpt], skipped: dict[str, int]
     ) -> Iterator[tuple[int, dict[str, FloatArray]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -205,6 +206,65 @@ def sweep(
     others = [fit_at((best.learning_rate,), seed)[0] for seed in range(1, seeds)]
     dev_scores = {each.learning_rate: each.dev_score for each in tried}
     return Sweep(dev_scores=dev_scores, fits=(best, *others))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingProbe:
+    """Times of a head on this machine, measured on a few items."""
+
+    batch_seconds: float
+    """Gradients of a training batch."""
+    update_seconds: float
+    """What a step takes whatever the batch."""
+    read_seconds: float
+    """Reading an item off."""
+
+    @staticmethod
+    def measure(training: Training[Any], *, seconds: float) -> TrainingProbe:
+        """Train a head for a few steps, on batches that grow while time is left, and read a batch off.
+
+        A batch that did not fit into the time is extrapolated: the time grows by as much per item.
+        """
+        size, order = (
+            training.protocol.batch,
+            sorted(training.items["train"], key=lambda item: training.features.frames(item.id)),
+        )
+        mean = sum(training.features.frames(item.id) for item in order) / len(order)
+        middle = sum(training.features.frames(item.id) <= mean for item in order)
+        first = max(0, min(middle - size // 2, len(order) - size))
+        some = [order[(first + number) % len(order)] for number in range(size)]
+        times: dict[int, float] = {}
+        ends, count, warm = time.perf_counter() + seconds, 1, False
+        with seeded(0):
+            head = _Head(training, training.protocol.learning_rates[-1], 0)
+            while True:
+                started = time.perf_counter()
+                batch = make_batch(training.features, some[:count])
+                head.learn(batch)
+                head.step(1)  # checks that the gradients are finite: a GPU is done
+                taken = time.perf_counter() - started
+                if warm:
+                    times[count] = taken
+                    if count == size or time.perf_counter() + 3 * taken > ends:
+                        break
+                    count = min(size, 2 * count)
+                warm = True
+            started = time.perf_counter()
+            with torch.inference_mode():
+                training.read(head.module.eval(), batch)
+            read_seconds = (time.perf_counter() - started) / count
+        few, many = min(times), max(times)
+        per_item = (times[many] - times[few]) / (many - few) if many > few else times[many]
+        per_item = max(per_item, 0.0)
+        update = max(0.0, times[many] - many * per_item)
+        return TrainingProbe(batch_seconds=size * per_item, update_seconds=update, read_seconds=read_seconds)
+
+    def total_seconds(self, training: Training[Any]) -> float:
+        """Time of training one head and of scoring it."""
+        protocol, counts = training.protocol, {name: len(items) for name, items in training.items.items()}
+        step = protocol.accumulation * self.batch_seconds + self.update_seconds
+        read = protocol.evaluations * counts["dev"] + counts["test"]
+        return protocol.steps * step + read * self.read_seconds
 
 
 class _Head:

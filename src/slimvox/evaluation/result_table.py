@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from slimvox.evaluation.forecast import TaskForecast
 from slimvox.evaluation.points import METRICS, FixedRows, counted_metrics, mean11, mini_score, superb_s
 from slimvox.evaluation.suite import TaskResult, metric_means
+from slimvox.util.quantities import short_number
 
 FIXED_ROWS = "fixed_rows.json"
 
@@ -73,6 +77,53 @@ def print_table(console: Console, results: Sequence[TaskResult]) -> None:
         if result.skipped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in result.skipped.items())
             console.print(f"{result.task.upper()}: skipped {reasons}", markup=False)
+
+
+def print_plan(console: Console, plan: Sequence[TaskForecast]) -> None:
+    """What each task takes, and what would shorten it."""
+    table = Table(title="Plan, at the pace of this machine", title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("task", "audio", "steps", "features", "kept", "encoding", "heads", "time"):
+        left = column in ("task", "kept")
+        table.add_column(column, justify="left" if left else "right", overflow="fold")
+    for each in plan:
+        table.add_row(
+            each.task.upper(),
+            _duration(each.audio_hours),
+            f"{each.heads} x {short_number(each.steps)}" if each.heads else "-",
+            _size(each.feature_bytes),
+            {"disk": "disk", "memory": "memory", "streamed": "no"}[each.place],
+            _duration(each.encoding_hours),
+            _duration(each.head_hours),
+            _duration(each.hours),
+        )
+    table.add_section()
+    sums = (sum(getattr(each, name) for each in plan) for name in ("encoding_hours", "head_hours", "hours"))
+    table.add_row("all", *[""] * 4, *map(_duration, sums))
+    console.print(table)
+    for each in plan:
+        if each.unreadable:
+            console.print(
+                f"{each.task.upper()}: {each.unreadable} of {each.recordings} recordings cannot be read"
+            )
+        if each.place == "streamed":
+            console.print(
+                f"{each.task.upper()}: the features do not fit, so {_duration(each.encoded_hours)} of audio are"
+                f" encoded. With --cache-gib {math.ceil(each.feature_bytes / 2**30)} and room on the disk, encoding"
+                f" would take {_duration(each.stored_hours)}."
+            )
+
+
+def _duration(hours: float) -> str:
+    if hours < 1 / 60:
+        return f"{3600 * hours:.0f} s"
+    if hours < 1:
+        return f"{60 * hours:.0f} min"
+    return f"{hours:.1f} h" if hours < 100 else f"{hours:,.0f} h"
+
+
+def _size(count: int) -> str:
+    gib = count / 2**30
+    return f"{count / 2**20:.0f} MiB" if gib < 1 else f"{gib:.1f} GiB" if gib < 100 else f"{gib:.0f} GiB"
 
 
 def _score(each: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from slimvox.checkpoint import Model, encoder_of, name_of
 from slimvox.checkpoint.resolve import at_revision
 from slimvox.evaluation import suite as suites
 from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES
+from slimvox.evaluation.forecast import TaskForecast, forecast
 from slimvox.evaluation.protocols import SuiteName
 from slimvox.evaluation.result_table import overall
 from slimvox.evaluation.suite import EvaluationPlan, TaskResult
@@ -31,9 +32,13 @@ class Evaluation:
     """One per task, in the order in which they ran."""
     overall: Mapping[str, float]
     """Scores over all tasks, by name; empty unless every task of the suite ran on its own data."""
+    plan: tuple[TaskForecast, ...] = ()
+    """What each task would take, where only that was asked for."""
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to JSON types."""
+        if self.plan:
+            return {"plan": [{**dataclasses.asdict(each), "hours": each.hours} for each in self.plan]}
         return {
             "results": [dataclasses.asdict(result) for result in self.results],
             "overall": dict(self.overall),
@@ -56,6 +61,7 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "float32",
     workers: Threads | None = None,
+    plan: bool = False,
     revision: str | None = None,
     token: str | None = None,
     on_progress: Callable[[str], None] = lambda message: None,
@@ -86,6 +92,8 @@ def evaluate(
         device: device for encoding and for training heads; auto selects a GPU if there is one.
         precision: precision of the encoder and the heads; bf16 is autocast.
         workers: number of threads that decode audio; by default half of the processors, at most 8.
+        plan: print what each task takes (audio, steps, size of the features, hours) at the pace of this machine, which
+            is measured in a few seconds per task, instead of evaluating; nothing is written.
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
         on_progress: called with a short text on what is being done.
@@ -99,7 +107,7 @@ def evaluate(
     own = {name: tuple(Path(path) for path in paths) for name, paths in (manifests or {}).items()}
     model = at_revision(model, revision)
     name = name_of(model)
-    plan = EvaluationPlan(
+    settings = EvaluationPlan(
         model=name,
         data=Path(data),
         suite=suite,
@@ -119,8 +127,13 @@ def evaluate(
         upstream = EncoderUpstream(copy.deepcopy(encoder_of(model)), name, device=device, precision=precision)
     results = []
     with hub_token(token):
+        if plan:
+            forecasts = forecast(
+                settings, report=lambda name: on_progress(f"{name.upper()}: measuring"), upstream=upstream
+            )
+            return Evaluation(results=(), overall={}, plan=tuple(forecasts))
         for result in suites.evaluate(
-            plan,
+            settings,
             report=lambda name, done, total: on_progress(
                 f"{name.upper()}: {done} of {total} recordings read"
             ),

@@ -19,7 +19,7 @@ import torch
 from slimvox._version import __version__
 from slimvox.evaluation.examples import ABSENT_AT_DEFAULT, ExampleSet
 from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES, FeatureCache, cache_directory
-from slimvox.evaluation.protocols import SuiteName, overridden
+from slimvox.evaluation.protocols import HeadProtocol, SuiteName, overridden
 from slimvox.evaluation.tasks import task, task_names, tasks
 from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts
 from slimvox.evaluation.upstreams import Precision, Upstream, load_upstream
@@ -119,13 +119,7 @@ def evaluate(
     Raises:
         SlimvoxError: for bad settings before anything is computed, and for data that cannot be scored.
     """
-    _check(plan)
-    with_manifest = tuple(name for name in task_names() if name in plan.manifests)
-    names = plan.tasks or with_manifest or default_tasks(plan.suite)
-    for name in names:
-        require(task(name).packages, f"the task {name}", extra="evaluation")
-    protocols = {name: overridden(name, task(name).protocols[plan.suite], plan.overrides) for name in names}
-    sets = {name: read_folds(plan, name) for name in names}
+    protocols, sets = prepared(plan)
     if upstream is None:
         upstream = load_upstream(plan.model, device=plan.device, precision=plan.precision)
     cache = feature_cache(plan, upstream)
@@ -159,6 +153,21 @@ def evaluate(
             del content["reused"]
             write_atomically(path, json.dumps(content, indent=1, allow_nan=False).encode())
         yield result
+
+
+def prepared(plan: EvaluationPlan) -> tuple[dict[str, HeadProtocol], dict[str, list[ExampleSet[Any]]]]:
+    """Protocols and data of a plan's tasks, by name.
+
+    Raises:
+        SlimvoxError: for bad settings, and for data that is not there.
+    """
+    _check(plan)
+    with_manifest = tuple(name for name in task_names() if name in plan.manifests)
+    names = plan.tasks or with_manifest or default_tasks(plan.suite)
+    for name in names:
+        require(task(name).packages, f"the task {name}", extra="evaluation")
+    protocols = {name: overridden(name, task(name).protocols[plan.suite], plan.overrides) for name in names}
+    return protocols, {name: read_folds(plan, name) for name in names}
 
 
 def feature_cache(plan: EvaluationPlan, upstream: Upstream) -> FeatureCache:
@@ -251,7 +260,6 @@ def _check(plan: EvaluationPlan) -> None:
 def _configuration(
     plan: EvaluationPlan, name: str, upstream: Upstream, folds: Sequence[ExampleSet[Any]], settings: Any
 ) -> dict[str, Any]:
-    described = json.dumps([_plain(fold, plan.data) for fold in folds], sort_keys=True)
     configuration = {
         "result_version": RESULT_VERSION,
         "slimvox": __version__,
@@ -261,7 +269,7 @@ def _configuration(
         "parameters": upstream.parameters,
         "suite": plan.suite,
         "data": [fold.name for fold in folds],
-        "data_fingerprint": hashlib.sha256(described.encode()).hexdigest(),
+        "data_fingerprint": describe_data(folds, plan.data),
         "seeds": plan.seeds,
         "protocol": dataclasses.asdict(settings),
     }
@@ -269,6 +277,12 @@ def _configuration(
         configuration["precision"] = plan.precision
     plain: dict[str, Any] = json.loads(json.dumps(configuration))
     return plain
+
+
+def describe_data(folds: Sequence[ExampleSet[Any]], root: Path) -> str:
+    """A hash of all examples that is the same wherever the data folder lies."""
+    described = json.dumps([_plain(fold, root) for fold in folds], sort_keys=True)
+    return hashlib.sha256(described.encode()).hexdigest()
 
 
 def _plain(value: Any, root: Path) -> Any:

@@ -60,6 +60,9 @@ class Upstream(Protocol):
     def device(self) -> torch.device:
         """Where it computes."""
 
+    def frames(self, samples: int) -> int:
+        """Number of frames of a waveform; 0 where it is too short."""
+
     def __call__(self, waveforms: Tensor) -> Tensor:
         """Encode waveforms (batch, samples) of one length to (batch, frames, layers, width) on `device`."""
 
@@ -76,6 +79,10 @@ class FilterBankUpstream:
     parameters: int = 0
     fingerprint: str = "fbank-80-deltas-100Hz-1"
     device: torch.device = CPU
+
+    def frames(self, samples: int) -> int:
+        """Number of windows that fit."""
+        return max(0, (samples - filter_bank.WINDOW_SAMPLES) // filter_bank.HOP_SAMPLES + 1)
 
     def __call__(self, waveforms: Tensor) -> Tensor:
         """Encode."""
@@ -99,6 +106,10 @@ class EncoderUpstream:
         self.shortest = encoder.anatomy.receptive_field
         self.frame_rate_hz = SAMPLE_RATE_HZ / encoder.anatomy.hop
         self.parameters = encoder.parameter_count
+
+    def frames(self, samples: int) -> int:
+        """Number of frames of the front end."""
+        return self.encoder.anatomy.frames(samples)
 
     @torch.inference_mode()
     def __call__(self, waveforms: Tensor) -> Tensor:
