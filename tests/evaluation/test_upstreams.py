@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 import models
+import whisper_models
 from slimvox.evaluation.upstreams import load_upstream
 from slimvox.util.errors import SlimvoxError
 
@@ -34,6 +36,18 @@ def test_the_frame_rate_is_that_of_the_encoder(tmp_path: Path) -> None:
     assert load_upstream(models.directory(tmp_path / "other", "hubert")).frame_rate_hz == 800
 
 
+@pytest.mark.parametrize("family", [*models.FAMILIES, "whisper"])
+def test_the_number_of_frames_is_known_without_encoding(family: str, tmp_path: Path) -> None:
+    make = whisper_models.directory if family == "whisper" else partial(models.directory, family=family)
+    upstream = load_upstream(make(tmp_path))
+    for samples in (upstream.shortest, upstream.shortest + 1, 2000, 3999, 4000, 4001):
+        assert upstream.frames(samples) == upstream(torch.randn(1, samples)).shape[1]
+    assert family == "whisper" or upstream.frames(upstream.shortest - 1) == 0
+    baseline = load_upstream("fbank")
+    for samples in (400, 559, 560, 4001):
+        assert baseline.frames(samples) == baseline(torch.randn(1, samples)).shape[1]
+
+
 def test_random_alone_asks_for_a_shape() -> None:
     with pytest.raises(SlimvoxError, match="random:embedded"):
         load_upstream("random")
@@ -49,6 +63,8 @@ def test_an_exported_file_is_an_upstream_too(tmp_path: Path) -> None:
     for name in ("frame_rate_hz", "layers", "width", "shortest", "parameters"):
         assert getattr(exported, name) == getattr(torch_upstream, name)
     assert exported.fingerprint != torch_upstream.fingerprint
+    for count in (399, 4000, 4001):
+        assert exported.frames(count) == torch_upstream.frames(count)
     waveforms = torch.randn(3, 4000)
     states, expected = exported(waveforms), torch_upstream(waveforms)
     assert states.shape == expected.shape
