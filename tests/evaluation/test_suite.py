@@ -16,7 +16,7 @@ from slimvox.cli.main import run
 from slimvox.evaluation.points import METRICS, counted_metrics
 from slimvox.evaluation.protocols import overridden
 from slimvox.evaluation.result_table import fixed_rows, overall
-from slimvox.evaluation.suite import EvaluationPlan, TaskResult, evaluate, read_result
+from slimvox.evaluation.suite import EvaluationPlan, TaskResult, _plain, evaluate, read_result
 from slimvox.evaluation.tasks import task
 from slimvox.evaluation.upstreams import Upstream
 from slimvox.util.errors import SlimvoxError
@@ -197,3 +197,13 @@ def test_an_encoder_in_memory_scores_as_its_directory(tmp_path: Path, table: Pat
     assert given.results[0].configuration["model"] == "SpeechEncoder"
     assert given.overall == {} and json.loads(json.dumps(given.to_dict()))["results"]
     assert encoder.training and all(each.requires_grad for each in encoder.parameters())
+
+
+@pytest.mark.parametrize("root", ["/data", "/data/", "/", ".", "data"])
+@pytest.mark.parametrize(
+    "path", ["/data/a/b.wav", "/data", "/database/a.wav", "data/a.wav", "a.wav", "/a.wav"]
+)
+def test_paths_in_the_description_are_relative_as_pathlib_has_it(root: str, path: str) -> None:
+    given, folder = Path(path), Path(root)
+    expected = str(given.relative_to(folder)) if given.is_relative_to(folder) else str(given)
+    assert _plain(given, str(folder), folder.anchor) == expected
