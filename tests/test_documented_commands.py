@@ -110,7 +110,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         split = ("train", "dev", "test")[number % 3]
         rows.append({"path": path.name, "split": split, "label": "ab"[number // 3 % 2]})
     write_table(folder / "commands.tsv", rows)
-    whisper_models.directory(folder / "whisper")
+    whisper_models.recogniser(folder / "whisper")
     assert teacher.is_dir()
     return folder
 
@@ -187,6 +187,8 @@ def test_the_readmes_python_runs(world: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(world)
     if not (world / "runs" / "small").is_dir():
         run_shell("slimvox prune microsoft/wavlm-base-plus /data/speech --out runs/small", world)
+    if not (world / "runs" / "whisper").is_dir():
+        run_shell("slimvox prune openai/whisper-base /data/speech --out runs/whisper", world)
     noise = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
     scope: dict[str, Any] = {"SETTINGS": SETTINGS, "waveform": noise}
     ran = 0
@@ -197,7 +199,7 @@ def test_the_readmes_python_runs(world: Path, monkeypatch: pytest.MonkeyPatch) -
                 text = text.replace(name, replacement)
             exec(compile(text, f"{block.page}, block {block.number}", "exec"), scope)
             ran += 1
-    assert ran == 3
+    assert ran == 4
     assert scope["output"].hidden_states[0].shape[-1] == 48 and scope["result"].parameters > 0
     assert isinstance(scope["recogniser"], torch.nn.Module)
 

@@ -25,7 +25,7 @@ from transformers import AutoModel, AutoModelForCTC, dynamic_module_utils
 
 import slimvox
 from slimvox.encoder.pretrained import PretrainedMethods
-from slimvox.hf.directory_format import AUTO_MAP
+from slimvox.hf.directory_format import AUTO_MAP, CODE_FILES, ENCODER_CODE, WHISPER_AUTO_MAP
 from slimvox.hf.travelling_code import join, parse_module, travelling_files
 
 WITHOUT_SLIMVOX = """
@@ -99,8 +99,8 @@ def test_a_directory_loads_to_the_bit_where_slimvox_is_not_installed(
     assert type(head).__module__ == "slimvox.hf.heads"
     with torch.no_grad():
         assert torch.equal(head(**batch).logits, theirs["logits"])
-    for name, source in travelling_files().items():
-        assert (out / name).read_text() == source
+    for name in ENCODER_CODE:
+        assert (out / name).read_text() == travelling_files()[name]
 
 
 def test_the_travelling_code_needs_nothing_but_torch_and_transformers() -> None:
@@ -136,11 +136,12 @@ def test_methods_that_need_slimvox_stay_behind() -> None:
     assert "slimvox.checkpoint" not in home and "AnyEncoder" not in home
 
 
-def test_two_files_travel_that_hold_the_auto_classes_and_nothing_unused() -> None:
+def test_three_files_travel_that_hold_the_auto_classes_and_nothing_unused() -> None:
     files = travelling_files()
-    assert set(files) == {"configuration_slimvox.py", "modeling_slimvox.py"}
+    assert tuple(files) == CODE_FILES
+    references = (*AUTO_MAP.values(), *WHISPER_AUTO_MAP.values())
     trees = {name: ast.parse(source) for name, source in files.items()}
-    for reference in AUTO_MAP.values():
+    for reference in references:
         home, _, name = reference.rpartition(".")
         assert name in {getattr(node, "name", None) for node in trees[f"{home}.py"].body}
     nodes = [node for tree in trees.values() for node in ast.walk(tree)]
@@ -151,7 +152,7 @@ def test_two_files_travel_that_hold_the_auto_classes_and_nothing_unused() -> Non
         for node in tree.body
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
     }
-    assert defined - used == {each.rpartition(".")[2] for each in AUTO_MAP.values()} - used
+    assert defined - used == {each.rpartition(".")[2] for each in references} - used
     assert "HasEncoder" not in defined and "record_choices" not in defined
 
 
@@ -234,7 +235,7 @@ def test_saving_again_keeps_everything(pruned: Path, batch: dict[str, Tensor], t
     with torch.no_grad():
         model.layer_norm.weight.mul_(2)
     model.save_pretrained(tmp_path)
-    for name in ("README.md", "kept_indices.json", "preprocessor_config.json", *travelling_files()):
+    for name in ("README.md", "kept_indices.json", "preprocessor_config.json", *ENCODER_CODE):
         assert (tmp_path / name).read_bytes() == (pruned / name).read_bytes()
     before, after = (json.loads((path / "config.json").read_text()) for path in (pruned, tmp_path))
     assert before == after
@@ -298,7 +299,7 @@ def test_pushing_uploads_code_and_card(
         model.push_to_hub("someone/small")
     else:
         model.save_pretrained(tmp_path / "small", push_to_hub=True, repo_id="someone/small")
-    expected = {*travelling_files(), "config.json", "model.safetensors", "preprocessor_config.json"}
+    expected = {*ENCODER_CODE, "config.json", "model.safetensors", "preprocessor_config.json"}
     assert set(hub.files) == expected | {"README.md", "kept_indices.json"}
     assert hub.files["README.md"] == (pruned / "README.md").read_bytes()
 

@@ -8,20 +8,25 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save
 from torch import Tensor
 
+from slimvox.checkpoint.decoder import ENCODER_PREFIX, has_decoder, read_decoder
 from slimvox.checkpoint.empty import empty_encoder
 from slimvox.checkpoint.json_fields import read_json
+from slimvox.checkpoint.normalization import PREPROCESSOR_FILES
 from slimvox.checkpoint.tensors import Split, as_float32, load_exactly, read_tensors, split_checkpoint
 from slimvox.encoder import SpeechEncoder
 from slimvox.encoder.model import ENCODER_MODULES
-from slimvox.hf.directory_format import FORMAT_VERSION, MODEL_TYPE
+from slimvox.hf.directory_format import FORMAT_VERSION, MODEL_TYPE, WHISPER_MODEL_TYPE
 from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 logger = logging.getLogger("slimvox.checkpoint")
 HEAD_PREFIX = f"{MODEL_TYPE}."
@@ -31,7 +36,7 @@ HEAD_PREFIX = f"{MODEL_TYPE}."
 def is_slimvox_directory(directory: Path) -> bool:
     """True if a directory holds an encoder written by slimvox."""
     config = directory / "config.json"
-    return config.is_file() and read_json(config).get("model_type") == MODEL_TYPE
+    return config.is_file() and read_json(config).get("model_type") in (MODEL_TYPE, WHISPER_MODEL_TYPE)
 
 
 def read_anatomies(directory: Path) -> tuple[EncoderAnatomy, EncoderAnatomy]:
@@ -129,6 +134,7 @@ def write_slimvox_directory(
     kept_indices: Mapping[str, Any] | None,
     model_card: str,
     details: Mapping[str, Any] | None = None,
+    source: Path | None = None,
 ) -> None:
     """Write an encoder; `config.json`, which makes the directory loadable, comes last.
 
@@ -139,32 +145,52 @@ def write_slimvox_directory(
             None where that is not known, and then a file of another encoder is removed.
         model_card: Markdown, written as README.md.
         details: more top-level fields for `config.json` (teacher, run).
+        source: directory of the model that the encoder comes from. The decoder of a Whisper is taken along, with its
+            tokenizer and settings, so that the directory is a whole Whisper again.
 
     Raises:
+        SlimvoxError: if the decoder in `source` cannot be read.
         OSError: if the disk is full or the directory cannot be written; a file is either whole or not there.
     """
-    from slimvox.hf.companions import preprocessor_config
+    from slimvox.hf.companions import code_files, preprocessor_config, whisper_preprocessor_config
     from slimvox.hf.configuration import SlimvoxConfig
-    from slimvox.hf.travelling_code import travelling_files
 
+    decoder = read_decoder(source) if source is not None and has_decoder(source) else None
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    config = SlimvoxConfig(
-        anatomy=encoder.anatomy.to_dict(),
-        dense_anatomy=encoder.dense_anatomy.to_dict(),
-        architectures=["SlimvoxModel"],
-        dtype=str(next(iter(tensors.values())).dtype).removeprefix("torch."),
-        parameters=encoder.parameter_count,
+    dtype = next(iter(tensors.values())).dtype
+    fields = {
+        "anatomy": encoder.anatomy.to_dict(),
+        "dense_anatomy": encoder.dense_anatomy.to_dict(),
+        "dtype": str(dtype).removeprefix("torch."),
+        "parameters": encoder.parameter_count,
         **(details or {}),
-    )
-    preprocessor = preprocessor_config(encoder.anatomy)
+    }
+    config: PreTrainedConfig
+    if decoder is None:
+        config = SlimvoxConfig(architectures=["SlimvoxModel"], **fields)
+        files = {
+            "preprocessor_config.json": json.dumps(preprocessor_config(encoder.anatomy), indent=1).encode()
+        }
+    else:
+        from slimvox.hf.whisper import SlimvoxWhisperConfig, SlimvoxWhisperForConditionalGeneration
+
+        architecture = SlimvoxWhisperForConditionalGeneration.__name__
+        config = SlimvoxWhisperConfig(**decoder.config, architectures=[architecture], **fields)
+        tensors = {ENCODER_PREFIX + name: tensor for name, tensor in tensors.items()}
+        tensors |= {name: tensor.to(dtype).contiguous() for name, tensor in decoder.tensors.items()}
+        files = dict(decoder.files)
+        if not {*PREPROCESSOR_FILES} & {*files}:
+            described = whisper_preprocessor_config(encoder.anatomy)
+            files["preprocessor_config.json"] = json.dumps(described, indent=1).encode()
     write_atomically(directory / "model.safetensors", save(tensors, metadata={"format": "pt"}))
     if kept_indices is None:
         (directory / "kept_indices.json").unlink(missing_ok=True)
     else:
         write_atomically(directory / "kept_indices.json", json.dumps(kept_indices).encode())
-    write_atomically(directory / "preprocessor_config.json", json.dumps(preprocessor, indent=1).encode())
+    for name, content in files.items():
+        write_atomically(directory / name, content)
     write_atomically(directory / "README.md", model_card.encode())
-    for name, source in travelling_files().items():
-        write_atomically(directory / name, source.encode())
+    for name, code in code_files(whisper=decoder is not None).items():
+        write_atomically(directory / name, code.encode())
     write_atomically(directory / "config.json", config.to_json_string().encode())

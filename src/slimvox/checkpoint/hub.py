@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.normalization import PREPROCESSOR_FILES
 from slimvox.checkpoint.tensors import INDEX_SUFFIX, WEIGHT_FILES, shard_names
+from slimvox.hf.directory_format import WHISPER_FILES, WHISPER_MODEL_TYPE
 from slimvox.util.errors import SlimvoxError, first_line
 
 CONFIG = "config.json"
@@ -83,7 +85,8 @@ class _Snapshot:
         the cache it is taken not to.
         """
         has_weights = any((self.directory / name).is_file() for name in WEIGHT_FILES)
-        for name in SMALL_FILES:
+        is_whisper = read_json(self.directory / CONFIG).get("model_type") in ("whisper", WHISPER_MODEL_TYPE)
+        for name in dict.fromkeys((*SMALL_FILES, *(WHISPER_FILES if is_whisper else ()))):
             try:
                 self._fetch(name)
             except _UnreachableError:

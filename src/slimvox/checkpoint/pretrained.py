@@ -13,12 +13,14 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
+from slimvox.checkpoint.decoder import has_decoder
 from slimvox.checkpoint.directory import is_slimvox_directory, read_anatomies, write_slimvox_directory
 from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.model_card import licence_of, short_card
 from slimvox.checkpoint.normalization import PREPROCESSOR_FILES
-from slimvox.checkpoint.resolve import LoadedModel, at_revision, find_model, load
+from slimvox.checkpoint.resolve import LoadedModel, at_revision, find_anatomies, find_model, load
 from slimvox.encoder import HasEncoder, SpeechEncoder
+from slimvox.hf.directory_format import WHISPER_FILES
 from slimvox.util.errors import SlimvoxError, first_line
 from slimvox.util.hub_token import hub_token
 
@@ -55,7 +57,14 @@ def save_encoder(encoder: SpeechEncoder, directory: str | os.PathLike[str]) -> P
         else:
             licence = None if origin is None else licence_of(origin)
             text = short_card(encoder.anatomy, encoder.dense_anatomy, licence=licence)
-        write_slimvox_directory(encoder, target, kept_indices=kept, model_card=text, details=details)
+        write_slimvox_directory(
+            encoder,
+            target,
+            kept_indices=kept,
+            model_card=text,
+            details=details,
+            source=origin if origin is not None and _is_of(origin, encoder) else None,
+        )
     except OSError as error:
         raise SlimvoxError(f"{target} cannot be written: {error.strerror or error}") from error
     return target
@@ -66,6 +75,11 @@ def _holds(origin: Path, encoder: SpeechEncoder) -> bool:
     if not is_slimvox_directory(origin):
         return False
     return read_anatomies(origin) == (encoder.anatomy, encoder.dense_anatomy)
+
+
+def _is_of(origin: Path, encoder: SpeechEncoder) -> bool:
+    """True if a directory still holds a model of the encoder's dense sizes, whose decoder fits."""
+    return has_decoder(origin) and find_anatomies(origin)[1] == encoder.dense_anatomy
 
 
 def _kept_indices(encoder: SpeechEncoder, origin: Path) -> dict[str, Any] | None:
@@ -128,7 +142,7 @@ def push_directory(
         commit = api.upload_folder(
             repo_id=repository,
             folder_path=Path(directory),
-            allow_patterns=["*.json", "*.safetensors", "*.py", "README.md"],
+            allow_patterns=["*.json", "*.safetensors", "*.py", "merges.txt", "README.md"],
             ignore_patterns=["*/*"],
             revision=revision,
             commit_message=commit_message,
@@ -179,8 +193,8 @@ def on_disk(
 
 
 def _copy_preprocessor(source: Path, target: Path) -> None:
-    for name in PREPROCESSOR_FILES:
-        if (source / name).is_file():
+    for name in (*PREPROCESSOR_FILES, *WHISPER_FILES):
+        if (source / name).is_file() and not (target / name).is_file():
             shutil.copyfile(source / name, target / name)
 
 

@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from slimvox.hf.configuration import SlimvoxConfig
-from slimvox.hf.directory_format import CODE_FILES
-from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
+from slimvox.hf.configuration import DescribesEncoder
+from slimvox.hf.directory_format import CODE_FILES, ENCODER_CODE, WHISPER_FILES, WHISPER_MODEL_TYPE
+from slimvox.structures.anatomy import MEL_HOP, MEL_WINDOW, SAMPLE_RATE_HZ, EncoderAnatomy
 
 MODEL_CARD = "README.md"
 CARRIED = (MODEL_CARD, "kept_indices.json")
@@ -36,16 +36,32 @@ def preprocessor_config(anatomy: EncoderAnatomy) -> dict[str, Any]:
     }
 
 
-def code_files() -> dict[str, str]:
-    """The source of each of `CODE_FILES`: generated in slimvox; code that has travelled is passed on as it is."""
+def whisper_preprocessor_config(anatomy: EncoderAnatomy) -> dict[str, Any]:
+    """`preprocessor_config.json` of a `WhisperFeatureExtractor`, for a Whisper without one of its own."""
+    return {
+        "feature_extractor_type": "WhisperFeatureExtractor",
+        "chunk_length": anatomy.position_table * anatomy.hop // SAMPLE_RATE_HZ,
+        "feature_size": anatomy.mel_bins,
+        "hop_length": MEL_HOP,
+        "n_fft": MEL_WINDOW,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": False,
+        "sampling_rate": SAMPLE_RATE_HZ,
+    }
+
+
+def code_files(*, whisper: bool) -> dict[str, str]:
+    """The source of the files of code: generated in slimvox; code that has travelled is passed on as it is."""
+    names = CODE_FILES if whisper else ENCODER_CODE
     if not __name__.startswith("slimvox."):
-        return {name: Path(__file__).with_name(name).read_text(encoding="utf-8") for name in CODE_FILES}
+        return {name: Path(__file__).with_name(name).read_text(encoding="utf-8") for name in names}
     # Not a plain import: the generator itself does not travel.
     generated: dict[str, str] = importlib.import_module("slimvox.hf.travelling_code").travelling_files()
-    return generated
+    return {name: generated[name] for name in names}
 
 
-def write_companions(directory: Path, config: SlimvoxConfig) -> None:
+def write_companions(directory: Path, config: DescribesEncoder) -> None:
     """Write everything that a directory needs besides `config.json` and weights.
 
     Code is always written. The rest is left alone where it is there already, unless it is a generic model card.
@@ -57,15 +73,18 @@ def write_companions(directory: Path, config: SlimvoxConfig) -> None:
     Raises:
         OSError: if the disk is full or the directory cannot be written.
     """
-    for name, source in code_files().items():
+    whisper = type(config).model_type == WHISPER_MODEL_TYPE  # type: ignore[attr-defined]
+    for name, source in code_files(whisper=whisper).items():
         (directory / name).write_text(source, encoding="utf-8")
-    preprocessor = directory / "preprocessor_config.json"
-    if not preprocessor.is_file():
-        preprocessor.write_text(json.dumps(preprocessor_config(config.encoder_anatomy), indent=1))
-    for name in CARRIED:
+    for name in (*CARRIED, *WHISPER_FILES) if whisper else CARRIED:
         there, origin = directory / name, _origin_of(name, config)
         if origin is not None and not _has_its_own(there) and origin.resolve() != there.resolve():
             shutil.copyfile(origin, there)
+    if not any(
+        (directory / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")
+    ):
+        described = (whisper_preprocessor_config if whisper else preprocessor_config)(config.encoder_anatomy)
+        (directory / "preprocessor_config.json").write_text(json.dumps(described, indent=1))
 
 
 def _has_its_own(file: Path) -> bool:
@@ -74,7 +93,7 @@ def _has_its_own(file: Path) -> bool:
     )
 
 
-def _origin_of(name: str, config: SlimvoxConfig) -> Path | None:
+def _origin_of(name: str, config: Any) -> Path | None:
     """A file of the model that this one was loaded from: in a local directory, or in the cache of the hub."""
     from huggingface_hub import try_to_load_from_cache
 

@@ -12,7 +12,37 @@ from slimvox.hf.directory_format import AUTO_MAP, FORMAT_VERSION, MODEL_TYPE
 from slimvox.structures.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
 
 
-class SlimvoxConfig(PreTrainedConfig):  # type: ignore[misc]
+class DescribesEncoder:
+    """Part of a configuration with `anatomy` and `dense_anatomy`."""
+
+    anatomy: Any
+    dense_anatomy: Any
+
+    @property
+    def encoder_anatomy(self) -> EncoderAnatomy:
+        """Anatomy of the encoder."""
+        return EncoderAnatomy.from_dict(self.anatomy)
+
+    @property
+    def encoder_dense_anatomy(self) -> EncoderAnatomy:
+        """Anatomy of the dense encoder that it was pruned from."""
+        return EncoderAnatomy.from_dict(self.dense_anatomy)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
+        """Nothing to do: `auto_map` is always written, and the code is saved with the model."""
+
+
+def check_format_version(version: int) -> None:
+    """Raise ValueError for the format of a newer slimvox."""
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"`format_version` must be {FORMAT_VERSION}, but is {version!r} instead;"
+            " a newer slimvox may be needed to read it"
+        )
+
+
+class SlimvoxConfig(DescribesEncoder, PreTrainedConfig):  # type: ignore[misc]
     """Configuration of a pruned (or dense) encoder and of the heads on it.
 
     `anatomy` decides everything about the encoder. The fields `transformers` has for it (`hidden_size`,
@@ -75,11 +105,7 @@ class SlimvoxConfig(PreTrainedConfig):  # type: ignore[misc]
         initializer_range: float = 0.02,
         **kwargs: Any,
     ) -> None:
-        if format_version != FORMAT_VERSION:
-            raise ValueError(
-                f"`format_version` must be {FORMAT_VERSION}, but is {format_version!r} instead;"
-                " a newer slimvox may be needed to read it"
-            )
+        check_format_version(format_version)
         described = EncoderAnatomy.from_dict(anatomy) if anatomy is not None else _default_anatomy()
         dense = EncoderAnatomy.from_dict(dense_anatomy) if dense_anatomy is not None else described
         self.format_version = format_version
@@ -117,23 +143,9 @@ class SlimvoxConfig(PreTrainedConfig):  # type: ignore[misc]
         super().__init__(**kwargs, per_layer_config=per_layer or None)
 
     @property
-    def encoder_anatomy(self) -> EncoderAnatomy:
-        """Anatomy of the encoder."""
-        return EncoderAnatomy.from_dict(self.anatomy)
-
-    @property
-    def encoder_dense_anatomy(self) -> EncoderAnatomy:
-        """Anatomy of the dense encoder that it was pruned from."""
-        return EncoderAnatomy.from_dict(self.dense_anatomy)
-
-    @property
     def inputs_to_logits_ratio(self) -> int:
         """Samples a frame."""
         return self.encoder_anatomy.hop
-
-    @classmethod
-    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
-        """Nothing to do: `auto_map` is always written, and the code is saved by `SlimvoxPreTrainedModel`."""
 
 
 def per_layer_overrides(anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> dict[int, dict[str, Any]]:

@@ -9,8 +9,25 @@ from slimvox.families.base import HEAD_NAMES
 
 MODEL_TYPE = "slimvox"
 FORMAT_VERSION = 1
-CODE_FILES = ("configuration_slimvox.py", "modeling_slimvox.py")
-"""The code that travels with a directory, see `slimvox.hf.travelling_code`."""
+WHISPER_MODEL_TYPE = "slimvox_whisper"
+"""`model_type` of Whisper with a pruned encoder and its decoder; an encoder alone is of `MODEL_TYPE`."""
+ENCODER_CODE = ("configuration_slimvox.py", "modeling_slimvox.py")
+WHISPER_CODE = "whisper_slimvox.py"
+CODE_FILES = (*ENCODER_CODE, WHISPER_CODE)
+"""The code that travels with a directory, see `slimvox.hf.travelling_code`; the last with Whisper only."""
+WHISPER_FILES = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "normalizer.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+)
+"""Files beside Whisper's weights that a pruned Whisper takes along."""
 AUTO_MAP = {
     "AutoConfig": "configuration_slimvox.SlimvoxConfig",
     "AutoModel": "modeling_slimvox.SlimvoxModel",
@@ -21,6 +38,11 @@ AUTO_MAP = {
     "AutoModelForAudioXVector": "modeling_slimvox.SlimvoxForXVector",
 }
 """Auto class to the class in the code that travels with a directory."""
+WHISPER_AUTO_MAP = {
+    "AutoConfig": "whisper_slimvox.SlimvoxWhisperConfig",
+    "AutoModelForSpeechSeq2Seq": "whisper_slimvox.SlimvoxWhisperForConditionalGeneration",
+}
+"""The same for Whisper."""
 
 
 def head_name(config: Mapping[str, Any]) -> str | None:

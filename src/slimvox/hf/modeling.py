@@ -140,7 +140,7 @@ class SlimvoxModel(SlimvoxPreTrainedModel, DeferredEncoder):  # type: ignore[mis
         anatomy, dense = config.encoder_anatomy, config.encoder_dense_anatomy
         SpeechEncoder.__init__(self, anatomy, dense)
         self.layers = nn.ModuleList(CheckpointedLayer(anatomy, layer) for layer in anatomy.layers)
-        _remember_index_buffers(self)
+        remember_index_buffers(self)
         self._keys_to_ignore_on_load_unexpected = [
             rf"(^|\.){re.escape(name)}$" for name in sorted(self.absent_tensors)
         ]
@@ -156,12 +156,7 @@ class SlimvoxModel(SlimvoxPreTrainedModel, DeferredEncoder):  # type: ignore[mis
         It shares its modules and parameters with this model, so that a change to the one is a change to the other.
         It applies no SpecAugment.
         """
-        encoder = DeferredEncoder()
-        encoder.anatomy, encoder.dense_anatomy = self.anatomy, self.dense_anatomy
-        for name in ENCODER_MODULES:
-            setattr(encoder, name, getattr(self, name))
-        encoder.training = self.training
-        return encoder
+        return encoder_view(self)
 
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
@@ -210,7 +205,17 @@ class SlimvoxModel(SlimvoxPreTrainedModel, DeferredEncoder):  # type: ignore[mis
         return self.transform(features, mask)
 
 
-def _remember_index_buffers(model: SlimvoxModel) -> None:
+def encoder_view(model: SpeechEncoder) -> SpeechEncoder:
+    """A plain `SpeechEncoder` of the modules and parameters of an encoder with another interface."""
+    encoder = DeferredEncoder()
+    encoder.anatomy, encoder.dense_anatomy = model.anatomy, model.dense_anatomy
+    for name in ENCODER_MODULES:
+        setattr(encoder, name, getattr(model, name))
+    encoder.training = model.training
+    return encoder
+
+
+def remember_index_buffers(model: SpeechEncoder) -> None:
     """Keep the buffers that hold indices rather than weights a second time, as `index_values` of their modules.
 
     They are in no file, and `from_pretrained` makes models on the meta device, where buffers lose what is in them:

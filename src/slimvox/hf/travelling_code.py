@@ -17,10 +17,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from slimvox.hf.directory_format import AUTO_MAP, CODE_FILES
+from slimvox.hf.directory_format import AUTO_MAP, CODE_FILES, WHISPER_AUTO_MAP
 
 PACKAGE = "slimvox"
-LAST_MODULES = dict(zip(CODE_FILES, ("slimvox.hf.configuration", "slimvox.hf.heads"), strict=True))
+LAST_MODULES = dict(
+    zip(CODE_FILES, ("slimvox.hf.configuration", "slimvox.hf.heads", "slimvox.hf.whisper"), strict=True)
+)
 """Each file with its last module. Before it come the modules that it imports, except those of an earlier file."""
 EMPTY_CLASSES = frozenset({"slimvox.encoder.pretrained"})
 """Modules that do nothing without slimvox: of their classes, which others derive from, only the docstring travels."""
@@ -96,7 +98,8 @@ def travelling_files() -> dict[str, str]:
         _collect(last, {*modules}, own)
         modules |= own
         files[file] = tuple(own.values())
-    return join(files, {reference.rpartition(".")[2] for reference in AUTO_MAP.values()})
+    references = (*AUTO_MAP.values(), *WHISPER_AUTO_MAP.values())
+    return join(files, {reference.rpartition(".")[2] for reference in references})
 
 
 def join(files: Mapping[str, Iterable[Module]], wanted: Iterable[str]) -> dict[str, str]:

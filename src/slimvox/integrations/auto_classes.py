@@ -20,12 +20,22 @@ def register_auto_classes() -> None:
         >>> slimvox.register_auto_classes()
         >>> model = AutoModel.from_pretrained("runs/small")
     """
-    from transformers import AutoConfig, AutoFeatureExtractor, Wav2Vec2FeatureExtractor
+    from transformers import (
+        AutoConfig,
+        AutoFeatureExtractor,
+        AutoProcessor,
+        AutoTokenizer,
+        Wav2Vec2FeatureExtractor,
+        WhisperFeatureExtractor,
+        WhisperProcessor,
+        WhisperTokenizer,
+    )
     from transformers.models.auto import modeling_auto
 
     from slimvox.hf import heads
     from slimvox.hf.configuration import SlimvoxConfig
-    from slimvox.hf.directory_format import AUTO_MAP, MODEL_TYPE
+    from slimvox.hf.directory_format import AUTO_MAP, MODEL_TYPE, WHISPER_MODEL_TYPE
+    from slimvox.hf.whisper import SlimvoxWhisperConfig, SlimvoxWhisperForConditionalGeneration
 
     AutoConfig.register(MODEL_TYPE, SlimvoxConfig, exist_ok=True)
     AutoFeatureExtractor.register(SlimvoxConfig, Wav2Vec2FeatureExtractor, exist_ok=True)
@@ -33,6 +43,13 @@ def register_auto_classes() -> None:
         if auto_class != "AutoConfig":
             model_class = getattr(heads, reference.rpartition(".")[2])
             getattr(modeling_auto, auto_class).register(SlimvoxConfig, model_class, exist_ok=True)
+    AutoConfig.register(WHISPER_MODEL_TYPE, SlimvoxWhisperConfig, exist_ok=True)
+    AutoFeatureExtractor.register(SlimvoxWhisperConfig, WhisperFeatureExtractor, exist_ok=True)
+    AutoTokenizer.register(SlimvoxWhisperConfig, WhisperTokenizer, exist_ok=True)
+    AutoProcessor.register(SlimvoxWhisperConfig, WhisperProcessor, exist_ok=True)
+    modeling_auto.AutoModelForSpeechSeq2Seq.register(
+        SlimvoxWhisperConfig, SlimvoxWhisperForConditionalGeneration, exist_ok=True
+    )
 
 
 def register_if_imported() -> None:

@@ -134,6 +134,7 @@ def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices) 
             kept_indices=kept.to_dict(),
             model_card=card,
             details=details,
+            source=settings.model.directory,
         )
         result.encoder.origin = settings.out.path
     except OSError as error:
