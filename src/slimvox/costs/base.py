@@ -182,7 +182,8 @@ class CostForm:
         factors, weights = self._on(counts.device)
         n = torch.cat([counts, torch.ones_like(counts[:1])])
         # Not `prod`, whose gradient asks for zeros.
-        return weights @ functools.reduce(torch.mul, n[factors])
+        value: Tensor = weights @ functools.reduce(torch.mul, n[factors])
+        return value
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if device not in self._tensors:

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-COEFFICIENTS = (3.4445, -4.775, 2.0315)
-"""Coefficients of the quintic polynomial that brings all singular values near 1."""
-ITERATIONS = 5
+COEFFICIENTS = (
+    (7.72619, -20.46939, 13.716515),
+    (3.38138, -2.104961, 0.342684),
+    (2.690137, -1.843867, 0.376446),
+)
+"""Coefficients of the quintic polynomials a x + b x^3 + c x^5 that bring singular values from [0.01, 1] near 1, one
+after the other: those of Polar Express (Amsel, Persson, Musco and Gower, 2025), each of which is the best on the
+interval that the ones before it leave, here widened upwards by `MARGINS`, since beyond it they grow fast and rounding
+must not lead there."""
+MARGINS = (1.05, 1.1, 1.05)
 SMALLEST_NORM = 1e-7
+WIDE = 1.5
+"""Ratio of the sides from which powers of the Gram matrix take fewer operations than powers of the matrix."""
+STACK_ELEMENTS = 2**23
+"""Maximum number of elements of the matrices that are orthogonalised together; the working memory is some four times
+as much."""
 
 
 class Muon(torch.optim.Optimizer):
-    """The Muon optimiser, equal to `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, in a selectable precision.
+    """The Muon optimiser, with updates scaled as in `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`.
 
     Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024); the scale of the updates is that of
     Liu et al., "Muon is Scalable for LLM Training" (2025), which keeps AdamW's rates usable. torch's own computes in
     bfloat16 always, which is slow beyond use on a CPU without units for it (docs/lab-notebook.md, 2026-11-24).
+
+    The processes of a run share the work: each orthogonalises some of the matrices and broadcasts them. All of them
+    hold the whole state, so that a run can be resumed with another number of processes.
     """
 
     def __init__(
@@ -53,36 +70,113 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step, for all matrices with a gradient."""
+        """One step, for all matrices with a gradient, which are the same ones in all processes."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for matrix in group["params"]:
-                if matrix.grad is None:
-                    continue
+            matrices = [matrix for matrix in group["params"] if matrix.grad is not None]
+            for matrix in matrices:
                 state = self.state[matrix]
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(matrix)
-                buffer, momentum = state["momentum_buffer"], group["momentum"]
-                buffer.lerp_(matrix.grad, 1 - momentum)
-                update = orthogonalised(matrix.grad.lerp(buffer, momentum), self.dtype)
+                state["momentum_buffer"].lerp_(matrix.grad, 1 - group["momentum"])
+            for matrix, update in self._updates(matrices, group["momentum"]):
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])
                 matrix.add_(update, alpha=-0.2 * max(matrix.shape) ** 0.5 * group["lr"])
         return loss
 
+    def _updates(
+        self, matrices: Sequence[nn.Parameter], momentum: float
+    ) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Each matrix with its orthogonalised momentum, the same in all processes."""
+        group = dist.is_available() and dist.is_initialized()
+        processes, rank = (dist.get_world_size(), dist.get_rank()) if group else (1, 0)
+        for owner, share in enumerate(shares(matrices, processes)):
+            own = self._orthogonalised(share, momentum) if owner == rank else iter(())
+            if processes == 1:
+                yield from zip(share, own, strict=True)
+            elif share:
+                sizes = [matrix.numel() for matrix in share]
+                flat = share[0].new_empty(sum(sizes), dtype=self.dtype)
+                for part, update in zip(flat.split(sizes), own, strict=False):
+                    part.copy_(update.flatten())
+                dist.broadcast(flat, src=owner)
+                for matrix, part in zip(share, flat.split(sizes), strict=True):
+                    yield matrix, part.view_as(matrix)
 
-def orthogonalised(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """A matrix with the same singular vectors and all singular values near 1 (between .7 and 1.2), of type `dtype`.
+    def _orthogonalised(self, matrices: Sequence[nn.Parameter], momentum: float) -> Iterator[Tensor]:
+        """The orthogonalised momentum of each matrix; neighbours of equal shape are computed together."""
+        for shape, alike in itertools.groupby(matrices, key=lambda matrix: matrix.shape):
+            rest = list(alike)
+            size = max(1, STACK_ELEMENTS // shape.numel())
+            for start in range(0, len(rest), size):
+                ahead = [
+                    matrix.grad.lerp(self.state[matrix]["momentum_buffer"], momentum)
+                    for matrix in rest[start : start + size]
+                    if matrix.grad is not None
+                ]
+                yield from orthogonalised(torch.stack(ahead), self.dtype)
 
-    Newton-Schulz iteration with a quintic polynomial, on the shorter side.
+
+def shares(matrices: Sequence[nn.Parameter], processes: int) -> list[list[nn.Parameter]]:
+    """Matrices shared out among processes so that each has about as much to compute, matrices of equal shape together.
+
+    It depends on the shapes alone, so that all processes come to the same.
     """
-    a, b, c = COEFFICIENTS
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if tall else matrix).to(dtype)
-    x = x / x.norm().clamp(min=SMALLEST_NORM)
-    for _ in range(ITERATIONS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if tall else x
+    result: list[list[nn.Parameter]] = [[] for _ in range(processes)]
+    work = [0] * processes
+    for matrix in sorted(matrices, key=_operations, reverse=True):
+        least = work.index(min(work))
+        result[least].append(matrix)
+        work[least] += _operations(matrix)
+    return [sorted(share, key=lambda matrix: tuple(matrix.shape)) for share in result]
+
+
+def _operations(matrix: Tensor) -> int:
+    """Multiplications for one matrix, up to a factor."""
+    short, long = sorted(matrix.shape)
+    return short * short * (2 * long + 9 * short if long >= WIDE * short else 6 * long + 3 * short)
+
+
+def orthogonalised(matrices: Tensor, dtype: torch.dtype) -> Tensor:
+    """Matrices with the same singular vectors and all singular values near 1 (within 0.33), of type `dtype`.
+
+    Newton-Schulz iteration with quintic polynomials, on the shorter side. Singular values below a hundredth of the
+    largest are still on their way to 1.
+
+    Args:
+        matrices: (matrices, rows, columns).
+        dtype: what is computed in.
+    """
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if tall else matrices).to(dtype)
+    x = x / _norm(x).clamp(min=SMALLEST_NORM)
+    gram = x @ x.mT
+    square = gram @ gram
+    # The norm is far above the largest singular value, and would cost two more iterations. The eighth root of the sum
+    # of their eighth powers is close above it, and known from the first polynomial's own powers.
+    bound = _norm(square).sqrt().clamp(min=SMALLEST_NORM)
+    x, gram, square = x / bound.sqrt(), gram / bound, square / bound.square()
+    # Of wide matrices only Gram matrices are iterated, and the product of all polynomials is applied at the end; in
+    # half precision that would be too inexact.
+    wide, product = dtype == torch.float32 and x.shape[2] >= WIDE * x.shape[1], None
+    polynomial = COEFFICIENTS[0][1] * gram + COEFFICIENTS[0][2] * square
+    for number, (a, b, c) in enumerate(COEFFICIENTS):
+        if number:
+            gram = polynomial @ gram @ polynomial if wide else x @ x.mT
+            polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        if wide:
+            polynomial.diagonal(dim1=1, dim2=2).add_(a)
+            product = polynomial if product is None else polynomial @ product
+        else:
+            x = torch.baddbmm(x, polynomial, x, beta=a)
+    if product is not None:
+        x = product @ x
+    return x.mT if tall else x
+
+
+def _norm(matrices: Tensor) -> Tensor:
+    """Frobenius norms, (matrices, 1, 1)."""
+    return torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
