@@ -100,16 +100,23 @@ def test_processes_share_each_batch_out_clip_by_clip(tmp_path: Path) -> None:
     assert {0, 1} <= sizes  # a batch of fewer clips than processes leaves some without
 
 
-def test_processes_agree_on_a_batch_whose_clips_are_gone(tmp_path: Path) -> None:
-    """One process's share is unusable: it has none, and does not take another batch, as the other one goes on."""
-    paths = write_tones(tmp_path, [1.0, 1.0, 3.0, 3.0])
+def test_processes_agree_on_a_batch_whose_clips_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process whose share is unusable has none of that batch; it takes another one only where all do."""
+    monkeypatch.setattr(loader, "REPLACEMENTS_PER_CROP", 0)
+    paths = write_tones(tmp_path, [1.0, 1.0, 2.0, 2.0, 3.0, 3.0])
     clips = clips_of(tmp_path)
-    for path in paths[2:]:
+    for path in (paths[2], paths[4], paths[5]):
         path.unlink()
-    shares = [take(clips, 6, process=process, processes=2) for process in range(2)]
-    for whole, *parts in zip(take(clips, 6), *shares, strict=True):
+    plan = plan_of(clips, budget=6.0)
+    shares = [take(clips, 12, plan=plan, process=process, processes=2) for process in range(2)]
+    without = 0
+    for whole, *parts in zip(take(clips, 12, plan=plan), *shares, strict=True):
         assert {part.waveforms.shape[1] for part in parts} == {whole.waveforms.shape[1]}
         assert sorted(slot for part in parts for slot in part.slots) == list(whole.slots)
+        without += sum(not part.slots for part in parts)
+    assert without
 
 
 def test_long_clips_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
