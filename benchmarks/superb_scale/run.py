@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--corpora", nargs="+", choices=list(CORPORA), default=list(CORPORA), metavar="NAME")
     parser.add_argument("--try", dest="tried", nargs=2, metavar=("TASK", "DIR"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that folders are removed
     if arguments.tried is not None:
         print(json.dumps(try_reader(arguments.tried[0], Path(arguments.tried[1]))))
         return

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+import random
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from evaluation_tables import write_table
 from slimvox.audio import UnreadableAudioError
 from slimvox.evaluation.examples import Clip, Recording, Segment, Turn, VerificationSet
 from slimvox.evaluation.feature_cache import FeatureCache
-from slimvox.evaluation.manifests import parse_slots
+from slimvox.evaluation.manifests import _Pairs, parse_slots
 from slimvox.evaluation.tasks import task
 from slimvox.evaluation.upstreams import FilterBankUpstream
 from slimvox.evaluation.waveforms import Excerpt, read_waveform
@@ -227,3 +229,13 @@ def test_rows_that_are_not_understood_are_errors(tmp_path: Path, text: str, mess
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(SlimvoxError, match=message):
         task("sd" if "turns" in text else "ks").read_manifest(tmp_path / "t.csv", tmp_path)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 23])
+def test_pairs_by_number_are_those_of_the_whole_list(count: int) -> None:
+    labels = [random.Random(number).choice("abc") for number in range(count)]
+    pairs = list(itertools.combinations(range(count), 2))
+    found = _Pairs(labels)
+    assert found.same == [(a, b) for a, b in pairs if labels[a] == labels[b]]
+    expected = [(a, b) for a, b in pairs if labels[a] != labels[b]]
+    assert [found.of_different(number) for number in range(found.different)] == expected

@@ -25,9 +25,11 @@ reader:
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -213,15 +215,20 @@ def verification_set(labelled: ExampleSet[LabelledExample], *, seed: int = 0) ->
     trials: list[Trial] = []
     splits: tuple[Split, ...] = ("dev", "test")
     for split in splits:
-        members = [(each.recording.id, each.labels[0]) for each in labelled.examples if each.split == split]
-        pairs = [(a, b) for index, a in enumerate(members) for b in members[index + 1 :]]
-        same = [pair for pair in pairs if pair[0][1] == pair[1][1]]
-        different = [pair for pair in pairs if pair[0][1] != pair[1][1]]
-        same = draw.sample(same, min(len(same), MOST_TRIALS))
-        different = draw.sample(different, min(len(different), len(same)))
-        trials += [
-            Trial(first=a[0], second=b[0], same=a[1] == b[1], split=split) for a, b in (*same, *different)
-        ]
+        members = [each for each in labelled.examples if each.split == split]
+        pairs = _Pairs([each.labels[0] for each in members])
+        same = draw.sample(pairs.same, min(len(pairs.same), MOST_TRIALS))
+        numbers = draw.sample(range(pairs.different), min(pairs.different, len(same)))
+        for a, b in (*same, *map(pairs.of_different, numbers)):
+            first, second = members[a], members[b]
+            trials.append(
+                Trial(
+                    first=first.recording.id,
+                    second=second.recording.id,
+                    same=first.labels[0] == second.labels[0],
+                    split=split,
+                )
+            )
     return VerificationSet(
         name=labelled.name,
         examples=labelled.examples,
@@ -230,6 +237,31 @@ def verification_set(labelled: ExampleSet[LabelledExample], *, seed: int = 0) ->
         recordings={each.recording.id: each.recording for each in labelled.examples if each.split != "train"},
         trials=tuple(trials),
     )
+
+
+class _Pairs:
+    """Pairs of places in a list of labels, in order; those of different labels are not listed, but found by number."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        places: dict[str, list[int]] = {}
+        for place, label in enumerate(labels):
+            places.setdefault(label, []).append(place)
+        later: list[list[int]] = [[] for _ in labels]
+        for own in places.values():
+            for index, place in enumerate(own):
+                later[place] = own[index + 1 :]
+        self.same = [(place, other) for place, others in enumerate(later) for other in others]
+        counts = (len(labels) - 1 - place - len(others) for place, others in enumerate(later))
+        self._later, self._before = later, [0, *itertools.accumulate(counts)]
+        self.different = self._before[-1]
+
+    def of_different(self, number: int) -> tuple[int, int]:
+        """The pair of different labels of a number."""
+        first = bisect.bisect_right(self._before, number) - 1
+        second = first + 1 + number - self._before[first]
+        for place in self._later[first]:
+            second += place <= second
+        return first, second
 
 
 def conversations(table: TaskTable) -> ExampleSet[ConversationExample]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,6 +98,7 @@ def slot_segments(line: str, id: str) -> tuple[Segment, ...]:
     return tuple(segments)
 
 
+@functools.cache
 def plain_word(word: str) -> str:
     """A word in capitals without accents and quotes; nothing is left of a punctuation mark."""
     spelled = SPELLINGS.get(word, word).upper()
