@@ -64,7 +64,7 @@ def test_mini_is_between_its_own_rows() -> None:
 
 def test_missing_unknown_and_useless_metrics() -> None:
     scores = dict(SUPERB_SCALE.high)
-    with pytest.raises(SlimvoxError, match="no metric"):
+    with pytest.raises(SlimvoxError, match="is not a metric"):
         superb_s({**scores, "wer": 3.0})
     for incomplete in (superb_s, mean11):
         with pytest.raises(SlimvoxError, match="there is no ks"):

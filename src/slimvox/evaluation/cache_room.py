@@ -46,7 +46,7 @@ def make_room(directory: Path, needed: int, *, max_bytes: int) -> None:
 
 
 def remove_stale(directory: Path) -> None:
-    """Remove what crashes left over."""
+    """Remove partial folders that crashes left behind."""
     for path in directory.glob(f"{PARTIAL}*"):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > STALE_SECONDS:

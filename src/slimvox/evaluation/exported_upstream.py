@@ -1,4 +1,4 @@
-"""Exported encoders as a source of features: what int8 costs in scores, not in distances."""
+"""Exported encoders as a source of features, to measure the effect of int8 on scores."""
 
 from __future__ import annotations
 

@@ -70,9 +70,9 @@ class Training(Generic[Target]):
     loss: Callable[[nn.Module, Batch[Target]], Tensor]
     """Mean loss of a batch."""
     read: Callable[[nn.Module, Batch[Target]], Sequence[Any]]
-    """What a head makes of each item of a batch: a class, symbols, an embedding."""
+    """A head's output for each item of a batch: classes, symbols or an embedding."""
     dev_score: Callable[[Sequence[Any]], float]
-    """Score of what was read of dev's items, in their order; higher is better."""
+    """Score of the outputs for the items of dev, in their order; higher is better."""
     dev_metric: tuple[str, float] = ("score", 1.0)
     """Name and factor by which `dev_score` is reported."""
     class_of: Callable[[Target], object] | None = None
@@ -94,7 +94,7 @@ class Training(Generic[Target]):
 
     @torch.inference_mode()
     def outputs(self, heads: Sequence[nn.Module], split: str) -> list[list[Any]]:
-        """What each head reads of each item of a split; the features are read once for all heads."""
+        """Output of each head for each item of a split; the features are read once for all heads."""
         items = self.items[split]
         order = sorted(range(len(items)), key=lambda index: self.features.frames(items[index].id))
         size = self.items_at_once or self.protocol.batch
@@ -215,7 +215,7 @@ class TrainingProbe:
     batch_seconds: float
     """Gradients of a training batch."""
     update_seconds: float
-    """What a step takes whatever the batch."""
+    """Part of a step's time that does not depend on the batch."""
     read_seconds: float
     """Reading an item off."""
 

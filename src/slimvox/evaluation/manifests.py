@@ -73,7 +73,7 @@ def _column(name: str | None) -> str:
 
 
 class TaskTable:
-    """The rows of a manifest, and what may be wrong with them."""
+    """Rows of a manifest, checked."""
 
     def __init__(self, manifest: Path, root: Path, task: str) -> None:
         if not manifest.is_file():

@@ -75,7 +75,7 @@ def task_points(scores: Mapping[str, float], scale: Scale) -> dict[str, float]:
     """
     unknown = sorted(set(scores) - set(METRICS))
     if unknown:
-        raise SlimvoxError(f"`{unknown[0]}` is no metric; there are {', '.join(METRICS)}")
+        raise SlimvoxError(f"`{unknown[0]}` is not a metric; there are {', '.join(METRICS)}")
     points = {}
     for task, metrics in METRICS_OF.items():
         if all(metric in scores for metric in metrics):

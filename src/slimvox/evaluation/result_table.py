@@ -1,4 +1,4 @@
-"""The table at the end, and the numbers over all tasks."""
+"""Tables for the terminal, and scores over all tasks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def overall(results: Sequence[TaskResult], *, own_data: bool) -> dict[str, float
 
     Args:
         results: of one model.
-        own_data: whether some tasks ran on the user's own tables; then there is no number over all.
+        own_data: whether some tasks ran on the user's own tables; then there is no overall score.
     """
     means = {metric: mean for metric, mean in metric_means(results).items() if metric in METRICS}
     suites = {result.configuration["suite"] for result in results}
@@ -80,7 +80,7 @@ def print_table(console: Console, results: Sequence[TaskResult]) -> None:
 
 
 def print_plan(console: Console, plan: Sequence[TaskForecast]) -> None:
-    """What each task takes, and what would shorten it."""
+    """Print a forecast, and which option would shorten it."""
     table = Table(title="Plan, at the pace of this machine", title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("task", "audio", "steps", "features", "kept", "encoding", "heads", "time"):
         left = column in ("task", "kept")

@@ -1,4 +1,4 @@
-"""Whatever turns a waveform into hidden states: encoders of every kind, and the filter-bank baseline."""
+"""Sources of hidden states: encoders, exported files and the filter-bank baseline."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Upstream(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Differs where its features would: a hash of weights and shapes."""
+        """Hash of weights and shapes; different fingerprints mean different features."""
 
     @property
     def frame_rate_hz(self) -> float:
@@ -58,7 +58,7 @@ class Upstream(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device on which it computes."""
 
     def frames(self, samples: int) -> int:
         """Number of frames of a waveform; 0 where it is too short."""

@@ -43,7 +43,7 @@ def test_turns_of_each_recording(corpus: Path) -> None:
     ("file", "line", "message"),
     [
         ("segments", "19_mix_a mix_a 2.00 0.30", "a turn from 2.00 to 0.30"),
-        ("segments", "19_mix_a mix_a soon later", "where seconds should be"),
+        ("segments", "19_mix_a mix_a soon later", "instead of two numbers of seconds"),
         ("segments", "19_mix_a mix_a 0.30", "line 1 of .* must have 4 fields"),
         ("utt2spk", "x y", "does not say who speaks 19_mix_a"),
         ("wav.scp", "mix_a sox a.flac -t wav - |", "must name files"),

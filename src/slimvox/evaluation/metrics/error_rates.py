@@ -31,7 +31,7 @@ def phone_error_rate(references: Sequence[str], guesses: Sequence[str]) -> float
 
 
 def character_error_rate(references: Sequence[str], guesses: Sequence[str]) -> float:
-    """Edits per reference character; blanks are characters too.
+    """Edits per reference character; spaces are characters too.
 
     Raises:
         ValueError: if the references hold no character at all, or the two differ in length.
@@ -39,7 +39,7 @@ def character_error_rate(references: Sequence[str], guesses: Sequence[str]) -> f
     import jiwer
 
     _check(references, guesses)
-    characters = jiwer.ReduceToListOfListOfChars()  # jiwer's own default strips blanks at both ends as well
+    characters = jiwer.ReduceToListOfListOfChars()  # jiwer's own default strips spaces at both ends as well
     return float(
         jiwer.cer(
             list(references),

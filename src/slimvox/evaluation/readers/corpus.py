@@ -48,7 +48,7 @@ class Corpus:
         return path
 
     def lines(self, path: Path) -> list[str]:
-        """The lines of a file of the corpus that are not empty, without blanks at their ends.
+        """The lines of a file of the corpus that are not empty, without spaces at their ends.
 
         Raises:
             SlimvoxError: if there is no such file, or it cannot be read.
@@ -56,7 +56,7 @@ class Corpus:
         return [line.strip() for line in read_text(self.need(path)).splitlines() if line.strip()]
 
     def fields(self, path: Path, count: int) -> Iterator[list[str]]:
-        """The lines of a file split at blanks; the last of the `count` fields takes the rest of the line.
+        """The lines of a file split at spaces; the last of the `count` fields takes the rest of the line.
 
         Raises:
             SlimvoxError: if a line has fewer fields.

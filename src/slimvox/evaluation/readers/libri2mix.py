@@ -66,7 +66,7 @@ def _turn(speaker: str, start: str, end: str, folder: Path) -> Turn:
         turn = Turn(speaker=speaker, start_seconds=float(start), end_seconds=float(end))
     except ValueError as error:
         raise SlimvoxError(
-            f"Libri2Mix: {folder}/segments has {start} {end} where seconds should be"
+            f"Libri2Mix: {folder}/segments has {start} {end} instead of two numbers of seconds"
         ) from error
     if turn.end_seconds <= turn.start_seconds:
         raise SlimvoxError(f"Libri2Mix: {folder}/segments has a turn from {start} to {end}")

@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from torch import nn
-
 from slimvox.evaluation.examples import ExampleSet, TranscribedExample
-from slimvox.evaluation.heads import RecurrentCTCHead
 from slimvox.evaluation.manifests import transcribed
 from slimvox.evaluation.metrics.error_rates import character_error_rate, word_error_rate
 from slimvox.evaluation.protocols import MINI_RECOGNITION, OFFICIAL_LEARNING_RATES, RecognitionProtocol
@@ -25,10 +22,6 @@ class SpeechRecognition(CTCTask[ExampleSet[TranscribedExample], RecognitionProto
     def symbols(self, example: TranscribedExample, protocol: RecognitionProtocol) -> Symbols:
         """Characters, spaces among them."""
         return tuple(" ".join(example.text.split()))
-
-    def head(self, layers: int, width: int, classes: int, protocol: RecognitionProtocol) -> nn.Module:
-        """BLSTM."""
-        return RecurrentCTCHead(layers, width, classes, protocol)
 
     def measured(
         self, references: Sequence[Symbols], guesses: Sequence[Symbols], protocol: RecognitionProtocol

@@ -64,7 +64,7 @@ class Scores:
     titles: Mapping[str, str] = field(default_factory=dict)
     """Titles of metrics that differ from their task's usual title."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """Whatever else is worth keeping, such as the layers' weights."""
+    """Further facts for the result file, such as the layers' weights."""
     fit_seconds: float = 0.0
 
 

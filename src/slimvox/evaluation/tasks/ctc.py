@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.fitting import Batch, Item, Training
+from slimvox.evaluation.heads import RecurrentCTCHead
 from slimvox.evaluation.tasks.base import HeadTask, Scores, Set, Settings, add_counts, check_splits
 from slimvox.evaluation.waveforms import Excerpt
 from slimvox.util.errors import SlimvoxError
@@ -27,7 +28,7 @@ Symbols = tuple[str, ...]
 
 
 class CTCTask(HeadTask[Set, Settings]):
-    """A task that is read off as symbols.
+    """A task whose head writes symbols.
 
     Training examples without a symbol, or with more symbols than steps, are skipped and counted; so are dev and test
     examples without a transcript. Dev and test examples that are merely too long for their frames stay: not being
@@ -39,11 +40,11 @@ class CTCTask(HeadTask[Set, Settings]):
 
     @abstractmethod
     def symbols(self, example: Any, protocol: Settings) -> Symbols:
-        """The symbols that are said in an example."""
+        """Symbols of an example's transcript."""
 
-    @abstractmethod
-    def head(self, layers: int, width: int, classes: int, protocol: Settings) -> nn.Module:
+    def head(self, layers: int, width: int, classes: int, protocol: Any) -> nn.Module:
         """A head that returns logits (batch, steps, classes) and their lengths; class 0 is CTC's blank."""
+        return RecurrentCTCHead(layers, width, classes, protocol)
 
     @abstractmethod
     def measured(
@@ -55,7 +56,7 @@ class CTCTask(HeadTask[Set, Settings]):
     def dev_score(
         self, references: Sequence[Symbols], guesses: Sequence[Symbols], protocol: Settings
     ) -> float:
-        """What the learning rate is chosen by; higher is better."""
+        """Score on dev by which the learning rate is chosen; higher is better."""
 
     def title_of(self, metric: str, protocol: Settings) -> str | None:
         """Title of a metric under a protocol, where it is not its usual one."""

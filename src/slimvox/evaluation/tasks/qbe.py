@@ -30,7 +30,7 @@ from slimvox.util.errors import SlimvoxError
 
 
 class QueryByExample(Task[ExampleSet[QuerySearch], SearchProtocol]):
-    """Query by example; there is one answer, whatever the number of seeds."""
+    """Query by example; nothing is trained, so the result does not depend on seeds."""
 
     def run(
         self, data: ExampleSet[QuerySearch], cache: FeatureCache, protocol: SearchProtocol, *, seeds: int

@@ -6,10 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
-from torch import nn
-
 from slimvox.evaluation.examples import ExampleSet, Segment, SlotExample
-from slimvox.evaluation.heads import RecurrentCTCHead
 from slimvox.evaluation.manifests import slots
 from slimvox.evaluation.metrics.slots import parse_slots, slot_type_f1, slot_value_cer
 from slimvox.evaluation.protocols import MINI_RECOGNITION, OFFICIAL_LEARNING_RATES, RecognitionProtocol
@@ -26,10 +23,6 @@ class SlotFilling(CTCTask[ExampleSet[SlotExample], RecognitionProtocol]):
     def symbols(self, example: SlotExample, protocol: RecognitionProtocol) -> Symbols:
         """Characters or words, and tokens around each slot."""
         return slot_symbols(example.segments, protocol.written)
-
-    def head(self, layers: int, width: int, classes: int, protocol: RecognitionProtocol) -> nn.Module:
-        """BLSTM."""
-        return RecurrentCTCHead(layers, width, classes, protocol)
 
     def measured(
         self, references: Sequence[Symbols], guesses: Sequence[Symbols], protocol: RecognitionProtocol
