@@ -60,7 +60,7 @@ cost."""
 
 
 def scheduled_target(
-    step: int, ramp_steps: float, final: float, start: float = 0.0, shape: RampShape = "linear"
+    step: float, ramp_steps: float, final: float, start: float = 0.0, shape: RampShape = "linear"
 ) -> float:
     """t: grows from `start` to `final` over `ramp_steps` steps."""
     if step >= ramp_steps:
@@ -105,7 +105,7 @@ class SparsitySchedule:
         )
         return tuple(max(1, round(end)) for end in ends)
 
-    def target(self, step: int) -> float:
+    def target(self, step: float) -> float:
         """t at a step, counted from 1."""
         start, before = 0, 0.0
         for sparsity, end in zip(self.sparsities, self.ends, strict=True):

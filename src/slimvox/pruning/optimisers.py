@@ -64,9 +64,14 @@ def matrices_of(student: Student) -> list[nn.Parameter]:
     return [weight for weight in weights if isinstance(weight, nn.Parameter) and weight.numel()]
 
 
-def schedule_rates(optimisers: Mapping[str, torch.optim.Optimizer], step: int, stage: StageSettings) -> float:
-    """Set the rates of the weights' optimisers for a step, counted from 0; returns the step's share of the peak."""
-    share = rate_share(step, stage)
+def schedule_rates(
+    optimisers: Mapping[str, torch.optim.Optimizer],
+    step: float,
+    stage: StageSettings,
+    following: float | None = None,
+) -> float:
+    """Set the rates of the weights' optimisers for a step; returns the step's share of the peak (see `rate_share`)."""
+    share = rate_share(step, stage, following)
     peaks = {WEIGHTS: stage.learning_rate, MATRICES: stage.learning_rate * stage.matrix_rate_factor}
     for name, peak in peaks.items():
         for group in optimisers[name].param_groups if name in optimisers else ():
@@ -80,10 +85,16 @@ def multiplier_optimiser(lagrangian: Lagrangian, gates: GateSettings) -> torch.o
     return kind(lagrangian.parameters(), lr=gates.multiplier_learning_rate, maximize=True)
 
 
-def rate_share(step: int, stage: StageSettings) -> float:
-    """Linear warm-up to 1, then linear decay to 0 at the end of the stage; `step` counts from 0."""
+def rate_share(step: float, stage: StageSettings, following: float | None = None) -> float:
+    """Linear warm-up to 1, then linear decay to 0 at the end of the stage.
+
+    Args:
+        step: position in the schedule before the step, counted from 0.
+        stage: the schedule.
+        following: position after the step; one further if not given.
+    """
     if step < stage.warmup_steps:
-        return (step + 1) / stage.warmup_steps
+        return min(1.0, (step + 1 if following is None else following) / stage.warmup_steps)
     return (stage.steps - step) / max(1, stage.steps - stage.warmup_steps)
 
 

@@ -66,6 +66,11 @@ class StageProgress:
             return None
         return (self._steps - last) * (now - began) / (last - first)
 
+    def resize(self, steps: int) -> None:
+        """Set the number of steps of the stage."""
+        self._steps = steps
+        self._bar.update(self._task, total=steps)
+
     def advance(self, step: int, audio_seconds: float, values: Mapping[str, float]) -> None:
         """Show that `step` steps are done; `values` as in the log."""
         self._audio_seconds += audio_seconds

@@ -28,11 +28,20 @@ from slimvox.pruning.result import PruneResult, RunSettings
 from slimvox.pruning.run import Run
 from slimvox.pruning.run_directory import RunDirectory
 from slimvox.pruning.target import WantedTarget, aim
+from slimvox.pruning.time_budget import TimeLimit
 from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.structures.kept_indices import KeptIndices
 from slimvox.util.devices import Device
 from slimvox.util.errors import SlimvoxError
-from slimvox.util.validation import Count, Seconds, SecondsOrZero, Seed, Threads, checked_arguments
+from slimvox.util.validation import (
+    Count,
+    Positive,
+    Seconds,
+    SecondsOrZero,
+    Seed,
+    Threads,
+    checked_arguments,
+)
 
 
 @checked_arguments
@@ -53,6 +62,7 @@ def prune(
     device: Device = "auto",
     precision: Precision = "auto",
     max_steps: Count | None = None,
+    hours: Positive | None = None,
     seed: Seed = 0,
     control: Control | None = None,
     checkpoint_seconds: SecondsOrZero = 300.0,
@@ -94,6 +104,8 @@ def prune(
             has units for.
         max_steps: maximum number of training steps over both stages (with `sizes`: stage 1 and each stage 2); targets
             are still met.
+        hours: time in which the run ends, in hours: it measures its pace and shortens both stages as far as needed; a
+            resumed run counts the time used before. By default, as long as the recipe takes.
         seed: random seed for gates, batches, crops and baselines.
         control: baseline instead of learned gates: random gates, the smallest weights removed (magnitude), layers
             removed from the top, or an evenly thin encoder trained from scratch.
@@ -117,6 +129,7 @@ def prune(
         RunInterrupted: on Ctrl-C or SIGTERM, after a checkpoint; only in the main thread, which takes over these
             signals while the run lasts.
     """
+    limit = None if hours is None else TimeLimit(hours)
     _check_request(control, sizes)
     sources = as_sources(audio)
     directory = RunDirectory(path=Path(out).expanduser())
@@ -186,6 +199,7 @@ def prune(
                 stop,
                 micro_batch_seconds,
                 checkpoint_activations,
+                limit,
             ).execute()
 
 

@@ -157,7 +157,7 @@ class StageSettings:
     teacher_forcing_until: Share = 0.5
     """Part of the stage after which teacher forcing ends."""
 
-    def forced(self, step: int) -> float:
+    def forced(self, step: float) -> float:
         """Share of the teacher's states in the input of each layer, at a step counted from 0."""
         end = self.teacher_forcing_until * self.steps
         return self.teacher_forcing * (1 - step / end) if step < end else 0.0

@@ -72,13 +72,14 @@ class RunSettings:
     """The step of stage 1 after which this size is cut."""
 
 
-def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices) -> None:
+def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices, steps: str) -> None:
     """Write the slimvox directory of a run.
 
     Args:
         result: what the run gave.
         settings: what it was asked for.
         kept: what is left of the encoder that the run started from.
+        steps: number of steps of both stages, as shown on the model card.
 
     Raises:
         SlimvoxError: if it cannot be written.
@@ -98,7 +99,7 @@ def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices) 
     last = result.distance_after_finish
     figures = {
         "recipe": recipe.name + (f", control: {settings.control}" if settings.control else ""),
-        "steps": f"{settings.cut_step} + {recipe.finish.steps}",
+        "steps": steps,
         **_sizes_text(settings),
         "seed": str(settings.seed),
         "distance to the teacher after stage 1": _distance_text(result.distance_after_prune),

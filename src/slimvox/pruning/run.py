@@ -18,6 +18,7 @@ from slimvox.pruning.processes import Processes
 from slimvox.pruning.result import PruneResult, RunSettings
 from slimvox.pruning.size import Size
 from slimvox.pruning.student import Student
+from slimvox.pruning.time_budget import TimeLimit
 from slimvox.pruning.trainer import Trainer
 from slimvox.util.quantities import short_number
 
@@ -35,6 +36,7 @@ class Run:
         stop: StopRequests,
         micro_batch_seconds: float | None = None,
         recompute: Recompute = "auto",
+        limit: TimeLimit | None = None,
     ) -> None:
         """A run.
 
@@ -47,12 +49,13 @@ class Run:
             stop: asked after every step, and between stages.
             micro_batch_seconds: audio in a forward pass; chosen by the free memory if not given.
             recompute: use of activation checkpointing.
+            limit: time in which the run ends; None for as long as the recipe takes.
         """
         self.settings, self.accelerator, self.console = settings, accelerator, console
         self.processes, self.stop = Processes(accelerator), stop
         self.main = self.processes.main
         self.trainer = Trainer(
-            settings, accelerator, console, checkpoint_seconds, stop, micro_batch_seconds, recompute
+            settings, accelerator, console, checkpoint_seconds, stop, micro_batch_seconds, recompute, limit
         )
         self.teacher = self.trainer.teacher
         self.fingerprint = fingerprint(settings, accelerator)
@@ -90,6 +93,7 @@ class Run:
             return True
         if cost_kind(cost.kind).measured:
             out.save_cost(cost)
+        self.trainer.start_clock(out)
         if self.accelerator.log_with:
             self.accelerator.init_trackers("tensorboard")
         self._introduce()
@@ -99,9 +103,9 @@ class Run:
         if not self.processes.on_main(lambda: self.sizes[-1].out.is_cut):
             self._first_stage()
         results = []
-        for size in self.sizes:
+        for number, size in enumerate(self.sizes, start=1):
             self._stop_if_asked()
-            results.append(size.finish())
+            results.append(size.finish(unfinished=len(self.sizes) - number))
         return tuple(results)
 
     def _stop_if_asked(self) -> None:
@@ -117,12 +121,19 @@ class Run:
             self.sizes[-1].cut(student, out)
             return
 
-        def cut_what_is_due(step: int) -> None:
+        def cut_what_is_due(before: float, after: float) -> None:
             for size in self.sizes:
-                if size.settings.cut_step == step:
+                if before < size.settings.cut_step <= after:
                     size.cut(student, out)
 
-        self.trainer.train("prune", student, settings, after_step=cut_what_is_due)
+        self.trainer.train(
+            "prune",
+            student,
+            settings,
+            after_step=cut_what_is_due,
+            ahead=len(self.sizes) * settings.recipe.finish.steps,
+            measurements=2 * len(self.sizes),
+        )
         self.processes.on_main(out.forget_checkpoint)
 
     def _first_student(self) -> Student:

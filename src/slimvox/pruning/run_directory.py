@@ -28,7 +28,7 @@ from slimvox.util.files import atomic_file, is_temporary, sweep_temporaries
 from slimvox.util.quantities import share_name
 
 SETTINGS, CHECKPOINT, CUT, LOG, LOCK = "settings.json", "checkpoint.pt", "cut.pt", "log.jsonl", "lock"
-COST, OUTCOME, DIVISION = "cost.json", "outcome.json", "division.json"
+COST, OUTCOME, DIVISION, PACE = "cost.json", "outcome.json", "division.json", "pace.json"
 BACKUP = "backup"
 """Folder of the checkpoint before the last one, and of a second copy of every other file needed for resuming."""
 MODEL_FILES = ("model.safetensors", "config.json", "kept_indices.json", f"run/{OUTCOME}")
@@ -241,6 +241,23 @@ class RunDirectory:
         """
         with self._writable():
             self._write_json(DIVISION, {"stage": stage, "division": asdict(division)})
+
+    def load_pace(self) -> dict[str, Any]:
+        """The time used and the steps decided by a run of limited time; empty if there are none.
+
+        Raises:
+            SlimvoxError: if the file is damaged.
+        """
+        return self._load(PACE, read_checked_json) or {}
+
+    def save_pace(self, content: Mapping[str, Any]) -> None:
+        """Keep the time used and the steps decided.
+
+        Raises:
+            SlimvoxError: if they cannot be written.
+        """
+        with self._writable():
+            self._write_json(PACE, content)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

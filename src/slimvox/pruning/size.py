@@ -130,8 +130,12 @@ class Size:
             self.out.save_cut(state)
         return state
 
-    def finish(self) -> PruneResult:
-        """Run stage 2 and write the slimvox directory; read it if it is finished already."""
+    def finish(self, unfinished: int = 0) -> PruneResult:
+        """Run stage 2 and write the slimvox directory; read it if it is finished already.
+
+        Args:
+            unfinished: number of sizes whose stage 2 comes after this one.
+        """
         trainer, settings = self._trainer, self.settings
         result = trainer.processes.on_main(self.read)
         if result is not None:
@@ -141,13 +145,19 @@ class Size:
             cut = Cut.from_state(trainer.processes.on_main(self.out.load_cut), trainer)
         student = trainer.student(cut.encoder, cut.distillation)
         if settings.recipe.finish.steps or settings.control is not None:
-            trainer.train("finish", student, settings)
+            trainer.train(
+                "finish",
+                student,
+                settings,
+                ahead=unfinished * settings.recipe.finish.steps,
+                measurements=1 + unfinished,
+            )
         encoder = student.encoder.eval().requires_grad_(False)
 
         def measure_and_write() -> tuple[Distance | None, float | None, dict[str, int]]:
             measured = self._measure(encoder, cut)
             write_outcome(measured, settings, trainer.accelerator.device)
-            write_result(measured, settings, cut.kept)
+            write_result(measured, settings, cut.kept, trainer.steps_text(settings))
             self.out.finish(self._fingerprint)
             return measured.distance_after_finish, measured.speed_up, measured.skipped_files
 

@@ -26,6 +26,7 @@ from slimvox.pruning.processes import Processes
 from slimvox.pruning.progress import JsonLog, StageProgress
 from slimvox.pruning.recipe import GateSettings, StageSettings
 from slimvox.pruning.student import StepNoise, Student
+from slimvox.pruning.timeline import Timeline
 from slimvox.util.devices import read_scalars
 from slimvox.util.errors import SlimvoxError
 
@@ -62,12 +63,15 @@ class Stage:
     """Name shown by trackers; `name` if not given."""
     micro_batches: MicroBatches = field(default_factory=lambda: MicroBatches(Division(seconds=math.inf)))
     """How a step's audio is divided; if not given, into single passes of each process."""
+    timeline: Timeline | None = None
+    """Where the steps lie in the schedule of `settings`; if not given, each step is one of the schedule."""
     step: int = 0
     """Number of finished steps."""
 
     def __post_init__(self) -> None:
         self.title = self.title or self.name
         self.processes = Processes(self.accelerator)
+        self._timeline = self.timeline or Timeline(self.settings.steps)
         self.optimisers = build_optimisers(
             self.student,
             self.settings,
@@ -115,8 +119,9 @@ class Stage:
         save: Callable[[dict[str, Any]], None],
         save_every_seconds: float,
         log_every: int,
-        after_step: Callable[[int], None] | None = None,
+        after_step: Callable[[float, float], None] | None = None,
         report: Callable[[Mapping[str, float]], None] | None = None,
+        look: Callable[[int, Timeline], Timeline | None] | None = None,
     ) -> None:
         """Train from where it stands to the end.
 
@@ -131,16 +136,18 @@ class Stage:
             save: writes a checkpoint; called in all processes.
             save_every_seconds: time from checkpoint to checkpoint.
             log_every: steps from log line to log line.
-            after_step: called with the number of steps done, before a checkpoint of them is written.
+            after_step: called with the positions in the schedule before and after each step, before a checkpoint of it
+                is written.
             report: called with the values of every step, in all processes.
+            look: called with the number of steps done and the timeline, in all processes; may give another timeline.
 
         Raises:
             RunInterrupted: on Ctrl-C, after a checkpoint.
             SlimvoxError: if the gradients of many steps in a row are not finite.
         """
         saved = time.monotonic()
-        histogram_every = log_every * max(1, self.settings.steps // (GATE_HISTOGRAMS * log_every))
-        while self.step < self.settings.steps:
+        histogram_every = log_every * max(1, self.steps // (GATE_HISTOGRAMS * log_every))
+        while self.step < self.steps:
             values, seconds = self._train_step(batches)
             self.step += 1
             # The main process's clock counts, and any process's signal.
@@ -148,20 +155,25 @@ class Stage:
             *means, stopping, saving = self.processes.mean([*values.values(), stop.requested, is_time])
             values = dict(zip(values, means, strict=True))
             progress.advance(self.step, seconds, values)
-            due = self.step % log_every == 0 or self.step == self.settings.steps
+            due = self.step % log_every == 0 or self.step == self.steps
             if due and not self._skipped:
                 record: dict[str, object] = {"stage": self.name, "step": self.step, **values}
                 if self.student.gates is not None and (
-                    self.step % histogram_every == 0 or self.step in (1, self.settings.steps)
+                    self.step % histogram_every == 0 or self.step in (1, self.steps)
                 ):
                     record["gates"] = gate_histograms(self.student.gates)
                 log.write({**record, "audio_seconds_per_second": round(progress.audio_rate, 2)})
                 if self.accelerator.trackers:
                     self.accelerator.log({f"{self.title}/{k}": v for k, v in values.items()}, step=self.step)
             if after_step is not None:
-                after_step(self.step)
+                after_step(self._timeline.position(self.step - 1), self._timeline.position(self.step))
             if report is not None:
                 report(values)
+            if look is not None and (timeline := look(self.step, self._timeline)) is not None:
+                self._timeline = timeline
+                progress.resize(self.steps)
+                log_every = max(1, min(log_every, self.steps // 1000))
+                histogram_every = log_every * max(1, self.steps // (GATE_HISTOGRAMS * log_every))
             if stopping or saving:
                 save(self.state_dict())
                 saved = time.monotonic()
@@ -269,7 +281,7 @@ class Stage:
                     wanted,
                     noise=noise.part(batch.slots[part], device),
                     target_sparsity=self._target_sparsity,
-                    forced=self.settings.forced(self.step),
+                    forced=self.settings.forced(self._timeline.position(self.step)),
                     recompute=division.recompute,
                 )
             self.accelerator.backward(losses["loss"] * share)
@@ -285,14 +297,15 @@ class Stage:
         The host waits for the device once. Gates and multipliers step before that, so that their new values are among
         those that it reads; where the gradient turns out not to be finite they go back.
         """
-        rate = self.settings.learning_rate * schedule_rates(self.optimisers, self.step, self.settings)
+        before, after = (self._timeline.position(step) for step in (self.step, self.step + 1))
+        rate = self.settings.learning_rate * schedule_rates(self.optimisers, before, self.settings, after)
         scale = None if self.scaler is None else self.scaler.scale(torch.ones_like(losses["loss"]))
         norm, finite = self._clip()
         figures = {**losses, "gradient_norm": norm, "finite": finite}
         if scale is not None:
             figures["loss_scale"] = scale
         controls = [optimiser for name, optimiser in self.optimisers.items() if name not in OF_WEIGHTS]
-        before = Snapshot(controls)
+        snapshot = Snapshot(controls)
         figures.update(self._step_controls(controls))
         values = read_scalars(figures)
         self._count_skips(bool(values.pop("finite")), rate, values.get("loss_scale", 0.0))
@@ -302,7 +315,7 @@ class Stage:
         if math.isnan(values.get("lambda1", 0.0)):
             del values["lambda1"]  # no multiplier takes the gates to the target
         if self._skipped:
-            before.restore()
+            snapshot.restore()
         for name, optimiser in self.optimisers.items():
             if name in OF_WEIGHTS and not self._skipped:
                 optimiser.step()
@@ -324,14 +337,22 @@ class Stage:
         return {}
 
     @property
+    def steps(self) -> int:
+        """Number of steps of the stage."""
+        return self._timeline.steps
+
+    @property
     def target_sparsity(self) -> float:
         """t of the last step that was done."""
-        return 0.0 if self.schedule is None else self.schedule.target(max(1, self.step))
+        return self._target_after(max(1, self.step))
 
     @property
     def _target_sparsity(self) -> float:
         """t of the step that is being done."""
-        return 0.0 if self.schedule is None else self.schedule.target(self.step + 1)
+        return self._target_after(self.step + 1)
+
+    def _target_after(self, step: int) -> float:
+        return 0.0 if self.schedule is None else self.schedule.target(self._timeline.position(step))
 
     def _clip(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Clip the gradients of the weights, after they are divided by the scale of the loss, if there is one.

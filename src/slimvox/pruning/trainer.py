@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from accelerate import Accelerator
 from rich.console import Console
@@ -21,8 +22,11 @@ from slimvox.pruning.micro_batches import Division, MicroBatches
 from slimvox.pruning.processes import Processes
 from slimvox.pruning.progress import JsonLog, StageProgress
 from slimvox.pruning.result import RunSettings
+from slimvox.pruning.run_directory import RunDirectory
 from slimvox.pruning.stage import Stage
 from slimvox.pruning.student import Student
+from slimvox.pruning.time_budget import TimeBudget, TimeLimit
+from slimvox.pruning.timeline import Timeline
 
 
 class Trainer:
@@ -37,6 +41,7 @@ class Trainer:
         stop: StopRequests,
         micro_batch_seconds: float | None = None,
         recompute: Recompute = "auto",
+        limit: TimeLimit | None = None,
     ) -> None:
         self.accelerator, self.console, self.stop = accelerator, console, stop
         self.processes = Processes(accelerator)
@@ -44,6 +49,9 @@ class Trainer:
         self.teacher = settings.model.encoder.to(accelerator.device).requires_grad_(False)
         self._settings, self._checkpoint_seconds = settings, checkpoint_seconds
         self._micro_batch_seconds, self._recompute = micro_batch_seconds, recompute
+        self._limit = limit
+        self.budget: TimeBudget | None = None
+        """Set once the run's directory is its own, in the main process."""
         self._held_out: Iterable[Tensor] = settings.audio.held_out_waveforms() if self.main else ()
 
     def student(
@@ -79,7 +87,9 @@ class Trainer:
         student: Student,
         settings: RunSettings,
         *,
-        after_step: Callable[[int], None] | None = None,
+        after_step: Callable[[float, float], None] | None = None,
+        ahead: int = 0,
+        measurements: int = 1,
     ) -> None:
         """Train a student for a whole stage, from the last checkpoint of that stage if there is one.
 
@@ -87,7 +97,10 @@ class Trainer:
             name: `prune` or `finish`.
             student: changed in place.
             settings: what is trained for; log and checkpoints go to its directory.
-            after_step: called with the number of steps done, before a checkpoint of them is written.
+            after_step: called with the positions in the schedule before and after each step, before a checkpoint of it
+                is written.
+            ahead: number of steps in the recipe of the stages after this one.
+            measurements: number of times that the distance to the teacher is yet to be measured.
 
         Raises:
             RunInterrupted: on Ctrl-C, after a checkpoint.
@@ -98,6 +111,8 @@ class Trainer:
         if settings.control is not None:
             # A control is distilled for as many steps as both stages have.
             stage_settings = replace(stage_settings, steps=recipe.prune.steps + recipe.finish.steps)
+        title = stage_title(name, settings)
+        budget = self.budget
         stage = Stage(
             name=name,
             student=student,
@@ -107,7 +122,8 @@ class Trainer:
             schedule=settings.schedule if name == "prune" else None,
             seed=settings.seed,
             accelerator=self.accelerator,
-            title=name if name == "prune" or not settings.sizes else f"{name} {out.path.name}",
+            title=title,
+            timeline=self.processes.on_main(lambda: self.timeline(title, stage_settings.steps)),
         )
         checkpoint = self.processes.on_main(out.load_checkpoint)
         if checkpoint is not None and checkpoint["stage"] == name:
@@ -126,21 +142,28 @@ class Trainer:
         progress = StageProgress(
             self.console,
             f"{1 if name == 'prune' else 2}/2 {stage.title:6}",
-            steps=stage_settings.steps,
+            steps=stage.steps,
             start=stage.step,
             enabled=self.main,
         )
+
+        def save(state: dict[str, Any]) -> None:
+            out.save_checkpoint(state)
+            if budget is not None:
+                budget.save()
+
         with batches, progress:
             stage.run(
                 batches,
                 progress=progress,
                 log=log,
                 stop=self.stop,
-                save=lambda state: self.processes.on_main(lambda: out.save_checkpoint(state)),
+                save=lambda state: self.processes.on_main(lambda: save(state)),
                 save_every_seconds=self._checkpoint_seconds,
-                log_every=max(1, stage_settings.steps // 1000),
+                log_every=max(1, stage.steps // 1000),
                 after_step=after_step,
                 report=self._report_to(stage, settings.parts.callbacks, log),
+                look=self._look(title, student, stage_settings.steps, ahead, measurements),
             )
         if self.main and batches.waits.share >= 0.005:
             self.console.print(
@@ -151,7 +174,7 @@ class Trainer:
     def _divide(self, stage: Stage, settings: RunSettings) -> None:
         """Choose how the steps of a stage are divided, remember it, and say what is expected."""
         data, out = settings.recipe.data, settings.out
-        if stage.step >= stage.settings.steps:
+        if stage.step >= stage.steps:
             return
         plan = plan_steps(
             stage,
@@ -169,13 +192,53 @@ class Trainer:
             plan.division, may_recompute=self._recompute == "auto", remember=remember
         )
         if self.main:
-            steps = stage.settings.steps - stage.step
+            steps = stage.steps - stage.step
             self.console.print(
                 f"stage {stage.title}: {plan.describe(data.seconds_per_batch, steps)}",
                 highlight=False,
                 soft_wrap=True,
                 markup=False,
             )
+
+    def _look(
+        self, title: str, student: Student, steps: int, ahead: int, measurements: int
+    ) -> Callable[[int, Timeline], Timeline | None] | None:
+        """Decides after each step of a run of limited time how many steps the stage has; the same in all processes."""
+        if self._limit is None:
+            return None
+        limit, pace = self._limit, None
+        if self.budget is not None:
+            pace = self.budget.pace(
+                title, ahead=ahead, measurements=measurements, measure=lambda: self.distance(student.encoder)
+            )
+
+        def decide(step: int, timeline: Timeline) -> Timeline | None:
+            decided = None if pace is None else pace(step, timeline)
+            if decided is not None:
+                self.console.print(
+                    f"{decided.steps:,} steps of stage {title} instead of {steps:,}, to end in {limit.hours:g} h",
+                    highlight=False,
+                )
+            return decided
+
+        return lambda step, timeline: self.processes.on_main(lambda: decide(step, timeline))
+
+    def start_clock(self, out: RunDirectory) -> None:
+        """Read what earlier calls of the run used of its time, and decided; in the main process."""
+        self.budget = TimeBudget(self._limit, out)
+
+    def timeline(self, title: str, steps: int) -> Timeline:
+        """The steps of a stage as they were decided, or those of the recipe; in the main process."""
+        return Timeline(steps) if self.budget is None else self.budget.timeline(title, steps)
+
+    def steps_text(self, settings: RunSettings) -> str:
+        """Steps of stage 1 up to the cut, and of stage 2, as `600 + 300`; in the main process."""
+        recipe = settings.recipe
+        if settings.control is not None:
+            return f"0 + {self.timeline('finish', recipe.prune.steps + recipe.finish.steps).steps}"
+        first = self.timeline("prune", recipe.prune.steps).step_at(settings.cut_step)
+        second = self.timeline(stage_title("finish", settings), recipe.finish.steps).steps
+        return f"{first} + {second}"
 
     def _report_to(
         self, stage: Stage, callbacks: Sequence[Callback], log: JsonLog
@@ -188,12 +251,12 @@ class Trainer:
             due = [
                 each
                 for each in callbacks
-                if stage.step % max(1, each.every) == 0 or stage.step == stage.settings.steps
+                if stage.step % max(1, each.every) == 0 or stage.step == stage.steps
             ]
             state = TrainingState(
                 stage=stage.name,
                 step=stage.step,
-                steps=stage.settings.steps,
+                steps=stage.steps,
                 values=values,
                 student=stage.student,
                 slice=lambda encoder, student: as_it_is(encoder, student, stage.target_sparsity),
@@ -205,3 +268,8 @@ class Trainer:
                     log.write({"stage": stage.name, "step": stage.step, "callback": dict(figures)})
 
         return lambda values: self.processes.on_main(lambda: call(values))
+
+
+def stage_title(name: str, settings: RunSettings) -> str:
+    """Name of a stage, with the size that it finishes where the run gives several."""
+    return name if name == "prune" or not settings.sizes else f"{name} {settings.out.path.name}"

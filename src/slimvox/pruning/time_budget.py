@@ -1,0 +1,161 @@
+"""A run that ends when it was told to: measures its pace and shortens what is left of its stages."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from slimvox.pruning.run_directory import RunDirectory
+from slimvox.pruning.timeline import Timeline
+from slimvox.util.errors import SlimvoxError
+
+MEASURED_STEPS = 5
+"""Number of steps, after a first one, that the pace is measured over before the stage gets its end."""
+LEAST_STEPS = 100
+"""Number of steps below which a run is refused (or that of the recipe, where that has fewer)."""
+RESERVED = 0.03
+"""Share of the time that is kept for surgery, checkpoints and files."""
+LOOKS = 50
+"""Approximate number of times that a stage looks at the clock."""
+SHORTER, LONGER = 0.99, 1.1
+"""A stage gets another end when its steps would have to be, or could be, this many times as many as planned."""
+
+
+def clock() -> float:
+    """Seconds, from any start."""
+    return time.monotonic()
+
+
+@dataclass(frozen=True)
+class TimeLimit:
+    """Time in which a run is to end."""
+
+    hours: float
+    began: float = field(default_factory=lambda: clock())  # noqa: PLW0108 - tests replace `clock`
+    """When the process started to work on the run, by `clock`."""
+
+
+class TimeBudget:
+    """Time promised to a run, time used over all its resumptions, and the number of steps that each stage was given.
+
+    Used in the main process only. What it decides is written to the run's directory at once, so that a resumed run
+    takes the same steps.
+    """
+
+    def __init__(self, limit: TimeLimit | None, out: RunDirectory) -> None:
+        """Read what earlier calls used and decided.
+
+        Args:
+            limit: time for the whole run; None to keep to what was decided before, or to the recipe.
+            out: directory of the run.
+        """
+        self._out, self._began = out, clock() if limit is None else limit.began
+        self._seconds = None if limit is None else 3600 * limit.hours
+        record = out.load_pace()
+        self._used_before = float(record.get("used_seconds", 0.0))
+        self._planned: bool = record.get("planned", False)
+        self._measuring: float | None = record.get("measuring_seconds")
+        self._turns: dict[str, list[list[int]]] = record.get("stages", {})
+
+    @property
+    def limited(self) -> bool:
+        """True if the run has a limited time."""
+        return self._seconds is not None
+
+    @property
+    def used(self) -> float:
+        """Seconds in which a process worked on the run, up to now."""
+        return self._used_before + clock() - self._began
+
+    def save(self) -> None:
+        """Write the time used and the decisions to the run's directory."""
+        if self.limited:
+            self._out.save_pace(
+                {
+                    "promised_seconds": self._seconds,
+                    "used_seconds": self.used,
+                    "planned": self._planned,
+                    "measuring_seconds": self._measuring,
+                    "stages": self._turns,
+                }
+            )
+
+    def timeline(self, stage: str, length: int) -> Timeline:
+        """The steps of a stage as they were decided, or those of the recipe."""
+        return Timeline(length, tuple((at, steps) for at, steps in self._turns.get(stage, ())))
+
+    def pace(
+        self, stage: str, *, ahead: int, measurements: int, measure: Callable[[], object]
+    ) -> Callable[[int, Timeline], Timeline | None]:
+        """Start to measure a stage.
+
+        Args:
+            stage: its title.
+            ahead: number of steps of the recipe in the stages after it.
+            measurements: number of times that the distance to the teacher is yet to be measured.
+            measure: measures it once; called before the first decision of a run.
+
+        Returns:
+            Function of the number of steps done and the current timeline, to be called after each step; gives a
+            new timeline where one was decided. It raises `SlimvoxError` if the time is too short for any run.
+        """
+        seen: deque[tuple[float, int]] = deque(maxlen=11)
+        following = 0
+
+        def look(step: int, timeline: Timeline) -> Timeline | None:
+            nonlocal following
+            if not seen:  # the first step after a start is slower than the others
+                seen.append((clock(), step))
+                following = step + MEASURED_STEPS
+            if step < following or step >= timeline.steps:
+                return None
+            seen.append((clock(), step))
+            seconds = (seen[-1][0] - seen[0][0]) / (step - seen[0][1])
+            following = step + max(1, (timeline.steps - step) // LOOKS)
+            if self._measuring is None:
+                began = clock()
+                measure()
+                self._measuring = clock() - began
+                later = [(when + self._measuring, at) for when, at in seen]
+                seen.clear()
+                seen.extend(later)
+            return self._decide(stage, step, timeline, seconds, ahead, measurements)
+
+        return look
+
+    def _decide(
+        self, stage: str, step: int, timeline: Timeline, seconds: float, ahead: int, measurements: int
+    ) -> Timeline | None:
+        assert self._seconds is not None and self._measuring is not None
+        available = (1 - RESERVED) * self._seconds - self.used - measurements * self._measuring
+        left = timeline.length - timeline.position(step)
+        affordable = available / max(seconds, 1e-9)
+        if not self._planned:
+            least = min(LEAST_STEPS, timeline.length + ahead)
+            if step + affordable < least:
+                needed = (self._seconds - available + (least - step) * seconds) / 3600
+                raise SlimvoxError(
+                    f"{self._seconds / 3600:g} hours are too short: at {seconds:.1f} s a step they have room for"
+                    f" {max(0, int(step + affordable))} steps, and a run takes at least {least}; give at least"
+                    f" {_rounded_up(needed)} (`--hours`), or less audio a step (`--set data.seconds_per_batch=...`)"
+                )
+        more = min(math.ceil(left), max(1, int(affordable * left / (left + ahead))))
+        planned = timeline.steps - step
+        first, self._planned = not self._planned, True
+        if SHORTER * planned <= more <= LONGER * planned:
+            if first:
+                self.save()
+            return None
+        turned = timeline.turned(step, step + more)
+        self._turns[stage] = [list(each) for each in turned.turns]
+        self.save()
+        return turned
+
+
+def _rounded_up(hours: float) -> str:
+    """Two significant digits, rounded up."""
+    unit = 10.0 ** (math.floor(math.log10(hours)) - 1)
+    return f"{math.ceil(hours / unit) * unit:g}"
