@@ -5,10 +5,11 @@
 
 A row is SHAPE:SECONDS:MICRO_BATCH_SECONDS[:on], where `on` turns activation checkpointing on. Weights and audio are
 random: neither memory nor pace depends on them. Each row is measured in a process of its own; its peak is the largest
-resident size (`ru_maxrss`) over two steps, since the optimisers take their memory in the first. With
-`--micro-batches N` only the first N of each step are computed, which takes less time and has the same peak. With
-`--plan` the memory that a run would expect is measured too. `--pace ROUNDS` measures the gradients of the rows' steps
-in turn, in one process, and prints the medians.
+resident size (`ru_maxrss`) over an update of the weights, with gradients of zero, in which the optimisers take their
+memory, and the gradients of the step after it. With `--micro-batches N` only the first N micro-batches are computed,
+which takes less time and has the same peak. With `--plan` the memory that a run would expect is measured too.
+`--pace ROUNDS` measures the gradients of the rows' steps in turn, in one process, and prints medians: of the time by
+the clock, and of the processor's time, which other programs on the machine change less.
 """
 
 from __future__ import annotations
@@ -125,13 +126,13 @@ class Row:
         return clips * batch.waveforms.shape[1] / 16_000
 
 
-def timed_gradients(stage: Stage, row: Row, batch: AudioBatch) -> float:
-    """Seconds for the gradients of a step."""
+def timed_gradients(stage: Stage, row: Row, batch: AudioBatch) -> tuple[float, float]:
+    """Seconds for the gradients of a step, by the clock and of the processor."""
     stage.micro_batches = MicroBatches(row.division)
     noise = stage._noise(batch, batch.slots)
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     stage._accumulate(batch, noise, batch.planned)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - busy
 
 
 def measure(row: Row, precision: str, planned: bool) -> str:
@@ -146,37 +147,37 @@ def measure(row: Row, precision: str, planned: bool) -> str:
         )
         expected = f"{plan.expected_bytes / 2**30:.1f}"
     batch = row.batch()
-    updates = []
-    for _ in range(2):
-        spent = timed_gradients(stage, row, batch)
-        began = time.perf_counter()
-        stage._update({"loss": torch.zeros(()), "distillation": torch.zeros(())})
-        updates.append(time.perf_counter() - began)
+    for parameter in stage.student.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    began = time.perf_counter()
+    stage._update({"loss": torch.zeros(()), "distillation": torch.zeros(())})
+    update = time.perf_counter() - began
+    spent, _ = timed_gradients(stage, row, batch)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     parts = Division(seconds=division.seconds).parts(*batch.waveforms.shape)
     return (
         f"| {row.shape} | {row.seconds:g} | {division.seconds:g} | {'on' if division.recompute else 'off'} |"
         f" {precision} | {min(division.most, len(parts))} of {len(parts)} | {expected} | {peak:.2f} |"
-        f" {row.computed_seconds(batch) / spent:.2f} | {updates[-1]:.1f} |"
+        f" {row.computed_seconds(batch) / spent:.2f} | {update:.1f} |"
     )
 
 
 def compare_pace(rows: list[Row], precision: str, rounds: int) -> None:
-    """Print the median seconds of the rows' gradients, measured in turn after a round that is not counted."""
+    """Print the median seconds of the rows' gradients, measured in turn."""
     stages = {shape: make_stage(shape, precision) for shape in dict.fromkeys(row.shape for row in rows)}
-    batches, times = [row.batch() for row in rows], [[] for _ in rows]
-    for number in range(rounds + 1):
+    batches = [row.batch() for row in rows]
+    times: list[list[tuple[float, float]]] = [[] for _ in rows]
+    for stage in stages.values():
+        stage.rehearse(batches[0].waveforms[:1], False)  # kernels are set up
+    for _ in range(rounds):
         for row, batch, seconds in zip(rows, batches, times, strict=True):
-            stages[row.shape].forget_gradients()
-            spent = timed_gradients(stages[row.shape], row, batch)
-            if number:
-                seconds.append(spent)
+            seconds.append(timed_gradients(stages[row.shape], row, batch))
     for row, batch, seconds in zip(rows, batches, times, strict=True):
-        middle = median(seconds)
+        middle, busy = (median(each) for each in zip(*seconds, strict=True))
         print(
             f"{row.shape}, {row.seconds:g} s in micro-batches of {row.division.seconds:g} s, checkpointing"
-            f" {'on' if row.division.recompute else 'off'}: {middle:.1f} s,"
-            f" {row.computed_seconds(batch) / middle:.2f} s of audio per second",
+            f" {'on' if row.division.recompute else 'off'}: {middle:.1f} s by the"
+            f" clock, {busy:.1f} s of the processor, {row.computed_seconds(batch) / middle:.2f} s of audio per second",
             flush=True,
         )
 

