@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -58,6 +59,13 @@ def test_what_is_in_a_folder_and_is_not_decoded_is_listed_for_the_scan_to_count(
         SlimvoxError, match=r"holds no audio: .*, but 2 such as `.*a\.m4a` that is not decoded\."
     ):
         find_audio([tmp_path])
+
+
+def test_a_folder_says_what_it_leaves_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "a.wav", "b/b.flac", "a.txt", "b/b.TXT", "b/.x.wav", "README", "x.parquet", "x.tar")
+    with caplog.at_level(logging.INFO, logger="slimvox.audio"):
+        assert len(find_audio([tmp_path])) == 2
+    assert "2 files of audio; left out: 2 .txt, 1 without a suffix, 1 hidden, 1 .parquet, 1 .tar." in caplog.text
 
 
 def test_same_file_counts_once(tmp_path: Path) -> None:
