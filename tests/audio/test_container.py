@@ -9,6 +9,7 @@ import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from slimvox.audio import AudioSource, UnreadableAudioError, find_audio, read_au
 from slimvox.audio.container import is_chained_ogg
 from slimvox.audio.decode import iter_audio_blocks, measure
 from slimvox.audio.mp3 import SplicedFile, length_frame
+from slimvox.audio.recordings import Recording
+from slimvox.util.errors import SlimvoxError
 
 RATE_HZ = 16_000
 SECONDS = 6.0
@@ -266,3 +269,41 @@ def test_names_that_are_not_utf8_and_long_names(tmp_path: Path) -> None:
     assert scan.skipped == {} and len(scan.fingerprint) == 64
     for name in names:
         np.testing.assert_allclose(read_audio(tmp_path / name), wave, atol=1e-4)
+
+
+class _Failing(io.BytesIO):
+    """Content that cannot be read behind a place in it."""
+
+    error: Exception
+    limit: int
+
+    def readinto(self, buffer: Any) -> int:
+        if self.tell() + len(buffer) > self.limit:
+            raise self.error
+        return super().readinto(buffer)
+
+
+class _FailingRecording(Recording):
+    """A recording of which only the beginning can be read."""
+
+    def __init__(self, content: bytes, limit: int, error: Exception) -> None:
+        self.content, self.limit, self.error = content, limit, error
+
+    def __fspath__(self) -> str:
+        return "somewhere/x.wav"
+
+    def open(self) -> BinaryIO:
+        content = _Failing(self.content)
+        content.limit, content.error = self.limit, self.error
+        return content
+
+
+@pytest.mark.parametrize("limit", [10, 20_000])
+def test_errors_within_the_decoders_callbacks_are_not_lost(tmp_path: Path, limit: int) -> None:
+    content = write(tmp_path / "x.wav", tone(4.0)).read_bytes()
+    with pytest.raises(UnreadableAudioError, match=r"^`somewhere/x.wav` .*: the disk is gone\.$"):
+        read_audio(_FailingRecording(content, limit, OSError("the disk is gone")))
+    # An error that ends a run does so.
+    with pytest.raises(SlimvoxError, match=r"^the network is gone$") as caught:
+        read_audio(_FailingRecording(content, limit, SlimvoxError("the network is gone")))
+    assert not isinstance(caught.value, UnreadableAudioError)

@@ -65,7 +65,9 @@ def test_a_folder_says_what_it_leaves_out(tmp_path: Path, caplog: pytest.LogCapt
     touch(tmp_path, "a.wav", "b/b.flac", "a.txt", "b/b.TXT", "b/.x.wav", "README", "x.parquet", "x.tar")
     with caplog.at_level(logging.INFO, logger="slimvox.audio"):
         assert len(find_audio([tmp_path])) == 2
-    assert "2 files of audio; left out: 2 .txt, 1 without a suffix, 1 hidden, 1 .parquet, 1 .tar." in caplog.text
+    assert (
+        "2 files of audio; left out: 2 .txt, 1 without a suffix, 1 hidden, 1 .parquet, 1 .tar." in caplog.text
+    )
 
 
 def test_same_file_counts_once(tmp_path: Path) -> None:

@@ -105,11 +105,11 @@ def test_a_run_holds_out_and_fingerprints_by_source(tmp_path: Path) -> None:
     write_tones(tmp_path / "small", [2.0])
     settings = DataSettings(**SETTINGS, held_out_seconds=60.0)
 
-    def gathered(*sources: Any) -> Any:
-        return gather_audio([f"{tmp_path}/{source}" for source in sources], settings, 0)
+    def gathered(*sources: Any, seed: int = 0) -> Any:
+        return gather_audio([f"{tmp_path}/{source}" for source in sources], settings, seed)
 
     mixes = [gathered("large:1", "small:0.5"), gathered("large:2", "small:1"), gathered("large:1", "small")]
-    for mix in mixes:
+    for mix in [*mixes, *(gathered("large:1", "small:1", seed=seed) for seed in range(1, 60))]:
         # The only clip of a source is not held out.
         assert mix.sources.tolist() == [0] * (len(mix.training) - 1) + [1]
         assert len(mix.held_out) > 0

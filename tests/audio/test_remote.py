@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,19 @@ def test_blocks_are_fetched_once(server: FileServer) -> None:
     write_shard(server.folder / "s" / "0.tar", {"new.wav": (server.folder.parent / "x.wav").read_bytes()})
     assert [clip.path.name for clip in index_audio([url], min_seconds=1.0).clips] == ["new.wav"]
     assert len(server.fetched()) > len(fetched)
+
+
+def test_of_many_threads_one_fetches_a_block(server: FileServer) -> None:
+    barrier = threading.Barrier(8)
+
+    def read(_: int) -> bytes:
+        with RemoteFile(f"{server.url}/s/0.tar").open() as file:
+            barrier.wait()
+            return file.read(100)
+
+    with ThreadPoolExecutor(8) as executor:
+        assert len(set(executor.map(read, range(8)))) == 1
+    assert len(server.fetched()) == 1
 
 
 def test_only_what_is_read_is_fetched(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,6 +139,20 @@ def test_a_truncated_shard_gives_what_is_whole(tmp_path: Path, caplog: pytest.Lo
     assert f"The shard `{shard}` is truncated: it ends after 3 files." in caplog.text
 
 
+def test_a_shard_that_ends_between_two_members_is_truncated(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shard = write_shard(
+        tmp_path / "a.tar", dict.fromkeys(("0.flac", "1.flac"), tones(tmp_path / "files", 2.0)[0])
+    )
+    with tarfile.open(shard) as archive:
+        second = archive.getmembers()[1].offset
+    shard.write_bytes(shard.read_bytes()[:second])
+    with caplog.at_level(logging.WARNING, logger="slimvox.audio"):
+        assert len(find_audio([shard])) == 1
+    assert "is truncated: it ends after 1 files." in caplog.text
+
+
 @pytest.mark.parametrize("kind", ["empty", "no bytes", "text", "packed", "folder"])
 def test_shards_that_are_of_no_use_say_so(tmp_path: Path, kind: str) -> None:
     shard = write_shard(tmp_path / "a.tar", {})
