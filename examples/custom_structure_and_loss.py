@@ -50,21 +50,21 @@ class WholeLayers(Structure):
     def shrink(
         self, anatomy: EncoderAnatomy, index: int, kept: tuple[tuple[int, ...], ...]
     ) -> EncoderAnatomy:
-        """A layer that goes loses both blocks."""
+        """Remove both blocks of a layer that is not kept."""
         if kept[0]:
             return anatomy
         return with_layer(anatomy, index, attention=False, heads=(), feed_forward=False, intermediate=0)
 
     def parameters(self, anatomy: EncoderAnatomy, index: int) -> Iterator[Term]:
-        """None beside those of the blocks."""
+        """None besides those of the blocks."""
         yield from ()
 
     def macs(self, anatomy: EncoderAnatomy, index: int, lengths: tuple[int, ...]) -> Iterator[Term]:
-        """None beside those of the blocks."""
+        """None besides those of the blocks."""
         yield from ()
 
     def times(self, anatomy: EncoderAnatomy, index: int, lengths: tuple[int, ...]) -> Iterator[Term]:
-        """None beside those of the blocks."""
+        """None besides those of the blocks."""
         yield from ()
 
     def magnitude(self, parameters: Mapping[str, Tensor], anatomy: EncoderAnatomy, index: int) -> Tensor:
@@ -100,7 +100,7 @@ class PrintLayers(Callback):
     every = 50
 
     def on_step(self, state: TrainingState) -> Mapping[str, float] | None:
-        """Cut the encoder as it is now, and count the layers that are left."""
+        """Prune the encoder as the gates are now, and count the layers that are left."""
         left = sum(layer.attention or layer.feed_forward for layer in state.encoder().anatomy.layers)
         print(f"{state.stage} step {state.step} of {state.steps}: {left} layers left")
         return {"layers": left}

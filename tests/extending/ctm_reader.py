@@ -11,7 +11,7 @@ from slimvox.audio.sources import read_text
 
 
 def read_ctm(path: Place, watched: list[str]) -> Iterator[AudioSource]:
-    """The stretch from the first to the last word of each recording."""
+    """The segment from the first to the last word of each recording."""
     stretches: dict[str, tuple[float, float]] = {}
     for line in read_text(path).splitlines():
         recording, _, start, duration, *_ = line.split()

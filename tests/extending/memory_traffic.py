@@ -12,18 +12,18 @@ from slimvox.structures.anatomy import EncoderAnatomy
 
 @dataclass(frozen=True)
 class WeightBytes(Cost):
-    """Bytes of weights, all in one width."""
+    """Bytes of weights, all of the same width."""
 
     kind = "weight-bytes"
     bytes_per_weight: int = 2
 
     def terms(self, anatomy: EncoderAnatomy) -> Iterator[Term]:
-        """The parameters, each times its bytes."""
+        """Terms of the parameters, multiplied by the bytes of each."""
         for term in Parameters().terms(anatomy):
             yield replace(term, coefficient=term.coefficient * self.bytes_per_weight)
 
     def describe(self, cost: float) -> str:
-        """Such as `53.1 MB of weights`."""
+        """Text such as `53.1 MB of weights`."""
         return f"{cost / 1e6:.3g} MB of weights"
 
 
