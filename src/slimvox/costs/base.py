@@ -55,7 +55,7 @@ LAYER_BLOCKS = ("attention", "feed_forward")
 
 
 def encoder_blocks(anatomy: EncoderAnatomy) -> tuple[Block, ...]:
-    """All blocks of an encoder, from the waveform upwards, those that are gone included."""
+    """All blocks of an encoder, from the waveform upwards, including removed ones."""
     once = [Block(kind) for kind in BLOCK_KINDS if kind not in LAYER_BLOCKS]
     return (*once, *(Block(kind, index) for index in range(len(anatomy.layers)) for kind in LAYER_BLOCKS))
 
@@ -71,7 +71,7 @@ class Cost(ABC):
 
     @abstractmethod
     def terms(self, anatomy: EncoderAnatomy) -> Iterable[Term]:
-        """Summands of the cost of an encoder of the kernels, strides and widths of `anatomy`."""
+        """Terms of the cost of an encoder with the kernels, strides and widths of `anatomy`."""
 
     @abstractmethod
     def describe(self, cost: float) -> str:
@@ -97,21 +97,21 @@ class Cost(ABC):
         return CostForm(self, anatomy)
 
     def of(self, anatomy: EncoderAnatomy) -> int:
-        """The cost of an encoder, rounded."""
+        """The cost of an encoder, rounded to an integer."""
         return round(self.by_block(anatomy).total)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CostKind:
-    """One kind of cost: how to get a `Cost` for an encoder on a machine, and how to read it again."""
+    """One kind of cost, with functions that prepare a `Cost` for an encoder on a machine and that read a saved one."""
 
     name: str
     title: str
     """One line for help texts."""
     prepare: Callable[[CostContext], Cost]
-    """Gives the cost; may measure the machine first, which may take a minute."""
+    """Function that prepares the cost; it may measure the machine first, which may take a minute."""
     from_dict: Callable[[Mapping[str, Any]], Cost]
-    """The reverse of `Cost.to_dict`; raises `ValueError`, `KeyError` or `TypeError` for anything else."""
+    """Function that reverses `Cost.to_dict`; raises `ValueError`, `KeyError` or `TypeError` for anything else."""
     measured: bool = False
     """True if the cost is measured on the machine, and therefore saved for a resumed run."""
 
@@ -123,11 +123,11 @@ class CostContext:
     dense: EncoderAnatomy
     """The dense encoder."""
     seconds: float
-    """Length in seconds of the clip that is counted or timed."""
+    """Length in seconds of the clip that is measured."""
     device: torch.device
     """Device of the run."""
     say: Callable[[str], None]
-    """Shows a line of progress to the user."""
+    """Function that shows a line of progress to the user."""
 
 
 _COSTS: Registry[CostKind] = Registry("cost", option="target.kind")
@@ -177,7 +177,7 @@ class CostForm:
     def expected(self, counts: Tensor) -> Tensor:
         """The expected cost at expected counts, (A,) float32: a scalar, differentiable.
 
-        A handful of operators, none of which waits for the device.
+        It takes a handful of operators, none of which waits for the device.
         """
         factors, weights = self._on(counts.device)
         n = torch.cat([counts, torch.ones_like(counts[:1])])
@@ -209,7 +209,7 @@ def _add(products: dict[tuple[int, ...], float], factors: Iterable[int], coeffic
 def _columns(
     products: Mapping[tuple[int, ...], float], one: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Factors of each product, (factors, products), filled up with the place of a 1; and coefficients, (products,)."""
+    """Factors of each product, (factors, products), padded with the index of a 1; and coefficients, (products,)."""
     most = max(map(len, products), default=0) or 1
     rows = [[*factors, *[one] * (most - len(factors))] for factors in products]
     return np.array(rows, dtype=np.int64).reshape(-1, most).T, np.array([*products.values()])

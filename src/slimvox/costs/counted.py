@@ -27,7 +27,7 @@ class Parameters(Cost):
     kind = "params"
 
     def terms(self, anatomy: EncoderAnatomy) -> Iterator[Term]:
-        """Terms of every structure, and of everything that is never pruned."""
+        """Terms of every structure, and of the parts that are never pruned."""
         width = anatomy.width
         yield Term(block=Block("projection"), coefficient=width)
         biases = anatomy.position_layers * width
@@ -64,7 +64,7 @@ class Macs(Cost):
             raise ValueError(f"`seconds` must be finite and above 0, but is {self.seconds:g} instead")
 
     def terms(self, anatomy: EncoderAnatomy) -> Iterator[Term]:
-        """Terms of every structure; nothing else multiplies."""
+        """Terms of every structure; no other part has MACs."""
         lengths = anatomy.conv_lengths(round(self.seconds * SAMPLE_RATE_HZ))
         for structure in structures():
             for address in structure.addresses(anatomy):

@@ -15,8 +15,8 @@ def inspection(anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> dict[str, Any]
     """Sizes and costs of an encoder beside those of the dense one, as JSON types.
 
     Args:
-        anatomy: of the encoder.
-        dense: of the encoder it was pruned from; the same if it was not pruned.
+        anatomy: anatomy of the encoder.
+        dense: anatomy of the encoder it was pruned from; the same if it was not pruned.
 
     Returns:
         `parameters`, `parameters_dense`, `macs_10s`, `macs_10s_dense`; `blocks`, the costs of each kind of block;

@@ -78,7 +78,7 @@ class SelfAttention(nn.Module):
         return apply_linear(self.out_proj, attended)
 
     def _heads(self, x: Tensor, projection: nn.Linear, slots: Tensor | None) -> Tensor:
-        """Project and split, (batch, heads, frames, common width)."""
+        """Projection split into heads, (batch, heads, frames, common width)."""
         rows = self.heads * self.head_width
         if slots is None:
             y = apply_linear(projection, x)
@@ -96,7 +96,7 @@ class SelfAttention(nn.Module):
 
 
 def _common_width(widths: list[int]) -> int:
-    """The width at which all heads are computed: their own if it is one and the same, else rounded up."""
+    """The width at which all heads are computed: their common width, or the maximum rounded up if they differ."""
     if not widths:
         return 0
     if min(widths) == max(widths):
@@ -105,7 +105,7 @@ def _common_width(widths: list[int]) -> int:
 
 
 def _slots(widths: list[int], common: int) -> Tensor | None:
-    """Place of each packed row among heads * common rows; None if the rows are in place already."""
+    """Position of each packed row among heads * common rows; None if the rows are already in place."""
     if all(width == common for width in widths):
         return None
     return torch.cat([torch.arange(width) + head * common for head, width in enumerate(widths)])

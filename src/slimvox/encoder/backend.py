@@ -36,7 +36,7 @@ def use_backend(backend: Backend) -> Iterator[None]:
     """Choose the implementation of forward passes within a context, for the current thread.
 
     Args:
-        backend: `"reference"` turns every fast way off, `"auto"` is the default.
+        backend: `"reference"` turns every fast implementation off; `"auto"` is the default.
 
     Raises:
         ValueError: if `backend` is neither.
@@ -54,11 +54,11 @@ def use_backend(backend: Backend) -> Iterator[None]:
 
 @contextmanager
 def record_choices() -> Iterator[Choices]:
-    """Record which fast ways are taken within a context, for the current thread.
+    """Record which fast implementations are used within a context, for the current thread.
 
     Yields:
-        A dictionary that is filled while the context is open: for each fast way that came into question the set of
-        reasons why it was not taken, with the empty string among them if it was.
+        A dictionary that is filled while the context is open: for each fast implementation that was considered, the set
+        of reasons why it was not used, including the empty string if it was.
 
     Examples:
         >>> with record_choices() as choices, torch.inference_mode():

@@ -18,14 +18,14 @@ class ChannelNorm(nn.LayerNorm):
     """Layer norm over channels, the last dimension, whose statistics can leave masked channels out.
 
     A layer norm does not commute with removing channels. With `kept`, mean and variance are those of the kept
-    channels alone, which is what the sliced encoder will compute. What comes out at masked channels is of no
-    meaning: whoever consumes them multiplies by zero.
+    channels alone, which is what the sliced encoder will compute. The output at masked channels has no meaning: the
+    next module multiplies it by zero.
     """
 
     def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
         """Normalise x (batch, ..., channels); `kept` is 0 or 1, shape (channels,).
 
-        In float32 at least, under autocast too, as the kernels of torch's layer norm do; only the result is rounded.
+        It is computed in float32 or wider, under autocast too, as in torch's layer norm; only the result is rounded.
         """
         if kept is None:
             return super().forward(x)

@@ -56,7 +56,7 @@ class FeatureProjection(nn.Module):
 
 
 class PositionalConvolution(nn.Module):
-    """Grouped convolution that tells the Transformer where it is; the weight norm is folded into plain weights."""
+    """Grouped convolution that encodes positions for the Transformer; its weight norm is folded into plain weights."""
 
     def __init__(self, anatomy: EncoderAnatomy, index: int = 0) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class PositionalConvolution(nn.Module):
             self.layer_norm = nn.LayerNorm(width, elementwise_affine=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, frames, width) to the same shape: what is to be added."""
+        """(batch, frames, width) to the same shape, to be added to the input."""
         obstacle = inference_obstacle(x) or spectral_obstacle(self.conv, x)
         if takes("positional convolution by Fourier transform", obstacle):
             # In float32 under autocast too: the direct convolution in bf16 takes four times as long.
@@ -111,7 +111,7 @@ class PositionalStack(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, frames, width) to the same shape: what is to be added."""
+        """(batch, frames, width) to the same shape, to be added to the input."""
         for layer in self.layers:
             x = layer(x)
         return x

@@ -27,10 +27,10 @@ class FeedForward(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Attention and feed-forward blocks around a residual stream; either may be gone.
+    """Attention and feed-forward blocks around a residual stream; either may have been removed.
 
-    A post-norm layer keeps both its norms whatever is gone, since they act on the stream itself. A pre-norm layer's
-    norm goes with its block.
+    A post-norm layer always keeps both norms, since they act on the stream itself. In a pre-norm layer, a norm is
+    removed with its block.
 
     Attributes:
         residual: adds the output of a block to the stream: `torch.add`, or `torch.sub` where the blocks return their

@@ -1,4 +1,4 @@
-"""Linear maps: of any sizes, 0 included, and by the fastest kernel there is for inference on a CPU."""
+"""Linear maps of any sizes, including 0, computed by the fastest kernel available for inference on a CPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
     """`layer(x)`, in which a plain `nn.Linear` is not called but multiplied by the fastest kernel.
 
     Args:
-        layer: a linear map, or whatever has taken its place (an adapter, a quantised map).
+        layer: a linear map, or the module that has taken its place (an adapter, a quantised map).
         x: (..., inputs).
 
     Returns:
@@ -36,7 +36,7 @@ def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
-    """`F.linear`, and `F.gelu` of it where asked for; in float32 inference on an x86 CPU through oneDNN, not MKL.
+    """`F.linear`, optionally followed by `F.gelu`; in float32 inference on an x86 CPU through oneDNN, not MKL.
 
     oneDNN makes its kernels for the processor at hand; MKL keeps its best ones for one maker's. The sums are taken in
     another order: results differ in the last bits. A kernel is made for each shape when it is first seen, which takes
@@ -88,8 +88,8 @@ def _onednn_is_there() -> bool:
 class EmptyLinear(NonDynamicallyQuantizableLinear):
     """`nn.Linear` of which at least one size is 0.
 
-    A map from 0 inputs gives its bias, one to 0 outputs gives nothing; both are what pruning everything means. A weight
-    or bias of size 0 is a non-persistent buffer instead of a parameter: it is not stored, and nothing (such as
+    A map from 0 inputs gives its bias, and a map to 0 outputs gives nothing; both result from pruning everything. A
+    weight or bias of size 0 is a non-persistent buffer instead of a parameter: it is not stored, and nothing (such as
     `DistributedDataParallel`) waits for its gradient. The base class tells quantisers to leave it alone.
     """
 
@@ -107,9 +107,9 @@ class EmptyLinear(NonDynamicallyQuantizableLinear):
 
 
 def linear_map(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
-    """An `nn.Linear` for any sizes, 0 included.
+    """An `nn.Linear` for any sizes, including 0.
 
-    Where there is something to multiply it is exactly an `nn.Linear`, no subclass: quantisers select by type.
+    If no size is 0 it is exactly an `nn.Linear` and not a subclass, because quantisers select by type.
     """
     kind = nn.Linear if inputs and outputs else EmptyLinear
     return kind(inputs, outputs, bias=bias)

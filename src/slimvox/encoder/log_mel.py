@@ -22,10 +22,11 @@ RANGE = 8.0
 
 
 class LogMel(nn.Module):
-    """The log-mel spectrogram of `transformers`' `WhisperFeatureExtractor`: 100 windows a second, in float32 at least.
+    """The log-mel spectrogram of `transformers`' `WhisperFeatureExtractor`: 100 windows per second, in float32 or
+    wider.
 
-    It has no weights. Windows of 25 ms (Hann), slaney's mel filters, the decimal logarithm, cut off at 80 dB below the
-    loudest bin of the clip, (x + 4) / 4.
+    It has no weights. It uses windows of 25 ms (Hann), Slaney's mel filters, the decimal logarithm, a cut-off at 80 dB
+    below the loudest bin of the clip, and the scale (x + 4) / 4.
     """
 
     def __init__(self, bins: int) -> None:
@@ -36,7 +37,7 @@ class LogMel(nn.Module):
         """Waveforms (batch, samples) to (batch, bins, samples // 160).
 
         With a mask, each clip is extended at its own end (by its mirror image, as at its start), only its own bins
-        count for the loudest one, and what is padding comes out as 0, which is what the convolutions are padded with.
+        count for the loudest one, and the output for padding is 0, the value with which the convolutions are padded.
         """
         with torch.autocast(waveforms.device.type, enabled=False):
             waveforms = waveforms.to(torch.promote_types(waveforms.dtype, torch.float32))
@@ -54,7 +55,7 @@ class LogMel(nn.Module):
 
 
 def mirrored(waveforms: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Waveforms (batch, samples) with half a window of their mirror image before and after each clip."""
+    """Waveforms (batch, samples), extended by half a window of their mirror image at both ends of each clip."""
     half = MEL_WINDOW // 2
     if attention_mask is None:
         return F.pad(waveforms.unsqueeze(1), (half, half), mode="reflect").squeeze(1)
@@ -128,7 +129,7 @@ class MelFeatureExtractor(nn.Module):
 
 
 class StridedProjection(nn.Module):
-    """Convolution over features and GELU: to the model's width, and to one frame for every two windows."""
+    """Convolution over features with GELU, to the model's width and to one frame for every two windows."""
 
     def __init__(self, anatomy: EncoderAnatomy) -> None:
         super().__init__()
@@ -148,7 +149,7 @@ class StridedProjection(nn.Module):
 
 
 class PositionTable(nn.Module):
-    """A fixed vector for each position: sinusoids, or what the checkpoint has in their place. It is not trained."""
+    """A fixed vector for each position: sinusoids, or the values stored in the checkpoint. It is not trained."""
 
     def __init__(self, anatomy: EncoderAnatomy) -> None:
         super().__init__()
@@ -156,7 +157,7 @@ class PositionTable(nn.Module):
         self.register_buffer("weight", sinusoids(anatomy.position_table, anatomy.width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """What is to be added to x (batch, frames, width): (frames, width)."""
+        """The positions (frames, width) to be added to x (batch, frames, width)."""
         return self.weight[: x.shape[1]].to(x.dtype)
 
 

@@ -91,7 +91,7 @@ class EncoderOutput:
 
 @runtime_checkable
 class HasEncoder(Protocol):
-    """A speech encoder, or a model with one in it: functions that take an encoder take either."""
+    """A speech encoder, or a model that contains one: functions that take an encoder accept either."""
 
     def as_encoder(self) -> SpeechEncoder:
         """The encoder, with the same parameters."""
@@ -106,11 +106,11 @@ def _positions(anatomy: EncoderAnatomy) -> nn.Module:
 class SpeechEncoder(nn.Module, PretrainedMethods):
     """wav2vec 2.0 and its relatives (see `slimvox.families`), dense or pruned, built from an anatomy.
 
-    There is no dropout, layer drop or SpecAugment in it: it computes the same function in training and in use.
+    It has no dropout, layer drop or SpecAugment: it computes the same function in training and in evaluation mode.
 
     Attributes:
-        anatomy: what it is made of.
-        dense_anatomy: what the encoder that it was pruned from was made of (its own anatomy if never pruned).
+        anatomy: structure of the encoder.
+        dense_anatomy: structure of the encoder that it was pruned from (its own anatomy if never pruned).
         origin: directory that it was loaded from or written to by a run, whose model card and kept indices
             `save_pretrained` takes along; None for an encoder made in memory.
     """
@@ -137,7 +137,7 @@ class SpeechEncoder(nn.Module, PretrainedMethods):
 
     @property
     def absent_tensors(self) -> frozenset[str]:
-        """Names of tensors without a part that earlier versions stored: empty weights, a table without heads."""
+        """Names of unused tensors that earlier versions stored: empty weights, a table without heads."""
         names = []
         for index, layer in enumerate(self.anatomy.layers):
             attention, feed_forward = f"layers.{index}.attention.", f"layers.{index}.feed_forward."
@@ -155,7 +155,7 @@ class SpeechEncoder(nn.Module, PretrainedMethods):
         return frozenset(names)
 
     def as_encoder(self) -> SpeechEncoder:
-        """The encoder itself. Models that hold one under another interface return it here; see `HasEncoder`."""
+        """The encoder itself. Models that wrap an encoder in another interface return it here; see `HasEncoder`."""
         return self
 
     def forward(
@@ -196,7 +196,7 @@ class SpeechEncoder(nn.Module, PretrainedMethods):
         return self.transform(features, attention_mask, kept_channels=kept_channels)
 
     def prepared(self, waveforms: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """The waveforms as the front end takes them: checked, normalized where the model wants that, in its precision.
+        """The waveforms as the front end needs them: checked, normalized if the model requires it, in its precision.
 
         Raises:
             ValueError: see `forward`.
@@ -211,11 +211,11 @@ class SpeechEncoder(nn.Module, PretrainedMethods):
         return waveforms.to(torch.promote_types(dtype, torch.float32) if anatomy.mel_bins else dtype)
 
     def pad_to_window(self, waveforms: Tensor) -> Tensor:
-        """Waveforms (batch, samples) with silence up to the longest valid input, (batch, 480000) for Whisper.
+        """Waveforms (batch, samples), padded with silence to the longest valid input, (batch, 480000) for Whisper.
 
-        That is the form in which `transformers` gives audio to Whisper, and in which it was trained. Without it a clip
-        takes the time of its own length only, and its states differ from those of the padded form. Waveforms of models
-        without a longest input are returned as they are.
+        This is the form of audio that `transformers` gives to Whisper and that Whisper was trained on. Without it,
+        computing time depends on the clip's own length, and the states differ from those of the padded form. Waveforms
+        of models without a longest input are returned as they are.
         """
         most = self.anatomy.most_samples
         return waveforms if most is None else F.pad(waveforms, (0, max(0, most - waveforms.shape[-1])))

@@ -17,8 +17,8 @@ from slimvox.structures.anatomy import POSITION_GATE_OUTPUTS, EncoderAnatomy
 class PositionBiasTable(nn.Module):
     """The learned bias of every bucket of relative positions, for every head of the original encoder.
 
-    The original keeps it in its first layer; here it belongs to the encoder, so that pruning that layer's attention
-    leaves the others their bias.
+    The original keeps the table in its first layer; here it belongs to the encoder, so that pruning the attention of
+    the first layer does not affect the bias of the others.
     """
 
     def __init__(self, anatomy: EncoderAnatomy) -> None:
@@ -37,7 +37,7 @@ class PositionBiasTable(nn.Module):
         return per_distance[:, position[None, :] - position[:, None] + frames - 1]
 
     def bucket(self, relative_position: Tensor) -> Tensor:
-        """T5's bidirectional buckets: exact for near positions, logarithmic up to `max_distance`, one beyond."""
+        """T5's bidirectional buckets: exact for near positions, logarithmic up to `max_distance`, then constant."""
         half = self.buckets // 2
         exact = half // 2
         distance = relative_position.abs()

@@ -1,7 +1,7 @@
 """`from_pretrained`, `save_pretrained` and `push_to_hub` of an encoder.
 
 Reading and writing model directories is the work of `slimvox.checkpoint`, which builds on the encoder. The methods look
-it up by name when they are called: the import would be a circle, and would make all of it travel with saved
+it up by name when they are called: an import statement would be circular, and would add all of that package to saved
 directories, whose code is collected from the import statements.
 """
 
@@ -59,7 +59,7 @@ class PretrainedMethods:
     def save_pretrained(self, directory: str | os.PathLike[str]) -> Path:
         """Write a directory that `slimvox.load`, `from_pretrained` and the Auto classes of `transformers` read.
 
-        The model card, the kept indices and what is known of the teacher are taken along from the directory that the
+        The model card, the kept indices and the information about the teacher are copied from the directory that the
         encoder was loaded from. An encoder without such a directory gets a short model card.
 
         Args:

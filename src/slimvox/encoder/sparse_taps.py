@@ -1,4 +1,4 @@
-"""A convolution that has only some of its taps left."""
+"""A convolution with only some of its taps."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 class SparseTaps(nn.Conv1d):
     """`nn.Conv1d` of stride 1, padded by half its taps, of which only some are stored.
 
-    The weight is packed: (channels out, channels in per group, kept taps). What it computes is what the convolution
-    with all taps would, those that are not stored being zero; there are as many frames in the output as in the input.
+    The weight is packed: (channels out, channels in per group, kept taps). It computes the same as the convolution with
+    all taps if those that are not stored are zero; the output has as many frames as the input.
     """
 
     def __init__(self, channels: int, groups: int, *, taps: int, kept: Sequence[int]) -> None:
@@ -22,7 +22,7 @@ class SparseTaps(nn.Conv1d):
         Args:
             channels: channels in and out.
             groups: groups of channels.
-            taps: number of taps of the convolution with all of them.
+            taps: number of taps, including those that are not stored.
             kept: indices of the taps that are stored, ascending.
         """
         super().__init__(channels, channels, len(kept), groups=groups)
@@ -57,5 +57,5 @@ def dense_weight(convolution: nn.Conv1d) -> Tensor:
 
 
 def all_taps(convolution: nn.Conv1d) -> int:
-    """Number of taps of a convolution, those that are not stored included."""
+    """Number of taps of a convolution, including those that are not stored."""
     return convolution.taps if isinstance(convolution, SparseTaps) else convolution.kernel_size[0]

@@ -1,4 +1,4 @@
-"""A grouped convolution with many taps, through the Fourier transform: for inference on a CPU.
+"""A grouped convolution with many taps, computed by Fourier transform, for inference on a CPU.
 
 The positional convolution has 128 taps and few channels to a group. In blocks of twice as many frames (overlap-save,
 Oppenheim and Schafer, "Discrete-Time Signal Processing", section 8.7.3) it becomes a small matrix product for each
@@ -25,7 +25,7 @@ BLOCKS_AT_ONCE = 16
 class SpectrumCache:
     """The transformed weights of one convolution, kept from call to call.
 
-    They are no part of the state of a model, its copies or its files: a copy of a cache is empty.
+    They are not part of the state of a model, its copies or its files: a copy of a cache is empty.
     """
 
     def __init__(self) -> None:
@@ -123,13 +123,13 @@ def _block_size(taps: int) -> int:
 
 
 def _in_precision(weight: Tensor) -> Tensor:
-    """In the precision of the transform, which half-precision types have none of."""
+    """A tensor in the precision of the transform, which does not exist for half-precision types."""
     return weight if weight.dtype == torch.float64 else weight.float()
 
 
 @cache
 def _probe(length: int, dtype: torch.dtype) -> Tensor:
-    """Fixed numbers between 1 and 2 in no order, (length,)."""
+    """Fixed pseudo-random numbers between 1 and 2, (length,)."""
     steps = torch.arange(1, length + 1, dtype=torch.float64, device="cpu")
     return (1 + (steps * 0.6180339887498949) % 1).to(dtype)
 

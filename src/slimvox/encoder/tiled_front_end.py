@@ -1,4 +1,4 @@
-"""The front end for inference on a CPU: the same function, a stretch of time after the other.
+"""The front end for inference on a CPU: the same function, computed for one stretch of time after another.
 
 The first convolutions of a front end make tensors of tens of megabytes; on a CPU a good part of their time goes into
 fetching fresh pages for those and passing over them again and again. Here a stretch that fits into the cache goes
@@ -21,7 +21,7 @@ TILE_BYTES = 4 << 20
 
 
 def tiling_obstacle(layers: nn.ModuleList, waveforms: Tensor) -> str | None:
-    """The reason why the weights of a front end do not say all that becomes of some waveforms, or None."""
+    """The reason why the output for some waveforms does not follow from the weights of a front end alone, or None."""
     obstacle = inference_obstacle(waveforms)
     if obstacle is not None:
         return obstacle

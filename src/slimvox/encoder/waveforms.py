@@ -1,4 +1,4 @@
-"""Waveforms before the front end: which are taken, how they are normalized, and which frames they become."""
+"""Waveforms before the front end: checks, normalization, and the mask of frames that are not padding."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def check_waveforms(waveforms: Tensor, mask: Tensor | None, *, least: int, most:
     Args:
         waveforms: (batch, samples).
         mask: of the same shape, or None.
-        least: the number of samples in one frame.
-        most: the greatest number of samples; None if there is no limit.
+        least: minimum number of samples, enough for one frame.
+        most: maximum number of samples; None if there is no limit.
 
     Raises:
         ValueError: if `waveforms` is not floating point or not (batch, samples), or holds no clip or less than one
@@ -79,7 +79,7 @@ def normalize_waveforms(waveforms: Tensor, mask: Tensor | None = None) -> Tensor
 
 
 def frame_counts(samples: Tensor, anatomy: EncoderAnatomy) -> Tensor:
-    """Frames of clips of so many samples, of any shape; 0 where a clip is too short for one."""
+    """Number of frames for each number of samples, of any shape; 0 if a clip is too short for one frame."""
     return anatomy.output_lengths(samples)[-1].clamp(min=0)
 
 
@@ -92,7 +92,7 @@ def frame_mask(mask: Tensor, anatomy: EncoderAnatomy, frames: int) -> Tensor:
 def padding_bias(frame_mask: Tensor) -> Tensor:
     """0 for frames that may be attended to and -inf for padding, (batch, 1, 1, frames).
 
-    A row with no frame at all attends everywhere: its output is of no meaning, but it is no NaN either.
+    A row without any frame attends everywhere: its output has no meaning, but is not NaN either.
     """
     attended = frame_mask | ~frame_mask.any(-1, keepdim=True)
     return torch.where(attended, 0.0, float("-inf"))[:, None, None, :]

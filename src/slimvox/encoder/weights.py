@@ -1,4 +1,4 @@
-"""Weights of an encoder: as they are before any training, and their hash."""
+"""Weights of an untrained encoder, and the hash of an encoder's weights."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from slimvox.util.devices import seeded
 def untrained_encoder(
     anatomy: EncoderAnatomy, dense_anatomy: EncoderAnatomy | None = None, *, seed: int
 ) -> SpeechEncoder:
-    """An encoder as it would be before any training, in evaluation mode.
+    """An encoder with random weights, as before any training, in evaluation mode.
 
-    Weights are drawn as these models' own initialisation draws them in outline: normal with a deviation of 0.02 in
-    linear maps, Kaiming normal in convolutions, biases zero, norms one and zero. The global random state is left as it
-    was.
+    Weights are drawn roughly as in the initialisation of these models: normal with a deviation of 0.02 in
+    linear maps, Kaiming normal in convolutions, biases zero, norms one and zero. The global random state is restored
+    afterwards.
     """
     with seeded(seed):
         encoder = SpeechEncoder(anatomy, dense_anatomy)
@@ -34,7 +34,7 @@ def untrained_encoder(
 
 
 def weights_hash(encoder: SpeechEncoder) -> str:
-    """Hash of the weights and of everything else that decides what an encoder computes, as hexadecimal text.
+    """Hash of the weights and of everything else that determines an encoder's function, as hexadecimal text.
 
     It is the same for the same values in another precision or on another device.
     """

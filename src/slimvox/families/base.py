@@ -1,7 +1,7 @@
 """The interface of a family of encoders, and the registry of all of them.
 
 A family is one kind of model in `transformers`: `wav2vec2`, `hubert`, `wavlm`. Each is one file of this package;
-reading, writing, task heads and the tests of parity iterate over the registry and know none of them by name. An
+reading, writing, task heads and the tests of parity iterate over the registry and name none of them. An
 encoder, once read, is described by its `EncoderAnatomy` alone: files that slimvox wrote need no family to load.
 """
 
@@ -41,7 +41,7 @@ RENAMES = ((r"^encoder\.(pos_conv_embed|layer_norm|layers)\.", r"\1."),)
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """One kind of model in `transformers`, and what it takes to read and write it."""
+    """One kind of model in `transformers`, with the information needed to read and write it."""
 
     model_type: str
     """`model_type` of its `config.json`, known to `transformers`' `AutoConfig`; also `EncoderAnatomy.family`."""
@@ -73,14 +73,15 @@ class Family:
     feature_extractor: str = "Wav2Vec2FeatureExtractor"
     """Class that prepares waveforms."""
     extractor_settings: Mapping[str, Any] | None = None
-    """Settings that the feature extractor must have, with their values, where it computes the spectrogram that the
-    encoder computes itself; None where its one setting that matters is `do_normalize`."""
+    """Settings that the feature extractor must have, with their values, if it computes the spectrogram that slimvox
+    computes in the encoder; None if its only relevant setting is `do_normalize`.
+    """
     heads: tuple[str, ...] = HEAD_NAMES
-    """The `HEAD_NAMES` that `transformers` has for it."""
+    """Those of `HEAD_NAMES` for which `transformers` has a class of this family."""
 
 
 def _check_family(family: Family) -> None:
-    """Raise ValueError for a field that is mapped to one that `EncoderAnatomy` does not have."""
+    """Raise ValueError if a field is mapped to one that `EncoderAnatomy` does not have."""
     unknown = {*family.fields.values(), *family.constants} - {*EncoderAnatomy.__dataclass_fields__}
     if unknown:
         raise ValueError(
@@ -102,7 +103,7 @@ def config_fields(
     layers_field: str = "num_hidden_layers",
     convolutions: bool = True,
 ) -> dict[str, Any]:
-    """An anatomy in the terms of a configuration, without the sizes of its Transformer layers.
+    """Fields of a configuration for an anatomy, without the sizes of its Transformer layers.
 
     Args:
         anatomy: the encoder's.

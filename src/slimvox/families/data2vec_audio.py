@@ -1,7 +1,7 @@
 """data2vec on audio (Baevski et al., 2022, https://arxiv.org/abs/2202.03555).
 
 Several positional convolutions of few taps, one on top of the other, each with a layer norm. Front end and layer norms
-are always arranged in one way, so that the configuration does not mention it.
+are always arranged in the same way, which the configuration therefore does not mention.
 """
 
 from slimvox.families.base import FIELDS, Family, register_family

@@ -1,4 +1,4 @@
-"""HuBERT (Hsu et al., 2021, https://arxiv.org/abs/2106.07447): wav2vec 2.0's encoder, trained otherwise."""
+"""HuBERT (Hsu et al., 2021, https://arxiv.org/abs/2106.07447): the encoder of wav2vec 2.0, trained differently."""
 
 from slimvox.families.base import FIELDS, Family, register_family
 

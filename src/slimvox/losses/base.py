@@ -21,7 +21,7 @@ class ComparedStates:
     mapped: Sequence[Tensor]
     """States of the student, or means over groups of them, after the linear maps if any; float32 (B, T, D)."""
     wanted: Sequence[Tensor]
-    """The teacher's counterparts, float32 (B, T, D)."""
+    """Corresponding states of the teacher, float32 (B, T, D)."""
     valid: Sequence[Tensor]
     """Weight of each frame in each comparison, 1 or 0, float32 (B, T, 1)."""
     frames: Sequence[Tensor | float]
@@ -35,7 +35,7 @@ class ComparedStates:
     layers: Sequence[int]
     """Indices of the hidden states to compare, ascending."""
     shown: Tensor
-    """1 for frames of speech that the student was shown, 0 for the others, float32 (B, T)."""
+    """Mask of the speech frames that the student was shown, 1 or 0, float32 (B, T)."""
     pairs: Tensor | float
     """Number of pairs of shown frames of the same clip to divide by, a scalar; see `frames`."""
 

@@ -1,4 +1,4 @@
-"""Temporal relations: which frames of a clip are like which others."""
+"""Temporal relations: similarities between the frames of a clip."""
 
 from __future__ import annotations
 

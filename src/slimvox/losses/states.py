@@ -1,4 +1,4 @@
-"""State against state, frame against frame: mean absolute difference and cosine similarity."""
+"""Losses between corresponding frames of hidden states: mean absolute difference and cosine distance."""
 
 from __future__ import annotations
 

@@ -42,10 +42,10 @@ class ConvAnatomy:
     stride: int
     """Hop in input positions."""
     padding: int = 0
-    """Zeros on either side of the input."""
+    """Number of zeros added on either side of the input."""
 
     def output_length(self, length: Length) -> Length:
-        """Number of outputs for so many inputs; 0 or less where they are too few for one.
+        """Number of outputs for `length` inputs; 0 or less if there are too few inputs for one output.
 
         Args:
             length: an int or an integer tensor, also a symbolic one of a traced program.
@@ -56,14 +56,14 @@ class ConvAnatomy:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadAnatomy:
-    """One attention head that is left."""
+    """One attention head that was kept."""
 
     index: int
     """Index of the head in the original layer (WavLM's bias gate reads that slice of the layer input)."""
     qk: int
-    """Dimensions of its queries and keys (0: only WavLM's position bias, or a plain mean, decides)."""
+    """Number of query and key dimensions (0: attention weights come from WavLM's position bias, or are uniform)."""
     vo: int
-    """Dimensions of its values and outputs."""
+    """Number of value and output dimensions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class LayerAnatomy:
     attention: bool
     """True if the attention block exists. With no heads it still adds the bias of its output projection."""
     heads: tuple[HeadAnatomy, ...]
-    """The heads that are left, in the order of their original index."""
+    """The heads that were kept, in the order of their original index."""
     feed_forward: bool
     """True if the feed-forward block exists. With width 0 it still adds its output bias."""
     intermediate: int
@@ -95,7 +95,7 @@ class EncoderAnatomy:
     """The whole encoder: front end, projection, positional convolution and Transformer layers."""
 
     family: str
-    """Name of the architecture, see `slimvox.families`; all that it implies for the encoder is in other fields."""
+    """Name of the architecture, see `slimvox.families`; everything it implies for the encoder is in other fields."""
     convolutions: tuple[ConvAnatomy, ...]
     """The convolutional front end, from the waveform upwards."""
     conv_norm: ConvNorm
@@ -105,7 +105,7 @@ class EncoderAnatomy:
     projection_norm: bool
     """True if a layer norm precedes the feature projection (HuBERT's `feat_proj_layer_norm`)."""
     width: int
-    """Width of the hidden states; never pruned, so that downstream heads keep fitting."""
+    """Width of the hidden states; never pruned, so that downstream heads still fit."""
     position_kernel: int
     """Taps of the positional convolution; 0 where a table takes its place."""
     position_groups: int
@@ -113,7 +113,7 @@ class EncoderAnatomy:
     attention_heads: int
     """Heads per layer of the original encoder."""
     layers: tuple[LayerAnatomy, ...]
-    """The Transformer layers; a layer whose two blocks are gone still counts, so that indices keep their sense."""
+    """The Transformer layers; a layer without blocks still counts, so that indices keep their meaning."""
     pre_norm: bool
     """Layer norm before each block (`do_stable_layer_norm`, large models) rather than after."""
     layer_norm_eps: float
@@ -169,12 +169,12 @@ class EncoderAnatomy:
 
     @property
     def has_position_table(self) -> bool:
-        """True if the table of that bias exists: it is removed with the last head that reads it."""
+        """True if the table of WavLM's position bias exists; it is removed with the last head that reads it."""
         return self.has_position_bias and any(layer.heads for layer in self.layers)
 
     @property
     def hop(self) -> int:
-        """Samples from one frame to the next (320: 50 frames a second at 16 kHz)."""
+        """Number of samples from one frame to the next (320: 50 frames per second at 16 kHz)."""
         hop = MEL_HOP if self.mel_bins else 1
         for convolution in self.all_convolutions:
             hop *= convolution.stride
@@ -182,19 +182,19 @@ class EncoderAnatomy:
 
     @property
     def all_convolutions(self) -> tuple[ConvAnatomy, ...]:
-        """The convolutions from the waveform or spectrogram to the frames, the projection's among them."""
+        """The convolutions from the waveform or spectrogram to the frames, including that of the projection."""
         last = self.projection_convolution
         return self.convolutions if last is None else (*self.convolutions, last)
 
     @property
     def most_samples(self) -> int | None:
-        """Samples of the longest valid input (480,000: 30 s); None if there is no limit."""
+        """Maximum number of input samples (480,000: 30 s); None if there is no limit."""
         return self.position_table * self.hop if self.position_table else None
 
     @property
     def receptive_field(self) -> int:
-        """Samples that one frame of the front end sees (of a spectrogram: one window), which is also the shortest valid
-        input (400).
+        """Number of samples that one frame of the front end sees (of a spectrogram: one window); also the shortest
+        valid input (400).
         """
         if self.mel_bins:
             return MEL_WINDOW
@@ -204,15 +204,15 @@ class EncoderAnatomy:
         return samples
 
     def frames(self, samples: int) -> int:
-        """Number of frames that `samples` samples give (0 when shorter than the receptive field)."""
+        """Number of frames for `samples` samples (0 if fewer than the receptive field)."""
         return self.conv_lengths(samples)[-1]
 
     def conv_lengths(self, samples: int) -> tuple[int, ...]:
-        """Output length of each convolution, 0 where there are too few samples; the last is the number of frames."""
+        """Output length of each convolution, 0 if there are too few samples; the last is the number of frames."""
         return tuple(max(0, length) for length in self.output_lengths(samples))
 
     def output_lengths(self, samples: Length) -> tuple[Length, ...]:
-        """The same for an int or an integer tensor; 0 or less where there are too few samples."""
+        """`conv_lengths` for an int or an integer tensor; 0 or less if there are too few samples."""
         length = samples // MEL_HOP if self.mel_bins else samples
         lengths = []
         for convolution in self.all_convolutions:
@@ -269,7 +269,7 @@ def _layer_from_dict(data: Mapping[str, Any]) -> LayerAnatomy:
 
 
 def dense_layer(*, heads: int, head_width: int, intermediate: int) -> LayerAnatomy:
-    """A Transformer layer with everything in it."""
+    """A Transformer layer with all its heads and dimensions."""
     return LayerAnatomy(
         attention=True,
         heads=tuple(HeadAnatomy(index=index, qk=head_width, vo=head_width) for index in range(heads)),
@@ -309,12 +309,12 @@ _KINDS: tuple[tuple[str, str], ...] = (
 
 
 def _problems(anatomy: EncoderAnatomy) -> list[str]:
-    """Everything that is wrong with an anatomy, so that one message names it all."""
+    """All problems of an anatomy, so that one message can name them."""
     return list(_wrong_types(anatomy)) or list(_wrong_values(anatomy))
 
 
 def _wrong_types(anatomy: EncoderAnatomy) -> Iterator[str]:
-    """Values of other types than their fields have: a string is no flag, even if it is "no"."""
+    """Type problems: values of a type other than their field's (a string is not a flag, even if it is "no")."""
     for name, kind in _KINDS:
         value = getattr(anatomy, name)
         if not (_is_integer(value) if kind is _INTEGER else isinstance(value, bool)):
@@ -341,7 +341,7 @@ def _is_integer(value: object) -> bool:
 
 
 def _wrong_values(anatomy: EncoderAnatomy) -> Iterator[str]:
-    """Values of the right types that are out of range or contradict each other."""
+    """Problems of value: values of the right type that are out of range or contradict each other."""
     if not isinstance(anatomy.family, str) or not anatomy.family:
         yield f"`family` must be a name, but is {reprlib.repr(anatomy.family)} instead"
     if anatomy.conv_norm not in get_args(ConvNorm):

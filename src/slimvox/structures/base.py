@@ -2,7 +2,7 @@
 
 A structure is one kind of thing that pruning can remove: channels of a convolution, attention heads, dimensions of a
 feed-forward block. Each is one file of this package; gates, masks, surgery, kept indices, costs, controls, tables and
-plots iterate over the registry and know none of them by name.
+plots iterate over the registry and name none of them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Rows(NamedTuple):
     axis: int | None
     """Axis along which the units lie; None if all of the parameter belongs to the one unit of a block."""
     repeats: tuple[int, ...] | None = None
-    """Entries per unit; one each if None."""
+    """Number of entries of each unit; 1 for each if None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Term:
     """Count 1 if any unit at any of the factors is left, and 0 otherwise. In expectation, the containing structure
     stands in for a single factor, and 1 for several."""
     feature: str = ""
-    """For times: which measured coefficient of the block multiplies this term."""
+    """In times: name of the measured coefficient of the block that multiplies this term."""
 
 
 Kind = Literal["block", "unit", "width"]
@@ -89,17 +89,17 @@ class Structure(ABC):
     enabled: bool = True
     """True if recipes that do not mention the structure prune it."""
     inside: str | None = None
-    """Name of the structure that contains this one; a unit goes when the unit that contains it goes."""
+    """Name of the structure that contains this one; a unit is removed with the unit that contains it."""
     span_per_owner: bool = False
     """True if each unit of the containing structure holds one span; otherwise its first unit holds all."""
     contains: tuple[str, ...] = ()
-    """Names of structures that lie inside this one at the same index and do not say so themselves."""
+    """Names of structures that lie inside this one at the same index without naming it in `inside`."""
     needs: tuple[str, ...] = ()
-    """Names of contained structures: a unit that keeps no unit of one of them goes as well."""
+    """Names of contained structures: a unit that keeps no unit of one of them is removed as well."""
     min_kept: int = 0
-    """Units of each address that always stay."""
+    """Number of units of each address that are always kept."""
     per_layer: bool = True
-    """True if addresses are Transformer layers; False for what precedes them."""
+    """True if addresses are Transformer layers; False for structures before the layers."""
 
     def indices(self, anatomy: EncoderAnatomy) -> Iterable[int]:
         """Indices of the addresses that an encoder could have."""
@@ -110,15 +110,15 @@ class Structure(ABC):
         """Number of units of each span at an address; empty where the encoder has none."""
 
     def span_positions(self, anatomy: EncoderAnatomy, index: int) -> tuple[int, ...]:
-        """Position that each span had in the dense encoder, for plots; by default they are all still there."""
+        """Position that each span had in the dense encoder, for plots; by default, all spans are still present."""
         return tuple(range(len(self.spans(anatomy, index))))
 
     @abstractmethod
     def scaled(self, anatomy: EncoderAnatomy, index: int) -> tuple[Rows, ...]:
-        """Parameters that a mask multiplies, unit by unit. This is the definition of what a mask does."""
+        """Parameters that a mask multiplies, unit by unit. This is the definition of a mask."""
 
     def cut(self, anatomy: EncoderAnatomy, index: int) -> tuple[Rows, ...]:
-        """Parameters whose entries are removed with the units; none for blocks, which go as a whole."""
+        """Parameters whose entries are removed with the units; none for blocks, which are removed as a whole."""
         return ()
 
     @abstractmethod
@@ -149,7 +149,7 @@ class Structure(ABC):
 
     @abstractmethod
     def times(self, anatomy: EncoderAnatomy, index: int, lengths: tuple[int, ...]) -> Iterator[Term]:
-        """Terms that computing time grows with, each with a `feature`; arguments as for `macs`.
+        """Terms to which computing time is proportional, each with a `feature`; arguments as for `macs`.
 
         The coefficients by which the features of a block give nanoseconds are measured (`slimvox.measure.latency`).
         """
@@ -159,7 +159,7 @@ class Structure(ABC):
         """Norm of the weights behind each unit of an address, (units,)."""
 
     def forward_arguments(self, anatomy: EncoderAnatomy, masks: Mapping[Address, Tensor]) -> dict[str, Any]:
-        """Keyword arguments that the masked encoder's forward pass needs beside the scaled parameters."""
+        """Keyword arguments that the masked encoder's forward pass needs besides the scaled parameters."""
         return {}
 
     def address(self, index: int) -> Address:
@@ -208,7 +208,7 @@ def depth(name: str) -> int:
 
 
 def addresses(anatomy: EncoderAnatomy, names: Iterable[str] | None = None) -> tuple[Address, ...]:
-    """Addresses of an encoder: first what precedes the Transformer layers, then layer by layer.
+    """Addresses of an encoder: first those before the Transformer layers, then layer by layer.
 
     Args:
         anatomy: the encoder's.

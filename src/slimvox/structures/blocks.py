@@ -14,7 +14,7 @@ from slimvox.structures.base import Block, Rows, Structure, Term, row_norms, wit
 class TransformerBlock(Structure):
     """One of the two blocks of each layer, the bias of its output map included.
 
-    A block whose contents are all gone is still a block: it adds its output bias.
+    A block whose contents are all removed is still a block: it adds its output bias.
     """
 
     kind = "block"
@@ -43,20 +43,20 @@ class TransformerBlock(Structure):
     def shrink(
         self, anatomy: EncoderAnatomy, index: int, kept: tuple[tuple[int, ...], ...]
     ) -> EncoderAnatomy:
-        """A block that goes takes its contents along."""
+        """The layer without the block and its contents, unless it is kept."""
         return anatomy if kept[0] else with_layer(anatomy, index, **self.gone)
 
     def parameters(self, anatomy: EncoderAnatomy, index: int) -> Iterator[Term]:
-        """Output bias, and in pre-norm layers the norm (a post-norm layer keeps both norms whatever is gone)."""
+        """Output bias, and in pre-norm layers the norm (a post-norm layer always keeps both norms)."""
         size = anatomy.width + (2 * anatomy.width if anatomy.pre_norm else 0)
         yield Term(block=Block(self.name, index), coefficient=size, factors=(self.address(index),))
 
     def macs(self, anatomy: EncoderAnatomy, index: int, lengths: tuple[int, ...]) -> Iterator[Term]:
-        """None beside those of the contents."""
+        """None besides those of the contents."""
         yield from ()
 
     def times(self, anatomy: EncoderAnatomy, index: int, lengths: tuple[int, ...]) -> Iterator[Term]:
-        """A constant per block."""
+        """One constant per block."""
         factors = (self.address(index),)
         yield Term(block=Block(self.name, index), coefficient=1, factors=factors, feature="block")
 

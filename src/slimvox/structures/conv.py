@@ -39,7 +39,7 @@ class ConvChannels(Structure):
         return (_readers(anatomy, index),)
 
     def cut(self, anatomy: EncoderAnatomy, index: int) -> tuple[Rows, ...]:
-        """Filters, biases, norms, and the input channels of what reads them."""
+        """Filters, biases, norms, and the input channels of the module that reads them."""
         layer = f"feature_extractor.conv_layers.{index}."
         names = [layer + "conv.weight"]
         if anatomy.conv_bias:

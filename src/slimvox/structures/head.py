@@ -12,7 +12,7 @@ from slimvox.structures.base import Block, Rows, Structure, Term, row_norms, wit
 
 
 class AttentionHeads(Structure):
-    """Heads of each layer. A head goes with its last value dimension, since nothing of it reaches the output then."""
+    """Heads of each layer. A head is removed with its last value dimension, since it then has no output."""
 
     name = "head"
     title = "heads"

@@ -39,7 +39,7 @@ class FeedForwardDimensions(Structure):
     def shrink(
         self, anatomy: EncoderAnatomy, index: int, kept: tuple[tuple[int, ...], ...]
     ) -> EncoderAnatomy:
-        """A block as wide as what is kept."""
+        """The block with the width that is kept."""
         return with_layer(anatomy, index, intermediate=len(kept[0])) if kept else anatomy
 
     def parameters(self, anatomy: EncoderAnatomy, index: int) -> Iterator[Term]:

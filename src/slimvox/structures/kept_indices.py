@@ -20,14 +20,14 @@ FORMAT = 2
 
 @dataclass(frozen=True, kw_only=True)
 class KeptIndices:
-    """The units that are left of an encoder.
+    """The units of an encoder that were kept.
 
     The units of an address are numbered as they lie in the weights: dimension d of head h of a dense layer is
     `h * head_width + d`; a block that exists is unit 0.
     """
 
     units: Mapping[Address, Indices]
-    """Kept units of each address; addresses with nothing left are included."""
+    """Kept units of each address, including addresses without any."""
 
     def __getitem__(self, address: Address | tuple[str, int]) -> Indices:
         return self.units.get(Address(*address), ())
@@ -39,7 +39,7 @@ class KeptIndices:
 
     @classmethod
     def of(cls, anatomy: EncoderAnatomy, left: Bools) -> KeptIndices:
-        """The units marked in `left`, (N,) bool in the numbering of `slimvox.structures.units`."""
+        """Kept indices from a mask `left`, (N,) bool, in the numbering of `slimvox.structures.units`."""
         table = units(anatomy)
         return cls(
             units={
@@ -49,7 +49,7 @@ class KeptIndices:
         )
 
     def within(self, earlier: KeptIndices) -> KeptIndices:
-        """The same selection in the numbering of an earlier encoder, of which this one's encoder was `earlier`."""
+        """The same selection in the numbering of an earlier encoder, of which `earlier` became this one."""
         return KeptIndices(
             units={
                 address: tuple(old[index] for index in self[address])
@@ -58,7 +58,7 @@ class KeptIndices:
         )
 
     def anatomy(self, anatomy: EncoderAnatomy) -> EncoderAnatomy:
-        """The anatomy of what is left of an encoder of anatomy `anatomy`."""
+        """The anatomy of the kept part of an encoder whose anatomy is `anatomy`."""
         smaller = anatomy
         table = units(anatomy)
         # Containers before their contents, so that each finds the spans that are left.
@@ -90,11 +90,11 @@ class KeptIndices:
         """The reverse of `to_dict`.
 
         Args:
-            data: what `to_dict` gave, or the same of version 1.
+            data: output of `to_dict`, also that of version 1.
             dense: anatomy of the encoder whose units are numbered.
 
         Raises:
-            ValueError: if it is neither, or names units that `dense` does not have.
+            ValueError: if `data` is anything else, or names units that `dense` does not have.
         """
         try:
             named = _version_1(data, dense) if "format" not in data else _version_2(data)

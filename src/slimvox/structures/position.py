@@ -16,8 +16,8 @@ POSITION = Block("position")
 class PositionTaps(Structure):
     """Taps of each positional convolution, over all its channels.
 
-    Of taps, input channels, output channels and groups, removing taps changes an encoder least for the same number of
-    parameters (docs/lab-notebook.md). Any taps can go, not only the outer ones.
+    Compared with input channels, output channels and groups, removing taps changes an encoder least for the same number
+    of parameters (docs/lab-notebook.md). Any taps can go, not only the outer ones.
     """
 
     name = "position"
@@ -53,7 +53,7 @@ class PositionTaps(Structure):
         return replace(anatomy, position_taps=() if everything else tuple(taps))
 
     def parameters(self, anatomy: EncoderAnatomy, index: int) -> Iterator[Term]:
-        """A weight per tap, output channel and input channel of its group."""
+        """One weight per tap, output channel and input channel of its group."""
         yield Term(block=POSITION, coefficient=_products(anatomy), factors=(self.address(index),))
 
     def macs(self, anatomy: EncoderAnatomy, index: int, lengths: tuple[int, ...]) -> Iterator[Term]:

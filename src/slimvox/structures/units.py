@@ -1,4 +1,4 @@
-"""All prunable units of an encoder in one numbering, and which of them are left when some are removed."""
+"""All prunable units of an encoder in one numbering, and the ones that are left when some are removed."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Units:
     sizes: Mapping[Address, int]
     """Number of units of each address."""
     place: npt.NDArray[np.int64]
-    """(N,): which address a unit belongs to, by its position in `starts`."""
+    """(N,): address that a unit belongs to, as a position in `starts`."""
     owner: npt.NDArray[np.int64]
-    """(N,): the unit that contains a unit, or N where none does."""
+    """(N,): the unit that contains a unit, or N if none does."""
     depth: npt.NDArray[np.int64]
     """(N,): number of units that contain a unit, one inside the other."""
 
@@ -60,7 +60,7 @@ class Units:
     def left(self, kept: Bools) -> Bools:
         """Mask of the units that are left when only some are kept, (N,) bool.
 
-        A unit goes with the unit that contains it, and where its structure needs contents, with the last of them.
+        A unit is removed with the unit that contains it and, if its structure needs contents, with the last of them.
 
         Args:
             kept: (N,) bool.
@@ -82,7 +82,7 @@ class Units:
 
     @functools.cached_property
     def _needs(self) -> tuple[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], ...]:
-        """Units that need contents, with the contents that they need."""
+        """Units that need contents, and the contents that they need."""
         numbers = np.arange(len(self))
         pairs = []
         for name in structure_names():
@@ -134,8 +134,8 @@ def units(anatomy: EncoderAnatomy) -> Units:
 class ExpectedCounts:
     """Expected number of units left at each address when some structures have independent gates.
 
-    Exact but for what goes with the last of its contents: a head all of whose value dimensions are closed goes as a
-    whole, and here its query dimensions still count.
+    Exact except for units that are removed with the last of their contents: a head without open value dimensions is
+    removed as a whole, but its query dimensions are counted here.
     """
 
     def __init__(self, anatomy: EncoderAnatomy, gated: Sequence[Address]) -> None:
