@@ -17,6 +17,7 @@ from score_files import write_scores
 from slimvox.evaluation.points import FixedRows, mini_score
 from slimvox.evaluation.result_table import fixed_rows
 from slimvox.pruning.recipe import load_recipe
+from slimvox.util.errors import SlimvoxError
 from tiny_runs import SETTINGS, make_speech, make_teacher
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "ablation"
@@ -25,6 +26,7 @@ sys.path.insert(0, str(FOLDER))
 import arms  # noqa: E402
 import results  # noqa: E402
 import run  # noqa: E402
+import steps  # noqa: E402
 import table  # noqa: E402
 
 
@@ -229,3 +231,28 @@ def test_a_table_of_nothing_is_refused(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2 and "no run in" in done.stderr and not (tmp_path / "page.md").exists()
+
+
+def test_errors_by_number_of_steps(tmp_path: Path) -> None:
+    rows = {}
+    for count, errors in ((150, (0.3, 0.2)), (1200, (0.05,))):
+        runs = []
+        for number, error in enumerate(errors):
+            folder = tmp_path / str(count) / "quick" / str(number)
+            (folder / "run").mkdir(parents=True)
+            log = [{"audio_seconds_per_second": rate} for rate in (1.0, 4.0, 40.0)]
+            (folder / "run" / "log.jsonl").write_text("".join(json.dumps(each) + "\n" for each in log))
+            measured = {
+                "after_prune": 2 * error,
+                "error": error,
+                "cosine": 0.0,
+                "parameters": 0.28,
+                "macs": 0.3,
+            }
+            runs.append(results.Result(directory=folder, seed=str(number), scores={}, mini=None, **measured))
+        rows[count] = results.Row(arm=steps.ARM, runs=tuple(runs))
+    lines = steps.table(rows).splitlines()
+    assert lines[2] == "| 150 (50 + 100) | 0.3 h | 5 min | 0.500 | **0.250** | 2 |"
+    assert lines[3] == "| 1,200 (400 + 800) | 2.7 h | 40 min | 0.100 | **0.050** | 1 |"
+    with pytest.raises(SlimvoxError, match="no run is finished"):
+        steps.table({})
