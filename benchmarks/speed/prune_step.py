@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +25,7 @@ from slimvox.pruning.budget import Budget, Lagrangian, SparsitySchedule
 from slimvox.pruning.distillation import Distillation, distilled_layers
 from slimvox.pruning.gates import Gates
 from slimvox.pruning.masks import Masks
-from slimvox.pruning.optimisers import build_optimisers
+from slimvox.pruning.optimisers import MATRICES, build_optimisers
 from slimvox.pruning.recipe import load_recipe
 from slimvox.pruning.stage import Stage
 from slimvox.pruning.student import Student
@@ -53,6 +55,10 @@ def compare(runs: int, structures: str) -> dict[str, list[float]]:
 
 def slimvox_step(structures: str) -> Callable[[Tensor], object]:
     """The training loop's own step."""
+    return _stage_step(structures)[1]
+
+
+def _stage_step(structures: str) -> tuple[Stage, Callable[[Tensor], object]]:
     accelerator = build_accelerator(device="cpu", precision="auto", log_directory=Path("."))
     teacher, student, recipe = _parts(structures)
     stage = Stage(
@@ -79,7 +85,7 @@ def slimvox_step(structures: str) -> Callable[[Tensor], object]:
         )
         stage._train_step(iter([batch]))
 
-    return step
+    return stage, step
 
 
 def plain_step(structures: str) -> Callable[[Tensor], object]:
@@ -163,13 +169,52 @@ def masked_activations(encoder: SpeechEncoder, masks: Masks) -> Iterator[None]:
 
 
 def table(runs: int) -> str:
-    """Markdown."""
-    lines = ["| structures | plain way, s | slimvox, s | ratio of medians |", "|---|---|---|---|"]
+    """Seconds of interleaved steps of either way as Markdown."""
+    lines = ["| recipe | plain way, s | slimvox, s | ratio of medians |", "|---|---|---|---|"]
     for structures in ("paper", "fast"):
         times = {name: median(each) for name, each in compare(runs, structures).items()}
         ratio = times["plain"] / times["slimvox"]
         lines.append(f"| `{structures}` | {times['plain']:.2f} | {times['slimvox']:.2f} | {ratio:.2f}x |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", stamp("paper"), stamp("fast")])
+
+
+def parts_table(runs: int, recipe: str = "fast") -> str:
+    """CPU seconds of the parts of a step as Markdown, after one step that is not counted."""
+    stage, step = _stage_step(recipe)
+    waveforms = 0.1 * torch.randn(BATCH, int(16_000 * SECONDS), generator=torch.Generator().manual_seed(0))
+    times: dict[str, list[float]] = {}
+
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            began = time.process_time()
+            result = function(*arguments, **named)
+            times.setdefault(name, []).append(time.process_time() - began)
+            return result
+
+        return call
+
+    stage.teacher.forward = timed("teacher", stage.teacher.forward)  # type: ignore[method-assign]
+    stage.student.forward = timed("student, forward", stage.student.forward)  # type: ignore[method-assign]
+    stage.accelerator.backward = timed("backward", stage.accelerator.backward)
+    for name, optimiser in stage.optimisers.items():
+        optimiser.step = timed("Muon" if name == MATRICES else "other optimisers", optimiser.step)  # type: ignore[method-assign]
+    stage._project = timed("projection of the gates", stage._project)  # type: ignore[method-assign]
+    for _ in range(runs + 1):
+        timed("whole step", step)(waveforms)
+    lines = ["| part | CPU s |", "|---|---|"]
+    for name, each in times.items():
+        calls = len(each) // (runs + 1)
+        steps = [sum(each[start : start + calls]) for start in range(calls, len(each), calls)]
+        lines.append(f"| {name} | {median(steps):.2f} |")
+    return "\n".join([*lines, "", stamp(recipe)])
+
+
+def stamp(recipe: str) -> str:
+    """The recipe and the commit of a measurement; a test fails when the recipe has changed since."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    return f"Measured with recipe `{recipe}` (`{load_recipe(recipe).digest}`) at commit `{commit}`."
 
 
 def _parts(structures: str):  # type: ignore[no-untyped-def]

@@ -24,7 +24,7 @@ from slimvox.costs import Macs, macs, parameters
 from slimvox.measure.benchmark import BenchmarkResult, benchmark
 from slimvox.util.quantities import short_number
 
-PARTS = ("encoders", "int8", "pruned", "attention", "step")
+PARTS = ("encoders", "int8", "pruned", "attention", "step", "plain-step")
 
 
 def main() -> None:
@@ -50,8 +50,10 @@ def main() -> None:
 def section(part: str, pruned: Path | None, folder: Path, threads: int, runs: int) -> str:
     """One part as Markdown; empty where it needs a pruned encoder and there is none."""
     if part == "step":
-        table = prune_step.table(max(3, runs // 2))
+        table = prune_step.parts_table(max(2, runs // 2))
         return f"## A step of stage 1, {prune_step.BATCH} x {prune_step.SECONDS:g} s\n\n{table}"
+    if part == "plain-step":
+        return f"## A step of stage 1 against the plain way\n\n{prune_step.table(max(3, runs // 2))}"
     if part == "attention":
         if pruned is None:
             return ""

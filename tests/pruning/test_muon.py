@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def test_but_for_how_it_orthogonalises_it_is_torchs(monkeypatch: pytest.MonkeyPa
         torch.testing.assert_close(first, second, atol=1e-5, rtol=1e-5)
 
 
-def muon_of_svd():  # type: ignore[no-untyped-def]
+def muon_of_svd() -> Callable[[torch.Tensor], torch.Tensor]:
     """The exact factor U V^T of U S V^T."""
 
     def exact(matrix: torch.Tensor) -> torch.Tensor:

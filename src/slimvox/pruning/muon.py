@@ -100,10 +100,10 @@ class Muon(torch.optim.Optimizer):
             elif share:
                 sizes = [matrix.numel() for matrix in share]
                 flat = share[0].new_empty(sum(sizes), dtype=self.dtype)
-                for part, update in zip(flat.split(sizes), own, strict=False):
+                for part, update in zip(flat.split_with_sizes(sizes), own, strict=False):
                     part.copy_(update.flatten())
                 dist.broadcast(flat, src=owner)
-                for matrix, part in zip(share, flat.split(sizes), strict=True):
+                for matrix, part in zip(share, flat.split_with_sizes(sizes), strict=True):
                     yield matrix, part.view_as(matrix)
 
     def _orthogonalised(self, matrices: Sequence[nn.Parameter], momentum: float) -> Iterator[Tensor]:
@@ -179,4 +179,5 @@ def orthogonalised(matrices: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _norm(matrices: Tensor) -> Tensor:
     """Frobenius norms, (matrices, 1, 1)."""
-    return torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
+    return norms

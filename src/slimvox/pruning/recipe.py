@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -202,6 +204,14 @@ class Recipe:
         """Plain JSON types."""
         return dataclasses.asdict(self)
 
+    @property
+    def digest(self) -> str:
+        """Eight characters that change with any setting; what is off or 0 counts as absent, so that a new option that
+        is off changes nothing.
+        """
+        text = json.dumps(_without_off(self.to_dict()), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
     def limited_to(self, steps: int) -> Recipe:
         """The same recipe shortened to `steps` steps over both stages, with all lengths scaled alike."""
         total = self.prune.steps + self.finish.steps
@@ -368,6 +378,12 @@ def _contradictions(recipe: Recipe) -> list[str]:
     if recipe.prune.steps < 1:
         problems.append(f"`prune.steps` must be at least 1, but is {recipe.prune.steps} instead")
     return problems
+
+
+def _without_off(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_off(each) for key, each in value.items() if each}
 
 
 def _shortened(stage: StageSettings, steps: int) -> StageSettings:
