@@ -1,4 +1,4 @@
-"""Encoders in and out: `transformers` checkpoints, slimvox directories, the hub."""
+"""Loading and saving of encoders: `transformers` checkpoints, slimvox directories, the hub."""
 
 from slimvox.checkpoint.directory import write_slimvox_directory
 from slimvox.checkpoint.pretrained import (

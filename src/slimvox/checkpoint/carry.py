@@ -1,4 +1,4 @@
-"""Heads: carried over from a fine-tuned dense model onto the pruned encoder, and loaded with their own."""
+"""Task heads: copying the head of a fine-tuned dense model to a pruned encoder, and loading a model with its head."""
 
 from __future__ import annotations
 
@@ -63,10 +63,9 @@ def carry_head(
     revision: str | None = None,
     token: str | bool | None = None,
 ) -> SlimvoxWithHead:
-    """Put the head of a fine-tuned dense model, weights of a layer sum included, on a pruned encoder.
-
-    The hidden states of the pruned encoder have the width of the dense one's and stand for the same, so that a head
-    made for the one is a good start for the other. It is a start: fine-tune it.
+    """Put the head of a fine-tuned dense model, including weights of a layer sum, on a pruned encoder. The hidden
+    states of the pruned encoder have the same width and meaning as the dense one's, so that a head made for one is a
+    good start for the other. It is only a start: fine-tune it.
 
     Args:
         finetuned: a `transformers` directory or hub id of a model of one of `slimvox.families` with a CTC, sequence
@@ -104,7 +103,7 @@ def load_with_head(
     Args:
         model: a directory or hub id of a pruned encoder with a head (saved from one of our Auto classes), or of a
             fine-tuned dense model of `transformers`.
-        revision: on the hub.
+        revision: branch, tag or commit on the hub.
         token: access token for the hub; by default the one that `hf auth login` stored.
 
     Returns:
@@ -158,7 +157,7 @@ def _head_tensors(source: Path, model_type: str) -> dict[str, Tensor]:
 def _put_together(
     name: str, config: SlimvoxConfig, encoder: SpeechEncoder, head: Mapping[str, Tensor], source: Path
 ) -> SlimvoxWithHead:
-    """A model of an encoder and the tensors of a head, which must be all of it."""
+    """A model from an encoder and all the tensors of a head."""
     with init.no_init_weights():
         model = HEADS[name](config)
     prefix = f"{model.base_model_prefix}."

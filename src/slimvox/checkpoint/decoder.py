@@ -1,4 +1,4 @@
-"""Whisper's decoder, and everything else that a pruned Whisper takes along from the dense one."""
+"""Whisper's decoder, and everything else that a pruned Whisper takes over from the dense one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Decoder:
     config: Mapping[str, Any]
     """Fields of `WhisperConfig`."""
     files: Mapping[str, bytes]
-    """Contents of those of `WHISPER_FILES` that there are."""
+    """Contents of those of `WHISPER_FILES` that exist."""
 
 
 def has_decoder(directory: Path) -> bool:

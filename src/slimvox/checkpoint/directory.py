@@ -1,4 +1,4 @@
-"""The slimvox directory: configuration, weights, kept indices, a model card, and what `transformers` wants there."""
+"""The slimvox directory: configuration, weights, kept indices, a model card, and the files `transformers` needs."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _is_part_of(anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> bool:
 def read_slimvox_directory(directory: Path) -> SpeechEncoder:
     """Read an encoder that `write_slimvox_directory`, or a model of `slimvox.hf`, wrote.
 
-    From a model with a head the encoder is taken, and the head is left aside.
+    For a model with a head, only the encoder is read, and the head is ignored.
 
     Raises:
         SlimvoxError: if files are missing, damaged or of a newer format.
@@ -139,9 +139,9 @@ def write_slimvox_directory(
     """Write an encoder; `config.json`, which makes the directory loadable, comes last.
 
     Args:
-        encoder: what to write.
-        directory: created if it is not there. Other files in it are left alone.
-        kept_indices: which structures of the dense encoder survived, see `slimvox.structures.kept_indices`;
+        encoder: encoder to write.
+        directory: created if it does not exist. Other files in it are not changed.
+        kept_indices: kept structures of the dense encoder, see `slimvox.structures.kept_indices`;
             None where that is not known, and then a file of another encoder is removed.
         model_card: Markdown, written as README.md.
         details: more top-level fields for `config.json` (teacher, run).

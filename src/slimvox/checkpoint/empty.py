@@ -12,7 +12,7 @@ from slimvox.util.errors import SlimvoxError, first_line
 
 
 class _WithoutInitialisation(TorchFunctionMode):
-    """Within it, the functions of `torch.nn.init` leave their tensor as it is."""
+    """Context in which the functions of `torch.nn.init` do not change their tensor."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -26,7 +26,7 @@ class _WithoutInitialisation(TorchFunctionMode):
 def empty_encoder(anatomy: EncoderAnatomy, dense_anatomy: EncoderAnatomy | None = None) -> SpeechEncoder:
     """An encoder whose parameters hold whatever was in memory: every one must be loaded.
 
-    It is ready in a twentieth of the time; its buffers hold what they should.
+    It is ready in a twentieth of the time; its buffers have their proper values.
 
     Raises:
         SlimvoxError: if there is not enough memory for an encoder of this size.

@@ -30,14 +30,14 @@ class HubAccess:
     cache_dir: str | Path | None = None
     """Folder for downloaded files; None for the cache of `huggingface_hub`."""
     local_files_only: bool = False
-    """Take only what is in the cache, without asking the hub."""
+    """True to use only files in the cache, without asking the hub."""
 
 
 def download(name: str, access: HubAccess, *, check: Callable[[Path], None], weights: bool = True) -> Path:
-    """Fetch a model into the local cache of the hub, or take what is there.
+    """Download a model into the local cache of the hub, unless it is there already.
 
-    All files are of one commit. Where they are in the cache, only the question for the current commit goes over the
-    network, and none at all offline.
+    All files are of one commit. If they are in the cache, the only request is for the current commit, and there is none
+    offline.
 
     Args:
         name: the model's id.
@@ -76,13 +76,13 @@ class _Snapshot:
     directory: Path
     """Local directory of the commit, named after it."""
     access: HubAccess
-    """With the commit as revision."""
+    """Access with the commit as its revision."""
 
     def fetch_small_files(self) -> None:
-        """Fetch what is read beside weights and configuration.
+        """Download the files that are read besides weights and configuration.
 
-        Offline it is unknown whether a file that is not in the cache exists; with the weights of the same commit in
-        the cache it is taken not to.
+        Offline it is unknown whether a file that is not in the cache exists; if the weights of the same commit are in
+        the cache, it is assumed not to.
         """
         has_weights = any((self.directory / name).is_file() for name in WEIGHT_FILES)
         is_whisper = read_json(self.directory / CONFIG).get("model_type") in ("whisper", WHISPER_MODEL_TYPE)
@@ -94,7 +94,7 @@ class _Snapshot:
                     raise
 
     def fetch_weights(self) -> None:
-        """Fetch the first of the weight files that there is, with its shards; those in the cache are preferred."""
+        """Download the first weight file that exists, with its shards; files in the cache are preferred."""
         cached = [name for name in WEIGHT_FILES if (self.directory / name).is_file()]
         name = next((name for name in (*cached, *WEIGHT_FILES) if self._fetch(name) is not None), None)
         if name is None:
@@ -122,7 +122,7 @@ class _UnreachableError(SlimvoxError):
 
 
 def _fetch(name: str, file: str, access: HubAccess) -> Path | None:
-    """The path of one file in the cache, downloaded if need be; None where the repository has no such file."""
+    """The path of one file in the cache, downloaded if necessary; None if the repository has no such file."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,

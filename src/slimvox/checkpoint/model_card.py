@@ -1,4 +1,4 @@
-"""The model card: what a pruned encoder is, where it comes from, and what was measured."""
+"""The model card of a pruned encoder: its sizes, its origin and its measurements."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Provenance:
     teacher: str
     """Name of the teacher, as given by the user."""
     teacher_licence: str | None
-    """Its licence, as its own model card has it."""
+    """Licence of the teacher, as given in its model card."""
     teacher_parameters: int
     """Number of the teacher's parameters, which is less than the dense encoder's if the teacher was itself pruned."""
     earlier: tuple[str, ...]
-    """Its teacher, the teacher of that one and so on, if it was pruned before."""
+    """The teacher's teacher, the teacher of that one and so on, if the teacher was itself pruned."""
     audio: tuple[str, ...]
     """Names of the audio sources."""
     audio_hours: float
-    """Hours of audio there were to train on."""
+    """Hours of training audio."""
 
 
 def licence_of(directory: Path) -> str | None:
@@ -59,11 +59,11 @@ def model_card(
     """A README.md in the form of the Hugging Face hub.
 
     Args:
-        anatomy: of the pruned encoder.
-        dense: of the encoder it comes from.
+        anatomy: anatomy of the pruned encoder.
+        dense: anatomy of the encoder that it was pruned from.
         provenance: teacher and data.
         recipe: the recipe, as text to be shown.
-        figures: what was measured in the run, as label and text.
+        figures: measurements of the run, as label and text.
         metrics: distances to the teacher on held-out audio, by name, for the hub's table of evaluation results.
     """
     licence = provenance.teacher_licence
@@ -132,7 +132,7 @@ def model_card(
 
 
 def short_card(anatomy: EncoderAnatomy, dense: EncoderAnatomy, *, licence: str | None) -> str:
-    """A README.md for an encoder that was saved from memory, of whose making nothing is known but the licence."""
+    """A README.md for an encoder that was saved from memory, with an unknown history apart from its licence."""
     size = f"{short_number(parameters(anatomy))} parameters"
     if anatomy != dense:
         size += f", pruned from {short_number(parameters(dense))}"
@@ -163,7 +163,7 @@ def short_card(anatomy: EncoderAnatomy, dense: EncoderAnatomy, *, licence: str |
 
 
 def _metadata(title: str, provenance: Provenance, metrics: Mapping[str, float]) -> ModelCardData:
-    """The front matter: what the hub searches by. Models and data sets that are not on the hub are left out."""
+    """The front matter, which the hub searches. Models and data sets that are not on the hub are left out."""
     models = [name for name in (provenance.teacher, *provenance.earlier) if _HUB_ID.fullmatch(name)]
     sources = (name for name in provenance.audio if name.startswith(HUB_PREFIX))
     names = (name.removeprefix(HUB_PREFIX).partition(":")[0] for name in sources)
@@ -191,7 +191,7 @@ def _metadata(title: str, provenance: Provenance, metrics: Mapping[str, float]) 
 
 
 def _steps(anatomy: EncoderAnatomy, dense: EncoderAnatomy, provenance: Provenance) -> list[str]:
-    """The line on an encoder that was pruned in more than one run."""
+    """The line for an encoder that was pruned in more than one run."""
     if not provenance.earlier:
         return []
     whole, teacher = parameters(dense), provenance.teacher
@@ -205,6 +205,6 @@ def _steps(anatomy: EncoderAnatomy, dense: EncoderAnatomy, provenance: Provenanc
 
 
 def _names(names: tuple[str, ...], shown: int = 5) -> str:
-    """The first few names, and how many more there are."""
+    """The first few names, and the number of the others."""
     listed = ", ".join(f"`{name}`" for name in names[:shown])
     return listed + (f" and {len(names) - shown} more" if len(names) > shown else "")

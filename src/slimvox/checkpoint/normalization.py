@@ -23,8 +23,8 @@ DEFAULTS = {"do_normalize": True, "sampling_rate": SAMPLE_RATE_HZ}
 def normalizes_waveforms(directory: Path, family: Family) -> bool:
     """True if the feature extractor of a model brings each waveform to zero mean and unit variance.
 
-    `transformers` 5 saves it inside `processor_config.json`, older versions as `preprocessor_config.json`; where both
-    exist the former decides, and a missing `do_normalize` means true. Where no file says anything, waveforms are left
+    `transformers` 5 saves it inside `processor_config.json`, older versions as `preprocessor_config.json`; if both
+    exist the former decides, and a missing `do_normalize` means true. If no file gives the setting, waveforms are left
     as they are, as the bare model of `transformers` does, and a warning says so.
 
     Args:

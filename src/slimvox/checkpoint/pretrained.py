@@ -1,4 +1,4 @@
-"""Saves encoders as directories and repositories of the Hugging Face hub; `SpeechEncoder.save_pretrained` ends here."""
+"""Saving of encoders as directories and repositories of the Hugging Face hub, as in `SpeechEncoder.save_pretrained`."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _holds(origin: Path, encoder: SpeechEncoder) -> bool:
 
 
 def _is_of(origin: Path, encoder: SpeechEncoder) -> bool:
-    """True if a directory still holds a model of the encoder's dense sizes, whose decoder fits."""
+    """True if a directory still holds a model with the dense sizes of the encoder, so that its decoder fits."""
     return has_decoder(origin) and find_anatomies(origin)[1] == encoder.dense_anatomy
 
 
@@ -159,7 +159,7 @@ def push_directory(
 def on_disk(
     model: Model, *, revision: str | None = None, token: str | None = None
 ) -> Iterator[str | os.PathLike[str]]:
-    """Within this context, a model by its name: itself where it is a name, else that of a temporary copy.
+    """Give a model a name within this context: its own if it has one, else that of a temporary copy.
 
     Args:
         model: what `slimvox.load` takes; a `SpeechEncoder`; or a model of `transformers`, also with a task head.
@@ -199,9 +199,9 @@ def _copy_preprocessor(source: Path, target: Path) -> None:
 
 
 def encoder_of(model: Model, *, revision: str | None = None, token: str | None = None) -> SpeechEncoder:
-    """The encoder of a model: loaded by its name, the object itself, or the one inside an object.
+    """The encoder of a model: loaded by name, the object itself, or the one inside the object.
 
-    Of slimvox's own models the encoder shares the parameters; of other models of `transformers` it is a copy, on the
+    The encoder shares its parameters with slimvox's own models; for other models of `transformers` it is a copy on the
     same device.
 
     Raises:

@@ -29,16 +29,16 @@ AnyModel = TypeVar("AnyModel")
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """An encoder with where it came from."""
+    """An encoder with its origin."""
 
     name: str
     """Name of the model, as given by the user."""
     directory: Path
     """Directory of the model's files."""
     encoder: SpeechEncoder
-    """In evaluation mode, float32, on the CPU."""
+    """The encoder in evaluation mode, float32, on the CPU."""
     left_aside: tuple[str, ...]
-    """Modules of the checkpoint that are no part of the encoder, such as a CTC head."""
+    """Modules of the checkpoint that are not part of the encoder, such as a CTC head."""
 
     @property
     def public_name(self) -> str:
@@ -58,7 +58,7 @@ class LoadedModel:
     def kept_indices(self) -> KeptIndices | None:
         """Indices of the dense encoder's structures that a pruned model has kept, from `kept_indices.json`.
 
-        None for a model that was not pruned, and for one whose file is lost; then a warning says so.
+        None for a model that was not pruned, and for one whose file is lost, with a warning.
 
         Raises:
             SlimvoxError: if the file is damaged, or of another encoder.
@@ -97,7 +97,7 @@ def load_model(
     Args:
         model: encoder: `embedded`, a local directory, or a model id on the Hugging Face hub.
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
-        access: revision and more, in place of `revision`.
+        access: revision and further options, instead of `revision`.
 
     Raises:
         SlimvoxError: if there is no such model, or it is not one that slimvox can read.
@@ -205,13 +205,13 @@ def find_model(
     weights: bool = True,
     access: HubAccess | None = None,
 ) -> Path:
-    """The local directory of a model, downloaded first if need be.
+    """The local directory of a model, which is downloaded first if necessary.
 
     Args:
         model: as for `load_model`.
         revision: branch, tag or commit on the hub.
         weights: whether the weights of a model on the hub are needed as well.
-        access: revision and more, in place of `revision`.
+        access: revision and further options, instead of `revision`.
 
     Raises:
         SlimvoxError: if there is no such model, or it is on the hub and not one that slimvox can read.
@@ -261,7 +261,7 @@ def at_revision(model: AnyModel, revision: str | None) -> AnyModel | str:
 
 
 def _check_supported(directory: Path) -> None:
-    """Raise where `config.json` alone tells that slimvox cannot read a model."""
+    """Raise SlimvoxError if `config.json` alone shows that slimvox cannot read a model."""
     if is_slimvox_directory(directory):
         read_anatomies(directory)
     else:

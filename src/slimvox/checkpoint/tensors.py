@@ -1,4 +1,4 @@
-"""Weight files: safetensors or weights-only pickles, whole or in shards; no code in them is ever run."""
+"""Weight files: safetensors or weights-only pickles, whole or in shards; code in them is never run."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Split:
     """The tensors of a checkpoint, sorted."""
 
     encoder: dict[str, Tensor]
-    """The encoder's, named as in the bare model."""
+    """Tensors of the encoder, named as in the bare model."""
     head: dict[str, Tensor]
-    """All others: task heads, quantizers."""
+    """All other tensors: task heads, quantizers."""
     prefix: str
     """Prefix of the encoder's names in the checkpoint, such as `wavlm.`; empty for a bare encoder."""
 
@@ -122,7 +122,7 @@ def split_checkpoint(
     The encoder may lie below any prefix (`wavlm.`, `model.wav2vec2.`), which is found by its first convolution.
 
     Args:
-        tensors: by name, as stored.
+        tensors: tensors by name, as stored.
         source: where they come from, for messages.
         modules: names of the encoder's modules, such as `feature_projection`.
         first_weight: name of the weight of its first convolution.
@@ -178,7 +178,7 @@ def as_float32(tensors: Mapping[str, Tensor], source: Path | str) -> dict[str, T
 
 
 def load_exactly(model: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
-    """Load tensors into a model; every one must be there, be known and fit.
+    """Load tensors into a model; none may be missing, unknown or of another shape.
 
     Raises:
         SlimvoxError: naming what is missing, unknown or of another shape.
@@ -197,5 +197,5 @@ def load_exactly(model: nn.Module, tensors: dict[str, Tensor], source: Path | st
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """A sum over finite numbers is finite unless it overflows, and it takes a third of the time of looking at each."""
+    """True if all values are finite. Their sum, which is checked first, takes a third of the time of checking each."""
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())

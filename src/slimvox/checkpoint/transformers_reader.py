@@ -27,19 +27,19 @@ TRAINING_ONLY = ("masked_spec_embed",)
 
 @dataclass(frozen=True, kw_only=True)
 class ReadEncoder:
-    """An encoder as read, with what was found beside it."""
+    """An encoder and further contents of the directory that it was read from."""
 
     encoder: SpeechEncoder
     left_aside: tuple[str, ...]
-    """Names of the modules in the file that are no part of the encoder (task heads, quantizers)."""
+    """Names of the modules in the file that are not part of the encoder (task heads, quantizers)."""
 
 
 def read_transformers_directory(directory: Path) -> ReadEncoder:
     """Read `config.json`, the weights and the settings of the feature extractor.
 
     Weights come from safetensors or, through torch's weights-only loading, from pickles, whole or in shards. From a
-    fine-tuned checkpoint (`...ForCTC`, `...ForSequenceClassification` and so on) the encoder is taken and the head is
-    left aside.
+    fine-tuned checkpoint (`...ForCTC`, `...ForSequenceClassification` and so on) only the encoder is read and the head
+    is ignored.
 
     Raises:
         SlimvoxError: for an unsupported architecture, missing files, missing or mismatched tensors.
@@ -87,8 +87,8 @@ def encoder_tensors(tensors: dict[str, Tensor], family: Family, source: Path | s
     """An encoder's tensors under our names, in float32.
 
     Args:
-        tensors: named as in the bare model of `transformers`.
-        family: the model's.
+        tensors: tensors named as in the bare model of `transformers`.
+        family: family of the model.
         source: where they come from, for messages.
 
     Raises:
@@ -107,8 +107,8 @@ def encoder_tensors(tensors: dict[str, Tensor], family: Family, source: Path | s
 def _fold_weight_norm(tensors: dict[str, Tensor]) -> None:
     """Replace magnitude and direction of the positional convolution by its weight, in place.
 
-    The norm has one magnitude per tap (dim 2). Both of torch's spellings occur. numpy adds up in an order that does not
-    depend on the number of threads, unlike torch's own function, so that a model is always the same to the last bit.
+    The norm has one magnitude per tap (dim 2). Both of torch's spellings occur. numpy sums in an order that does not
+    depend on the number of threads, unlike torch's own function, so that a model is always bit-identical.
     """
     base = "encoder.pos_conv_embed.conv."
     for magnitude_name, direction_name in (

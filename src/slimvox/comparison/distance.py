@@ -22,22 +22,23 @@ FEWEST_FRAMES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Distance:
-    """Distance between two encoders, over all hidden states of some audio; no learned map in between."""
+    """Distance between two encoders over all hidden states of some audio, without a learned map between them."""
 
     relative_error: float
-    """Squared error over the teacher's variance within clips, mean over layers: 0 is a perfect copy, 1 no better than
-    each clip's mean."""
+    """Squared error divided by the teacher's variance within clips, mean over layers: 0 is a perfect copy, and 1 is no
+    better than each clip's mean.
+    """
     cosine: float
     """1 - cosine similarity per frame, mean over layers."""
     seconds: float
     """Audio it was measured on, without silence."""
     silent_seconds: float = 0.0
-    """Audio left out because its frames hold no sound."""
+    """Audio left out because its frames contain no sound."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StateDistances:
-    """The same, hidden state by hidden state: what enters the first layer, what leaves it, and so on."""
+    """Distances of each hidden state: the input of the first layer, its output, and so on."""
 
     relative_errors: tuple[float, ...]
     cosines: tuple[float, ...]
@@ -46,11 +47,11 @@ class StateDistances:
     clips: int = 0
     """Clips it was measured on."""
     silent_clips: int = 0
-    """Clips left out whole, with fewer than two frames of sound."""
+    """Clips left out entirely because they have fewer than two frames with sound."""
 
     @property
     def mean(self) -> Distance:
-        """Over the hidden states."""
+        """Mean over the hidden states."""
         return Distance(
             relative_error=statistics.fmean(self.relative_errors),
             cosine=statistics.fmean(self.cosines),
@@ -62,13 +63,14 @@ class StateDistances:
 def hidden_state_distance(
     teacher: HasEncoder, student: HasEncoder, waveforms: Iterable[Tensor]
 ) -> Distance | None:
-    """Compare two encoders on audio; None if there is none with sound in it.
+    """Compare two encoders on audio; None if no audio contains sound.
 
-    Frames count that hold sound: one of the samples that the front end reads for them exceeds -80 dB of full scale.
+    Only frames with sound count: at least one of the samples that the front end reads for them exceeds -80 dB of full
+    scale.
 
     Args:
-        teacher: gives the states to be matched.
-        student: gives as many hidden states of the same width.
+        teacher: encoder whose states are to be matched.
+        student: encoder with as many hidden states of the same width.
         waveforms: tensors (batch, samples), 16 kHz, without padding.
 
     Raises:
@@ -133,7 +135,7 @@ def hidden_state_distances(
 
 
 def frames_with_sound(waveforms: Tensor, anatomy: EncoderAnatomy) -> Tensor:
-    """Mask of the frames that hold sound, (batch, frames) bool, for waveforms (batch, samples)."""
+    """Mask of the frames that contain sound, (batch, frames) bool, for waveforms (batch, samples)."""
     frames = anatomy.frames(waveforms.shape[1])
     if not frames:
         return torch.zeros(len(waveforms), 0, dtype=torch.bool)
@@ -157,7 +159,7 @@ def _check_finite(name: str, encoder: SpeechEncoder, number: int, state: Tensor)
 
 
 def _relative(error: float, variance: float, number: int, teacher: str) -> float:
-    """A quotient that is finite: a copy has no error even of a state that never changes."""
+    """A quotient that is finite: a copy has error 0 even for a state that never changes."""
     if error == 0:
         return 0.0
     relative = error / variance if variance else math.inf

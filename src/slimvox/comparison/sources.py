@@ -84,8 +84,8 @@ def compare(
 ) -> Comparison:
     """Compare the hidden states of an encoder with its teacher's, source by source.
 
-    A pruned encoder imitates its teacher on what it was pruned on, and less well elsewhere. This tells where, before
-    any task does. Silence does not count: neither clips without sound nor single frames without it.
+    A pruned encoder imitates its teacher best on the kind of audio that it was pruned on. This function shows where it
+    deviates, without a downstream task. Silence does not count: neither clips nor single frames without sound.
 
     Args:
         model: encoder to measure: usually a directory written by `slimvox prune`; for other models see `teacher`. In
@@ -166,12 +166,12 @@ def _compare(
 
 
 def _name(source: AudioInput) -> str:
-    """Paths as they were given: the last part of two may be the same."""
+    """Name of a source: its path as given, because the last parts of two paths may be the same."""
     return printable(str(source)) if isinstance(source, (str, Path)) else source_name(source)
 
 
 def _drawn(clips: Sequence[AudioClip], seconds: float | None, seed: int) -> Iterator[AudioClip]:
-    """Clips in random order until they are as long as wanted; all, in order, where that is None."""
+    """Clips in random order up to the wanted duration; all clips in order if it is None."""
     if seconds is None:
         yield from clips
         return
@@ -184,13 +184,13 @@ def _drawn(clips: Sequence[AudioClip], seconds: float | None, seed: int) -> Iter
 
 @dataclass
 class _Waveforms:
-    """Each clip as (1, samples); those that cannot be decoded, or hold no sound, are left out."""
+    """Each clip as (1, samples); clips that cannot be decoded or contain no sound are left out."""
 
     clips: Sequence[AudioClip]
     anatomy: EncoderAnatomy
-    """The teacher's, which says what a frame is."""
+    """Anatomy of the teacher, which determines the frames."""
     shortest: int
-    """Samples."""
+    """Number of samples."""
     skips: SkipCounter
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -213,7 +213,7 @@ class _Waveforms:
 
 
 def _teacher_of(model: LoadedModel | _Named) -> str:
-    """The teacher that a slimvox directory names, where that tells what to load."""
+    """The teacher that a slimvox directory names, if it is enough to load it."""
     teacher = model.teacher
     if teacher is None or not teacher["name"]:
         raise SlimvoxError(f"{model.name} does not say what it was pruned from; name it with --teacher")

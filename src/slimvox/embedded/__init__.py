@@ -2,7 +2,7 @@
 
 embedded/
     teacher/    config.json, model.safetensors (float16), README.md (its model card)
-    audio/      ID.opus (16 kHz mono), manifest.tsv, README.md (where it is from)
+    audio/      ID.opus (16 kHz mono), manifest.tsv, README.md (its origin)
 """
 
 from __future__ import annotations

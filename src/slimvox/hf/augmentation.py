@@ -11,7 +11,7 @@ from slimvox.hf.configuration import SlimvoxConfig
 def spec_augment(features: Tensor, frame_mask: Tensor, config: SlimvoxConfig) -> Tensor:
     """Zero spans of frames and of channels, as many and as long as the configuration says.
 
-    The fields mean what they mean in `transformers`' Wav2Vec2Config. What a masked frame becomes differs: the mask
+    The fields have the same meaning as in `transformers`' Wav2Vec2Config. The value of a masked frame differs: the mask
     embedding of pre-training is not kept in a pruned encoder, so the projection sees zeros.
 
     Args:

@@ -20,9 +20,9 @@ GENERIC_CARD = "This model card has been automatically generated"
 
 
 def preprocessor_config(anatomy: EncoderAnatomy) -> dict[str, Any]:
-    """`preprocessor_config.json`: what a Wav2Vec2FeatureExtractor has to do to waveforms for this encoder.
+    """`preprocessor_config.json` with the settings of a Wav2Vec2FeatureExtractor for this encoder.
 
-    Models with a group-norm front end get no attention mask, as they were trained without. Whisper's spectrogram is
+    Models with a group-norm front end get no attention mask, as they were trained without one. Whisper's spectrogram is
     computed in the encoder.
     """
     return {
@@ -52,7 +52,7 @@ def whisper_preprocessor_config(anatomy: EncoderAnatomy) -> dict[str, Any]:
 
 
 def code_files(*, whisper: bool) -> dict[str, str]:
-    """The source of the files of code: generated in slimvox; code that has travelled is passed on as it is."""
+    """The source of the code files: generated within slimvox; code saved with a model is copied unchanged."""
     names = CODE_FILES if whisper else ENCODER_CODE
     if not __name__.startswith("slimvox."):
         return {name: Path(__file__).with_name(name).read_text(encoding="utf-8") for name in names}
@@ -64,11 +64,11 @@ def code_files(*, whisper: bool) -> dict[str, str]:
 def write_companions(directory: Path, config: DescribesEncoder) -> None:
     """Write everything that a directory needs besides `config.json` and weights.
 
-    Code is always written. The rest is left alone where it is there already, unless it is a generic model card.
+    Code is always written. Other files are not replaced if they exist, except for a generic model card.
 
     Args:
-        directory: of the model.
-        config: its configuration; `name_or_path` says where the model came from.
+        directory: directory of the model.
+        config: configuration of the model; `name_or_path` is the origin of the model.
 
     Raises:
         OSError: if the disk is full or the directory cannot be written.

@@ -1,4 +1,4 @@
-"""The configuration: an anatomy, in the terms of `transformers` as far as those go."""
+"""The configuration of a pruned encoder: an anatomy, and the fields of `transformers` that can describe it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class DescribesEncoder:
 
 
 def check_format_version(version: int) -> None:
-    """Raise ValueError for the format of a newer slimvox."""
+    """Raise ValueError if the format is that of a newer slimvox."""
     if version != FORMAT_VERSION:
         raise ValueError(
             f"`format_version` must be {FORMAT_VERSION}, but is {version!r} instead;"
@@ -144,15 +144,15 @@ class SlimvoxConfig(DescribesEncoder, PreTrainedConfig):  # type: ignore[misc]
 
     @property
     def inputs_to_logits_ratio(self) -> int:
-        """Samples a frame."""
+        """Number of samples per frame."""
         return self.encoder_anatomy.hop
 
 
 def per_layer_overrides(anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> dict[int, dict[str, Any]]:
-    """`per_layer_config` of `transformers`: by layer, what differs from the dense encoder.
+    """`per_layer_config` of `transformers`: by layer, the fields that differ from the dense encoder.
 
-    `num_attention_heads` and `intermediate_size` are what is left of them, and `skip` names the blocks that are gone
-    (`attention`, `feed_forward`). How wide the single heads are is beyond it and stays in `anatomy`.
+    `num_attention_heads` and `intermediate_size` are the kept numbers, and `skip` names the removed blocks
+    (`attention`, `feed_forward`). The widths of single heads cannot be expressed in it; they are in `anatomy`.
     """
     heads, intermediate = dense.attention_heads, _dense_intermediate(dense)
     overrides: dict[int, dict[str, Any]] = {}
@@ -191,7 +191,7 @@ def _agree(name: str, given: Any, derived: Any) -> None:
 
 
 def _default_anatomy() -> EncoderAnatomy:
-    """Wav2vec 2.0 base."""
+    """The anatomy of wav2vec 2.0 base."""
     kernels, strides = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
     return EncoderAnatomy(
         family="wav2vec2",

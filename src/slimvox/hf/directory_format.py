@@ -46,7 +46,7 @@ WHISPER_AUTO_MAP = {
 
 
 def head_name(config: Mapping[str, Any]) -> str | None:
-    """One of `HEAD_NAMES`, from a `config.json`; None where its architecture has none of these heads."""
+    """The one of `HEAD_NAMES` that a `config.json` names; None if its architecture has none of these heads."""
     architectures = config.get("architectures")
     architecture = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
     return next((name for name in HEAD_NAMES if architecture.endswith(name)), None)

@@ -25,8 +25,8 @@ from slimvox.hf.modeling import SlimvoxModel, SlimvoxOutput, SlimvoxPreTrainedMo
 class SlimvoxWithHead(SlimvoxPreTrainedModel):
     """Base class of all models with a head.
 
-    A head is in two parts, so that it can be computed without this encoder: what it reads of hidden states, and what it
-    makes of that.
+    A head has two parts, so that it can be computed without this encoder: `head_input` selects its input from the
+    hidden states, and `apply_head` computes its outputs.
     """
 
     output_class: ClassVar[type[ModelOutput]]
@@ -39,7 +39,7 @@ class SlimvoxWithHead(SlimvoxPreTrainedModel):
         self.slimvox = SlimvoxModel(config)
 
     def freeze_feature_encoder(self) -> None:
-        """Leave the convolutional front end out of training."""
+        """Exclude the convolutional front end from training."""
         self.slimvox.freeze_feature_encoder()
 
     def as_encoder(self) -> SpeechEncoder:
@@ -47,12 +47,12 @@ class SlimvoxWithHead(SlimvoxPreTrainedModel):
         return self.slimvox.as_encoder()
 
     def freeze_base_model(self) -> None:
-        """Leave the encoder out of training; only the head learns."""
+        """Exclude the encoder from training; only the head is trained."""
         self.slimvox.requires_grad_(False)
 
     @property
     def fewest_frames(self) -> int:
-        """The shortest batch that the head can read."""
+        """Minimum number of frames that the head can read."""
         return 1
 
     @property
@@ -69,7 +69,7 @@ class SlimvoxWithHead(SlimvoxPreTrainedModel):
 
         Args:
             states: from `head_input`.
-            frame_mask: (batch, frames) bool; None where all is speech.
+            frame_mask: (batch, frames) bool; None if all frames are speech.
         """
         raise NotImplementedError(f"{type(self).__name__} is not a head by itself")
 
@@ -208,7 +208,7 @@ class SlimvoxForSequenceClassification(SlimvoxWithLayerWeights):
         self.post_init()
 
     def apply_head(self, states: Tensor, frame_mask: Tensor | None) -> tuple[Tensor, ...]:
-        """Logits (batch, num_labels); of a clip that is nothing but padding, those of zeros."""
+        """Logits (batch, num_labels); those of a zero vector for a clip of padding only."""
         mean, _ = _statistics(self.projector(states), frame_mask)
         return (self.classifier(mean),)
 
@@ -218,7 +218,7 @@ class SlimvoxForSequenceClassification(SlimvoxWithLayerWeights):
 
 
 class SlimvoxForAudioFrameClassification(SlimvoxWithLayerWeights):
-    """Labels for each frame: who speaks when.
+    """Labels for each frame, such as which speakers are active.
 
     Outputs `logits` (batch, frames, num_labels). Labels: (batch, frames, num_labels), one-hot; the largest decides, and
     the loss is the cross entropy.
@@ -297,7 +297,8 @@ class SlimvoxForXVector(SlimvoxWithLayerWeights):
 def _statistics(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over time, (batch, channels) both, of x (batch, time, channels).
 
-    Only where `mask` (batch, time) is true, if there is one; zeros where there is nothing, or too little.
+    Only frames where `mask` (batch, time) is true count, if there is a mask; the result is zero for clips with too few
+    frames.
     """
     if mask is None:
         mask = torch.ones_like(x[..., 0], dtype=torch.bool)

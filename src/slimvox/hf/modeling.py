@@ -31,8 +31,8 @@ class SlimvoxOutput(BaseModelOutput):  # type: ignore[misc]
 
     Attributes:
         last_hidden_state: (B, T, D).
-        hidden_states: layers + 1 tensors (B, T, D), where they were asked for.
-        attentions: never there; the attention weights are not materialised.
+        hidden_states: layers + 1 tensors (B, T, D), if requested.
+        attentions: always None; the attention weights are not materialised.
         frame_mask: (B, T) bool, true for frames of speech and false for padding.
     """
 
@@ -44,7 +44,7 @@ class CheckpointedLayer(GradientCheckpointingLayer, EncoderLayer):  # type: igno
 
 
 class DeferredEncoder(SpeechEncoder):
-    """A `SpeechEncoder` with nothing in it yet: `PreTrainedModel` is initialised before the parts are made."""
+    """A `SpeechEncoder` without modules yet: `PreTrainedModel` is initialised before they are created."""
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -69,13 +69,13 @@ class SlimvoxPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         """Nothing to do: `auto_map` is always written, and the code is saved by `save_pretrained`."""
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """Save as every `transformers` model does, with what makes the directory self-contained beside it.
+        """Save as other `transformers` models do, with the files that make the directory self-contained.
 
-        That is the modelling code (for `trust_remote_code`), `preprocessor_config.json`, and the model card and
+        These are the modelling code (for `trust_remote_code`), `preprocessor_config.json`, and the model card and
         `kept_indices.json` of the directory that the model was loaded from.
 
         Args:
-            save_directory: created if it is not there.
+            save_directory: created if it does not exist.
             args: as in `PreTrainedModel.save_pretrained`.
             kwargs: as in `PreTrainedModel.save_pretrained`, `push_to_hub` among them.
         """
@@ -84,7 +84,7 @@ class SlimvoxPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
             write_companions(Path(save_directory), self.config)
 
     def _upload_modified_files(self, working_dir: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-        """Both ways to the hub end here, after the generic model card was written: put ours in its place."""
+        """Replace the generic model card by ours before an upload; all uploads to the hub call this method."""
         write_companions(Path(working_dir), self.config)
         return super()._upload_modified_files(working_dir, *args, **kwargs)
 
@@ -105,7 +105,7 @@ class SlimvoxPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
             init.constant_(layer_weights, 1 / len(layer_weights))
 
     def _get_feat_extract_output_lengths(self, input_lengths: Tensor | int) -> Tensor:
-        """Frames of clips of so many samples, of any shape; 0 where a clip is too short for one."""
+        """Number of frames for each number of samples, of any shape; 0 if a clip is too short for one frame."""
         return frame_counts(torch.as_tensor(input_lengths), self.base_model.anatomy)
 
     def _get_feature_vector_attention_mask(
@@ -119,7 +119,7 @@ class SlimvoxPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
 
         Args:
             attention_mask: (batch, samples), 1 for audio and 0 for padding.
-            frames: of the padded batch; worked out from the samples if not given.
+            frames: number of frames of the padded batch; computed from the samples if not given.
 
         Returns:
             (batch, frames) bool.
@@ -132,7 +132,8 @@ class SlimvoxPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
 class SlimvoxModel(SlimvoxPreTrainedModel, DeferredEncoder):  # type: ignore[misc]
     """The encoder: waveforms in, hidden states out.
 
-    It is a `SpeechEncoder` with the interface of `transformers`' Wav2Vec2Model; `as_encoder` gives it its own back.
+    It is a `SpeechEncoder` with the interface of `transformers`' Wav2Vec2Model; `as_encoder` returns it with the
+    interface of `SpeechEncoder`.
     """
 
     def __init__(self, config: SlimvoxConfig) -> None:
@@ -147,13 +148,13 @@ class SlimvoxModel(SlimvoxPreTrainedModel, DeferredEncoder):  # type: ignore[mis
         self.post_init()  # type: ignore[operator]
 
     def freeze_feature_encoder(self) -> None:
-        """Leave the convolutional front end out of training."""
+        """Exclude the convolutional front end from training."""
         self.feature_extractor.requires_grad_(False)
 
     def as_encoder(self) -> SpeechEncoder:
         """The same encoder with the interface of `SpeechEncoder`.
 
-        It shares its modules and parameters with this model, so that a change to the one is a change to the other.
+        It shares its modules and parameters with this model, so that a change to one is a change to the other.
         It applies no SpecAugment.
         """
         return encoder_view(self)
@@ -169,9 +170,9 @@ class SlimvoxModel(SlimvoxPreTrainedModel, DeferredEncoder):  # type: ignore[mis
         """Encode.
 
         Args:
-            input_values: waveforms (batch, samples), 16 kHz, as the feature extractor gives them (raw ones are
-                brought to zero mean and unit variance where the model wants that). Of any floating-point type: they are
-                converted to that of the weights.
+            input_values: waveforms (batch, samples), 16 kHz, as the feature extractor gives them (raw ones are brought
+                to zero mean and unit variance if the model requires it). Of any floating-point type: they are converted
+                to that of the weights.
             attention_mask: (batch, samples), 1 for audio and 0 for padding.
             output_attentions: not available; must not be true.
             output_hidden_states: whether to return all hidden states; `config.output_hidden_states` if not given.
@@ -193,7 +194,7 @@ class SlimvoxModel(SlimvoxPreTrainedModel, DeferredEncoder):  # type: ignore[mis
         )
 
     def encode(self, waveforms: Tensor, mask: Tensor | None = None) -> EncoderOutput:
-        """`SpeechEncoder.forward`, in the precision of the weights, with SpecAugment in training where it is on."""
+        """`SpeechEncoder.forward`, in the precision of the weights, with SpecAugment in training if it is enabled."""
         waveforms = self.prepared(waveforms, mask)
         features = self.feature_extractor(waveforms, None, mask)
         if self.training:
@@ -218,8 +219,8 @@ def encoder_view(model: SpeechEncoder) -> SpeechEncoder:
 def remember_index_buffers(model: SpeechEncoder) -> None:
     """Keep the buffers that hold indices rather than weights a second time, as `index_values` of their modules.
 
-    They are in no file, and `from_pretrained` makes models on the meta device, where buffers lose what is in them:
-    `_init_weights` puts them back.
+    These buffers are not in any file, and `from_pretrained` creates models on the meta device, where buffers lose their
+    values; `_init_weights` restores them.
     """
     source: nn.Module = model
     if any(buffer.is_meta for buffer in model.buffers()):

@@ -71,7 +71,7 @@ class Statement:
 
 @dataclass(frozen=True, kw_only=True)
 class Module:
-    """A module of slimvox, taken apart."""
+    """A module of slimvox, parsed."""
 
     name: str
     summary: str
@@ -103,7 +103,7 @@ def travelling_files() -> dict[str, str]:
 
 
 def join(files: Mapping[str, Iterable[Module]], wanted: Iterable[str]) -> dict[str, str]:
-    """The source of files from their modules, with only those statements that `wanted` names need.
+    """The source of files from their modules, with only those statements that the `wanted` names need.
 
     Args:
         files: by name, each with its modules in order of their imports; a file may need those before it.
@@ -140,14 +140,14 @@ def join(files: Mapping[str, Iterable[Module]], wanted: Iterable[str]) -> dict[s
 
 
 def parse_module(source: str, name: str) -> Module:
-    """Take a module apart.
+    """Parse a module into its statements and imports.
 
     Args:
-        source: of the module.
+        source: source text of the module.
         name: its dotted name.
 
     Raises:
-        ValueError: if it imports slimvox in another way than `from slimvox.module import name` at its top.
+        ValueError: if it imports slimvox other than by `from slimvox.module import name` at its top.
     """
     lines = source.splitlines(keepends=True)
     tree = ast.parse(source)
@@ -273,7 +273,7 @@ def _check_names(modules: Sequence[Module]) -> None:
 
 
 def _needed(statements: Iterable[Statement], wanted: Iterable[str]) -> set[Statement]:
-    """The statements that define `wanted` or have effects, and all that these use."""
+    """The statements that define `wanted` names or have effects, and all statements that these use."""
     statements = tuple(statements)
     homes: dict[str, list[Statement]] = {}
     for each in statements:
@@ -291,7 +291,7 @@ def _needed(statements: Iterable[Statement], wanted: Iterable[str]) -> set[State
 
 
 def _import_lines(imports: Iterable[Import]) -> str:
-    """Import statements: of the standard library, of other packages, of the files beside."""
+    """Import statements: of the standard library, of other packages, of the other files of code."""
     groups: dict[int, list[Import]] = {0: [], 1: [], 2: []}
     for each in {*imports}:
         standard = each.module.partition(".")[0] in sys.stdlib_module_names

@@ -63,7 +63,7 @@ class SlimvoxWhisperConfig(DescribesEncoder, WhisperConfig):  # type: ignore[mis
 
 
 class SlimvoxWhisperPreTrainedModel(WhisperPreTrainedModel):  # type: ignore[misc]
-    """Base class: what the parts of the encoder need when they are made and loaded."""
+    """Base class with the methods that create and load the parts of the encoder."""
 
     config_class = SlimvoxWhisperConfig
     _no_split_modules: ClassVar[list[str]] = ["CheckpointedLayer", "WhisperDecoderLayer"]
@@ -119,9 +119,9 @@ class SlimvoxWhisperEncoder(SlimvoxWhisperPreTrainedModel, DeferredEncoder):
         Args:
             input_features: (batch, bins, windows), of up to `2 * config.max_source_positions` windows. Unlike Whisper's
                 own, this encoder also takes fewer of them.
-            attention_mask: not read, as in Whisper's own encoder.
+            attention_mask: ignored, as in Whisper's own encoder.
             output_hidden_states: whether to return all hidden states.
-            kwargs: further arguments of `WhisperEncoder`, not read.
+            kwargs: further arguments of `WhisperEncoder`, ignored.
 
         Raises:
             ValueError: if there are more windows than the model has positions for.
@@ -168,10 +168,10 @@ class SlimvoxWhisperForConditionalGeneration(SlimvoxWhisperPreTrainedModel, Whis
         """Nothing to do: `auto_map` is always written, and the code is saved by `save_pretrained`."""
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """Save as every `transformers` model does, with what makes the directory self-contained beside it.
+        """Save as other `transformers` models do, with the files that make the directory self-contained.
 
         Args:
-            save_directory: created if it is not there.
+            save_directory: created if it does not exist.
             args: as in `PreTrainedModel.save_pretrained`.
             kwargs: as in `PreTrainedModel.save_pretrained`, `push_to_hub` among them.
         """

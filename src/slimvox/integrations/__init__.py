@@ -1,1 +1,1 @@
-"""Bridges to other libraries; nothing here is imported unless it is asked for."""
+"""Bridges to other libraries; each is imported only on request."""

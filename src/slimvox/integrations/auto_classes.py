@@ -10,9 +10,9 @@ AUTO_MODULE = "transformers.models.auto.modeling_auto"
 def register_auto_classes() -> None:
     """Make the Auto classes of `transformers` load directories that slimvox wrote, without `trust_remote_code`.
 
-    `import slimvox` does this where `AutoModel` or another Auto class for models has been imported before. It does not
-    import them itself, because that takes seconds; call this function where the order of imports is another one.
-    Calling it again changes nothing.
+    `import slimvox` does this if `AutoModel` or another Auto class for models has been imported before. It does not
+    import them itself, because that takes seconds; call this function if slimvox is imported first. Calling it again
+    changes nothing.
 
     Examples:
         >>> import slimvox
@@ -53,6 +53,6 @@ def register_auto_classes() -> None:
 
 
 def register_if_imported() -> None:
-    """Register where the Auto classes for models have been imported already."""
+    """Register if the Auto classes for models have been imported already."""
     if AUTO_MODULE in sys.modules:
         register_auto_classes()

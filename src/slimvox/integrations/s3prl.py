@@ -46,9 +46,9 @@ ENTRY = "slimvox_local"
 class UpstreamExpert(nn.Module):
     """An encoder behind s3prl's upstream contract.
 
-    Waveforms of different lengths are padded and masked, and normalised one by one if the model wants that (large
-    models do), so an expert must be given them as they are. Training mode makes no difference to the outputs; the
-    encoder can be trained.
+    Waveforms of different lengths are padded and masked, and normalised one by one if the model requires it (large
+    models do), so an expert must be given raw waveforms. Training mode makes no difference to the outputs; the encoder
+    can be trained.
 
     Attributes:
         model: the encoder.
@@ -58,7 +58,7 @@ class UpstreamExpert(nn.Module):
         """Load.
 
         Args:
-            ckpt: whatever `slimvox.load` takes: a directory that slimvox wrote, `embedded`, or a `transformers`
+            ckpt: any argument of `slimvox.load`: a directory that slimvox wrote, `embedded`, or a `transformers`
                 checkpoint.
             model_config: must not be given; the checkpoint describes the model.
             options: `refresh` and other arguments that s3prl passes to every upstream; ignored.
@@ -111,7 +111,7 @@ def slimvox_local(ckpt: str | Path, *args: Any, **options: Any) -> UpstreamExper
 
 
 def register() -> None:
-    """Make `slimvox_local` known to an installed s3prl, for this process.
+    """Register `slimvox_local` with an installed s3prl, for this process.
 
     Raises:
         SlimvoxError: if s3prl cannot be imported.
