@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+CLIP_SECONDS = 0.2
 LINKS_PER_CLIP = 10_000
 """File systems limit the links of a file: ext4 to 65,000."""
 WORDS = tuple(f"WORD{number}" for number in range(5000))
@@ -34,15 +35,15 @@ class Clips:
     def __init__(self, folder: Path) -> None:
         self.folder, self.count, self.source = folder, 0, Path()
 
-    def __call__(self, path: Path, *, seconds: float = 0.2) -> None:
-        """Make a file; one that is longer than others is not a link."""
+    def __call__(self, path: Path, *, seconds: float | None = None) -> None:
+        """Make a file; one of a length of its own is not a link."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        if seconds != 0.2:
+        if seconds is not None:
             soundfile.write(path, _noise(seconds), 16_000)
             return
         if self.count % LINKS_PER_CLIP == 0:
             self.source = self.folder / f".clip{self.count}{path.suffix}"
-            soundfile.write(self.source, _noise(seconds), 16_000)
+            soundfile.write(self.source, _noise(CLIP_SECONDS), 16_000)
         self.count += 1
         os.link(self.source, path)
 
@@ -129,23 +130,19 @@ def voxceleb1(root: Path, share: float) -> None:
     clip, base, draw = Clips(root), root / "VoxCeleb1", random.Random(0)
     names: dict[int, list[str]] = {}
     speakers = max(12, round(share * 1251))
+    tested = range(max(2, round(share * 40)))
     for speaker, numbers in _dealt(round(share * 153_516), speakers):
         for number in numbers:
             name = f"id1{speaker:04}/video{number // 7:05}/{number:05}.wav"
-            clip(base / ("test" if speaker % 31 == 0 else "dev") / "wav" / name)
+            clip(base / ("test" if speaker in tested else "dev") / "wav" / name)
             names.setdefault(speaker, []).append(name)
     codes = "1" * 9 + "23"
     listed = [f"{codes[number % 11]} {name}" for own in names.values() for number, name in enumerate(own)]
     (base / "iden_split.txt").write_text("\n".join(listed))
-    tested = [speaker for speaker in names if speaker % 31 == 0]
     trials = []
     for number in range(round(share * 37_720)):
         one = tested[number % len(tested)]
-        other = (
-            one
-            if number % 2
-            else draw.choice([each for each in names if each % 31 == 0 and each != one] or [0])
-        )
+        other = one if number % 2 else draw.choice([each for each in tested if each != one])
         trials.append(f"{int(one == other)} {draw.choice(names[one])} {draw.choice(names[other])}")
     (base / "veri_test.txt").write_text("\n".join(trials))
 
