@@ -1,4 +1,4 @@
-"""Hidden states of recordings in memory: arrays, tensors and files in, tensors or arrays out."""
+"""Encoding in memory, from arrays, tensors and files to tensors or arrays of hidden states."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def encode(
 ) -> Any:
     """Encode recordings.
 
-    Recordings of similar length are encoded together, padded and masked. Where padding would change the result (models
-    with a group-norm front end, such as the base models), only recordings of equal length are. The states of a
-    recording therefore do not depend on the others, up to rounding. Recordings longer than `chunk_seconds` are encoded
-    in overlapping chunks, as by `encode_files`.
+    Recordings of similar length are encoded together, padded and masked. If padding would change the result (models
+    with a group-norm front end, such as the base models), only recordings of equal length are encoded together. The
+    states of a recording therefore do not depend on the others, up to rounding. Recordings longer than `chunk_seconds`
+    are encoded in overlapping chunks, as by `encode_files`.
 
     Args:
         audio: a waveform (samples,) as a numpy array or a tensor of a floating-point type; an audio file; a mapping
@@ -131,7 +131,7 @@ def _named(recording: Recording, number: int) -> str:
 
 
 def _waveform(recording: Recording, number: int, sampling_rate: int) -> FloatArray:
-    """(samples,) at 16 kHz."""
+    """The waveform of a recording, (samples,) at 16 kHz."""
     if isinstance(recording, str | os.PathLike):
         path = Path(recording).expanduser()
         if path.is_dir():
@@ -176,7 +176,7 @@ def _batches(pieces: Sequence[_Piece], size: int, anatomy: EncoderAnatomy) -> It
 def _encoded(
     encoder: SpeechEncoder, batch: Sequence[_Piece], states: Sequence[int] | None, device: torch.device
 ) -> Iterator[Tensor]:
-    """The frames that count of each piece, on the CPU."""
+    """The frames of each piece that count, on the CPU."""
     lengths = torch.tensor([len(piece.chunk.waveform) for piece in batch])
     waveforms = pad_sequence([torch.from_numpy(piece.chunk.waveform) for piece in batch], batch_first=True)
     mask = torch.arange(waveforms.shape[1]) < lengths[:, None]

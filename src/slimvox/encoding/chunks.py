@@ -1,4 +1,4 @@
-"""Long audio in overlapping chunks: which samples each takes, and which of its frames count."""
+"""Division of long audio into overlapping chunks: the samples of each chunk, and its frames that count."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ class ChunkPlan:
 
     @property
     def frames(self) -> int:
-        """Frames of a chunk."""
+        """Number of frames of a chunk."""
         return self.anatomy.frames(self.samples)
 
     @property
     def step(self) -> int:
-        """Frames from the start of a chunk to the start of the next."""
+        """Number of frames from the start of a chunk to the start of the next."""
         return self.frames - self.overlap
 
     @property
     def longest(self) -> int:
-        """Samples of the longest last chunk: what goes beyond a chunk by less than this is not cut off."""
+        """Maximum number of samples of the last chunk: a remainder too short for a chunk of its own is part of it."""
         return self.samples + max(self.overlap, 1) * self.anatomy.hop - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """A stretch of audio, and which of its frames count."""
+    """A stretch of audio, and its frames that count."""
 
     waveform: FloatArray
     """(samples,) at 16 kHz."""
     first: int
-    """The first of its frames that counts."""
+    """Index of the first frame that counts."""
     end: int | None
-    """One past the last of its frames that counts; None: all to the end."""
+    """Index after the last frame that counts; None for all up to the end."""
 
 
 def plan_chunks(anatomy: EncoderAnatomy, *, chunk_seconds: float, overlap_seconds: float) -> ChunkPlan:
-    """Turn seconds into a plan.
+    """A plan from durations in seconds.
 
     Raises:
         SlimvoxError: if a chunk is shorter than a frame, or the overlap is negative or as long as a chunk.
@@ -83,12 +83,12 @@ def plan_chunks(anatomy: EncoderAnatomy, *, chunk_seconds: float, overlap_second
 def cut_chunks(blocks: Iterator[FloatArray], plan: ChunkPlan) -> Iterator[Chunk]:
     """Cut a stream into chunks, holding little more than one chunk at a time.
 
-    The frames that count, joined, are as many as the whole stream would give; none are given for a stream that is
-    shorter than one frame. A stream of up to `plan.samples` samples comes as a single chunk.
+    The frames that count, joined, are as many as the whole stream would give; a stream shorter than one frame gives
+    none. A stream of up to `plan.samples` samples is a single chunk.
 
     Args:
         blocks: consecutive waveforms (samples,) of any length.
-        plan: where to cut.
+        plan: lengths of chunks and overlaps.
 
     Yields:
         The chunks in order.

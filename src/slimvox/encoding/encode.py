@@ -1,4 +1,4 @@
-"""Audio files in, files with the hidden states of all layers out; long audio in overlapping chunks."""
+"""Encoding of audio files to files with hidden states; long audio is divided into overlapping chunks."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class EncodeResult:
     """Result of `encode_files`."""
 
     directory: Path
-    """Directory of the files."""
+    """Output directory."""
     written: int
     """Files written."""
     already_there: int
-    """Files of the same encoder and options that were there before, and were kept."""
+    """Existing files of the same encoder and options, which were kept."""
     skipped: dict[str, int]
     """Number of audio files without an output, by reason."""
     seconds: float
@@ -72,7 +72,7 @@ def encode_files(
 ) -> EncodeResult:
     """Write the hidden states of each audio file to a file of its own.
 
-    A file holds `layer_00` (what enters the first layer), `layer_01` (what leaves it) and so on, each of shape (frames,
+    A file holds `layer_00` (the input of the first layer), `layer_01` (its output) and so on, each of shape (frames,
     width), the same as the encoder's `hidden_states`; and the scalar `frame_rate_hz` (50). Its name is that of the
     audio with another suffix, `speaker/a.wav` giving `speaker/a.npz`, below the folder that all of the audio is in.
     Where two would get one name (`a.wav`, `a.flac`) they keep their suffix: `a.wav.npz`. A part of a file that a
@@ -171,11 +171,11 @@ def encode_files(
 
 
 def parse_layers(layers: str | Sequence[int], count: int) -> tuple[int, ...]:
-    """Give the numbers of the hidden states that are asked for, in order, each once.
+    """Numbers of the requested hidden states, in order, each once.
 
     Args:
-        layers: `all`, numbers, or numbers in a string with commas between them.
-        count: layers of the encoder; it has one more hidden state.
+        layers: `all`, numbers, or a string of numbers separated by commas.
+        count: number of layers of the encoder, which has one more hidden state.
 
     Raises:
         SlimvoxError: if there are none, or one is not a number from 0 to `count`.

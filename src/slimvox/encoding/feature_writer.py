@@ -1,4 +1,4 @@
-"""One stretch of audio to one file of hidden states, chunk by chunk."""
+"""Encoding of one stretch of audio to one file of hidden states, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class FeatureWriter:
         }
 
     def is_done(self, source: AudioSource, target: Path) -> bool:
-        """True if `target` holds these features of `source` already.
+        """True if `target` already holds these features of `source`.
 
         Raises:
             SlimvoxError: if it holds anything else.
@@ -83,7 +83,7 @@ class FeatureWriter:
         )
 
     def write(self, source: AudioSource, target: Path) -> int:
-        """Encode `source` into the file `target`, all of it or nothing, and return the samples that it has."""
+        """Encode `source` into the file `target`, completely or not at all, and return its number of samples."""
         blocks = iter_audio_blocks(
             source.path,
             block_seconds=_BLOCK_SECONDS,
@@ -132,7 +132,7 @@ class FeatureWriter:
 
     @torch.inference_mode()
     def _encode(self, chunk: Chunk, source: AudioSource) -> list[npt.NDArray[np.floating]]:
-        """The frames of a chunk that count: per layer (frames, width), contiguous, in the file's type."""
+        """The frames of a chunk that count: per layer (frames, width), contiguous, in the data type of the file."""
         try:
             states = self.encoder(torch.from_numpy(chunk.waveform)[None].to(self.device)).hidden_states
         except torch.OutOfMemoryError as error:
@@ -159,7 +159,7 @@ class FeatureWriter:
 
 
 def _check_length(source: AudioSource, samples: int) -> None:
-    """Raise if a stretch of a file is much shorter than what was asked for: other audio was meant."""
+    """Raise UnreadableAudioError if a stretch of a file is much shorter than requested."""
     if source.seconds is None:
         return
     have = samples / SAMPLE_RATE_HZ
@@ -169,7 +169,7 @@ def _check_length(source: AudioSource, samples: int) -> None:
 
 
 class _Counted(Iterator[FloatArray]):
-    """Blocks as they come, and how many samples they had."""
+    """Iterator over blocks that counts their samples."""
 
     def __init__(self, blocks: Iterator[FloatArray]) -> None:
         self._blocks = blocks

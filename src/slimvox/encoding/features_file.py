@@ -1,4 +1,4 @@
-"""Files of hidden states, put together from raw temporaries without holding any of them in memory."""
+"""Files of hidden states, assembled from raw temporary files without holding any of them in memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _COPY_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class RawArray:
-    """A file with nothing but the numbers of an array, row by row."""
+    """A file with only the numbers of an array, row by row."""
 
     path: Path
     shape: tuple[int, ...]
@@ -53,9 +53,9 @@ def write_features(
     """Write `arrays` and the scalar `frame_rate_hz` (float64) to one file.
 
     Args:
-        path: the file; what is there is replaced.
-        arrays: by name; all of `dtype`, little-endian.
-        dtype: of the arrays.
+        path: the file; an existing one is replaced.
+        arrays: arrays by name; all of `dtype`, little-endian.
+        dtype: data type of the arrays.
         frame_rate_hz: rows per second.
         format: `npz` (uncompressed, for `numpy.load`) or `safetensors`.
         origin: what the arrays were computed from, as JSON types; `read_origin` reads it again. It is the comment of
@@ -72,8 +72,8 @@ def read_origin(path: Path, format: FeatureFormat) -> dict[str, Any] | None:
     """The origin of a file of features.
 
     Returns:
-        What `write_features` was given as `origin`; None where the file does not say: it is from an earlier version,
-        damaged, or something else.
+        The argument `origin` of `write_features`; None if the file does not contain it, because it is from an earlier
+        version, damaged, or something else.
 
     Raises:
         OSError: as the file system gives it.

@@ -1,4 +1,4 @@
-"""Names of the files that hidden states are written to."""
+"""Names of the output files for hidden states."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def output_names(found: Sequence[AudioSource], sources: Sequence[AudioInput], *,
 
     Args:
         found: the audio.
-        sources: what it was found in; a folder among them counts as a folder, however deep in it the audio is.
-        suffix: of the outputs, with its dot.
+        sources: sources of the audio; a folder among them counts as one folder, however deep in it the audio is.
+        suffix: suffix of the outputs, with its dot.
 
     Raises:
         SlimvoxError: if the audio has no common folder (two drives on Windows).
@@ -66,7 +66,7 @@ def output_names(found: Sequence[AudioSource], sources: Sequence[AudioInput], *,
 
 
 def _fitting(stem: str, suffix: str) -> str:
-    """A file name of at most as many bytes as file systems allow; a longer one is cut, and told apart by its hash."""
+    """A file name of at most as many bytes as file systems allow; a longer one is cut, and made unique by its hash."""
     whole = os.fsencode(stem + suffix)
     if len(whole) <= MOST_NAME_BYTES:
         return stem + suffix

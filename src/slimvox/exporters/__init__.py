@@ -1,4 +1,4 @@
-"""Encoders as files that run without slimvox, one format a file; see `docs/extending/format.md` for how to add one."""
+"""Export of encoders to files that run without slimvox; see `docs/extending/format.md` for how to add a format."""
 
 from __future__ import annotations
 

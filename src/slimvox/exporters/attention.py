@@ -1,4 +1,4 @@
-"""Self-attention with everything that does not depend on the audio worked out beforehand."""
+"""Self-attention with everything that does not depend on the audio computed in advance."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ WIDTH_MULTIPLE = 4
 
 
 class ExportedAttention(nn.Module):
-    """`SelfAttention` with its sign turned, as one product in, two in the middle and one out.
+    """`SelfAttention` with its sign reversed, as one matrix product in, two in the middle and one out.
 
-    The rows of queries, keys, values and of the two gate logits of each head are one matrix. Heads of unequal
-    width are brought to a common one with zeros in the weights.
+    The rows of queries, keys, values and the two gate logits of each head form one matrix. Heads of unequal width are
+    padded to a common width with zeros in the weights.
     """
 
     def __init__(
         self, layer: LayerAnatomy, attention: SelfAttention, anatomy: EncoderAnatomy, heads: list[int]
     ) -> None:
-        """`heads`: original indices of the heads that the position bias will be given for."""
+        """`heads`: original indices of the heads for which `forward` gets a position bias."""
         super().__init__()
         self.heads = len(layer.heads)
         self.bias_rows = [heads.index(head.index) for head in layer.heads]
@@ -58,7 +58,7 @@ class ExportedAttention(nn.Module):
         self.out_weight = nn.Parameter(-out.contiguous())
 
     def forward(self, x: Tensor, position_bias: Tensor | None, padding_bias: Tensor | None) -> Tensor:
-        """Minus what `SelfAttention.forward` gives; `position_bias` is (heads, frames, frames)."""
+        """The negative of `SelfAttention.forward`; `position_bias` is (heads, frames, frames)."""
         if not self.heads:
             return self.out_bias.expand_as(x)
         batch, frames, _ = x.shape
@@ -91,7 +91,7 @@ def _rounded(width: int) -> int:
 
 
 def _spread(packed: Tensor, widths: list[int], common: int) -> Tensor:
-    """Rows of heads of unequal width, one after the other, to `common` rows each, zeros where there were none."""
+    """Rows of heads of unequal width, each head padded with zeros to `common` rows."""
     spread = packed.new_zeros(len(widths), common, *packed.shape[1:])
     for position, part in enumerate(torch.split_with_sizes(packed, widths)):
         spread[position, : len(part)] = part

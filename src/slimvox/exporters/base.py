@@ -1,4 +1,4 @@
-"""Export formats: what one is, and the registry; see `docs/extending/format.md` for how to add one."""
+"""The interface of an export format, and the registry; see `docs/extending/format.md` for how to add one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Program(ABC):
         """All outputs, in their order.
 
         Args:
-            inputs: waveforms (batch, samples) float32, and the mask (batch, samples) bool where the file reads one.
+            inputs: waveforms (batch, samples) float32, and the mask (batch, samples) bool if the file reads one.
         """
 
 
@@ -65,7 +65,7 @@ class ExportFormat(ABC):
         """Write a model in float32.
 
         Args:
-            reference: the encoder, its task head if there is one, and what the file reads and returns.
+            reference: the encoder, its task head if there is one, and the inputs and outputs of the file.
             path: the file. Weights that it cannot hold may go to a file `NAME.data` beside it.
             metadata: description of the model; opening the file must give it back.
             opset: version of the format's operators; None for the format's default. Formats without versions ignore it.
@@ -84,7 +84,7 @@ class ExportFormat(ABC):
         """
 
     def to_int8(self, path: Path) -> None:
-        """Quantise a file in place, where `holds_int8`."""
+        """Quantise a file in place; implemented if `holds_int8` is true."""
         raise NotImplementedError
 
     def opsets(self) -> range:
@@ -92,7 +92,7 @@ class ExportFormat(ABC):
         return range(0)
 
     def check_opset(self, opset: int | None) -> None:
-        """Raise SlimvoxError for a version of the format's operators that is not one of `opsets`."""
+        """Raise SlimvoxError if a version of the format's operators is not one of `opsets`."""
         able = self.opsets()
         if opset is not None and able and opset not in able:
             raise SlimvoxError(
@@ -105,7 +105,7 @@ class ExportFormat(ABC):
         require(packages, self.title, extra=self.extra)
 
     def check_holds(self, *, int8: bool, heads: bool, mask: bool) -> None:
-        """Raise SlimvoxError for something that was asked for and that the format cannot hold."""
+        """Raise SlimvoxError if something was requested that the format cannot hold."""
         for option, asked in (("int8", int8), ("heads", heads), ("mask", mask)):
             if asked and not getattr(self, f"holds_{option}"):
                 able = [each.name for each in export_formats() if getattr(each, f"holds_{option}")]
@@ -121,5 +121,5 @@ export_format_names = _FORMATS.names
 
 
 def format_of_file(path: str | Path) -> ExportFormat | None:
-    """The registered format that has a file's ending; None if there is none."""
+    """The registered format with the ending of a file; None if there is none."""
     return next((each for each in export_formats() if str(path).endswith(each.ending)), None)

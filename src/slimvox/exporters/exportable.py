@@ -1,4 +1,4 @@
-"""The encoder as exporters and runtimes like it: the same function, other operations."""
+"""The encoder in a form suited to exporters and runtimes: the same function from other operations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class ExportableModel(nn.Module):
-    """Waveforms (and a mask) in, a flat tuple of tensors out: those that `Signature.outputs` names."""
+    """Model from waveforms (and a mask) to a flat tuple of the tensors that `Signature.outputs` names."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class ExportableModel(nn.Module):
         layers: Layers,
         taps_in_file: bool = True,
     ) -> None:
-        """`head`: a model whose task head is computed on the hidden states of `encoder`."""
+        """`head`: a model whose task head is computed on the hidden states of `encoder`; None for none."""
         super().__init__()
         self.encoder = exportable_encoder(encoder, taps_in_file=taps_in_file)
         self.layers = layers
@@ -46,7 +46,7 @@ class ExportableModel(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, waveforms: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Hidden states, what the head makes of them, and with a mask the frame mask."""
+        """Hidden states, the head's outputs, and with a mask the frame mask."""
         if self.encoder.anatomy.normalize_waveform:
             waveforms = normalize_waveforms(waveforms, attention_mask)
         output = self.encoder.transform(
@@ -65,13 +65,13 @@ class ExportableModel(nn.Module):
 
 
 def exportable_encoder(encoder: SpeechEncoder, *, taps_in_file: bool = True) -> SpeechEncoder:
-    """A copy of an encoder that computes the same function, each of its parts replaced by one of other operations.
+    """A copy of an encoder that computes the same function, each part replaced by one of operations suited to export.
 
-    onnxruntime makes one operator of a sum and the layer norm after it, which is slower on CPUs than the two on their
-    own; a difference it leaves alone. The blocks of a layer therefore return their output with its sign turned, which
-    is part of their weights, and the layer subtracts it. The whole encoder is 10 % faster for it (onnxruntime 1.32, one
-    thread, 10 s, 12 layers of 3 heads and 512 dimensions: 284 ms instead of 314), as fast as with
-    `SkipLayerNormFusion` disabled, which only whoever opens the file could do.
+    onnxruntime fuses a sum and the layer norm after it into one operator, which is slower on CPUs than the two
+    separately; it does not fuse a difference. The blocks of a layer therefore return their output with its sign
+    reversed, which is part of their weights, and the layer subtracts it. The whole encoder is 10 % faster for it
+    (onnxruntime 1.32, one thread, 10 s, 12 layers of 3 heads and 512 dimensions: 284 ms instead of 314), as fast as
+    with `SkipLayerNormFusion` disabled, which only whoever opens the file could do.
     """
     encoder = copy.deepcopy(encoder).eval()
     anatomy = encoder.anatomy

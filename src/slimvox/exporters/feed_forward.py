@@ -1,4 +1,4 @@
-"""The feed-forward block as two products with stored matrices, its sign turned."""
+"""The feed-forward block as two products with stored matrices, with its sign reversed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from slimvox.encoder.layer import FeedForward
 
 
 class NegatedFeedForward(nn.Module):
-    """`FeedForward` with its sign turned."""
+    """`FeedForward` with its sign reversed."""
 
     def __init__(self, feed_forward: FeedForward) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class NegatedFeedForward(nn.Module):
         self.out_bias = nn.Parameter(-second.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, frames, width) to the same shape: what is to be subtracted."""
+        """(batch, frames, width) to the same shape, to be subtracted from the input."""
         if not len(self.bias):
             return self.out_bias.expand_as(x)
         return F.gelu(x @ self.weight + self.bias) @ self.out_weight + self.out_bias

@@ -15,12 +15,12 @@ from slimvox.structures.anatomy import EncoderAnatomy
 class PatchConvolution(nn.Module):
     """A convolution of the front end with its norm and GELU, channels last.
 
-    Where a group norm of one channel per group follows, it is folded into the weights, and nothing passes over the
-    (long) output a second time.
+    A group norm of one channel per group after it is folded into the weights, which avoids a second pass over the
+    (long) output.
     """
 
     def __init__(self, layer: ConvLayer, multiple: int) -> None:
-        """`multiple`: the output is lengthened to one of this; what is beyond its end is of no meaning."""
+        """`multiple`: the output is padded to a multiple of it; values beyond its end have no meaning."""
         super().__init__()
         self.multiple = multiple
         convolution = layer.conv
@@ -63,8 +63,8 @@ class PatchConvolution(nn.Module):
 class PatchFrontEnd(nn.Module):
     """All convolutions of the front end.
 
-    The first one's output is lengthened to a multiple of the strides to come, so that the patches of the others are
-    mere views of it, or one shifted copy beside a view.
+    The output of the first one is padded to a multiple of the following strides, so that the patches of the others are
+    views of it, or a view and a shifted copy.
     """
 
     def __init__(self, anatomy: EncoderAnatomy, extractor: FeatureExtractor) -> None:
@@ -79,7 +79,7 @@ class PatchFrontEnd(nn.Module):
     def forward(
         self, waveforms: Tensor, kept_channels: None = None, attention_mask: Tensor | None = None
     ) -> Tensor:
-        """Waveforms (batch, samples) to features (batch, frames, channels), no frames of what is too short for one."""
+        """Waveforms (batch, samples) to features (batch, frames, channels); no frames if there are too few samples."""
         frames = waveforms.shape[1]
         for convolution in self.anatomy.convolutions:
             frames = convolution.output_length(frames)
@@ -107,7 +107,7 @@ def patches(x: Tensor, kernel: int, stride: int) -> Tensor:
 
 
 def aligned_patches(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """The same for a time that `stride` divides, with time / stride positions: the last may read zeros past the end."""
+    """`patches` for a time that is a multiple of `stride`; the last positions may read zeros past the end."""
     batch, time, channels = x.shape
     blocks = x.reshape(batch, time // stride, stride * channels)
     parts = []

@@ -17,18 +17,18 @@ from slimvox.util.errors import SlimvoxError
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The worst of several inputs."""
+    """Largest difference over several inputs."""
 
     worst_difference: float
-    """Largest difference of one value, as a share of the largest value of its output."""
+    """Largest difference of a single value, as a share of the largest value of its output."""
     inputs: tuple[tuple[int, int], ...]
     """Batch sizes and lengths in samples that were compared."""
 
 
 def compare(program: Program, reference: Reference) -> Comparison:
-    """Compare on noise of several lengths and batch sizes, the shortest and odd lengths among them.
+    """Compare on noise of several lengths and batch sizes, including the shortest and odd lengths.
 
-    With a mask, batches are padded, and one clip of the largest is padding altogether.
+    With a mask, batches are padded, and one clip of the largest batch is only padding.
 
     Raises:
         SlimvoxError: if a shape or a frame mask is wrong, or a value is not a number.

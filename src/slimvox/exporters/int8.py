@@ -1,4 +1,4 @@
-"""Errors that int8 makes in the outputs of an exported model."""
+"""Errors of int8 in the outputs of an exported model."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class Int8Errors:
 
     @property
     def mean_of_states(self) -> float | None:
-        """The mean over the hidden states; None where none is returned."""
+        """The mean over the hidden states; None if no hidden state is returned."""
         return float(np.mean([*self.states.values()])) if self.states else None
 
     @property
     def judged(self) -> dict[str, float]:
-        """Errors that `max_error` limits, each on its own."""
+        """Errors that `max_error` limits, each separately."""
         mean = self.mean_of_states
         return ({} if mean is None else {"hidden states": mean}) | self.head
 
     def check(self, max_error: float, *, force: bool) -> None:
-        """Raise SlimvoxError where something is further off than `max_error`, unless it is forced."""
+        """Raise SlimvoxError if an error exceeds `max_error`, unless forced."""
         wrong = {name: error for name, error in self.judged.items() if not error <= max_error}
         if wrong and not force:
             changes = ", ".join(f"the {name} by {error:.1%}" for name, error in wrong.items())

@@ -1,4 +1,4 @@
-"""Whisper's front end as matrix products: the Fourier transform too, so that no runtime needs one."""
+"""Whisper's front end as matrix products, including the Fourier transform, which a runtime therefore need not have."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class PaddedConvolution(nn.Module):
 
 
 class MatrixMelFrontEnd(nn.Module):
-    """`MelFeatureExtractor`."""
+    """`MelFeatureExtractor` from `MatrixLogMel` and `PaddedConvolution`."""
 
     def __init__(self, extractor: MelFeatureExtractor) -> None:
         super().__init__()

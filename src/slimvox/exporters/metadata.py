@@ -11,7 +11,7 @@ from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 
 
 def metadata(model: LoadedModel, reference: Reference, *, int8: bool) -> dict[str, str]:
-    """Plain strings, as ONNX wants them: what to feed the model, what comes out, and where it is from."""
+    """Metadata of a model as plain strings, as ONNX requires: its inputs, its outputs and its origin."""
     anatomy = model.encoder.anatomy
     about = {
         "slimvox_version": __version__,

@@ -39,7 +39,7 @@ class Onnx(ExportFormat):
     holds_int8 = True
 
     def opsets(self) -> range:
-        """From the first that torch writes to the newest of the installed onnx."""
+        """Versions from the first that torch writes to the newest of the installed onnx."""
         import onnx
 
         return range(OLDEST_OPSET, onnx.defs.onnx_opset_version() + 1)
@@ -81,7 +81,7 @@ def write_onnx(
     opset: int,
     metadata: Mapping[str, str],
 ) -> None:
-    """Write a traced program as one file, or, where protobuf cannot hold it, with a second one `NAME.data`."""
+    """Write a traced program as one file, or, if protobuf cannot hold it, with a second one `NAME.data`."""
     import torch
 
     with _quiet():

@@ -1,4 +1,4 @@
-"""The positional convolution in the frequency domain: five times less work than its 128 taps one by one."""
+"""The positional convolution in the frequency domain, which takes a fifth of the operations of its 128 taps."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class SpectralPositions(nn.Module):
 
     Blocks of as many frames as there are taps are transformed two at a time (a real Fourier transform, as one
     matrix product with a constant, so that no runtime needs an FFT), multiplied group by group and frequency by
-    frequency, and transformed back; of each result, the half that no wrap-around touched is kept.
+    frequency, and transformed back; of each result, the half that is free of wrap-around is kept.
     """
 
     def __init__(self, positions: PositionalConvolution, *, taps_in_file: bool) -> None:
-        """`taps_in_file`: hold the taps, half the size of their transform; for runtimes that fold constants."""
+        """`taps_in_file`: store the taps, half the size of their transform; for runtimes that fold constants."""
         super().__init__()
         convolution = positions.conv
         self.layer_norm = positions.layer_norm
@@ -50,7 +50,7 @@ class SpectralPositions(nn.Module):
     weight_transform: Tensor | None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, frames, width) to the same shape: what is to be added."""
+        """(batch, frames, width) to the same shape, to be added to the input."""
         batch, frames, width = x.shape
         taps, groups, per_group = self.taps, self.groups, self.width // self.groups
         blocks = (frames + taps - 1) // taps
@@ -76,14 +76,14 @@ class SpectralPositions(nn.Module):
 
 
 class ExportedPositionTable(nn.Module):
-    """`PositionTable`, cut by a negative number of zeros: see `PatchFrontEnd`."""
+    """`PositionTable`, cut by padding with a negative number of zeros: see `PatchFrontEnd`."""
 
     def __init__(self, table: PositionTable) -> None:
         super().__init__()
         self.weight = nn.Parameter(table.weight.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        """What is to be added to x (batch, frames, width): (frames, width)."""
+        """The positions (frames, width) to be added to x (batch, frames, width)."""
         return F.pad(self.weight, (0, 0, 0, x.shape[1] - self.weight.shape[0]))
 
 

@@ -12,7 +12,7 @@ class ShiftedPositionBias(nn.Module):
     """`PositionBiasTable` for some heads, each row of the bias made by shifting the row above."""
 
     def __init__(self, table: PositionBiasTable, heads: list[int]) -> None:
-        """`heads`: original indices of the heads that any layer has left."""
+        """`heads`: original indices of the heads that are left in any layer."""
         super().__init__()
         self.table = table
         self.table.weight = nn.Parameter(table.weight[:, heads])

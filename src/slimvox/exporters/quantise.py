@@ -1,4 +1,4 @@
-"""int8: matrix products with constant weights quantised, activations on the fly."""
+"""int8 quantisation of matrix products with constant weights; activations are quantised on the fly."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def quantise(source: Path, target: Path) -> None:
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """Onnxruntime advises, on the root logger, to do what the exporter has done already."""
+    """Context without advice of onnxruntime, on the root logger, to do what the exporter has done already."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -71,7 +71,7 @@ def _without_advice() -> Iterator[None]:
 
 
 def _store_as_int8(graph: Any, names: list[str]) -> None:
-    """Second inputs of products that runtimes work out on loading: int8 in the file, scaled when they are read."""
+    """Store second inputs of products that runtimes compute on loading as int8, to be scaled when they are read."""
     from onnx import TensorProto, helper, numpy_helper
 
     initialisers = {initialiser.name: initialiser for initialiser in graph.initializer}

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """Computes `Signature.outputs` as a user of torch would."""
+    """Computes `Signature.outputs` with torch."""
 
     encoder: SpeechEncoder
     head: SlimvoxWithHead | None
-    """A model with a task head whose encoder is the same."""
+    """A model with a task head and the same encoder; None without a head."""
     signature: Signature
 
     @property
@@ -33,7 +33,7 @@ class Reference:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of what is returned."""
+        """Names of the outputs."""
         return self.signature.outputs(self.encoder.anatomy)
 
     def __call__(self, waveforms: NDArray[Any], mask: NDArray[Any] | None) -> dict[str, NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""Export, and compare what came out with what went in before it is handed over."""
+"""Export of a model to a file, and its comparison with the model before the file is kept."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class ExportResult:
-    """A file that was written, and how far it is from the encoder."""
+    """A file that was written, and its difference from the encoder."""
 
     path: Path
     """The file."""
     bytes: int
     """Its size (of a model over 2 GB: with its `.data` file)."""
     inputs: tuple[str, ...]
-    """Names of what it reads: `waveforms`, perhaps `attention_mask`."""
+    """Names of its inputs: `waveforms`, perhaps `attention_mask`."""
     outputs: tuple[str, ...]
-    """Names of what it returns, in their order."""
+    """Names of its outputs, in their order."""
     worst_difference: float
     """Maximum difference between float32 and torch on noise, relative to the largest value of an output."""
     compared: tuple[tuple[int, int], ...]
-    """Batch sizes and lengths in samples that this was measured on."""
+    """Batch sizes and lengths in samples of that measurement."""
     int8_errors: Int8Errors | None
-    """int8 only: how far from float32 on the embedded test audio."""
+    """int8 only: errors relative to float32 on the embedded test audio."""
     head_left_out: str | None
-    """The task head that the model has (`ForCTC`, say) where it was not exported."""
+    """The task head of the model (such as `ForCTC`) if it was not exported."""
 
 
 @checked_arguments
@@ -74,8 +74,8 @@ def export(
     """Write an encoder, or a model with a task head, as a file that runs without slimvox.
 
     It reads `waveforms`, (batch, samples) float32 at 16 kHz, of any batch size and any length from one frame (400
-    samples) on, and returns `hidden_state_00` and so on, each (batch, frames, width). Waveforms are normalised
-    inside, where the model wants that. With its task head, it returns `logits` (and of an x-vector head `embeddings`)
+    samples) upwards, and returns `hidden_state_00` and so on, each (batch, frames, width). Waveforms are normalised
+    inside if the model requires it. With its task head, it returns `logits` (and of an x-vector head `embeddings`)
     instead or as well.
 
     Args:
@@ -159,7 +159,7 @@ export_encoder = export
 
 @contextmanager
 def _failures_named(format: str, target: Path) -> Iterator[None]:
-    """Turn whatever torch or onnxruntime raises, each with classes of its own, into a SlimvoxError."""
+    """Turn any exception of torch or onnxruntime, whose classes differ, into a SlimvoxError."""
     try:
         yield
     except SlimvoxError:

@@ -20,19 +20,19 @@ class Signature:
     layers: Layers
     """Hidden states that are returned."""
     mask: bool
-    """True if a mask of the samples is an input, and the mask of the frames an output."""
+    """True if a mask of the samples is an input, and a mask of the frames an output."""
     head: tuple[str, ...] = ()
-    """Names of what the task head returns, if there is one."""
+    """Names of the task head's outputs, if there is one."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of what it reads."""
+        """Names of the inputs."""
         return (WAVEFORMS, ATTENTION_MASK) if self.mask else (WAVEFORMS,)
 
     def states(self, anatomy: EncoderAnatomy) -> tuple[str, ...]:
-        """Names of the hidden states that it returns.
+        """Names of the hidden states among the outputs.
 
-        `hidden_state_00` and so on; `last_hidden_state` where it is alone or none of those (pre-norm models).
+        `hidden_state_00` and so on; `last_hidden_state` if it is the only one or not one of those (pre-norm models).
         """
         names: list[str] = []
         if self.layers == "all":
@@ -42,5 +42,5 @@ class Signature:
         return tuple(names)
 
     def outputs(self, anatomy: EncoderAnatomy) -> tuple[str, ...]:
-        """Names of what it returns, in this order: hidden states, what the head makes of them, `frame_mask`."""
+        """Names of the outputs, in this order: hidden states, the head's outputs, `frame_mask`."""
         return (*self.states(anatomy), *self.head, *((FRAME_MASK,) if self.mask else ()))

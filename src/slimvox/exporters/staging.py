@@ -1,4 +1,4 @@
-"""Files that come into being whole or not at all."""
+"""Output files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from slimvox.util.errors import SlimvoxError
 
 
 def check_target(target: Path, *, force: bool) -> None:
-    """Raise SlimvoxError where a file cannot be written, or would replace one and `force` is not given."""
+    """Raise SlimvoxError if a file cannot be written, or exists and `force` is not given."""
     if target.is_dir():
         raise SlimvoxError(f"{target} is a directory; `out` names a file")
     if target.exists() and not force:
@@ -23,10 +23,10 @@ def check_target(target: Path, *, force: bool) -> None:
 
 @contextmanager
 def staging_directory(target: Path) -> Iterator[Path]:
-    """A hidden directory beside `target`, gone at the end whatever happens.
+    """A hidden directory beside `target`, which is always removed at the end.
 
     Raises:
-        SlimvoxError: if it cannot be made.
+        SlimvoxError: if it cannot be created.
     """
     try:
         directory = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -39,7 +39,7 @@ def staging_directory(target: Path) -> Iterator[Path]:
 
 
 def move_into_place(staged: Path, target: Path) -> None:
-    """Move a file to its place, one of external data that it needs before it; one that it does not need goes."""
+    """Move a file to its place, after its file of external data; an old one that it does not need is removed."""
     companion = companion_file(staged)
     if companion.exists():
         companion.replace(companion_file(target))

@@ -16,7 +16,7 @@ OPTIONS = "torch.fx.experimental._config"
 
 
 def trace_reference(reference: Reference, *, taps_in_file: bool) -> Any:
-    """The `ExportedProgram` of a model, as its signature wants it; see `ExportableModel` for `taps_in_file`."""
+    """The `ExportedProgram` of a model with its signature; see `ExportableModel` for `taps_in_file`."""
     signature = reference.signature
     model = ExportableModel(
         reference.encoder, reference.head, layers=signature.layers, taps_in_file=taps_in_file
@@ -25,12 +25,12 @@ def trace_reference(reference: Reference, *, taps_in_file: bool) -> Any:
 
 
 def trace(model: ExportableModel, *, mask: bool, shortest_samples: int) -> Any:
-    """An `ExportedProgram` of any batch size and any length from the shortest on.
+    """An `ExportedProgram` for any batch size and any length from the shortest upwards.
 
     Args:
-        model: what to trace.
-        mask: whether it is given a mask.
-        shortest_samples: of a clip that it can be run on.
+        model: model to trace.
+        mask: whether a mask is an input.
+        shortest_samples: minimum length of a clip, in samples.
     """
     sample = torch.zeros(2, shortest_samples + 39 * model.encoder.anatomy.hop)
     arguments = (sample, sample > -1) if mask else (sample,)
@@ -49,10 +49,10 @@ def trace(model: ExportableModel, *, mask: bool, shortest_samples: int) -> Any:
 
 
 def _sizes_of_one() -> AbstractContextManager[Any]:
-    """Within it, one clip and one frame are not cases of their own, which a traced program would refuse.
+    """Context in which sizes of one clip or one frame are not special cases, which a traced program would refuse.
 
-    ONNX files run with them in any case. Where this version of torch does not have the option, a `torch.export` program
-    does not, and is refused when it is compared with the encoder.
+    ONNX files accept these sizes in any case. If this version of torch does not have the option, a `torch.export`
+    program does not accept them, and is refused when it is compared with the encoder.
     """
     try:
         options: Any = importlib.import_module(OPTIONS)
