@@ -1,8 +1,8 @@
 """Class decorator for commands: one dataclass per command, with an option for each parameter of the function behind it.
 
-An option takes its name, type, default and help text from the function's signature and docstring; a command says only
-what differs on the command line, and adds the options that concern printing. In the help text, the name of a parameter
-in backticks becomes its flag, and the rest from "In Python" on is left out.
+An option takes its name, type, default and help text from the function's signature and docstring; a command declares
+only what differs on the command line, and adds the options that concern printing. In the help text, the name of a
+parameter in backticks becomes its flag, and the rest from "In Python" on is left out.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Command:
     path: ClassVar[str]
     """Full name of the function, such as `slimvox.pruning.pruner.prune`."""
     arguments: ClassVar[dict[str, Argument]]
-    """By parameter; those that are options as they are have an empty one."""
+    """Differences by parameter; empty for parameters that are options unchanged."""
 
     def call(self, **given: Any) -> Any:
         """Call the function with the options of the command line, and with other arguments."""
@@ -61,7 +61,7 @@ class Command:
 
 
 def command(path: str | None = None, **arguments: Argument) -> Callable[[Class], Class]:
-    """Make a command of a class.
+    """Turn a class into a command.
 
     Args:
         path: full name of the function whose parameters become options; None if the class declares all options.
@@ -108,7 +108,7 @@ def _add_option(cls: Any, parameter: Parameter, argument: Argument) -> None:
 
 
 def _type_on_command_line(hint: Any) -> Any:
-    """The type of a parameter in words of a command line: of several, a path, a text or a list."""
+    """The type of a parameter on the command line: of a union, its path, text or list."""
     if typing.get_origin(hint) is Annotated:
         return hint
     options = typing.get_args(hint) if _is_union(hint) else (hint,)
@@ -162,7 +162,7 @@ def _is_list(hint: Any) -> bool:
 
 
 def flags_of_lists(commands: Any) -> frozenset[str]:
-    """Flags that take several values, of all commands of a union of them."""
+    """Flags that take several values, for all commands of a union."""
     return frozenset(_flags_of_lists(commands))
 
 
@@ -174,8 +174,8 @@ def _flags_of_lists(commands: Any) -> Iterator[str]:
 
 
 def join_repeated_flags(arguments: Sequence[str], flags: frozenset[str]) -> list[str]:
-    """Move the values of a flag that is given again behind those it has already, where tyro would forget the first
-    ones: `--set A --set B` is `--set A B`.
+    """Join the values of a flag that is given repeatedly, of which tyro would keep only the last: `--set A --set B`
+    becomes `--set A B`.
     """
     current: list[str] = []
     parts = [current]

@@ -1,7 +1,7 @@
 """Ctrl-C while modules are imported.
 
-Libraries in C++ answer a KeyboardInterrupt in the middle of their import with an abort or a traceback. Nothing has been
-started by then that would need an end, so the process may leave at once.
+Libraries in C++ react to a KeyboardInterrupt in the middle of their import with an abort or a traceback. Nothing that
+needs cleaning up has been started by then, so the process may exit at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ INTERRUPTED = 128 + signal.SIGINT
 def leave_when_interrupted() -> Iterator[None]:
     """Let Ctrl-C end the process within this context, with one line and status 130.
 
-    Outside the main thread, and where another handler than Python's own is installed, nothing changes.
+    Outside the main thread, or if a handler other than Python's own is installed, nothing changes.
     """
     try:
         before = signal.getsignal(signal.SIGINT)

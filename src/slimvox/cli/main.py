@@ -1,4 +1,4 @@
-"""`slimvox COMMAND ...`: parses, runs, and turns errors into one sentence and an exit status."""
+"""`slimvox COMMAND ...`: parses and runs a command, and turns errors into one sentence and an exit status."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(words: Sequence[str]) -> Any:
-    """A command from the words behind `slimvox`; prints help or the error and exits if there is none."""
+    """Parse the arguments of `slimvox` as a command; if that is impossible, print help or the error and exit."""
     with contextlib.redirect_stdout(cast(TextIO, _WordWrap(sys.stdout))):
         return tyro.cli(
             # Without a help text tyro would look for one in its own source, which takes a tenth of the time.
@@ -119,7 +119,7 @@ def parse(words: Sequence[str]) -> Any:
 
 
 class _WordWrap:
-    """Stream that breaks long lines between words; tyro does so in its tables only."""
+    """Stream that breaks long lines between words, which tyro does only in its tables."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -1,1 +1,1 @@
-"""Time: benchmarks of encoders, and latency as a cost to prune for."""
+"""Measurement of time: benchmarks of encoders, and latency as a cost to prune for."""

@@ -1,4 +1,4 @@
-"""One page about one or several runs, from what they wrote."""
+"""Reports of one or several runs, from the files that they wrote."""
 
 from slimvox.report.page import report_page
 from slimvox.report.runs import RunRecord, read_runs

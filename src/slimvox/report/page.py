@@ -1,4 +1,4 @@
-"""The page: text and tables here, charts in `slimvox.report.charts`, looks in `page.html.jinja` and `page.css`."""
+"""The report page: text and tables here, charts in `slimvox.report.charts`, layout in `page.html.jinja`, `page.css`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GENERATOR = "slimvox report"
 
 @dataclass(frozen=True, kw_only=True)
 class PanelRow:
-    """Panels beside each other: of one run, or the same of every run."""
+    """Panels side by side: those of one run, or the same panel of every run."""
 
     title: str
     panels: Sequence[tuple[str, str, Panel]]
@@ -39,8 +39,8 @@ def report_page(
 
     Args:
         runs: at least one; several are compared side by side.
-        scores: of the runs' models, and of others to compare with.
-        speeds: the same.
+        scores: scores of the runs' models, and of others to compare with.
+        speeds: speeds of the runs' models, and of others to compare with.
     """
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_read),

@@ -1,4 +1,4 @@
-"""The JSON files of a run as a page needs them, with their types checked."""
+"""Reading of a run's JSON files for a page, with their types checked."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Teacher:
 
 
 def read_request(content: Mapping[str, Any], path: Path) -> Request:
-    """A request; fields that a page does not need are ignored.
+    """Read a request; fields that a page does not need are ignored.
 
     Raises:
         SlimvoxError: if a value is of the wrong type.
@@ -68,10 +68,10 @@ def read_teacher(content: Any, path: Path) -> str:
 
 
 def read_log(path: Path) -> tuple[Mapping[str, Any], ...]:
-    """The records of a log, except a last line that is still being written, without numbers that are not finite.
+    """The records of a log, without numbers that are not finite; an incomplete last line is ignored.
 
     Raises:
-        SlimvoxError: if it cannot be read, or another line is damaged.
+        SlimvoxError: if the log cannot be read, or another line is damaged.
     """
     if not path.is_file():
         return ()

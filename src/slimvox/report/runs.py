@@ -1,4 +1,4 @@
-"""Runs as they lie on disk: what was asked for, what was logged, what came out."""
+"""Reading of runs from disk: their settings, logs and results."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RunRecord:
     teacher: str
     """Name of the teacher, as given by the user; empty if unknown."""
     recipe: Mapping[str, Any]
-    """Section to field to value; empty if unknown."""
+    """Values of the recipe by section and field; empty if unknown."""
     seed: int | None
     control: str | None
     log: tuple[Mapping[str, Any], ...]
@@ -51,9 +51,9 @@ class RunRecord:
     after_prune: Distance | None
     """Distance to the teacher right after surgery."""
     after_finish: Distance | None
-    """The same at the end."""
+    """Distance to the teacher at the end."""
     facts: Mapping[str, Any]
-    """Audio, environment and whatever else is known of the run, by name."""
+    """Audio, environment and other facts about the run, by name."""
 
     def stage(self, name: str) -> tuple[Mapping[str, Any], ...]:
         """The records of one stage, `prune` or `finish`."""
@@ -65,7 +65,7 @@ class RunRecord:
 
     @property
     def surgery_step(self) -> int:
-        """The steps that stage 1 has taken: where stage 2 begins on an axis of both."""
+        """Number of steps that stage 1 has taken, after which stage 2 begins on an axis of both."""
         records = self.stage("prune")
         return int(records[-1]["step"]) if records else 0
 
@@ -81,13 +81,13 @@ class RunRecord:
 
 
 def read_runs(paths: Sequence[Path]) -> tuple[RunRecord, ...]:
-    """Read runs; a folder of runs stands for all of them, in the order of their names.
+    """Read runs; a folder of runs means all of them, in the order of their names.
 
     Args:
-        paths: directories of runs, or folders with such in them.
+        paths: directories of runs, or folders that contain them.
 
     Raises:
-        SlimvoxError: if one is not there, holds no run, or is damaged.
+        SlimvoxError: if a path does not exist, contains no run, or is damaged.
     """
     directories: list[Path] = []
     for path in paths:
@@ -123,9 +123,7 @@ def _search(path: Path, depth: int) -> list[Path]:
 
 
 def _labels(directories: Sequence[Path]) -> list[str]:
-    """Each directory's name, with as many of its parents as it takes to tell it from the others, or to say more than a
-    number.
-    """
+    """Name of each directory, with as many of its parents as needed to make it unique and more than a number."""
     parts = [directory.resolve().parts for directory in directories]
     length = 2 if any(each[-1].isdigit() for each in parts) else 1
     while True:
@@ -192,7 +190,7 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def _distances(outcome: Mapping[str, Any], card: Path) -> tuple[Distance | None, Distance | None]:
-    """After surgery and at the end."""
+    """Distances to the teacher after surgery and at the end."""
     if outcome:
         first, last = (outcome.get(f"distance_after_{stage}") for stage in ("prune", "finish"))
         return (_distance(first) if first else None, _distance(last) if last else None)

@@ -1,4 +1,4 @@
-"""Score files of `slimvox evaluate`, and which run they belong to."""
+"""Score files of `slimvox evaluate`, and the runs they belong to."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class ScoreSet:
     label: str
     """Label of the model on the page: the run's label, or the model given to `slimvox evaluate`."""
     run: RunRecord | None
-    """The run that the model came from, where it is among those on the page."""
+    """The run that the model came from, if it is on the page."""
     parameters: int
     suite: str
     """`mini` or `official`."""
     results: tuple[TaskResult, ...]
     overall: Mapping[str, float]
-    """`superb_s` and `mean11`, or `mini`; empty where not every task is there."""
+    """`superb_s` and `mean11`, or `mini`; empty if a task is missing."""
 
     @property
     def metrics(self) -> dict[str, Mapping[str, Any]]:
-        """Metric to title, mean, spread, chance and so on, see `TaskResult.scores`."""
+        """Title, mean, spread, chance and so on by metric, see `TaskResult.scores`."""
         return {metric: score for result in self.results for metric, score in result.scores.items()}
 
 
@@ -42,7 +42,7 @@ def read_scores(paths: Sequence[Path], runs: Sequence[RunRecord]) -> tuple[Score
     """Read the scores in folders that `slimvox evaluate --out` wrote, and those in `scores` of the runs.
 
     Raises:
-        SlimvoxError: if a folder is not there, has no scores, mixes models, or a file is damaged.
+        SlimvoxError: if a folder does not exist, has no scores or mixes models, or if a file is damaged.
     """
     sets = []
     for run in runs:
@@ -93,7 +93,7 @@ def _read(directory: Path, runs: Sequence[RunRecord], run: RunRecord | None) -> 
 
 
 def run_of(model: str, parameters: int, runs: Sequence[RunRecord]) -> RunRecord | None:
-    """The run whose model a user called `model`: the same directory, or one of the same name and size."""
+    """The run that a user means by `model`: the same directory, or one with the same name and size."""
     for run in runs:
         if Path(model).expanduser().resolve() == run.directory.resolve():
             return run

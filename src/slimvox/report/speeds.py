@@ -1,4 +1,4 @@
-"""Speeds measured by `slimvox benchmark`, and which run they belong to."""
+"""Speeds measured by `slimvox benchmark`, and the runs they belong to."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Speed:
     """One encoder, timed at one length and batch size."""
 
     label: str
-    """The run's label with the backend, or what the benchmark called it."""
+    """Label of the run with the backend, or the benchmark's label."""
     run: RunRecord | None
     batch: int
     seconds: float
     milliseconds: float
-    """Median."""
+    """Median of the runs."""
     spread: float
     """Half the distance between the quartiles, as a share of the median."""
     speedup: float
@@ -71,7 +71,7 @@ def read_speeds(paths: Sequence[Path], runs: Sequence[RunRecord]) -> tuple[Speed
     """Read the JSON files that `slimvox benchmark --out` wrote.
 
     Raises:
-        SlimvoxError: if a file is not there or is something else.
+        SlimvoxError: if a file does not exist or is not such a file.
     """
     return tuple(speed for path in paths for speed in _read(path, runs))
 

@@ -36,7 +36,7 @@ class CostRow:
 
     block: str
     parameters: tuple[str, str, str]
-    """Dense, pruned, share that is kept."""
+    """Cost of the dense and of the pruned encoder, and the share that is kept."""
     macs: tuple[str, str, str]
 
 
@@ -80,12 +80,12 @@ def cost_table(run: RunRecord) -> tuple[CostRow, ...]:
 
 
 def by_block(costs: BlockCosts) -> tuple[int, ...]:
-    """A cost of each of `BLOCKS`, all layers together."""
+    """A cost of each of `BLOCKS`, summed over all layers."""
     return tuple(round(costs.kind(kind)) for kind in BLOCK_KINDS)
 
 
 def flat_recipe(recipe: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Section to field to text; what stands in no section comes under an empty name."""
+    """Texts of a recipe by section and field; fields outside sections are below an empty name."""
     sections: dict[str, dict[str, str]] = {"": {}}
     for name, value in recipe.items():
         if isinstance(value, Mapping):
@@ -96,7 +96,7 @@ def flat_recipe(recipe: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def completed(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe with the defaults of fields that the slimvox which wrote it did not have yet; an empty one as it is."""
+    """A recipe with defaults for fields that the slimvox version that wrote it did not have; an empty one unchanged."""
     if not recipe:
         return {}
     defaults = Recipe().to_dict()

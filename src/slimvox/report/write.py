@@ -11,7 +11,7 @@ from slimvox.util.output_paths import check_output_file
 
 
 def check_out(out: Path) -> None:
-    """Raise SlimvoxError if a page cannot go to `out`: a directory, or a file that no report wrote."""
+    """Raise SlimvoxError if a page cannot be written to `out`: a directory, or a file that is not a report."""
     if out.is_dir():
         raise SlimvoxError(f"`--out` {out} is a directory; give a file such as {out / 'report.html'}")
     check_output_file(out, "--out")
@@ -24,7 +24,7 @@ def check_out(out: Path) -> None:
 
 
 def write_report(page: str, out: Path) -> None:
-    """Write a page; an earlier report in its place is replaced.
+    """Write a page; an earlier report is replaced.
 
     Raises:
         SlimvoxError: if something else is there, or it cannot be written.
@@ -41,12 +41,12 @@ BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 
 def write_tables(out: Path, title: str, tables: str) -> None:
-    """Put tables between the two marks of a page; what stands around them is kept.
+    """Put tables between the two marks of a page; the text around them is kept.
 
     Args:
         out: the page; a new one gets a title and the marks.
-        title: such as `# Results`.
-        tables: Markdown.
+        title: title of a new page, such as `# Results`.
+        tables: tables in Markdown.
 
     Raises:
         SlimvoxError: if the page has no marks.

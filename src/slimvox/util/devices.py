@@ -1,4 +1,4 @@
-"""The devices a command can be told to run on."""
+"""The devices that a command can run on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_device(device: str) -> None:
 
 
 def find_device(device: str) -> torch.device:
-    """The device of a name; of `auto`, a GPU where there is one.
+    """The device with a name; for `auto`, a GPU if there is one.
 
     Raises:
         SlimvoxError: if the name is unknown, or this machine has no such device.
@@ -42,8 +42,8 @@ def find_device(device: str) -> torch.device:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global random state within this context; afterwards it is as it was, on every device."""
-    gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    """Seed torch's global random state within this context, and restore it afterwards, on every device."""
+    """Seed torch's global random state within this context; restore it afterwards, on every device."""
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     with torch.random.fork_rng(gpus):
         torch.manual_seed(seed)

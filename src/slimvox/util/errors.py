@@ -1,16 +1,16 @@
-"""The one exception a user of slimvox is meant to read, and how it quotes others."""
+"""The exception whose messages are written for users, and a helper to quote other exceptions in them."""
 
 from __future__ import annotations
 
 
 class SlimvoxError(Exception):
-    """Something the user can mend: the message says what is wrong, where, and what to do.
+    """An error that the user can correct: the message says what is wrong, where, and what to do.
 
     The command line prints the message alone and exits with `exit_status`; from Python it is raised as it is.
     """
 
     exit_status = 2
-    """Bad input."""
+    """Exit status of the command line for bad input."""
 
 
 class UnusableResultError(SlimvoxError):
@@ -24,5 +24,5 @@ class NotFiniteError(UnusableResultError):
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a library's message, which may go on for pages; the kind of error where it has none."""
+    """The first line of a library's message, which may be pages long; the type of the error if it has no message."""
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, whole, whenever the process is killed or the power goes."""
+"""Atomic writing: a file is either the old or the new one, even if the process is killed or the power fails."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _swept: set[str] = set()
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file for writing that takes the place of `path` once the block is left without an error.
+    """Open a temporary file for writing that replaces `path` when the block is left without an error.
 
-    Temporary files that killed processes left in the same folder are removed on the way.
+    Temporary files that killed processes left in the same folder are removed as well.
 
     Raises:
-        OSError: if the disk is full or the folder cannot be written, with the path in `filename`; `path` is then as it
-            was before.
+        OSError: if the disk is full or the folder cannot be written, with the path in `filename`; `path` is then
+            unchanged.
     """
     if (folder := os.path.abspath(path.parent)) not in _swept:
         sweep_temporaries(path.parent)
@@ -48,7 +48,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is either the old one or the new one, whole, whenever the power goes.
+    """Write a file atomically: it is either the old or the new one, even if the power fails.
 
     Raises:
         OSError: as for `atomic_file`.
@@ -65,7 +65,7 @@ def is_temporary(name: str) -> bool:
 def sweep_temporaries(folder: Path) -> None:
     """Remove the temporary files of `atomic_file` that killed processes left in a folder.
 
-    Files that a process is still writing are locked by it, and stay.
+    Files that a process is still writing are locked by it, and are kept.
     """
     with contextlib.suppress(OSError):
         for path in [Path(entry.path) for entry in os.scandir(folder) if is_temporary(entry.name)]:
@@ -75,7 +75,7 @@ def sweep_temporaries(folder: Path) -> None:
 
 
 def _lock(file: IO[bytes]) -> bool:
-    """Lock a file until it is closed; whether that worked (not where locks are unknown, and not if another has it)."""
+    """Lock a file until it is closed; False if locks are not supported or another process holds it."""
     try:
         import fcntl
 

@@ -1,4 +1,4 @@
-"""JSON documents from outside: whatever is wrong with one is a single sentence that names it."""
+"""JSON documents from outside, whose errors are messages of one sentence with the name of the document."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def parse_json(text: str | bytes, source: str) -> Any:
     """The content of a JSON document.
 
     Args:
-        text: the document; UTF-8 where it is bytes.
-        source: what messages call it, such as a path.
+        text: the document; UTF-8 if it is bytes.
+        source: name of the document in messages, such as its path.
 
     Raises:
         SlimvoxError: if it is not valid JSON, or is nested too deeply.
@@ -31,7 +31,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        SlimvoxError: if the file cannot be read, or holds something else.
+        SlimvoxError: if the file cannot be read, or does not contain a JSON object.
     """
     try:
         content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Optional dependencies: a missing one ends in a sentence that says what to install."""
+"""Optional dependencies, with an error that says what to install if one is missing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def require(packages: Sequence[str], what: str, *, extra: str | None = None) -> 
 
     Args:
         packages: names of modules.
-        what: what needs them, to begin the message with.
-        extra: the optional dependencies of slimvox that bring them along, if there are such.
+        what: the feature that needs them, with which the message begins.
+        extra: name of the extra of slimvox that installs them, if there is one.
 
     Raises:
         SlimvoxError: naming the packages that are missing.

@@ -9,9 +9,8 @@ from slimvox.util.errors import SlimvoxError
 
 
 def check_output_folder(path: Path, name: str) -> None:
-    """Raise SlimvoxError if `path` cannot be a folder for results; `name` is what the message calls it.
-
-    It need not exist; nothing is made.
+    """Raise SlimvoxError if `path` cannot be a folder for results; `name` is its name in the message. It need not
+    exist; nothing is created.
     """
     try:
         if path.is_dir():
@@ -25,9 +24,8 @@ def check_output_folder(path: Path, name: str) -> None:
 
 
 def check_output_file(path: Path, name: str) -> None:
-    """Raise SlimvoxError if `path` cannot be a file for results; `name` is what the message calls it.
-
-    It need not exist; nothing is made.
+    """Raise SlimvoxError if `path` cannot be a file for results; `name` is its name in the message. It need not exist;
+    nothing is created.
     """
     try:
         if path.is_dir():
@@ -38,7 +36,7 @@ def check_output_file(path: Path, name: str) -> None:
 
 
 def _check_parent(path: Path, name: str) -> None:
-    """The folder that exists above a path must take new entries."""
+    """Raise SlimvoxError if the nearest existing folder above a path does not allow new entries."""
     parent = path.absolute().parent
     while not os.path.lexists(parent) and parent != parent.parent:
         parent = parent.parent

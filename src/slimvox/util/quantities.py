@@ -1,4 +1,4 @@
-"""Numbers as people write them."""
+"""Parsing and formatting of quantities, such as `28%`, `26.5M` and `4x`."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Amount:
     is_share: bool
 
     def of(self, whole: float) -> float:
-        """The absolute number, given what the share is of."""
+        """The absolute number; a share is multiplied by the whole."""
         return self.value * whole if self.is_share else self.value
 
 
 def parse_amount(text: str, name: str) -> Amount:
-    """`28%` and `0.28` as shares, `26.5M` and `26500000` as numbers.
+    """Parse `28%` and `0.28` as shares, `26.5M` and `26500000` as numbers.
 
     Raises:
-        SlimvoxError: if it is neither; `name` is what the message calls it.
+        SlimvoxError: if it is neither; `name` is its name in the message.
     """
     match = _AMOUNT.match(text)
     if match is None or not 0 < float(match[1]) < _LARGEST:
@@ -48,10 +48,10 @@ def parse_amount(text: str, name: str) -> Amount:
 
 
 def parse_shares(texts: Sequence[str], name: str) -> tuple[float, ...]:
-    """`50%` and `0.5` as numbers between 0 and 1, largest first.
+    """Parse shares such as `50%` and `0.5` as numbers between 0 and 1, largest first.
 
     Raises:
-        SlimvoxError: if there are none, one is no share, or one is there twice; `name` is what the message calls them.
+        SlimvoxError: if there are none, one is not a share, or one occurs twice; `name` is their name in the message.
     """
     shares = []
     for text in texts:
@@ -71,15 +71,15 @@ def parse_shares(texts: Sequence[str], name: str) -> tuple[float, ...]:
 
 
 def share_name(share: float) -> str:
-    """0.125 as '12.5': percent, without its sign."""
+    """Format a share as percent without its sign: 0.125 as '12.5'."""
     return f"{100 * share:g}"
 
 
 def parse_speed(text: str, name: str) -> float:
-    """`4x`, `4` and `2.5x` as numbers above 1.
+    """Parse `4x`, `4` and `2.5x` as numbers above 1.
 
     Raises:
-        SlimvoxError: if it is nothing of the kind; `name` is what the message calls it.
+        SlimvoxError: if it is not such a number; `name` is its name in the message.
     """
     match = _SPEED.match(text)
     if match is None or not 1 < float(match[1]) < _LARGEST:
@@ -88,7 +88,7 @@ def parse_speed(text: str, name: str) -> float:
 
 
 def short_number(number: float) -> str:
-    """1_234_567 as '1.23M': three digits and a suffix."""
+    """Format a number with three digits and a suffix: 1_234_567 as '1.23M'."""
     for power, suffix in ((9, "G"), (6, "M"), (3, "k")):
         scaled = number / 10**power
         if abs(scaled) >= 1:

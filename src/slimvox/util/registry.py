@@ -23,13 +23,13 @@ class Registry(Generic[T]):
         check: Callable[[T], None] | None = None,
         option: str = "",
     ) -> None:
-        """Make an empty registry.
+        """Create an empty registry.
 
         Args:
-            kind: the values in one word, for messages, such as "loss".
+            kind: word for a value in messages, such as "loss".
             key: attribute that holds a value's name.
             unique: further attributes in which no two values may be equal.
-            check: called with each value before it is added; raises `ValueError` for one that cannot be.
+            check: called with each value before it is added; raises `ValueError` for one that cannot be registered.
             option: option or field that takes a name, for the message of `find`; `key` or `kind` if not given.
         """
         self._kind, self._key, self._unique, self._check = kind, key, unique, check
@@ -37,7 +37,7 @@ class Registry(Generic[T]):
         self._values: dict[str, T] = {}
 
     def register(self, value: T) -> T:
-        """Add a value; raises `ValueError` if its name is taken, or another one cannot stand beside it."""
+        """Add a value; raises `ValueError` if its name is taken, or if it conflicts with another value."""
         for attribute in (self._key, *self._unique):
             wanted = getattr(value, attribute)
             if any(getattr(other, attribute) == wanted for other in self._values.values()):
@@ -48,22 +48,22 @@ class Registry(Generic[T]):
         return value
 
     def unregister(self, name: str) -> None:
-        """Remove the value of a name (for tests and notebooks)."""
+        """Remove the value with a name (for tests and notebooks)."""
         del self._values[name]
 
     def get(self, name: str) -> T:
-        """The value of a name; raises `KeyError` if there is none."""
+        """The value with a name; raises `KeyError` if there is none."""
         return self._values[name]
 
     def find(self, name: Any, source: object = None) -> T:
-        """The value of a name that somebody gave, which can be anything.
+        """The value with a name that a user gave, which need not be a valid one.
 
         Args:
             name: the name.
             source: file in which it was found, for the message.
 
         Raises:
-            SlimvoxError: naming all values, if it is none of them.
+            SlimvoxError: if there is no such value; the message names all of them.
         """
         if not isinstance(name, str) or name not in self._values:
             where = "" if source is None else f"{source}: "

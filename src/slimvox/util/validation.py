@@ -1,7 +1,7 @@
 """Checks of values from outside: flags, arguments, fields of recipes and protocols, JSON files.
 
 A type annotation states the valid values: `int`, `float` (finite), `bool`, `str`, a `Literal`, a dataclass, a list,
-tuple or mapping of these, `None` where it is a choice, and a `Range` where `Annotated` adds one. `convert` checks a
+tuple or mapping of these, `None` if the annotation allows it, and a `Range` if `Annotated` adds one. `convert` checks a
 single value, `build` a dataclass from plain data, `check_fields` a dataclass that was built directly, and
 `checked_arguments` the arguments of a function. All report in the same words.
 
@@ -41,7 +41,7 @@ class Range:
         return self.at_least <= value <= self.at_most and self.above < value < self.below
 
     def expected(self, value: float) -> str:
-        """The words for what `value`, which is outside, should be."""
+        """Text that says what `value`, which is out of range, should be."""
         if self.above > -math.inf and self.below < math.inf:
             return f"above {self.above:g} and below {self.below:g}"
         lower = f"at least {self.at_least:g}" if self.at_least > -math.inf else f"above {self.above:g}"
@@ -70,12 +70,12 @@ ProperShare = Annotated[float, Range(above=0, below=1)]
 
 
 def convert(hint: Any, value: Any, name: str, *, ignore_unknown: bool = False) -> Any:
-    """A value as the type of an annotation, with its range checked.
+    """Convert a value to the type of an annotation, and check its range.
 
     Args:
         hint: the annotation.
-        value: plain data: what TOML, JSON or a caller gives. Integers are taken for `float`, sequences for tuples.
-        name: what messages call the value.
+        value: plain data from TOML, JSON or a caller. Integers are accepted for `float`, sequences for tuples.
+        name: name of the value in messages.
         ignore_unknown: see `build`.
 
     Raises:
@@ -132,12 +132,12 @@ def convert(hint: Any, value: Any, name: str, *, ignore_unknown: bool = False) -
 
 
 def build(cls: Any, data: Any, name: str = "", *, ignore_unknown: bool = False) -> Any:
-    """An instance of a dataclass from plain data, with every field checked.
+    """Create an instance of a dataclass from plain data, and check every field.
 
     Args:
         cls: the dataclass.
         data: a mapping from fields to values; nested dataclasses are mappings too.
-        name: what messages call the data; its fields are `name.field`.
+        name: name of the data in messages; its fields are `name.field`.
         ignore_unknown: leave out keys that are not fields, as files of later versions may have them.
 
     Raises:
@@ -204,10 +204,10 @@ def checked_arguments(function: Callable[Parameters, Result]) -> Callable[Parame
 
 
 def parse_value(hint: Any, text: str, name: str) -> Any:
-    """A value of an annotation from text: numbers, `true` and `false`, `none`, lists with commas.
+    """Parse text as a value of an annotation: numbers, `true` and `false`, `none`, lists with commas.
 
     Raises:
-        SlimvoxError: if the text does not fit.
+        SlimvoxError: if the text does not match the annotation.
     """
     return convert(hint, _plain(hint, text.strip()), name)
 
@@ -232,7 +232,7 @@ def _hints(cls: Any) -> dict[str, Any]:
 
 
 def _without_range(hint: Any) -> tuple[Any, Range | None]:
-    """An annotation without `Annotated`, and the range that was in it."""
+    """An annotation without `Annotated`, and its range."""
     if typing.get_origin(hint) is not Annotated:
         return hint, None
     hint, *extras = typing.get_args(hint)
@@ -307,7 +307,7 @@ def _message(name: str, expected: str, value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message, cut where it is long."""
+    """A value as text for a message, cut if it is long."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # more digits or deeper than Python prints

@@ -1,4 +1,4 @@
-"""Milliseconds of each block of an encoder, by hooks around its modules."""
+"""Timing of each block of an encoder, by hooks around its modules."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class BlockTimer:
 
 
 def median_blocks(runs: list[dict[str, float]]) -> dict[str, float]:
-    """Median over runs, block by block, and `rest` for what is in none (norms, residual sums)."""
+    """Median over runs of each block, and `rest` for operations outside all blocks (norms, residual sums)."""
     return {block: statistics.median(run.get(block, 0.0) for run in runs) for block in (*BLOCKS, "rest")}
 
 

@@ -25,7 +25,7 @@ Run = Callable[[NDArray[np.float32]], object]
 
 
 def backend_names() -> tuple[str, ...]:
-    """Backends that a model can be run in: those of torch, and each export format, also in int8 where it holds that."""
+    """Backends that a model can be run in: those of torch, and each export format, also in int8 if it supports that."""
     exported = [
         name
         for each in export_formats()
@@ -72,7 +72,7 @@ class Contender:
 
 
 def short_names(models: Iterable[str]) -> dict[str, str]:
-    """The last part of each path or id, or all of it where two would be called the same."""
+    """The last part of each path or id, or all of it if two would have the same name."""
     last = {model: Path(model).name or model for model in models}
     return {model: name if list(last.values()).count(name) == 1 else model for model, name in last.items()}
 
@@ -87,7 +87,7 @@ class Loaded:
 
 
 def load_contender(contender: Contender, threads: int) -> Loaded:
-    """Load in this process; imports only what the backend needs, so that memory is that of real use."""
+    """Load in this process; only the modules that the backend needs are imported, so that memory use is realistic."""
     if contender.format is not None:
         assert contender.file is not None
         return Loaded(run=contender.format.open(contender.file, threads=threads), module=None)
@@ -110,7 +110,7 @@ def load_contender(contender: Contender, threads: int) -> Loaded:
 
 
 def _transformers_model(model: str) -> nn.Module:
-    """The dense model in `transformers`' own class; random weights where only a pruned encoder is there.
+    """The dense model in `transformers`' own class; with random weights if only a pruned encoder exists.
 
     Speed does not depend on the weights.
     """

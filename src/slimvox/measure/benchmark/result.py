@@ -18,11 +18,11 @@ class Measurement:
     label: str
     """Label of the contender."""
     batch: int
-    """Clips at once."""
+    """Batch size: number of clips at once."""
     seconds: float
     """Length of each clip."""
     milliseconds: tuple[float, ...]
-    """Every timed run."""
+    """Milliseconds of every timed run."""
 
     @property
     def median_ms(self) -> float:
@@ -70,7 +70,7 @@ class ContenderReport:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkResult:
-    """All of it."""
+    """Measurements of all contenders."""
 
     machine: dict[str, Any]
     reference: str

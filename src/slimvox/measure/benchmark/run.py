@@ -1,4 +1,4 @@
-"""Runs contenders in turn, so that whatever else the machine does falls on all of them alike."""
+"""Interleaved runs of contenders, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _reference_backend(against: str | os.PathLike[str] | None) -> str:
 
 
 def _exported(contender: Contender, folder: Path, on_progress: Callable[[str], None]) -> Contender:
-    """The contender with its exported file, where it needs one."""
+    """The contender with its exported file, if it needs one."""
     format = backend_format(contender.backend)
     if format is None:
         return contender
@@ -140,7 +140,7 @@ def _exported(contender: Contender, folder: Path, on_progress: Callable[[str], N
 
 
 def _interleaved(workers: Sequence[Worker], batch: int, seconds: float, runs: int) -> list[Measurement]:
-    """Rounds in which every contender runs once, each round begun by another."""
+    """Times of rounds in which every contender runs once, each round starting with another contender."""
     for worker in workers:
         for _ in range(WARM_UP_RUNS):
             worker.milliseconds(batch, seconds)

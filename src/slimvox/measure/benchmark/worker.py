@@ -1,4 +1,4 @@
-"""A process that holds one contender and runs it when told to."""
+"""A process that holds one contender and runs it on request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from slimvox.util.errors import SlimvoxError
 
 
 class Worker:
-    """Starts the process; its methods wait for the answer.
+    """A worker process; its methods wait for the answer.
 
     Raises:
         SlimvoxError: if the contender cannot be loaded or a run fails there.
@@ -46,7 +46,7 @@ class Worker:
         return float(self._ask(("run", batch, seconds)))
 
     def blocks(self, batch: int, seconds: float) -> dict[str, float] | None:
-        """Milliseconds by block in one run; None where the backend has no blocks."""
+        """Milliseconds by block in one run; None if the backend has no blocks."""
         return self._ask(("blocks", batch, seconds))  # type: ignore[no-any-return]
 
     def peak_memory_bytes(self) -> int:

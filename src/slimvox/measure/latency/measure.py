@@ -1,4 +1,4 @@
-"""Latency as a cost: encoders of many sizes are measured, to know what each size costs on this machine."""
+"""Latency as a cost: encoders of many sizes are measured, to fit the time of each size on this machine."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ REST = Block("rest")
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """An encoder and how long its parts took."""
+    """An encoder and the time of each of its parts."""
 
     anatomy: EncoderAnatomy
     blocks: dict[Block, float]
-    """Nanoseconds by block, and of what is in none (`REST`)."""
+    """Nanoseconds by block, and outside all blocks (`REST`)."""
 
     @property
     def total(self) -> float:
-        """Nanoseconds of the whole."""
+        """Nanoseconds of the whole encoder."""
         return sum(self.blocks.values())
 
 
 def measure_latency(
     dense: EncoderAnatomy, *, seconds: float = 10.0, device: torch.device | str = "cpu", seed: int = 0
 ) -> LatencyTable:
-    """Time encoders of drawn sizes, float32 and without gradients, and fit a table to them.
+    """Time encoders of random sizes, in float32 and without gradients, and fit a table to the times.
 
-    Each probe has random weights, and in every convolution and layer its own random sizes between nothing and those
-    of `dense`, with heads of unequal width as pruning leaves them. One forward pass of it times every block apart. Of
-    several rounds the shortest counts: whatever else the machine does can only add to it.
+    Each probe has random weights, and in every convolution and layer its own random sizes between 0 and those of
+    `dense`, with heads of unequal width as after pruning. One forward pass of it times every block apart. Of several
+    rounds the shortest counts: whatever else the machine does can only add to it.
 
     Args:
         dense: the encoder with everything in it.
@@ -102,7 +102,7 @@ def measure_latency(
 
 
 def drawn_anatomy(dense: EncoderAnatomy, draw: np.random.Generator) -> EncoderAnatomy:
-    """A random part of a dense encoder: at every address a share of its own, blocks excepted."""
+    """A random part of a dense encoder: a random share of the units of each address, except of blocks."""
     table = units(dense)
     kept = np.ones(len(table), dtype=bool)
     for address in table.addresses:
@@ -131,7 +131,7 @@ def _fit(kind: str, probes: Sequence[Probe], seconds: float) -> dict[str, float]
 
 
 def _rounds_for(dense: EncoderAnatomy, waveform: torch.Tensor) -> int:
-    """As many as patience allows, taking a drawn encoder for half a dense one."""
+    """Number of rounds that the time limit allows, if a random encoder takes half the time of the dense one."""
     encoder = SpeechEncoder(dense).to(waveform.device).eval()
     with torch.inference_mode():
         encoder(waveform)
@@ -143,7 +143,7 @@ def _rounds_for(dense: EncoderAnatomy, waveform: torch.Tensor) -> int:
 
 
 def _time_blocks(anatomy: EncoderAnatomy, waveform: torch.Tensor, rounds: int) -> dict[Block, float]:
-    """See `Probe.blocks`: the shortest of several rounds, for each block on its own."""
+    """Times for `Probe.blocks`: the shortest of several rounds, for each block separately."""
     encoder = SpeechEncoder(anatomy).to(waveform.device).eval()
     shortest: dict[Block, float] = {}
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Real-time factors: how long encoders take, side by side."""
+"""Real-time factors of encoders, measured side by side."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def real_time_factors(
     """Seconds of computing per second of audio, one clip at a time.
 
     Args:
-        encoders: by name, all on one device.
+        encoders: encoders by name, all on one device.
         seconds: length of the clip.
-        rounds: the medians' number of rounds; the encoders take turns, after a round to warm up.
+        rounds: number of rounds for the medians; the encoders take turns, after a warm-up round.
 
     Raises:
         ValueError: if there are no encoders, no rounds, or no samples.
@@ -42,7 +42,7 @@ def real_time_factors(
 
 
 def timed(encoder: SpeechEncoder, waveform: torch.Tensor) -> float:
-    """Seconds that one call takes, until the device is done."""
+    """Seconds of one call, until the device has finished."""
     wait_for(waveform.device)
     began = time.perf_counter()
     encoder(waveform)
@@ -51,7 +51,7 @@ def timed(encoder: SpeechEncoder, waveform: torch.Tensor) -> float:
 
 
 def wait_for(device: torch.device) -> None:
-    """Return when the device has nothing left to do."""
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

@@ -1,4 +1,4 @@
-"""Computing time by block as a function of counts, with what was measured on one machine in it."""
+"""Computing time by block as a function of counts, with coefficients measured on one machine."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ FIXED = tuple(Block(kind) for kind in BLOCK_KINDS if kind not in LAYER_BLOCKS)
 class LatencyTable(Cost):
     """Nanoseconds of each block for one clip.
 
-    Each structure says what its time grows with (`Structure.times`); the table has the nanoseconds per unit of that.
-    All layers share their coefficients.
+    Each structure gives the features that its time is proportional to (`Structure.times`); the table has the
+    nanoseconds per unit of each feature. All layers share their coefficients.
     """
 
     kind = "latency"
@@ -38,7 +38,7 @@ class LatencyTable(Cost):
     nanoseconds: Mapping[str, Mapping[str, float]]
     """Coefficients by kind of block and feature; `constant` does not depend on counts."""
     rest: float
-    """Nanoseconds outside of all blocks: norms, residual sums, calls."""
+    """Nanoseconds outside all blocks: norms, residual sums, calls."""
     error: float
     """Median relative error of the predicted time for whole encoders that were not used in the fit."""
 
@@ -100,7 +100,7 @@ def _is_time(value: object) -> bool:
 
 
 def time_features(anatomy: EncoderAnatomy, seconds: float) -> Iterator[Term]:
-    """Everything that computing time grows with, by block and feature."""
+    """Terms to which computing time is proportional, by block and feature."""
     lengths = anatomy.conv_lengths(round(seconds * SAMPLE_RATE_HZ))
     for block in FIXED:
         yield Term(block=block, coefficient=1, feature="constant")
@@ -120,11 +120,11 @@ def feature_values(anatomy: EncoderAnatomy, seconds: float) -> dict[Block, dict[
 
 
 def fit_times(terms: Sequence[Sequence[float]], times: Sequence[float]) -> tuple[float, ...]:
-    """Coefficients by which the terms give the times: least squares of the relative errors, none negative.
+    """Coefficients of the terms, fitted to times by non-negative least squares of the relative errors.
 
     Args:
         terms: measurements x terms.
-        times: one positive number each.
+        times: one positive number per measurement.
 
     Returns:
         One coefficient per term, each at least 0.

@@ -16,7 +16,7 @@ STRONG = 0.62
 
 
 def anatomy_panels(anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> tuple[Panel, ...]:
-    """One panel per structure that is not a whole block: a heat map where spans lie in heads, else bars."""
+    """One panel per structure that is not a whole block: a heat map if its spans lie in heads, else bars."""
     panels = []
     for structure in structures():
         indices = [address.index for address in structure.addresses(dense)]
@@ -39,7 +39,7 @@ def anatomy_panels(anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> tuple[Pane
 def _map(
     structure: Structure, anatomy: EncoderAnatomy, dense: EncoderAnatomy, indices: Sequence[int]
 ) -> Markup:
-    """Layers down, heads across; how dark a cell is, is the share of its units that is left."""
+    """A heat map with layers down and heads across; a cell is darker the larger the share of its units that is left."""
     heads = max(len(structure.spans(dense, index)) for index in indices)
     cell = (WIDTH - LEFT) / heads
     parts = [text(0, 11, "layer", "axis")]
@@ -93,7 +93,7 @@ def _row(
 def _bars(
     names: Sequence[str], kept: Sequence[int], before: Sequence[int], what: str, title_of_all: str
 ) -> Markup:
-    """A bar for each, in a frame as long as the dense one (the longest frame is the whole width)."""
+    """A bar for each address, in a frame as long as its dense width (the longest frame has the full width)."""
     right = 78
     scale = (WIDTH - LEFT - right) / max(*before, 1)
     parts = [text(0, 11, what, "axis")]

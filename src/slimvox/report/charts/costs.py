@@ -16,7 +16,7 @@ LEFT, RIGHT, ROW = 92, 48, 26
 
 
 def cost_panels(runs: Sequence[RunRecord]) -> tuple[Panel, ...]:
-    """Parameters, and MACs for 10 s: a bar for what each run started from (one, if it is the same) and one for each."""
+    """Parameters, and MACs for 10 s: a bar for each distinct dense encoder and one for each run."""
     encoders: list[tuple[str, EncoderAnatomy]] = []
     for run in runs:
         if run.dense is not None and run.dense not in [known for _, known in encoders]:

@@ -43,7 +43,7 @@ def _panel(title: str, history: Sequence[Snapshot]) -> Panel:
 
 
 def _history(title: str, history: Sequence[Snapshot], summary: str) -> Markup:
-    """Steps across, P(open) upwards; how strong a cell's colour is, is the square root of the share of gates in it."""
+    """A heat map of P(open) over steps, coloured by the square root of the share of gates in each cell."""
     last, drawn = history[-1][0], _thinned(history)
     high, wide = HEIGHT - TOP - BOTTOM, WIDTH - LEFT - RIGHT
     parts = [element("rect", x=LEFT, y=TOP, width=wide, height=high, class_="frame")]

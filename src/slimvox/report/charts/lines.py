@@ -41,7 +41,7 @@ class Curve:
     band: bool = False
     """Shade the range between the minimum and maximum of each interval."""
     breaks: tuple[int, ...] = ()
-    """Steps after which the curve starts anew (between the stages)."""
+    """Steps after which a new curve starts (between the stages)."""
 
 
 def line_chart(
@@ -51,7 +51,7 @@ def line_chart(
 
     Args:
         curves: at least one, each with at least one value.
-        label: beginning of the text alternative, which goes on with the ends of the curves.
+        label: beginning of the text alternative, followed by the final values of the curves.
         marks: steps to mark by a vertical line, with their labels.
         from_zero: whether the axis starts at 0.
     """

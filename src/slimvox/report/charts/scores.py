@@ -15,11 +15,11 @@ LEFT, RIGHT, ROW = 106, 98, 24
 
 
 def score_panels(sets: Sequence[ScoreSet], series: Mapping[str, int]) -> tuple[Panel, ...]:
-    """A panel for the score over all tasks, where there is one, and one for each metric.
+    """A panel for the score over all tasks, if there is one, and one for each metric.
 
     Args:
         sets: the models, in the order of their bars.
-        series: a model's label to its colour; models that are not there are grey.
+        series: colours by label of the model; other models are grey.
     """
     panels = []
     for name in dict.fromkeys(key for each in sets for key in each.overall):

@@ -23,7 +23,7 @@ class Panel:
     title: str
     chart: Markup
     note: str = ""
-    """A sentence under it."""
+    """A sentence below the chart."""
 
 
 def element(name: str, *children: str, **attributes: Value) -> Markup:
@@ -54,7 +54,7 @@ def text(x: float, y: float, content: str, class_: str = "", anchor: str = "star
 
 
 def shortened(label: str, length: int) -> str:
-    """The end of a label (labels begin alike more often than they end alike), with dots where it is cut."""
+    """The end of a label (labels differ at the end more often than at the beginning), with dots if it is cut."""
     return label if len(label) <= length else "…" + label[1 - length :]
 
 
@@ -82,7 +82,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def tick_label(value: float, values: Sequence[float]) -> str:
-    """A tick's number, with no more digits than tell it from its neighbours."""
+    """The label of a tick, with as many digits as needed to distinguish it from its neighbours."""
     largest = max(map(abs, values), default=0.0)
     if largest >= 10_000:
         return f"{value / 1000:g}k"

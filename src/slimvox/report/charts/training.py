@@ -1,4 +1,4 @@
-"""Loss, sparsity, multipliers and the rest over both stages."""
+"""Charts of loss, sparsity, multipliers and other quantities over both stages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FEW = 3
 
 
 def training_panels(runs: Sequence[RunRecord]) -> tuple[Panel, ...]:
-    """A panel for each quantity that any of the runs logged; the runs in one frame, in the colours of their order."""
+    """A panel for each quantity that any of the runs logged; all runs in one frame, coloured by their order."""
     panels = []
     marks = sorted({float(run.surgery_step) for run in runs if run.surgery_step and run.stage("finish")})
     terms = ((loss.name, f"Distillation loss: {loss.title}", True) for loss in losses())

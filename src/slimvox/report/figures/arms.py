@@ -1,4 +1,4 @@
-"""Runs sorted into arms: the same recipe but for size and seed."""
+"""Grouping of runs into arms, which have the same recipe except for size and seed."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ CUT_SHORT = "…"
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """Runs of one arm with the same target: seeds."""
+    """Runs of one arm with the same target, which differ in their seed."""
 
     runs: tuple[RunRecord, ...]
     quality: float
     """Mean over the runs."""
     spread: tuple[float, float]
-    """Distances of the minimum and the maximum from it, both at least 0."""
+    """Distances of the minimum and the maximum from the mean, both at least 0."""
 
     def mean(self, values: Mapping[str, float]) -> float | None:
-        """Mean of other values by run's label; None unless every run has one."""
+        """Mean of values given by the label of the run; None unless every run has one."""
         found = [values[run.label] for run in self.runs if run.label in values]
         return statistics.fmean(found) if len(found) == len(self.runs) else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """Points that differ in size only."""
+    """Points that differ only in size."""
 
     label: str
     fields: Mapping[str, str]
@@ -51,7 +51,7 @@ class Arm:
 
 
 def arms_of(runs: Sequence[RunRecord], quality: Quality) -> tuple[Arm, ...]:
-    """Sort the runs that are finished and were measured; controls come last."""
+    """Group the runs that are finished and measured into arms; controls come last."""
     measured = [run for run in runs if run.label in quality.values and run.parameters is not None]
     groups: dict[str, list[RunRecord]] = {}
     for run in measured:
@@ -80,7 +80,7 @@ def _folder_names(arms: Sequence[Sequence[RunRecord]]) -> list[str]:
 
 
 def _place(fields: Mapping[str, str]) -> tuple[bool, bool]:
-    """Learned gates before controls, with the estimator before without."""
+    """Sort key of an arm: learned gates before controls, with the estimator before without."""
     return bool(fields["control"]), fields.get(STE) == "false"
 
 
@@ -141,7 +141,7 @@ def _labels(arms: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _with_total_steps(arm: Mapping[str, str], arms: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Settings with the total number of steps in place of every single length, where arms differ in length."""
+    """Settings with the total number of steps instead of each stage's length, if arms differ in length."""
 
     def total(each: Mapping[str, str]) -> int:
         return sum(int(each.get(f"{stage}.steps", 0)) for stage in ("prune", "finish"))

@@ -1,4 +1,4 @@
-"""All figures that the runs at hand allow, written as files."""
+"""Drawing of all figures that the given runs allow, and writing them to files."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Drawn:
 
 
 def draw_figures(runs: Sequence[RunRecord], quality: Quality, speeds: Sequence[Speed], out: Path) -> Drawn:
-    """Draw into a folder: figure1 always, the others where there are runs for them. All are drawn first.
+    """Draw into a folder: figure1 always, the others if there are runs for them. All are drawn before any is written.
 
     Args:
         runs: measured runs; may be empty.
         quality: the measure to plot.
-        speeds: of the runs' models, for the Pareto front.
-        out: folder, made if it is not there; figures of an earlier call are replaced.
+        speeds: speeds of the runs' models, for the Pareto front.
+        out: folder, created if it does not exist; figures of an earlier call are replaced.
 
     Raises:
         SlimvoxError: if matplotlib is missing, or `out` is a file or cannot be written.
@@ -68,7 +68,7 @@ def draw_figures(runs: Sequence[RunRecord], quality: Quality, speeds: Sequence[S
 
 
 def _speedups(speeds: Sequence[Speed]) -> dict[str, float]:
-    """Run's label to its speed-up, single clips of the length nearest to 10 s."""
+    """Speed-up by label of the run, for single clips of the length nearest to 10 s."""
     chosen: dict[str, Speed] = {}
     for speed in speeds:
         if speed.run is None:

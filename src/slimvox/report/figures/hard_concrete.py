@@ -1,4 +1,4 @@
-"""Figure 1: the hard concrete distribution and what the straight-through estimator does to its gradient."""
+"""Figure 1: the hard concrete distribution and the effect of the straight-through estimator on its gradient."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def hard_concrete_figure(seed: int = 0) -> Figure:
     """s_bar and z as distributions (log_alpha = 0) and over log_alpha, and the gradient of z with and without the STE.
 
     Args:
-        seed: of the samples.
+        seed: random seed of the samples.
     """
     generator = torch.Generator().manual_seed(seed)
     u = torch.rand(SAMPLES, generator=generator)
@@ -47,16 +47,16 @@ def hard_concrete_figure(seed: int = 0) -> Figure:
 
 
 def share_with_gradient(log_alpha: float) -> float:
-    """P(0 < s_bar < 1): how often a gate gets a gradient without the STE."""
+    """P(0 < s_bar < 1): the share of samples with a gradient without the STE."""
     one = BETA * math.log((1 - LEFT) / (RIGHT - 1))
     return _sigmoid(one - log_alpha) - _sigmoid(SHIFT - log_alpha)
 
 
 def share_of_gradient(log_alpha: float) -> float:
-    """The share of the mean of dz / d log_alpha under the STE that is there without it.
+    """The mean of dz / d log_alpha without the STE, as a share of the mean with it.
 
-    It is far above `share_with_gradient`: samples are clipped where the sigmoid is flat, and the STE has little to pass
-    on for them. Without the STE the mean gradient is the derivative of E[z], with it that of E[s_bar].
+    It is far above `share_with_gradient`: samples are clipped where the sigmoid is flat, so that the STE adds little
+    gradient for them. Without the STE the mean gradient is the derivative of E[z], with it that of E[s_bar].
     """
     u = (torch.arange(QUADRATURE, dtype=torch.float64) + 0.5) / QUADRATURE
     at = torch.full_like(u, log_alpha)

@@ -25,19 +25,19 @@ class Quality:
     """Title of the axis."""
     higher_is_better: bool
     values: Mapping[str, float]
-    """Run's label to value; runs without one are not there."""
+    """Value by label of the run; runs without a value are omitted."""
     others: tuple[tuple[str, int, float], ...]
-    """Label, parameters and value of what was measured beside the runs: the teacher, other models."""
+    """Label, parameters and value of other measured models, such as the teacher."""
 
 
 def choose_quality(name: str, runs: Sequence[RunRecord], scores: Sequence[ScoreSet]) -> Quality:
-    """The measure of a name.
+    """The quality measure with a name.
 
     Args:
         name: `distance` (to the teacher, at the end); `mini`, `superb_s`, `mean11`; a metric such as `pr`; or `auto`,
             the score over all tasks if every run has one, else the distance.
-        runs: to be measured.
-        scores: of their models, and of others.
+        runs: runs to be plotted.
+        scores: scores of their models, and of others.
 
     Raises:
         SlimvoxError: if there is no such measure.

@@ -23,7 +23,7 @@ MARKER_CHARACTERS = 8
 
 
 def quality_figure(arms: Sequence[Arm], quality: Quality) -> Figure:
-    """Figure 2: quality against parameters, an arm a line, seeds as bars from least to most."""
+    """Figure 2: quality against parameters, with a line per arm and bars from the minimum to the maximum over seeds."""
     figure = new_figure(6.4, 4.4)
     axes = figure.subplots()
     costs = {
@@ -51,12 +51,12 @@ def quality_figure(arms: Sequence[Arm], quality: Quality) -> Figure:
 
 
 def pareto_figure(arms: Sequence[Arm], quality: Quality, speedups: Mapping[str, float]) -> Figure:
-    """Quality against parameters, MACs and, where measured, speed; a line joins what nothing else beats in both.
+    """Quality against parameters, MACs and, where measured, speed; a line joins the points that no other beats in both.
 
     Args:
-        arms: of the runs.
-        quality: their measure.
-        speedups: run's label to how many times as fast as the reference it is; may be empty.
+        arms: arms of the runs.
+        quality: quality of the runs.
+        speedups: speed-up over the reference by label of the run; may be empty.
     """
     runs = [run for arm in arms for point in arm.points for run in point.runs]
     panels: list[tuple[str, dict[str, float], bool]] = [
@@ -92,7 +92,7 @@ def pareto_figure(arms: Sequence[Arm], quality: Quality, speedups: Mapping[str, 
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int = 2) -> None:
-    """The legend of one panel under all of them, in fewer columns where the names are long; the figure grows by it."""
+    """Put the legend of one panel below all panels, in fewer columns if the names are long, and enlarge the figure."""
     handles, labels = axes.get_legend_handles_labels()
     width, height = figure.get_size_inches()
     characters = int(LEGEND_CHARACTERS_PER_INCH * width)
@@ -107,10 +107,10 @@ def legend_below(figure: Figure, axes: Axes, columns: int = 2) -> None:
 def front(
     points: Sequence[tuple[float, float]], *, more_is_better: bool, higher_is_better: bool
 ) -> list[tuple[float, float]]:
-    """The points that no other beats in both coordinates, by the first; costs this close count as equal: `TOLERANCE`.
+    """The points that no other beats in both coordinates, sorted by the first; costs within `TOLERANCE` count as equal.
 
     Args:
-        points: cost and quality.
+        points: cost and quality of each.
         more_is_better: whether a higher first coordinate is better (a speed).
         higher_is_better: whether a higher second coordinate is better.
     """
@@ -127,7 +127,7 @@ def front(
 
 
 def scatter(axes: Axes, arms: Sequence[Arm], costs: Mapping[str, float], *, joined: bool) -> None:
-    """A marker for each point of each arm, with bars from the least to the most of its runs."""
+    """A marker for each point of each arm, with bars from the minimum to the maximum over its runs."""
     for index, arm in enumerate(arms):
         placed = [(cost, point) for point in arm.points if (cost := point.mean(costs)) is not None]
         if not placed:

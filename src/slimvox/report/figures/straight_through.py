@@ -1,4 +1,4 @@
-"""Figure 3: what the straight-through estimator changes, from runs with and without it."""
+"""Figure 3: the effect of the straight-through estimator, from runs with and without it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Pair = tuple[Arm, Arm]
 
 
 def straight_through_pairs(arms: Sequence[Arm]) -> tuple[Pair, ...]:
-    """Arms that are the same but for the STE: with, without."""
+    """Pairs of arms with and without the STE that are otherwise the same."""
     pairs = []
     for arm in arms:
         if arm.fields.get(STE) == "true":
@@ -34,7 +34,7 @@ def straight_through_pairs(arms: Sequence[Arm]) -> tuple[Pair, ...]:
 
 
 def straight_through_figure(pair: Pair, quality: Quality) -> Figure:
-    """Quality against parameters; loss over steps at the smallest size both have; how many gates are undecided."""
+    """Quality against parameters; loss over steps at the smallest common size; share of undecided gates."""
     sizes = _common_size(pair)
     logged = sizes is not None and all(_undecided(run) is not None for point in sizes for run in point.runs)
     panels = 1 + (sizes is not None) + logged
@@ -97,7 +97,7 @@ def _curves(axes: Axes, curves: Sequence[Line], index: int) -> None:
 
 
 def _loss(run: RunRecord) -> Line:
-    """Means over stretches of steps, with a gap between the stages."""
+    """Mean loss over intervals of steps, with a gap between the stages."""
     steps, means = [np.empty(0)], [np.empty(0)]
     for name, offset in (("prune", 0), ("finish", run.surgery_step)):
         values = np.array([record["distillation"] for record in run.stage(name)], float)

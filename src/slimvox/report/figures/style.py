@@ -1,4 +1,4 @@
-"""Style of the figures, and writing them to files."""
+"""Style of the figures, and their conversion to files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SETTINGS: Any = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Within it, figures are made in slimvox's style."""
+    """Context in which figures are drawn in slimvox's style."""
     import matplotlib
 
     with matplotlib.rc_context(SETTINGS):
@@ -43,14 +43,14 @@ def style() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches, that no window or backend knows of."""
+    """An empty figure, with sizes in inches, that is not registered with any window or backend."""
     from matplotlib.figure import Figure as NewFigure
 
     return NewFigure(figsize=(width, height))
 
 
 def rendered(figure: Figure) -> dict[str, bytes]:
-    """A figure as the content of files, by suffix; the same figure always gives the same bytes."""
+    """The contents of the files of a figure, by suffix; the same figure always gives the same bytes."""
     files = {}
     for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
         content = io.BytesIO()
