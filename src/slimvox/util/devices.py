@@ -43,7 +43,7 @@ def find_device(device: str) -> torch.device:
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's global random state within this context, and restore it afterwards, on every device."""
-    """Seed torch's global random state within this context; restore it afterwards, on every device."""
+    gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     with torch.random.fork_rng(gpus):
         torch.manual_seed(seed)
