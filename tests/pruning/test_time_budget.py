@@ -94,6 +94,8 @@ def test_a_run_ends_in_time_along_the_whole_schedule(
     world.measuring, began = measuring, world.now
     run(240)
     assert 0.9 * 240 < world.now - began <= 240
+    recorded = json.loads((tmp_path / "out" / "run" / "pace.json").read_text())
+    assert recorded["used_seconds"] == pytest.approx(world.now - began)
     first, second = world.of("prune"), world.of("finish")
     assert len(first) == pytest.approx(2 * len(second), rel=0.1)
     card = (tmp_path / "out" / "README.md").read_text()

@@ -68,13 +68,12 @@ class Run:
             RunInterrupted: if a process was asked to stop.
             SlimvoxError: if the directory is another run's, or cannot be written; if processes differ.
         """
-        out = self.settings.out
         self.processes.agree(self.fingerprint, "give all of them the same command, model and audio")
         with contextlib.ExitStack() as held:
             finished = self.processes.on_main(lambda: self._claim(held))
             results = tuple(size.finish() for size in self.sizes) if finished else self._stages()
             if not finished:
-                self.processes.on_main(lambda: out.finish(self.fingerprint))
+                self.processes.on_main(self._finish)
                 for tracker in self.accelerator.trackers:
                     tracker.finish()
         self._stop_if_asked()
@@ -98,6 +97,12 @@ class Run:
             self.accelerator.init_trackers("tensorboard")
         self._introduce()
         return False
+
+    def _finish(self) -> None:
+        """Mark the run as finished; called in the main process."""
+        if self.trainer.budget is not None:
+            self.trainer.budget.save()
+        self.settings.out.finish(self.fingerprint)
 
     def _stages(self) -> tuple[PruneResult, ...]:
         if not self.processes.on_main(lambda: self.sizes[-1].out.is_cut):

@@ -114,7 +114,7 @@ class TimeBudget:
                 return None
             seen.append((clock(), step))
             seconds = (seen[-1][0] - seen[0][0]) / (step - seen[0][1])
-            following = step + max(1, (timeline.steps - step) // LOOKS)
+            following = step + max(1, timeline.steps // LOOKS)
             if self._measuring is None:
                 began = clock()
                 measure()
