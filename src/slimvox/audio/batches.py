@@ -85,7 +85,7 @@ class BatchPlan:
         max_seconds: float,
         seed: int = 0,
         sample_rate_hz: int = SAMPLE_RATE_HZ,
-        groups: IntArray | None = None,
+        groups: npt.NDArray[np.integer] | None = None,
         weights: Sequence[float] = (),
     ) -> None:
         seconds = np.asarray(clip_seconds, dtype=np.float64)

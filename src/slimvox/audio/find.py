@@ -121,7 +121,7 @@ def numbered(sources: Sequence[AudioInput]) -> list[tuple[BareInput, int]]:
 
 def without_repetitions(
     sources: Sequence[AudioInput], tables: Sequence[AudioTable[AudioSource]]
-) -> tuple[AudioTable[AudioSource], npt.NDArray[np.int64]]:
+) -> tuple[AudioTable[AudioSource], npt.NDArray[np.integer]]:
     """One table of all sources, and the number of the source that each stretch is from; repetitions are logged."""
     table, origin = joined(tables)
     kept = np.bincount(origin, minlength=len(tables))

@@ -35,7 +35,7 @@ class AudioScan:
     """The usable audio, in the order of the sources."""
     skipped_files: tuple[SkippedFile, ...]
     """The skipped files and why."""
-    sources: npt.NDArray[np.int64]
+    sources: npt.NDArray[np.integer]
     """Number of the source that each clip is from (clips,)."""
     named: int
     """Stretches of audio that the sources name, usable or not."""
@@ -131,7 +131,7 @@ def usable(
     *,
     min_seconds: float,
     skips: SkipCounter | None = None,
-    sources: npt.NDArray[np.int64] | None = None,
+    sources: npt.NDArray[np.integer] | None = None,
 ) -> AudioScan:
     """The stretches of a measured table that can be used.
 
@@ -145,8 +145,8 @@ def usable(
         SlimvoxError: there are none.
     """
     skips = SkipCounter() if skips is None else skips
-    counted_before = len(skips.files)
-    sources = np.zeros(len(table), dtype=np.int64) if sources is None else sources
+    counted_before, named = len(skips.files), len(table)
+    sources = np.zeros(len(table), dtype=np.int16) if sources is None else sources
     file_seconds = table.files.seconds[table.file]
     left = file_seconds - table.offset_seconds
     seconds = np.fmin(left, table.seconds)
@@ -164,12 +164,14 @@ def usable(
             f"None of the {len(table)} audio files can be used: {skips.summary() or 'there are none'}. "
             f"Give readable audio of at least {min_seconds:g} s a file."
         )
-    clips: Any = replace(cast(Any, table.taken(chosen)), item=AudioClip, seconds=seconds[chosen])
+    if len(chosen) < len(table):
+        table, seconds, sources = table.taken(chosen), seconds[chosen], sources[chosen]
+    clips: Any = replace(cast(Any, table), item=AudioClip, files=table.files.places(), seconds=seconds)
     return AudioScan(
         clips=clips,
         skipped_files=skips.files[counted_before:],
-        sources=sources[chosen],
-        named=len(table),
+        sources=sources,
+        named=named,
     )
 
 

@@ -136,6 +136,12 @@ class FileColumns:
         names = self.names[before : before + (ends[-1] if ends else 0)].tobytes()
         return [names[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
+    def places(self) -> FileColumns:
+        """The files with what tells where they are, and without their measurements."""
+        left_out = ("version", "key", "seconds", "rate_hz", "channels")
+        empty: dict[str, Any] = {name: np.empty(0, dtype=FILE_COLUMNS[name]) for name in left_out}
+        return replace(self, failures={}, **empty)
+
     def taken(self, chosen: Column) -> FileColumns:
         """Some of the files, by their positions in ascending order."""
         lengths = np.diff(self.ends, prepend=0)
@@ -340,13 +346,13 @@ _BUILT = ("container", "ends", "start", "size", "key", "file", "offset_seconds",
 
 def joined(
     tables: Sequence[AudioTable[AudioSource]],
-) -> tuple[AudioTable[AudioSource], npt.NDArray[np.int64]]:
+) -> tuple[AudioTable[AudioSource], npt.NDArray[np.integer]]:
     """Join tables to one in which each file and each stretch comes once, where it comes first.
 
     Returns:
         The table, and the number of the table that each stretch is from (stretches,).
     """
-    origin = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+    origin = np.repeat(np.arange(len(tables), dtype=np.int16), [len(table) for table in tables])
     table = tables[0] if len(tables) == 1 else _concatenated(tables)
     files = table.files
     _, first, merged = np.unique(files.key, return_index=True, return_inverse=True)

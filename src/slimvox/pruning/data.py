@@ -51,7 +51,7 @@ class RunAudio:
     """Files left out, when they were measured or when they were decoded."""
     named: int
     """Stretches of audio that the sources name, usable or not; `held_out` included, each counted once."""
-    sources: npt.NDArray[np.int64]
+    sources: npt.NDArray[np.integer]
     """Number of the source that each clip of `training` is from (clips,)."""
     weights: tuple[float, ...] = ()
     """Share of the seconds that are drawn from each source, relative to the others; empty for what it has."""
