@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForAudioClassification
 
 import slimvox
+import whisper_models
 from slimvox.losses import unregister_loss
 from slimvox.structures import unregister_structure
 from tiny_runs import SETTINGS, make_run, make_speech, make_teacher
@@ -52,7 +53,7 @@ def test_every_example_is_tested_and_listed() -> None:
     listed = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
     for path in EXAMPLES:
         assert f'"{path.stem}"' in here and f"({path.name})" in listed
-    assert len(EXAMPLES) == 4
+    assert len(EXAMPLES) == 6
 
 
 @pytest.mark.slow
@@ -151,3 +152,22 @@ def test_stream_features(
     run("stream_features", arguments, monkeypatch)
     frames = slimvox.load(world / "runs" / "small").anatomy.frames(80_000)
     assert f"{frames} frames in" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_whisper_is_pruned_exported_and_transcribes(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    whisper_models.recogniser(tmp_path / "dense")
+    speech, out = world / "speech", tmp_path / "small"
+    run(
+        "whisper", [str(tmp_path / "dense"), str(speech), "--out", str(out), "--set", *OVERRIDES], monkeypatch
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert any(re.match(r"dense, [\d.]+ s: .", line) for line in lines)
+    assert any(re.match(r"pruned, [\d.]+ s: .", line) for line in lines)
+    slimvox.export(out, heads=True)
+    recording = next(iter(sorted(speech.iterdir())))
+    run("transcribe_with_onnx", [str(out), str(recording), "--most", "5", "--window", "1"], monkeypatch)
+    assert capsys.readouterr().out.endswith("\n")

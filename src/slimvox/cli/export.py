@@ -36,6 +36,8 @@ class ExportCommand(VerboseOption):
             f"worst difference from torch{'' if result.int8_errors is None else ' before quantisation'}:"
             f" {result.worst_difference:.1e} of an output's largest value (clips x samples: {cases})",
         ]
+        if result.decoder is not None:
+            lines.append(f"the decoder is in {result.decoder}")
         if result.int8_errors is not None:
             lines += _int8_lines(result.int8_errors)
         if result.head_left_out is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from slimvox._version import __version__
+from slimvox.checkpoint.decoder import SPEECH_TO_TEXT
 from slimvox.checkpoint.resolve import LoadedModel
 from slimvox.exporters.reference import Reference
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ
@@ -32,7 +33,9 @@ def metadata(model: LoadedModel, reference: Reference, *, int8: bool) -> dict[st
     if head is not None:
         name = type(head).__name__.removeprefix("Slimvox")
         about["head"] = name
-        if name == "ForCTC":
+        if name == "CrossProjections":
+            about["head"] = SPEECH_TO_TEXT
+        elif name == "ForCTC":
             about["blank"] = str(head.config.pad_token_id)
         else:
             about["labels"] = json.dumps(

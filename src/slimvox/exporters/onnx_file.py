@@ -80,8 +80,12 @@ def write_onnx(
     outputs: Sequence[str],
     opset: int,
     metadata: Mapping[str, str],
+    axes: Sequence[Sequence[str]] = (("batch", "samples"), ("batch", "frames")),
 ) -> None:
-    """Write a traced program as one file, or, if protobuf cannot hold it, with a second one `NAME.data`."""
+    """Write a traced program as one file, or, where protobuf cannot hold it, with a second one `NAME.data`.
+
+    `axes` are the names of the first sizes of the inputs and of the outputs, for those that may vary.
+    """
     import torch
 
     with _quiet():
@@ -104,10 +108,7 @@ def write_onnx(
         node.metadata_props.clear()
         for value in node.outputs:
             value.metadata_props.clear()
-    for names, values in (
-        (("batch", "samples"), model.graph.inputs),
-        (("batch", "frames"), model.graph.outputs),
-    ):
+    for names, values in zip(axes, (model.graph.inputs, model.graph.outputs), strict=True):
         for value in values:
             value.metadata_props.clear()
             for axis, name in enumerate(names):

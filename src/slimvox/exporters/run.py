@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from slimvox.checkpoint.decoder import SPEECH_TO_TEXT, has_decoder
 from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.pretrained import Model, on_disk
 from slimvox.checkpoint.resolve import LoadedModel, load_model
 from slimvox.exporters.base import export_format
+from slimvox.exporters.decoder import (
+    INPUTS,
+    OUTPUTS,
+    CrossProjections,
+    decoder_difference,
+    decoder_metadata,
+    load_whisper,
+    trace_decoder,
+)
 from slimvox.exporters.gate import compare
 from slimvox.exporters.int8 import DEFAULT_MAX_ERROR, Int8Errors, measured_errors
 from slimvox.exporters.metadata import metadata
+from slimvox.exporters.onnx_file import DEFAULT_OPSET, Onnx, write_onnx
 from slimvox.exporters.reference import Reference
 from slimvox.exporters.signature import Layers, Signature
 from slimvox.exporters.staging import check_target, companion_file, move_into_place, staging_directory
@@ -52,6 +63,8 @@ class ExportResult:
     """int8 only: errors relative to float32 on the embedded test audio."""
     head_left_out: str | None
     """The task head of the model (such as `ForCTC`) if it was not exported."""
+    decoder: Path | None = None
+    """File of Whisper's decoder if it was exported."""
 
 
 @checked_arguments
@@ -76,7 +89,8 @@ def export(
     It reads `waveforms`, (batch, samples) float32 at 16 kHz, of any batch size and any length from one frame (400
     samples) upwards, and returns `hidden_state_00` and so on, each (batch, frames, width). Waveforms are normalised
     inside if the model requires it. With its task head, it returns `logits` (and of an x-vector head `embeddings`)
-    instead or as well.
+    instead or as well. For a Whisper with its decoder, `heads` writes two ONNX files: one that returns `cross_keys` and
+    `cross_values`, and `NAME-decoder.onnx`, which turns them into tokens (see docs/whisper.md).
 
     Args:
         model: model to export: `embedded`, a local directory, or a model id on the Hugging Face hub. In Python also an
@@ -116,11 +130,19 @@ def export(
         loaded = load_model(name)
         target = _target(loaded, out, ending=f"{'-int8' if int8 else ''}{chosen.ending}", heads=heads)
         check_target(target, force=force)
-        head = _head(loaded) if heads else None
+        speaks = has_decoder(loaded.directory)
+        whisper = load_whisper(loaded.directory) if heads and speaks else None
+        decoder = None if whisper is None else target.with_name(f"{target.stem}-decoder{target.suffix}")
+        if decoder is not None:
+            if not isinstance(chosen, Onnx):
+                raise SlimvoxError("a decoder is for --format onnx only; leave --heads out")
+            check_target(decoder, force=force)
+        head = _head(loaded, whisper) if heads else None
         signature = Signature(layers=layers, mask=mask, head=head.head_outputs if head else ())
         reference = Reference(encoder=loaded.encoder, head=head, signature=signature)
         about = metadata(loaded, reference, int8=int8)
-        head_left_out = None if heads else head_name(read_json(loaded.directory / "config.json"))
+        config = read_json(loaded.directory / "config.json")
+        head_left_out = None if heads else SPEECH_TO_TEXT if speaks else head_name(config)
     errors: Int8Errors | None = None
     with staging_directory(target) as staging:
         staged = staging / target.name
@@ -139,6 +161,11 @@ def export(
             chosen.to_int8(staged)
             errors = measured_errors(chosen.open(staged), reference)
             errors.check(max_error, force=force)
+        if decoder is not None:
+            report("exporting the decoder")
+            with _failures_named(chosen.name, decoder):
+                _write_decoder(whisper, staging / decoder.name, about, opset)
+            move_into_place(staging / decoder.name, decoder)
         size = sum(file.stat().st_size for file in (staged, companion_file(staged)) if file.exists())
         move_into_place(staged, target)
     return ExportResult(
@@ -150,7 +177,27 @@ def export(
         compared=comparison.inputs,
         int8_errors=errors,
         head_left_out=head_left_out,
+        decoder=decoder,
     )
+
+
+def _write_decoder(whisper: Any, path: Path, about: Mapping[str, str], opset: int | None) -> None:
+    """Write Whisper's decoder and compare it with `transformers`."""
+    write_onnx(
+        trace_decoder(whisper),
+        path,
+        inputs=INPUTS,
+        outputs=OUTPUTS,
+        opset=DEFAULT_OPSET if opset is None else opset,
+        metadata={**decoder_metadata(whisper, about), "precision": "float32"},
+        axes=(("batch", "tokens"), ("batch", "tokens")),
+    )
+    difference = decoder_difference(Onnx().open(path), whisper)
+    if not difference <= TOLERANCE:
+        raise SlimvoxError(
+            f"the exported decoder differs from torch by {difference:.1e} of its largest logit, more than"
+            f" {TOLERANCE:.0e}; nothing was written: please report this as a bug"
+        )
 
 
 export_encoder = export
@@ -184,7 +231,10 @@ def _target(model: LoadedModel, out: str | Path | None, *, ending: str, heads: b
     return Path(f"{model.name.rpartition('/')[2]}{ending}")
 
 
-def _head(model: LoadedModel) -> SlimvoxWithHead:
+def _head(model: LoadedModel, whisper: Any) -> SlimvoxWithHead:
+    """The task head of a model; of a Whisper, what its decoder reads of the encoder, which has the same interface."""
     from slimvox.checkpoint.carry import load_with_head
 
+    if whisper is not None:
+        return cast("SlimvoxWithHead", CrossProjections(model.encoder, whisper))
     return load_with_head(model.directory)

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from slimvox.exporters.exportable import ExportableModel
 from slimvox.exporters.reference import Reference
@@ -35,10 +36,13 @@ def trace(model: ExportableModel, *, mask: bool, shortest_samples: int) -> Any:
     sample = torch.zeros(2, shortest_samples + 39 * model.encoder.anatomy.hop)
     arguments = (sample, sample > -1) if mask else (sample,)
     dynamic = torch.export.Dim.DYNAMIC
+    return traced(model.eval(), arguments, tuple({0: dynamic, 1: dynamic} for _ in arguments))
+
+
+def traced(model: nn.Module, arguments: tuple[Tensor, ...], dynamic_shapes: Any) -> Any:
+    """`torch.export.export`, without the guards that come from the sample arguments."""
     with _sizes_of_one(), torch.no_grad():
-        program: Any = torch.export.export(
-            model.eval(), arguments, dynamic_shapes=tuple({0: dynamic, 1: dynamic} for _ in arguments)
-        )
+        program: Any = torch.export.export(model, arguments, dynamic_shapes=dynamic_shapes)
     # What tracing took for granted of the sample, such as more than one clip; none of it is needed.
     if hasattr(program, "_guards_code"):
         program._guards_code = []

@@ -1,0 +1,60 @@
+"""Prune Whisper's encoder by half on your own recordings, and hear the difference: about ten minutes on two CPU cores.
+
+    python examples/whisper.py openai/whisper-base speech/ --out runs/whisper
+
+`speech/` is a folder of recordings, which need no text. The last of them is held out, and transcribed by both models.
+Ten minutes show how it is done; for a model to be used, train longer (`--steps 6000`) on hours of speech.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import pipeline
+
+import slimvox
+from slimvox.audio import read_audio
+
+
+def transcribe(directory: Path, recording: Path) -> tuple[str, float]:
+    """Text of a recording, and the seconds that it took."""
+    recognise: Any = pipeline("automatic-speech-recognition", model=str(directory), device="cpu")
+    audio = read_audio(recording)
+    began = time.perf_counter()
+    text = recognise({"raw": audio, "sampling_rate": 16_000}, return_timestamps=True)["text"]
+    return text.strip(), time.perf_counter() - began
+
+
+def main() -> None:
+    """Prune, then transcribe with both."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="name on the Hugging Face hub, or directory")
+    parser.add_argument("speech", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--keep", default="50%", help="share of the encoder's multiply-accumulates")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--set", nargs="*", default=[], help="fields of the recipe to override")
+    arguments = parser.parse_args()
+    *training, held_out = sorted(path for path in arguments.speech.iterdir() if path.is_file())
+    result = slimvox.prune(
+        arguments.model,
+        training,
+        arguments.out,
+        recipe="fast",
+        target_macs=arguments.keep,
+        max_steps=arguments.steps,
+        overrides=arguments.set,
+    )
+    print(f"encoder: {result.parameters_dense / 1e6:.1f} -> {result.parameters / 1e6:.1f} M parameters")
+    for name, directory in (("dense", arguments.model), ("pruned", result.directory)):
+        text, seconds = transcribe(directory, held_out)
+        print(f"{name}, {seconds:.1f} s: {text}")
+
+
+if __name__ == "__main__":
+    main()
