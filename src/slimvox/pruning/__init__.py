@@ -1,4 +1,4 @@
-"""The pruning run: what joins encoder, gates, budget, distillation and audio."""
+"""The pruning run, which combines encoder, gates, budget, distillation and audio."""
 
 from slimvox.pruning.callbacks import Callback, HeldOutDistance, TrainingState
 from slimvox.pruning.controls import CONTROLS, Control

@@ -1,4 +1,4 @@
-"""Device, precision and processes, through accelerate."""
+"""Selection of device, precision and processes, with accelerate."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def build_accelerator(*, device: str, precision: str, log_directory: Path) -> Accelerator:
-    """One process here, or this process's share of `accelerate launch`.
+    """The accelerator of a single process, or of this process of an `accelerate launch`.
 
     Args:
-        device: `auto` takes what accelerate finds (a GPU before the CPU).
+        device: `auto` uses the device that accelerate selects (a GPU if there is one).
         precision: `auto` is bf16 autocast where the hardware has instructions for it (GPUs, and CPUs with
             AVX512-BF16 or AMX, on which a training step takes 0.6 of the time), fp16 autocast with a scaled loss on
             GPUs that have units for fp16 only (V100, T4), and float32 elsewhere.
@@ -82,7 +82,7 @@ def own_accelerate_state() -> Iterator[None]:
 
 
 def _check_launch(on_cpu: bool) -> None:
-    """Raise `SlimvoxError` where processes would each take themselves for the only one, or share one GPU."""
+    """Raise `SlimvoxError` if processes would not know of each other, or would share one GPU."""
     processes, here = (int(os.environ.get(name) or 1) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if processes == 1 or on_cpu:
         return

@@ -22,9 +22,9 @@ class Budget:
     target: float
     """Maximum value of the cost."""
     dense_cost: int
-    """Cost of the encoder that sparsity is measured against."""
+    """Cost of the encoder relative to which sparsity is measured."""
     round_to: int = 1
-    """Divisor of the remaining widths and channels; a width that loses nothing stays as it is."""
+    """Divisor of the remaining widths and channels; a width from which nothing is removed stays unchanged."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.target) and self.target >= 0 and self.dense_cost > 0):
@@ -45,7 +45,7 @@ class ExpectedSparsity:
     """s = 1 - E[cost] / dense cost, for the gates of one encoder."""
 
     def __init__(self, budget: Budget, anatomy: EncoderAnatomy) -> None:
-        """Prepare the cost of encoders cut from one of `anatomy`."""
+        """Prepare the cost of encoders pruned from one of anatomy `anatomy`."""
         self._form = budget.cost.form(anatomy)
         self._dense_cost = budget.dense_cost
 
@@ -62,7 +62,7 @@ cost."""
 def scheduled_target(
     step: float, ramp_steps: float, final: float, start: float = 0.0, shape: RampShape = "linear"
 ) -> float:
-    """t: grows from `start` to `final` over `ramp_steps` steps."""
+    """Scheduled target sparsity t, which grows from `start` to `final` over `ramp_steps` steps."""
     if step >= ramp_steps:
         return final
     part = step / ramp_steps
@@ -73,23 +73,24 @@ def scheduled_target(
 
 @dataclass(frozen=True, kw_only=True)
 class SparsitySchedule:
-    """t over a stage that passes one size or several: it climbs to each in turn, then waits for the gates to arrive.
+    """Target sparsity t over a stage for one size or several: it rises to each in turn, then stays for the gates to
+    follow.
 
-    The climbs take `ramp_steps` in all, each its share by height; what is left of the stage is divided evenly among the
-    waits.
+    The rises take `ramp_steps` in all, in proportion to their heights; the rest of the stage is divided evenly among
+    the waiting times.
     """
 
     sparsities: tuple[float, ...]
     """Target sparsity of each size, as a share of the dense cost, ascending."""
     ramp_steps: int
-    """Steps of all climbs together; a stage that is shorter climbs throughout."""
+    """Number of steps of all rises together; in a shorter stage, the target rises throughout."""
     steps: int
     """Number of steps of the whole stage."""
     shape: RampShape = "linear"
-    """Shape of the climbs."""
+    """Shape of the rises."""
 
     def _climbed(self, sparsity: float) -> float:
-        """The part of the ramp that lies below a sparsity, from 0 to 1."""
+        """The share of the ramp, from 0 to 1, that lies below a sparsity."""
         last = self.sparsities[-1]
         if self.shape == "geometric":
             return math.log1p(-sparsity) / math.log1p(-last)
@@ -106,7 +107,7 @@ class SparsitySchedule:
         return tuple(max(1, round(end)) for end in ends)
 
     def target(self, step: float) -> float:
-        """t at a step, counted from 1."""
+        """Target sparsity t at a step, counted from 1."""
         start, before = 0, 0.0
         for sparsity, end in zip(self.sparsities, self.ends, strict=True):
             if step <= end:
@@ -117,19 +118,19 @@ class SparsitySchedule:
 
 
 class Lagrangian(nn.Module):
-    """lambda1 (s - t) + lambda2 (s - t)^2, with multipliers that ascend while everything else descends.
+    """lambda1 (s - t) + lambda2 (s - t)^2, with multipliers trained by gradient ascent and all else by descent.
 
     Wang, Wohlwend and Lei, "Structured Pruning of Large Language Models" (EMNLP 2020), section 4. The multipliers start
     at 0 there and belong in an optimiser of their own with `maximize=True`.
     """
 
     def __init__(self, initial_quadratic: float = 0.0) -> None:
-        """Multipliers at 0, or that of the squared gap above 0, so that the gap counts from the first step."""
+        """Start with multipliers at 0, or that of the squared gap above 0 to make the gap count from the first step."""
         super().__init__()
         self.linear = nn.Parameter(torch.zeros(()))
         self.quadratic = nn.Parameter(torch.tensor(float(initial_quadratic)))
 
     def forward(self, sparsity: Tensor, target: float) -> Tensor:
-        """The penalty, a scalar; below the target it pushes the sparsity up, above it pulls it down."""
+        """The penalty, a scalar; it raises the sparsity below the target and lowers it above."""
         gap = sparsity - target
         return self.linear * gap + self.quadratic * gap.square()

@@ -31,14 +31,14 @@ class TrainingState:
     student: Student
     """The encoder that is trained, with gates in stage 1. Callbacks must not change it."""
     slice: Callable[[SpeechEncoder, Student], SpeechEncoder]
-    """Cuts an encoder by the gates of the student as they are; used by `encoder`."""
+    """Function that prunes an encoder by the current gates of the student; used by `encoder`."""
     distance_of: Callable[[SpeechEncoder], Distance | None]
-    """Distance of an encoder to the teacher on the held-out audio; used by `distance`."""
+    """Function for the distance of an encoder to the teacher on the held-out audio; used by `distance`."""
 
     def encoder(self) -> SpeechEncoder:
-        """A copy of the encoder as it would come out now, in evaluation mode.
+        """A copy of the encoder that the run would produce at this step, in evaluation mode.
 
-        In stage 1, the gates are rounded to the size that the schedule has reached, and what is closed is cut away.
+        In stage 1, the gates are rounded to the size that the schedule has reached, and closed units are removed.
         """
         with torch.no_grad():
             copied = copy.deepcopy(self.student.encoder)
@@ -52,24 +52,24 @@ class TrainingState:
 class Callback:
     """Base class of callbacks; override `on_step`.
 
-    Callbacks are called in the main process only, while the other processes wait. What they do is not part of the state
-    of the run: after an interruption, they are called from the checkpoint on again.
+    Callbacks are called in the main process only, while the other processes wait. Their effects are not part of the
+    state of the run: after an interruption, they are called again for the steps after the checkpoint.
     """
 
     every: int = 1
-    """Number of steps from call to call; the last step of a stage is always reported."""
+    """Number of steps between calls; the callback is also called after the last step of a stage."""
 
     def on_step(self, state: TrainingState) -> Mapping[str, float] | None:
-        """Use the state of the run after a step.
+        """Observe the state of the run after a step.
 
         Returns:
-            Figures to be logged under `callback` in `run/log.jsonl`; None for none.
+            Values to be logged under `callback` in `run/log.jsonl`; None for none.
         """
         return None
 
 
 def as_it_is(encoder: SpeechEncoder, student: Student, sparsity: float) -> SpeechEncoder:
-    """An encoder cut by the gates of a student to the size that the schedule has reached; as it is without gates."""
+    """The student's encoder, pruned by its gates to the size that the schedule has reached; unchanged without gates."""
     gates, budget = student.gates, student.budget
     if gates is None or budget is None:
         return encoder
@@ -85,10 +85,10 @@ class HeldOutDistance(Callback):
     """Logs the relative error of the hidden states on the held-out audio during training."""
 
     def __init__(self, every: int = 100) -> None:
-        """Measure every so many steps."""
+        """Measure every `every` steps."""
         self.every = every
 
     def on_step(self, state: TrainingState) -> Mapping[str, float] | None:
-        """Measure the encoder as it would come out now."""
+        """Measure the encoder that the run would produce at this step."""
         distance = state.distance()
         return None if distance is None else {"relative_error": distance.relative_error}

@@ -1,4 +1,4 @@
-"""Files for resuming a run: each carries a checksum of its content, and damage is noticed when it is read."""
+"""Files for resuming a run, each with a checksum of its content, so that damage is detected on reading."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DamagedFileError(Exception):
 
 
 def write_checked_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object with a checksum of its own.
+    """Write a JSON object with its checksum.
 
     Raises:
         OSError: if it cannot be written.
@@ -31,7 +31,7 @@ def write_checked_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_checked_json(path: Path) -> dict[str, Any]:
-    """Read what `write_checked_json` wrote, or an object of an older slimvox, which has no checksum.
+    """Read a file of `write_checked_json`, or an object of an older slimvox, which has no checksum.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -52,12 +52,12 @@ def read_checked_json(path: Path) -> dict[str, Any]:
 
 
 def write_checked_state(path: Path, state: Mapping[str, Any], *, before: Path | None = None) -> None:
-    """Write a nested dictionary of tensors and plain values with a checksum of its own.
+    """Write a nested dictionary of tensors and plain values with its checksum.
 
     Args:
         path: file to write.
-        state: what `torch.load(weights_only=True)` can read again.
-        before: where the file that is at `path` now is moved to, once the new one is whole.
+        state: values that `torch.load(weights_only=True)` can read.
+        before: path to which the present file at `path` is moved once the new one is complete.
 
     Raises:
         OSError: if it cannot be written.
@@ -72,7 +72,7 @@ def write_checked_state(path: Path, state: Mapping[str, Any], *, before: Path | 
 
 
 def read_checked_state(path: Path) -> dict[str, Any]:
-    """Read what `write_checked_state` wrote, on the CPU.
+    """Read a file of `write_checked_state`, with tensors on the CPU.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -106,7 +106,7 @@ def file_checksum(path: Path) -> str:
 def checksum(content: Any) -> str:
     """SHA-256 (hex) of nested dictionaries and sequences of tensors and plain values.
 
-    Tensors count by their type, shape and bytes, so that whatever changes a bit of what is read changes the checksum.
+    Tensors count by their type, shape and bytes, so that any changed bit of the data changes the checksum.
     """
     digest = hashlib.sha256()
     _digest(content, digest)

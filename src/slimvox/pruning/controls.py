@@ -16,7 +16,7 @@ CONTROLS: tuple[Control, ...] = get_args(Control)
 
 
 def control_scores(control: Control, encoder: SpeechEncoder, layout: GateLayout, seed: int) -> Tensor:
-    """Scores by which a control keeps gates, (gates,); higher stays.
+    """Scores by which a control keeps gates, (gates,); the highest are kept.
 
     Args:
         control: `random` draws them. `magnitude` takes the norms of the weights behind each gate. `top-layers` keeps
@@ -49,9 +49,10 @@ def forgets_weights(control: Control | None) -> bool:
 
 @torch.no_grad()
 def magnitudes(encoder: SpeechEncoder, layout: GateLayout) -> Tensor:
-    """The norm of what each gate would remove (`Structure.magnitude`), over the mean of its structure, (gates,).
+    """The norm of the weights that each gate would remove (`Structure.magnitude`), divided by its structure's mean,
+    (gates,).
 
-    Between structures, only the distance from the average of the own structure is compared.
+    Between structures, only values relative to the mean of the own structure are compared.
     """
     # Weights of size 0 are buffers, see `EmptyLinear`.
     parameters = dict(encoder.named_parameters()) | dict(encoder.named_buffers())
@@ -67,7 +68,7 @@ def magnitudes(encoder: SpeechEncoder, layout: GateLayout) -> Tensor:
 
 
 def _evenly(layout: GateLayout) -> Tensor:
-    """Scores by position within each width, so that any threshold removes the same share of each; whole blocks stay."""
+    """Scores by position within each width, so that any threshold removes the same share of each; blocks are kept."""
     scores = torch.ones(layout.size)
     for address in layout.slices:
         if structure(address.structure).kind != "block":

@@ -1,4 +1,4 @@
-"""Audio of a run: found, measured, and divided into training and held-out audio."""
+"""Audio of a run, found, measured and divided into training and held-out audio."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RunAudio:
     seed: int
     fingerprint: str
     skips: SkipCounter
-    """Files left out, when they were measured or when they were decoded."""
+    """Files left out, while measuring or while decoding."""
     named: int
     """Stretches of audio that the sources name, usable or not; `held_out` included, each counted once."""
     sources: npt.NDArray[np.integer]
@@ -56,7 +56,7 @@ class RunAudio:
     weights: tuple[float, ...] = ()
     """Share of the seconds that are drawn from each source, relative to the others; empty for what it has."""
     workers: int | None = None
-    """Number of clips that are decoded at a time; None for one for each core."""
+    """Number of clips that are decoded at a time; None for one per core."""
 
     @property
     def training_seconds(self) -> float:
@@ -141,7 +141,7 @@ def gather_audio(
     Args:
         sources: files, folders, shards, lists, manifests, data sets; a weight is the share of the seconds drawn from a
             source.
-        settings: of the recipe.
+        settings: data settings of the recipe.
         seed: decides which clips are held out.
         held_out: held-out audio; if empty, `held_out_seconds` of the sources are held out (at most a tenth).
 

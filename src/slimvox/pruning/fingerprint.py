@@ -32,5 +32,5 @@ def fingerprint(settings: RunSettings, accelerator: Accelerator) -> dict[str, An
 
 
 def of_size(settings: RunSettings) -> dict[str, Any]:
-    """The part in which the sizes of one run differ."""
+    """Part of the fingerprint in which the sizes of one run differ."""
     return {"recipe": settings.recipe.to_dict(), "target": settings.budget.target}

@@ -14,17 +14,17 @@ class RunInterrupted(SlimvoxError):
 
 
 class StopRequests:
-    """While in force, the first SIGINT or SIGTERM is remembered; the second interrupts at once.
+    """Context in which the first SIGINT or SIGTERM is remembered, and the second interrupts at once.
 
     With several processes the second one is remembered too: a launcher such as `torchrun` passes on the signal of a
-    terminal that each process has received already, and kills what does not end in time.
+    terminal that each process has received already, and kills processes that do not end in time.
 
     Signals are only taken over in the main thread, and not where they are ignored (`nohup`) or handled outside Python.
     Elsewhere nothing is changed, and nothing is ever requested.
     """
 
     def __init__(self, *, patient: bool = False) -> None:
-        """No request yet.
+        """Start without a request.
 
         Args:
             patient: remember the second signal as well.

@@ -1,4 +1,4 @@
-"""Speed of encoders on the machine of a run: measured before it, to set a target, and after it."""
+"""Speed of encoders on the machine of a run, measured before it to set a target, and after it."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def prepare_cost(
     Args:
         parts: parts of the run, which build the cost.
         kind: name of the kind of cost.
-        seconds: length in seconds of the clip that is counted or timed.
-        dense: the encoder with everything in it.
+        seconds: length in seconds of the clip that is measured.
+        dense: anatomy of the dense encoder.
         directory: directory of the run.
         accelerator: gives the device.
         console: shows progress where the machine is measured.

@@ -1,7 +1,7 @@
 """Masks: scalings of rows or columns of weights, and nothing else.
 
-The masked student runs the encoder on scaled weights; surgery scales the same weights and then slices the zeros
-away. That is why the two agree.
+The masked student runs the encoder on scaled weights; surgery scales the same weights and then slices the zeros away.
+Therefore the two compute the same function.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ without a mask are unchanged."""
 
 
 def masks_of(sizes: Mapping[Address, int], values: Tensor) -> dict[Address, Tensor]:
-    """Masks whose values are those of one vector.
+    """Masks with the values of one vector.
 
     Args:
         sizes: number of units of each address, in the order of the vector.
@@ -36,12 +36,12 @@ def masks_of(sizes: Mapping[Address, int], values: Tensor) -> dict[Address, Tens
 def scale_parameters(
     parameters: Mapping[str, Tensor], masks: Masks, anatomy: EncoderAnatomy
 ) -> dict[str, Tensor]:
-    """The parameters that the masks change, scaled; the others are not in the result.
+    """The parameters that the masks change, scaled; other parameters are not in the result.
 
     Args:
         parameters: the encoder's parameters by name.
-        masks: what to scale by. Gradients flow to both.
-        anatomy: the encoder's.
+        masks: factors. Gradients flow to parameters and masks.
+        anatomy: anatomy of the encoder.
     """
     factors: dict[str, dict[int | None, Tensor]] = {}
     for address, mask in masks.items():
@@ -56,7 +56,7 @@ def scale_parameters(
 
 
 def _repeated(mask: Tensor, repeats: tuple[int, ...]) -> Tensor:
-    """Each value as often as `repeats` says."""
+    """Each value repeated as given by `repeats`."""
     return mask[_repeat_index(repeats, mask.device)]
 
 

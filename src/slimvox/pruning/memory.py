@@ -1,4 +1,4 @@
-"""Memory and time of a training step: measured on one clip, then what fits is chosen."""
+"""Choice of micro-batches from the memory and time of one clip."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True, kw_only=True)
 class PassCost:
-    """Cost of one clip's way through teacher and student and back."""
+    """Cost of the forward and backward pass of one clip through teacher and student."""
 
     clip_bytes: int
     """Memory for the clip."""
     constant_bytes: int
-    """Memory for gradients and masked weights, whatever the number of clips."""
+    """Memory for gradients and masked weights, regardless of the number of clips."""
     seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepPlan:
-    """How the steps of a stage are to be computed, and what is expected of them."""
+    """Division of the steps of a stage, and their expected memory and speed."""
 
     division: Division
     expected_bytes: int
-    """Memory of a process at its peak."""
+    """Peak memory of a process."""
     free_bytes: int
-    """Memory that is free for a process before the stage, beyond what it has already."""
+    """Memory available to a process before the stage, in addition to the memory that it uses."""
     audio_rate: float
     """Seconds of audio per second over all processes, without the optimisers' part of a step."""
 
     def describe(self, step_seconds: float, steps: int) -> str:
-        """One line for the console: what is expected, and what changes it."""
+        """A line for the console with the expected memory and speed, and the options that change them."""
         division = self.division
         left = clock(steps * step_seconds / self.audio_rate)
         return (
@@ -77,9 +77,9 @@ def plan_steps(
     """Choose a division for a stage, the same in all processes.
 
     Args:
-        stage: before its first step; left as it is.
+        stage: stage before its first step; it is not changed.
         clip_seconds: length of the longest clips.
-        micro_batch_seconds: audio in a micro-batch, if it is not to be chosen.
+        micro_batch_seconds: audio in a micro-batch; None to choose it.
         recompute: use of activation checkpointing.
         earlier: division that the stage had before it was interrupted.
 
@@ -131,15 +131,14 @@ def _fitting_clips(stage: Stage, cost: PassCost, free: int) -> int:
 
 
 def _clips(seconds: float | None, clip_seconds: float) -> int:
-    """Number of the longest clips in a micro-batch; one where its length is still to be chosen."""
+    """Number of the longest clips in a micro-batch; one if its length is still to be chosen."""
     return 1 if seconds is None else max(1, int(seconds / clip_seconds + 1e-6))
 
 
 def _pass_cost(stage: Stage, clip_seconds: float, recompute: bool) -> PassCost | None:
-    """Measure one clip of noise; None where even that does not fit.
+    """Measure one clip of noise; None if even that does not fit.
 
-    It passes twice: the first pass sets kernels up, the second one is timed and has the gradients of the first beside
-    it.
+    There are two passes: the first sets up kernels, and the second is timed while the gradients of the first exist.
     """
     device, student = stage.accelerator.device, stage.student
     samples = max(stage.teacher.anatomy.receptive_field, int(clip_seconds * SAMPLE_RATE_HZ))
@@ -173,7 +172,7 @@ def _pass_cost(stage: Stage, clip_seconds: float, recompute: bool) -> PassCost |
 
 
 def optimiser_bytes(stage: Stage) -> int:
-    """Memory that the optimisers are still going to take for what they remember."""
+    """Memory that the optimisers will still allocate for their state."""
     total = 0
     for name, optimiser in stage.optimisers.items():
         held = 1 if name == "matrices" else 2
@@ -185,7 +184,7 @@ def optimiser_bytes(stage: Stage) -> int:
 
 
 def used_memory(device: torch.device) -> int:
-    """Memory that this process has on a device, or of the machine."""
+    """Memory that this process uses, on a device or of the machine."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     if device.type == "mps":
@@ -194,10 +193,10 @@ def used_memory(device: torch.device) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Memory that this process may still take, on a device or of the machine.
+    """Memory that this process may still allocate, on a device or of the machine.
 
-    On a CPU it is the least of what is free in the machine and in the control group (container), divided by the number
-    of processes that a launcher started on the machine.
+    On a CPU it is the smaller of the free memory of the machine and of the control group (container), divided by the
+    number of processes that a launcher started on the machine.
     """
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -212,7 +211,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def _group_memory(folder: Path) -> int | None:
-    """Memory that is left in a control group (of version 2, or 1); None where there is no limit."""
+    """Memory that is left in a control group (version 2 or 1); None if there is no limit."""
     names = (
         ("memory.max", "memory.current", "memory.stat", "inactive_file"),
         (
@@ -237,7 +236,7 @@ def _group_memory(folder: Path) -> int | None:
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[list[int]]:
-    """Measure the most memory that is taken while the context is open.
+    """Measure the peak memory within the context.
 
     Yields:
         A list that holds, after the context, the bytes beyond those at its start.

@@ -18,12 +18,12 @@ logger = logging.getLogger("slimvox.pruning")
 
 @dataclass(frozen=True, kw_only=True)
 class Division:
-    """A way to divide a step's audio, which changes memory and time, and results only by the order of sums."""
+    """A division of a step's audio, which affects memory and time, and results only by the order of sums."""
 
     seconds: float
     """Maximum seconds of audio in a forward pass; a clip is never divided."""
     recompute: bool = False
-    """Use activation checkpointing, see `slimvox.pruning.recomputation`."""
+    """True to use activation checkpointing, see `slimvox.pruning.recomputation`."""
 
     def parts(self, clips: int, samples: int) -> list[slice]:
         """The clips of each micro-batch, in order; sizes differ by at most one clip."""
@@ -50,9 +50,9 @@ class MicroBatches:
         """Start with a division.
 
         Args:
-            division: the first.
-            may_recompute: use activation checkpointing where single clips do not fit without it.
-            remember: called with each later one.
+            division: first division.
+            may_recompute: use activation checkpointing if single clips do not fit without it.
+            remember: called with each later division.
         """
         self.division = division
         self._may_recompute, self._remember = may_recompute, remember
@@ -61,7 +61,7 @@ class MicroBatches:
         """Halve the micro-batches of a step that ran out of memory, or turn on activation checkpointing.
 
         Args:
-            clips: number of clips of the step that the largest process has.
+            clips: largest number of clips of the step in one process.
             samples: length of each.
 
         Raises:
@@ -100,6 +100,6 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory() -> None:
-    """Give back what nothing refers to any more, cached memory of a device included."""
+    """Release unreferenced memory, including cached memory of a device."""
     gc.collect()
     clear_device_cache()

@@ -1,4 +1,4 @@
-"""Muon: momentum, orthogonalised, for weight matrices."""
+"""The optimiser Muon: orthogonalised momentum, for weight matrices."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class Muon(torch.optim.Optimizer):
             matrices: parameters of two dimensions, none of them empty.
             lr: learning rate, on the scale of AdamW's.
             weight_decay: decoupled.
-            momentum: of the gradients, with Nesterov's look ahead.
-            dtype: what is orthogonalised in.
+            momentum: Nesterov momentum of the gradients.
+            dtype: data type of the orthogonalisation.
 
         Raises:
-            ValueError: if a parameter is no matrix.
+            ValueError: if a parameter is not a matrix.
         """
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         # Not in the groups: a checkpoint goes on in the precision of the run that reads it.

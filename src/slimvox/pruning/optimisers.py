@@ -25,8 +25,8 @@ def build_optimisers(
     *,
     matrix_dtype: torch.dtype = torch.float32,
 ) -> dict[str, torch.optim.Optimizer]:
-    """One optimiser for the weights, one for the matrices among them where Muon trains them, and, in stage 1, one for
-    the gates and one for the multipliers, if there are any.
+    """One optimiser for the weights, one for the matrices among them if Muon trains them, and, in stage 1, one for the
+    gates and one for the multipliers, if there are any.
 
     The gates do not share the weights' warm-up and decay: their rate is constant. The multipliers ascend. Muon
     computes in `matrix_dtype`.
@@ -53,7 +53,7 @@ def build_optimisers(
 
 
 def matrices_of(student: Student) -> list[nn.Parameter]:
-    """The weights of all linear maps that have anything left."""
+    """The weights of all linear maps that are not empty."""
     maps = (
         module
         for part in (student.encoder, student.distillation)
@@ -112,7 +112,7 @@ class Snapshot:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Set parameters and states back; once, since the copies are used, not copied again."""
+        """Restore parameters and states; possible only once, since the copies themselves are used."""
         for parameter, value in self._parameters:
             parameter.copy_(value)
         for optimiser, state in self._optimisers:

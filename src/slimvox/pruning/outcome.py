@@ -1,4 +1,4 @@
-"""Measurements of a run and their conditions, written as JSON beside its log for reports and figures."""
+"""Measurements of a run and their conditions, as a JSON file beside its log, for reports and figures."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def write_outcome(result: PruneResult, settings: RunSettings, device: torch.devi
 
 
 def outcome(result: PruneResult, settings: RunSettings, device: torch.device) -> dict[str, Any]:
-    """Its content, as JSON types: `distance_after_prune`, `distance_after_finish`, `speed_up`, `audio`,
+    """Content of the file, as JSON types: `distance_after_prune`, `distance_after_finish`, `speed_up`, `audio`,
     `environment`.
     """
     import transformers
@@ -85,7 +85,7 @@ def outcome(result: PruneResult, settings: RunSettings, device: torch.device) ->
 
 
 def read_outcome(run: Path) -> dict[str, Any]:
-    """The content again; empty for runs of a slimvox that wrote none.
+    """Read the content of the file; empty for runs of a slimvox version that did not write it.
 
     Args:
         run: the folder `run` of the run's directory.

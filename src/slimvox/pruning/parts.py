@@ -15,10 +15,10 @@ from slimvox.structures.anatomy import EncoderAnatomy
 
 
 class PruningParts:
-    """Builds the parts of a run as the recipe says; override methods to build others."""
+    """Builds the parts of a run from its recipe; override methods to build others."""
 
     callbacks: Sequence[Callback] = ()
-    """Called after training steps."""
+    """Callbacks called after training steps."""
 
     def build_gates(self, anatomy: EncoderAnatomy, recipe: Recipe) -> Gates:
         """The gates of the encoder to be pruned."""
@@ -31,7 +31,7 @@ class PruningParts:
         )
 
     def build_distillation(self, anatomy: EncoderAnatomy, recipe: Recipe) -> Distillation:
-        """The distillation loss for a teacher of some anatomy, with maps that were not trained yet."""
+        """The distillation loss for a teacher with an anatomy, with untrained maps."""
         settings = recipe.distillation
         return Distillation(
             anatomy.width,
@@ -53,7 +53,7 @@ class PruningParts:
 
     @property
     def replaced(self) -> tuple[str, ...]:
-        """Qualified names of the methods that are not those of this class: a run goes on with the same ones only."""
+        """Qualified names of overridden methods; a run can be resumed only with the same ones."""
         names = ("build_gates", "build_distillation", "build_cost", "build_audio")
         return tuple(
             f"{method.__module__}.{method.__qualname__}"

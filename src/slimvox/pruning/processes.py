@@ -1,4 +1,4 @@
-"""The processes of a run, which must do the same: results, errors and requests to stop are shared among them."""
+"""The processes of a run, among which results, errors and requests to stop are shared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 class Processes:
-    """All processes of a run; one, or as many as `torchrun` started.
+    """All processes of a run: one, or as many as `torchrun` started.
 
     Only the main process touches the run's directory, so that the others need not see the same disk. Each method is
     called by all processes at the same point of the run.
@@ -30,10 +30,11 @@ class Processes:
         self._device: torch.device = accelerator.device
 
     def on_main(self, work: Callable[[], Result]) -> Result:
-        """Call `work` in the main process alone, and return its result, on the CPU, in all of them.
+        """Call `work` only in the main process, and return its result, on the CPU, in all of them.
 
         Raises:
-            Exception: what `work` raised, in the main process; a `SlimvoxError` that says the same in the others.
+            Exception: the exception of `work` in the main process; a `SlimvoxError` with the same message in the
+                others.
         """
         if self.count == 1:
             return work()
@@ -59,7 +60,7 @@ class Processes:
         """Call `work` in every process, and return its own result in each.
 
         Raises:
-            Exception: what `work` raised; where it did so in others only, a `SlimvoxError` that says the same.
+            Exception: the exception of `work`; if it was raised only in others, a `SlimvoxError` with the same message.
         """
         results: list[Result] = []
         self.gather(lambda: results.append(work()))
@@ -69,7 +70,7 @@ class Processes:
         """Call `work` in every process, and return the results of all, which are small, in all of them.
 
         Raises:
-            Exception: what `work` raised; where it did so in others only, a `SlimvoxError` that says the same.
+            Exception: the exception of `work`; if it was raised only in others, a `SlimvoxError` with the same message.
         """
         if self.count == 1:
             return [work()]
@@ -142,7 +143,7 @@ class Processes:
 
 @dataclass(frozen=True)
 class _Slot:
-    """The place of a tensor that is sent by itself, not as an object."""
+    """Placeholder of a tensor that is sent separately, not as an object."""
 
     index: int
     dtype: torch.dtype
@@ -163,7 +164,7 @@ def _without_tensors(value: Any, tensors: list[Tensor]) -> Any:
 
 @contextlib.contextmanager
 def _connection() -> Iterator[None]:
-    """Around what processes exchange: raises a `SlimvoxError` where another process is gone."""
+    """Context for communication, in which a `SlimvoxError` is raised if another process has ended."""
     try:
         yield
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Progress of a run: a progress bar in a terminal, plain lines elsewhere, and always a JSONL log."""
+"""Progress of a run, as a progress bar in a terminal or plain lines elsewhere, and always as a JSONL log."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class JsonLog:
         self._path, self._enabled = path, enabled
 
     def forget_after(self, stage: str, step: int) -> None:
-        """Drop what a run that is resumed logged after its checkpoint."""
+        """Remove records that a resumed run logged after its checkpoint."""
         if not self._enabled or not self._path.is_file():
             return
         kept, order = [], ["prune", "finish"]
@@ -141,7 +141,7 @@ class _TimeLeft(ProgressColumn):
 
 
 def clock(seconds: float | None) -> str:
-    """Seconds as hours:minutes:seconds; dashes for None."""
+    """Format seconds as hours:minutes:seconds; dashes for None."""
     if seconds is None:
         return "-:--:--"
     minutes, rest = divmod(round(seconds), 60)

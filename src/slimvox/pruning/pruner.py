@@ -1,4 +1,4 @@
-"""`prune`, and `Pruner` for runs whose parts are replaced."""
+"""`prune`, and `Pruner` for runs with replaced parts."""
 
 from __future__ import annotations
 
@@ -238,8 +238,8 @@ class Pruner(PruningParts):
 
 
 def _read_model(name: str | os.PathLike[str], processes: Processes) -> tuple[LoadedModel, KeptIndices | None]:
-    """The model and what it kept when it was pruned before. Only the main process reads it and sends it to the others,
-    which need neither have it on their disks nor reach the hub.
+    """The model and its kept units if it was pruned before. Only the main process reads it and sends it to the others,
+    which need neither a copy on their disks nor access to the hub.
     """
     own: list[tuple[LoadedModel, KeptIndices | None]] = []
 
@@ -275,7 +275,7 @@ def _read_model(name: str | os.PathLike[str], processes: Processes) -> tuple[Loa
 
 
 def _check_request(control: Control | None, sizes: object) -> None:
-    """Raise `SlimvoxError` for arguments that make no sense together."""
+    """Raise `SlimvoxError` for arguments that cannot be combined."""
     if sizes is not None and control is not None:
         raise SlimvoxError(
             "`sizes` and `control` cannot be combined, because a control learns no gates: give a target instead"

@@ -67,7 +67,9 @@ class TargetSettings:
     seconds: Seconds = 10.0
     """Clip length in seconds for counting MACs and predicting latency."""
     round_to: Count = 1
-    """Divisor of the final head widths, feed-forward widths and channels; a width that loses nothing stays as it is."""
+    """Divisor of the final head widths, feed-forward widths and channels; a width from which nothing is removed stays
+    unchanged.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,7 @@ class GateSettings:
     """Learning rate of log_alpha (Adam, constant)."""
     sparsity_control: Literal["lagrangian", "projection"] = "lagrangian"
     """Method that keeps the expected sparsity on its schedule: `lagrangian`, a penalty with multipliers trained by
-    gradient ascent (the paper), or `projection` of the gates after each step, which has nothing to tune."""
+    gradient ascent (the paper), or `projection` of the gates after each step, which has no parameters to tune."""
     multiplier_learning_rate: PositiveOrZero = 0.02
     """Learning rate of the Lagrange multipliers (constant, gradient ascent)."""
     multiplier_optimiser: Literal["adam", "sgd"] = "adam"
@@ -213,7 +215,7 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def limited_to(self, steps: int) -> Recipe:
-        """The same recipe shortened to `steps` steps over both stages, with all lengths scaled alike."""
+        """The same recipe shortened to `steps` steps over both stages, with all durations scaled by the same factor."""
         total = self.prune.steps + self.finish.steps
         if steps >= total:
             return self
@@ -259,9 +261,9 @@ def load_recipe(name: str | Path, overrides: Iterable[str] | Mapping[str, Any] =
 
 
 def recorded_recipe(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a recipe that a run recorded, possibly of an earlier version, as `Recipe.to_dict` gives them now.
+    """Fields of a recipe that a run recorded, possibly with an earlier version, in the form of `Recipe.to_dict`.
 
-    Fields that did not exist then have their defaults. Raises SlimvoxError if they are not a recipe.
+    Fields that did not exist in that version have their defaults. Raises SlimvoxError if they are not a recipe.
     """
     data = copy.deepcopy(dict(fields))
     _rename(data, str(data.get("name")))
@@ -270,7 +272,7 @@ def recorded_recipe(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_toml(recipe: Recipe) -> str:
-    """A recipe as the TOML that `load_recipe` reads."""
+    """A recipe as TOML that `load_recipe` can read."""
     return tomli_w.dumps(recipe.to_dict())
 
 
@@ -297,7 +299,7 @@ def _data(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _rename(data: dict[str, Any], recipe: str) -> None:
-    """Move fields with names of earlier versions to where they are now."""
+    """Rename fields that have names of earlier versions."""
     for old, new in RENAMED.items():
         section, field_name = old.split(".")
         table = data.get(section)

@@ -1,4 +1,4 @@
-"""Activation checkpointing: the backward pass computes again what the forward pass did not keep."""
+"""Activation checkpointing: the backward pass recomputes activations that the forward pass did not keep."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from slimvox.encoder import SpeechEncoder
 
 @contextmanager
 def recomputation(encoder: SpeechEncoder, enabled: bool = True) -> Iterator[None]:
-    """While it lasts, forward passes keep only the inputs of the front end and of each layer for the backward pass.
+    """Context in which forward passes keep only the inputs of the front end and of each layer for the backward pass.
 
     Every one of these parts is computed a second time in the backward pass, with the weights of the first: under
     masks, these are not those that the modules hold.

@@ -37,15 +37,15 @@ class PruneResult:
     macs_10s: int
     macs_10s_dense: int
     distance_after_prune: Distance | None
-    """Distance to the teacher right after surgery; None where no audio was held out."""
+    """Distance to the teacher right after surgery; None if no audio was held out."""
     distance_after_finish: Distance | None
-    """The same at the end."""
+    """Distance to the teacher at the end."""
     speed_up: float | None
     """Measured speed-up over the dense encoder; None if the target was not a speed."""
     skipped_files: dict[str, int]
     """Audio files left out, by reason."""
     sizes: tuple[PruneResult, ...] = ()
-    """All that a run for several sizes gave, largest first; this one is the last of them. Empty for other runs."""
+    """All results of a run for several sizes, largest first; this one is the last of them. Empty for other runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class RunSettings:
 
     model: LoadedModel
     earlier_kept: KeptIndices | None
-    """Structures that a model which was pruned before kept of its dense encoder."""
+    """Units kept of the dense encoder, if the model was pruned before."""
     recipe: Recipe
     budget: Budget
     audio: RunAudio
@@ -63,7 +63,7 @@ class RunSettings:
     seed: int
     control: Control | None
     parts: PruningParts
-    """Builds gates, loss, cost and audio, and holds the callbacks."""
+    """Object that builds gates, loss, cost and audio, and holds the callbacks."""
     sizes: tuple[float, ...]
     """The shares that the encoders of a run for several sizes keep, largest first; empty for other runs."""
     schedule: SparsitySchedule
@@ -76,9 +76,9 @@ def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices, 
     """Write the slimvox directory of a run.
 
     Args:
-        result: what the run gave.
-        settings: what it was asked for.
-        kept: what is left of the encoder that the run started from.
+        result: result of the run.
+        settings: settings of the run.
+        kept: kept units of the encoder that the run started from.
         steps: number of steps of both stages, as shown on the model card.
 
     Raises:
@@ -187,7 +187,7 @@ def _ancestors(teacher: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _sizes_text(settings: RunSettings) -> dict[str, str]:
-    """The row of the card that says which run for several sizes this encoder is from."""
+    """The row of the model card about the run for several sizes that produced this encoder."""
     if not settings.sizes:
         return {}
     sizes = ", ".join(f"{share_name(share)} %" for share in settings.sizes)

@@ -1,4 +1,4 @@
-"""A whole pruning run: one stage 1, and for each size surgery, a stage 2 and the directory that comes out of it."""
+"""A whole pruning run: one stage 1, and for each size surgery, a stage 2 and an output directory."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Run:
         """A run.
 
         Args:
-            settings: of the smallest size, with the directory of the whole run.
-            sizes: of each size, largest first; of most runs just `settings`.
+            settings: settings of the smallest size, with the directory of the whole run.
+            sizes: settings of each size, largest first; for most runs only `settings`.
             accelerator: device and processes.
             console: where progress is shown.
-            checkpoint_seconds: time from checkpoint to checkpoint.
+            checkpoint_seconds: time between checkpoints.
             stop: asked after every step, and between stages.
             micro_batch_seconds: audio in a forward pass; chosen by the free memory if not given.
             recompute: use of activation checkpointing.
@@ -80,7 +80,7 @@ class Run:
         return replace(results[-1], sizes=results) if self.settings.sizes else results[-1]
 
     def _claim(self, held: contextlib.ExitStack) -> bool:
-        """Lock the directory and make it this run's; whether the run is finished. Called in the main process."""
+        """Lock the directory and claim it for this run; True if the run is finished. Called in the main process."""
         out, cost = self.settings.out, self.settings.budget.cost
         held.enter_context(out.locked())
         if out.claim(self.fingerprint):
@@ -119,7 +119,7 @@ class Run:
             raise RunInterrupted("stopped, with the state of the run saved; the same call resumes from there")
 
     def _first_stage(self) -> None:
-        """Learn what to prune, and cut each size when its turn has come."""
+        """Train stage 1, and cut each size when the schedule has reached it."""
         settings, out = self.settings, self.settings.out
         student = self._first_student()
         if settings.control is not None:

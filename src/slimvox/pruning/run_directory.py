@@ -39,10 +39,10 @@ logger = logging.getLogger("slimvox.pruning")
 
 @dataclass(frozen=True, kw_only=True)
 class RunDirectory:
-    """Files of one run. The model lands in `path`, everything about the run in `path/run`.
+    """Files of one run. The model is written to `path`, everything about the run to `path/run`.
 
-    Every file needed for resuming has a checksum and a second copy (of a checkpoint, the one before it) in
-    `path/run/backup`, which is read where the first is damaged.
+    Every file needed for resuming has a checksum and a second copy (for a checkpoint, the one before it) in
+    `path/run/backup`, which is read if the first is damaged.
     """
 
     path: Path
@@ -84,7 +84,7 @@ class RunDirectory:
             raise SlimvoxError(f"`--out` {self.path} is not empty; give a directory that is new or empty")
 
     def claim(self, fingerprint: Mapping[str, Any]) -> bool:
-        """Make the directory this run's, or find that it already is; whether the run is finished.
+        """Claim the directory for this run, unless it is the run's already; True if the run is finished.
 
         Raises:
             SlimvoxError: if it holds something else, another run, or cannot be written.
@@ -148,7 +148,7 @@ class RunDirectory:
                 )
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint so that the last one stays until this one is whole, and after that as a backup.
+        """Write a checkpoint; the last one is kept until this one is complete, and then as a backup.
 
         Raises:
             SlimvoxError: if it cannot be written (the disk is full, say); the last one is still there.
@@ -156,7 +156,7 @@ class RunDirectory:
         self._save(CHECKPOINT, state)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint, or where it is damaged the one before; None if there is none, or none that is whole."""
+        """The last checkpoint, or the one before if it is damaged; None if there is no intact one."""
         try:
             return self._load(CHECKPOINT, read_checked_state)
         except SlimvoxError:
@@ -168,7 +168,7 @@ class RunDirectory:
             return None
 
     def forget_checkpoint(self) -> None:
-        """Remove the checkpoint of a stage that is over."""
+        """Remove the checkpoint of a finished stage."""
         for path in self._places(CHECKPOINT):
             path.unlink(missing_ok=True)
 
@@ -217,7 +217,7 @@ class RunDirectory:
         return self._load(COST, read)
 
     def save_cost(self, cost: Cost) -> None:
-        """Keep a measured cost, so that the run goes on with it after an interruption.
+        """Save a measured cost, so that the run continues with it after an interruption.
 
         Raises:
             SlimvoxError: if it cannot be written.
@@ -234,7 +234,7 @@ class RunDirectory:
             return None
 
     def save_division(self, stage: str, division: Division) -> None:
-        """Keep the division of a stage's steps, so that the run goes on with it after an interruption.
+        """Save the division of a stage's steps, so that the run continues with it after an interruption.
 
         Raises:
             SlimvoxError: if it cannot be written.
@@ -261,7 +261,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second process out of the directory while this one works in it.
+        """Lock the directory against other processes within this context.
 
         Raises:
             SlimvoxError: if another process works in it, or it cannot be written.
@@ -281,7 +281,7 @@ class RunDirectory:
 
     @property
     def _whole_run(self) -> Path:
-        """The directory to delete to start again: of a size, that of the run it belongs to."""
+        """The directory to delete to start again: for one of several sizes, that of the whole run."""
         above = RunDirectory(path=self.path.parent)
         return above.path if (above.run / SETTINGS).is_file() else self.path
 
@@ -298,7 +298,7 @@ class RunDirectory:
         return self.run / name, self.run / BACKUP / name
 
     def _load(self, name: str, read: Callable[[Path], Content]) -> Content | None:
-        """Read a file, or where it is damaged its backup; None if there is neither."""
+        """Read a file, or its backup if it is damaged; None if there is neither."""
         damaged: list[Path] = []
         for path in self._places(name):
             try:

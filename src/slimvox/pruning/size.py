@@ -1,4 +1,4 @@
-"""One of the encoders of a run: cut from the student of stage 1, finished in its own stage 2, and written."""
+"""One of the encoders of a run, which is cut from the student of stage 1, trained in its own stage 2, and written."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Cut:
 
     encoder: SpeechEncoder
     distillation: Distillation
-    """Distillation loss, with the maps of the end of stage 1."""
+    """Distillation loss, with the maps at the end of stage 1."""
     kept: KeptIndices
     """Kept units, in the numbering of the encoder that the run started from."""
     distance: Distance | None
@@ -83,9 +83,9 @@ class Size:
         """An encoder to be cut and finished.
 
         Args:
-            settings: with the recipe, the budget and the directory of this size.
+            settings: settings with the recipe, the budget and the directory of this size.
             trainer: the run's.
-            fingerprint: of this size, for its directory.
+            fingerprint: fingerprint of this size, for its directory.
         """
         self.settings, self._trainer, self._fingerprint = settings, trainer, fingerprint
         self._cut: Cut | None = None
@@ -96,10 +96,10 @@ class Size:
         return self.settings.out
 
     def cut(self, student: Student, log: RunDirectory) -> None:
-        """Choose the final masks, do the surgery on a copy of the student, and keep what is left.
+        """Choose the final masks, do the surgery on a copy of the student, and keep the result.
 
         Args:
-            student: as it is at this step of stage 1; left as it is.
+            student: student at this step of stage 1; it is not changed.
             log: the run's directory; its log up to here becomes the first part of this size's.
 
         Raises:
@@ -204,7 +204,7 @@ class Size:
 
 
 def _cure(gap: float, gates: GateSettings) -> str:
-    """Advice for an expected sparsity that ends above its target, or below."""
+    """Advice if the expected sparsity ends above or below its target."""
     if gates.sparsity_control == "projection":
         return "higher `gates.learning_rate`" if gap < 0 else "lower `gates.initial_drop`"
     if gap < 0:
@@ -213,7 +213,7 @@ def _cure(gap: float, gates: GateSettings) -> str:
 
 
 def _slice(student: Student, settings: RunSettings) -> SlicedEncoder:
-    """The student cut down to the budget, by its gates or the scores of a control."""
+    """The student pruned to the budget, by its gates or the scores of a control."""
     encoder, gates, budget = copy.deepcopy(student.encoder).cpu(), student.gates, settings.budget
     assert gates is not None
     log_alpha = gates.log_alpha.detach().cpu()
@@ -243,7 +243,7 @@ def check_promise(sliced: SlicedEncoder, chosen: FinalMasks, budget: Budget) -> 
     """Compare the sliced encoder with the size that its masks promised.
 
     Raises:
-        UnusableResultError: if its cost is another, or above the target, or its tensors are not those of its anatomy.
+        UnusableResultError: if its cost differs or is above the target, or if its tensors are not those of its anatomy.
     """
     encoder = sliced.encoder
     cost, stored = budget.cost.of(encoder.anatomy), sum(each.numel() for each in encoder.parameters())

@@ -43,10 +43,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Stage:
-    """One stage of training: everything that changes while it runs is in the student and the optimisers.
+    """One stage of training; everything that changes during it is in the student and the optimisers.
 
-    Randomness is a function of the seed and the step (gate noise here, batches in `slimvox.audio.BatchPlan`), so that
-    those two and a step number are all a checkpoint has to hold.
+    Randomness is a function of the seed and the step (gate noise here, batches in `slimvox.audio.BatchPlan`), so that a
+    checkpoint needs only student, optimisers and a step number.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Stage:
     title: str = ""
     """Name shown by trackers; `name` if not given."""
     micro_batches: MicroBatches = field(default_factory=lambda: MicroBatches(Division(seconds=math.inf)))
-    """How a step's audio is divided; if not given, into single passes of each process."""
+    """Division of a step's audio into micro-batches; by default a single pass in each process."""
     timeline: Timeline | None = None
     """Where the steps lie in the schedule of `settings`; if not given, each step is one of the schedule."""
     step: int = 0
@@ -101,7 +101,7 @@ class Stage:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Restore a state returned by `state_dict`."""
         self.step = state["step"]
         self.student.load_state_dict(state["student"])
         for name, optimiser in self.optimisers.items():
@@ -123,15 +123,15 @@ class Stage:
         report: Callable[[Mapping[str, float]], None] | None = None,
         look: Callable[[int, Timeline], Timeline | None] | None = None,
     ) -> None:
-        """Train from where it stands to the end.
+        """Train from the current step to the end.
 
-        A step whose gradient is not finite changes nothing and is not logged. All processes stop, and save, after the
-        same step, whichever of them is asked to.
+        A step whose gradient is not finite changes nothing and is not logged. If any process is asked to stop, all of
+        them save and stop after the same step.
 
         Args:
-            batches: from this stage's current step on.
-            progress: told of every step.
-            log: told every `log_every` steps.
+            batches: batches from the current step of this stage onwards.
+            progress: receives every step.
+            log: receives every `log_every`-th step.
             stop: asked after every step.
             save: writes a checkpoint; called in all processes.
             save_every_seconds: time from checkpoint to checkpoint.
@@ -184,7 +184,7 @@ class Stage:
                 )
 
     def _train_step(self, batches: Iterator[AudioBatch]) -> tuple[dict[str, float], float]:
-        """One optimiser step; returns what is logged, and the seconds of audio of all processes."""
+        """One optimiser step; returns the values to log, and the seconds of audio of all processes."""
         batch: AudioBatch | None = None
 
         def load() -> tuple[tuple[int, ...], float]:
@@ -218,18 +218,18 @@ class Stage:
             parameter.grad = None
 
     def _noise(self, batch: AudioBatch, present: Sequence[int]) -> StepNoise:
-        """Everything random in this step, the same in all processes."""
+        """Random numbers of this step, the same in all processes."""
         stream = (NOISE_STREAM, self.seed, self.step, 0)
         seed = int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0]) >> 1
         frames = self.teacher.anatomy.frames(batch.waveforms.shape[1])
         return self.student.draw_noise(batch.planned, frames, torch.Generator().manual_seed(seed), present)
 
     def _backward(self, batch: AudioBatch, noise: StepNoise, clips: int) -> dict[str, torch.Tensor] | None:
-        """Compute the gradients of the step in all processes; return its losses, or None where memory ran out in one.
+        """Compute the gradients of the step in all processes; return its losses, or None if memory ran out in one.
 
         Gradients are exchanged once, after all processes have said that their micro-batches went through. While they
-        are computed nothing waits for another process, so that any number of micro-batches, running out of memory and
-        errors are each process's own affair.
+        are computed no process waits for another, so that any number of micro-batches, running out of memory and errors
+        are each process's own affair.
 
         Args:
             batch: clips of this process.
@@ -292,10 +292,10 @@ class Stage:
         return sums
 
     def _update(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Step all optimisers along the gradients that are there; returns what is logged.
+        """Step all optimisers with the present gradients; returns the values to log.
 
         The host waits for the device once. Gates and multipliers step before that, so that their new values are among
-        those that it reads; where the gradient turns out not to be finite they go back.
+        those that it reads; if the gradient turns out not to be finite they are restored.
         """
         before, after = (self._timeline.position(step) for step in (self.step, self.step + 1))
         rate = self.settings.learning_rate * schedule_rates(self.optimisers, before, self.settings, after)
@@ -325,7 +325,7 @@ class Stage:
         return values
 
     def _step_controls(self, optimisers: Sequence[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
-        """Step the optimisers of gates and multipliers; returns what is logged of them."""
+        """Step the optimisers of gates and multipliers; returns their values to log."""
         gates, lagrangian = self.student.gates, self.student.lagrangian
         before = None if gates is None or lagrangian is not None else gates.log_alpha.detach().clone()
         for optimiser in optimisers:
@@ -343,12 +343,12 @@ class Stage:
 
     @property
     def target_sparsity(self) -> float:
-        """t of the last step that was done."""
+        """Target sparsity t of the last finished step."""
         return self._target_after(max(1, self.step))
 
     @property
     def _target_sparsity(self) -> float:
-        """t of the step that is being done."""
+        """Target sparsity t of the current step."""
         return self._target_after(self.step + 1)
 
     def _target_after(self, step: int) -> float:
@@ -358,8 +358,8 @@ class Stage:
         """Clip the gradients of the weights, after they are divided by the scale of the loss, if there is one.
 
         Returns:
-            Norm of the gradients before they were clipped, and 1 where all gradients, those of gates and multipliers
-            too, are finite, else 0; scalars.
+            Norm of the gradients before they were clipped, and 1 if all gradients, including those of gates and
+            multipliers, are finite, else 0; scalars.
         """
         if self.scaler is not None:
             for optimiser in self.optimisers.values():
@@ -373,11 +373,11 @@ class Stage:
         return norm, finite.float()
 
     def _project(self, before: torch.Tensor, target: float) -> dict[str, torch.Tensor]:
-        """Take the gates to the target after a step of the loss; returns what is logged.
+        """Project the gates onto the target after a step on the loss; returns the values to log.
 
         Args:
             before: log_alpha before the step.
-            target: t.
+            target: target sparsity t.
         """
         gates, adam = self.student.gates, self.optimisers["gates"]
         assert gates is not None
@@ -395,7 +395,7 @@ class Stage:
         return {"sparsity": sparsity, "lambda1": -multiplier / group["lr"]}
 
     def _count_skips(self, finite: bool, rate: float, loss_scale: float) -> None:
-        """One bad batch must not end, or spoil, a run of days; a stage that does not come back must.
+        """Skip a step with a bad batch without ending a run of days, but end a stage that does not recover.
 
         A loss that is scaled by more than 1 may overflow: its scale is too large, and is halved. Gradients are the same
         in all processes, so all of them skip the same steps.

@@ -1,4 +1,4 @@
-"""The student: what is trained in either stage, in one module so that it can be wrapped for many processes."""
+"""The student: everything that is trained in a stage, in one module so that it can be wrapped for many processes."""
 
 from __future__ import annotations
 
@@ -24,28 +24,27 @@ from slimvox.pruning.recomputation import recomputation
 
 @dataclass(frozen=True, kw_only=True)
 class StepNoise:
-    """Everything random in a step.
+    """Random numbers of a step.
 
     The gates are sampled once per step, not per micro-batch or process, on purpose: a step is then the same function of
-    seed and step number however its audio is divided.
+    seed and step number regardless of how its audio is divided.
     """
 
     gates: Tensor | None
     """Noise of the gates, (gates,); None without gates."""
     hidden: HiddenFrames | None
-    """Frames that the student is not shown; None if it is shown all."""
+    """Frames that are hidden from the student; None if all are shown."""
 
     def part(self, clips: Sequence[int], device: torch.device) -> StepNoise:
-        """That of some clips of the step, given by their indices."""
+        """The noise of some clips of the step, given by their indices."""
         return replace(self, hidden=None if self.hidden is None else self.hidden.part(clips, device))
 
 
 class Student(nn.Module):
-    """An encoder with its distillation maps and, in stage 1, gates and, for some, multipliers.
+    """An encoder with its distillation maps and, in stage 1, gates and possibly multipliers.
 
     Stage 1: L = L_distil + lambda1 (s - t) + lambda2 (s - t)^2, with masks sampled anew in each step; without the
-    penalty where the gates are kept on target by projection (`slimvox.pruning.gates.project`).
-    Stage 2: L = L_distil.
+    penalty if the gates are kept on target by projection (`slimvox.pruning.gates.project`). Stage 2: L = L_distil.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class Student(nn.Module):
         return [*self.encoder.parameters(), *self.distillation.parameters()]
 
     def expected_sparsity(self) -> Tensor:
-        """s, in stage 1: the share of the dense cost that surgery would take on average, differentiable."""
+        """Expected sparsity s in stage 1: the share of the dense cost that surgery would remove, differentiable."""
         assert self.gates is not None and self._sparsity is not None
         return self._sparsity(self.gates.expected_counts())
 
@@ -83,11 +82,11 @@ class Student(nn.Module):
         generator: torch.Generator | None = None,
         present: Sequence[int] | None = None,
     ) -> StepNoise:
-        """Draw everything that is random in a step.
+        """Draw the random numbers of a step.
 
         Args:
             clips: number of clips of the step, over all micro-batches and processes.
-            frames: number of frames of each.
+            frames: number of frames of each clip.
             generator: a CPU generator.
             present: indices of the clips that take part; all if not given.
         """
@@ -112,9 +111,9 @@ class Student(nn.Module):
         Args:
             waveforms: (batch, samples).
             teacher: the teacher's output for them.
-            noise: what `draw_noise` gave, for these clips.
-            target_sparsity: t, in stage 1.
-            forced: share of the teacher in what each layer starts from, see `teacher_forcing`.
+            noise: output of `draw_noise`, for these clips.
+            target_sparsity: target sparsity t, in stage 1.
+            forced: share of the teacher in the input of each layer, see `teacher_forcing`.
             recompute: keep only the inputs of front end and layers for the backward pass, which computes the rest again
                 (activation checkpointing).
 

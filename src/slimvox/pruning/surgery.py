@@ -1,7 +1,7 @@
 """Surgery: fold the masks into the weights, then slice the zeros away.
 
-The law: for any masks, the sliced encoder computes what the masked one does, and holds exactly the parameters that
-its anatomy counts.
+The law: for any masks, the sliced encoder computes the same function as the masked one, and has exactly the parameters
+that its anatomy counts.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class SlicedEncoder:
 
 
 def survivors(anatomy: EncoderAnatomy, masks: Masks) -> KeptIndices:
-    """The units that masks leave of an encoder: those that are not zero and still reach the output.
+    """The units of an encoder that masks keep: those that are not zero and still reach the output.
 
     Raises:
-        ValueError: if fewer units of an address would be left than there must be.
+        ValueError: if fewer units of an address would be left than `Structure.min_kept`.
     """
     table = units(anatomy)
     open_units = np.ones(len(table), dtype=bool)
@@ -53,14 +53,14 @@ def survivors(anatomy: EncoderAnatomy, masks: Masks) -> KeptIndices:
 
 @torch.no_grad()
 def slice_encoder(encoder: HasEncoder, masks: Masks) -> SlicedEncoder:
-    """Cut an encoder down to what the masks leave of it.
+    """Cut an encoder down to the units that the masks keep.
 
     Args:
-        encoder: left as it is.
-        masks: on the encoder's device; surviving values are folded into the weights.
+        encoder: encoder to cut; it is not changed.
+        masks: masks on the encoder's device; surviving values are folded into the weights.
 
     Raises:
-        ValueError: if fewer units of an address would be left than there must be.
+        ValueError: if fewer units of an address would be left than `Structure.min_kept`.
     """
     encoder = encoder.as_encoder()
     anatomy = encoder.anatomy

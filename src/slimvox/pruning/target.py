@@ -1,4 +1,4 @@
-"""Budget of a run, from the target that the user asks for."""
+"""Budget of a run, from the requested target."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class WantedTarget:
             )
 
     def settings(self, recipe: TargetSettings) -> TargetSettings:
-        """The recipe's settings with the kind as asked for, and for a speed the share too."""
+        """The recipe's settings with the requested kind, and for a speed also the share."""
         if self.parameters is not None:
             return replace(recipe, kind="params")
         if self.macs is not None:
@@ -73,9 +73,9 @@ def aim(
 
     Args:
         recipe: the recipe.
-        encoder: what is to be pruned.
-        wanted: what the caller asked for.
-        prepare: gives the cost of a kind for clips of a length in seconds; may measure the machine.
+        encoder: encoder to be pruned.
+        wanted: target requested by the caller.
+        prepare: function that returns the cost of a kind for clips of a length in seconds; it may measure the machine.
 
     Raises:
         SlimvoxError: if the target makes no sense or cannot be reached.

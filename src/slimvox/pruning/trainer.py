@@ -76,8 +76,8 @@ class Trainer:
         return self._settings.parts.build_distillation(self.teacher.anatomy, self._settings.recipe)
 
     def distance(self, encoder: SpeechEncoder) -> Distance | None:
-        """Distance of an encoder to the teacher; None if no audio is held out, and in all processes but the
-        main one.
+        """Distance of an encoder to the teacher; None if no audio is held out, and in all processes except the main
+        one.
         """
         return hidden_state_distance(self.teacher, encoder, self._held_out) if self.main else None
 
@@ -96,7 +96,7 @@ class Trainer:
         Args:
             name: `prune` or `finish`.
             student: changed in place.
-            settings: what is trained for; log and checkpoints go to its directory.
+            settings: settings of the run; log and checkpoints go to its directory.
             after_step: called with the positions in the schedule before and after each step, before a checkpoint of it
                 is written.
             ahead: number of steps in the recipe of the stages after this one.
@@ -172,7 +172,7 @@ class Trainer:
         self.accelerator.free_memory()
 
     def _divide(self, stage: Stage, settings: RunSettings) -> None:
-        """Choose how the steps of a stage are divided, remember it, and say what is expected."""
+        """Choose and save the division of a stage's steps, and print the expected memory and speed."""
         data, out = settings.recipe.data, settings.out
         if stage.step >= stage.steps:
             return

@@ -1,4 +1,4 @@
-"""The student's hidden states follow the teacher's."""
+"""Distillation of the teacher's hidden states into the student."""
 
 from slimvox.pruning.distillation.loss import Distillation, DistillationLoss, distilled_layers, layer_groups
 from slimvox.pruning.distillation.masked_input import HiddenFrames, draw_hidden, hide_frames

@@ -1,4 +1,4 @@
-"""Distillation: the student's hidden states against the teacher's, by all losses that have a weight."""
+"""Distillation loss between the hidden states of student and teacher, from all losses that have a weight."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DistillationLoss:
 class Distillation(nn.Module):
     """The weighted sum of the registered losses between chosen states of student and teacher.
 
-    With `maps`, student states are first mapped by linear maps that start as the identity: state 0, what enters the
+    With `maps`, student states are first mapped by linear maps that start as the identity: state 0, the input of the
     Transformer, has a map of its own; the others share one.
     """
 
@@ -67,8 +67,8 @@ class Distillation(nn.Module):
         Args:
             student: the student's output.
             teacher: the teacher's output.
-            hidden: frames that the student was not shown. They do not count in state 0, which has no context to guess
-                them from, and in the relations.
+            hidden: frames that the student was not shown. They do not count in the relations, nor in state 0, which has
+                no context to predict them from.
         """
         speech = student.frame_mask.float()
         spoken = speech.sum().clamp(min=1)
@@ -119,7 +119,7 @@ def _identity(width: int) -> nn.Linear:
 
 
 def distilled_layers(layers: int, count: int = 4) -> tuple[int, ...]:
-    """Indices of the hidden states to compare: evenly spaced, the first and the last included.
+    """Indices of the hidden states to compare: evenly spaced, including the first and the last.
 
     {0, 4, 8, 12} of 12 layers, {0, 8, 16, 24} of 24.
     """
@@ -132,7 +132,7 @@ def distilled_layers(layers: int, count: int = 4) -> tuple[int, ...]:
 def layer_groups(chosen: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     """Neighbouring hidden states, each group up to a chosen one: {0}, {1 to 4}, {5 to 8}, {9 to 12} for {0, 4, 8, 12}.
 
-    Neighbours in depth are the most similar states; their mean is a target that no single layer has to carry.
+    Neighbours in depth are the most similar states; their mean is a target that no single layer has to match alone.
     """
     starts = [chosen[0], *(previous + 1 for previous in chosen)]
     return tuple(tuple(range(start, stop + 1)) for start, stop in zip(starts, chosen, strict=False))

@@ -1,4 +1,4 @@
-"""Masked input: the student sees a part of what the teacher sees."""
+"""Masked input: the student sees only a part of the teacher's input."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SPAN_FRAMES = 10
 
 
 def draw_hidden(shape: tuple[int, int], share: float, generator: torch.Generator | None = None) -> Tensor:
-    """Spans to hide, (batch, frames) bool.
+    """Draw spans of frames to hide, (batch, frames) bool.
 
-    Every frame starts a span with the same probability, chosen so that `share` of the frames are hidden on average
-    where spans overlap as they like.
+    Every frame starts a span with the same probability, chosen so that `share` of the frames are hidden on average if
+    spans may overlap.
     """
     start = 1 - (1 - share) ** (1 / SPAN_FRAMES)
     # Spans may start before the clip, so that its first frames are hidden as often as the others.
@@ -52,13 +52,13 @@ class HiddenFrames:
         return cls(mask=mask, shown=float(shown.mean()), pairs=float(shown.square().mean()))
 
     def part(self, clips: Sequence[int], device: torch.device) -> HiddenFrames:
-        """Those of some clips of the step, given by their indices."""
+        """The hidden frames of some clips of the step, given by their indices."""
         return replace(self, mask=self.mask[list(clips)].to(device))
 
 
 @contextmanager
 def hide_frames(encoder: SpeechEncoder, mask: Tensor | None) -> Iterator[None]:
-    """While it lasts, some frames of what enters the Transformer are zero.
+    """Context in which some input frames of the Transformer are zero.
 
     Args:
         encoder: the student.

@@ -1,4 +1,4 @@
-"""Teacher forcing: layers of the student start from what the teacher's layers before them gave."""
+"""Teacher forcing: layers of the student start from the teacher's states."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from slimvox.encoder import SpeechEncoder
 
 @contextmanager
 def teacher_forcing(encoder: SpeechEncoder, states: Sequence[Tensor], share: float) -> Iterator[None]:
-    """While it lasts, the input of each Transformer layer is x + share (t - x).
+    """Context in which the input of each Transformer layer is x + share (t - x).
 
-    x is what the student's layer before gave and t the teacher's state at that place. At a share of 1, every layer
-    learns its own step from a perfect start, and no gradient crosses layers; at 0, the student is as it is in use. The
-    hidden states that the encoder returns are those of its own layers, before the teacher's are mixed in.
+    x is the output of the student's previous layer and t the teacher's state at the same place. At a share of 1, every
+    layer learns its own step from a perfect start, and no gradient crosses layers; at 0, the student computes as in
+    use. The hidden states that the encoder returns are those of its own layers, before the teacher's are mixed in.
 
     Args:
         encoder: the student, with as many layers as the teacher (whatever is left of them).

@@ -35,7 +35,7 @@ class FinalMasks:
 
 
 def final_masks(layout: GateLayout, scores: Tensor, values: Tensor, budget: Budget) -> FinalMasks:
-    """Keep the gates of the highest scores, as many as the budget allows.
+    """Keep the gates with the highest scores, as many as the budget allows.
 
     The cost is that of the encoder which surgery would leave, so a dimension in a closed head costs nothing. Gates open
     in the order of their scores; one that is too large for what is left of the budget (a whole block, say) is passed
@@ -78,7 +78,7 @@ def final_masks(layout: GateLayout, scores: Tensor, values: Tensor, budget: Budg
 
 
 def smallest_cost(layout: GateLayout, budget: Budget) -> int:
-    """The cost with every gate closed (but for the fewest units that each structure must keep)."""
+    """The cost with every gate closed (except for the units that each structure must keep)."""
     search = _Search(layout, torch.zeros(layout.size), budget)
     return search.cost(search.always)
 
@@ -117,9 +117,9 @@ class _Search:
         return self.cost(opened) >= self._budget.target * (1 - tolerance)
 
     def fill(self, opened: Tensor) -> tuple[Tensor, list[int]]:
-        """Open further gates by score while the target allows; returns also those passed over, best first.
+        """Open further gates by score while the target allows; also returns those passed over, best first.
 
-        Where a gate is too large for what is left, the other gates of its width would be so too.
+        If a gate is too large for the remaining budget, so are the other gates of its width.
         """
         line = [gate for gate in self._best_first if not opened[gate]]
         passed_over: list[int] = []
@@ -137,7 +137,7 @@ class _Search:
         return _first(len(line), lambda count: not self._fits(_with(opened, line[: count + 1], True)))
 
     def exchanges(self, opened: Tensor, gate: int) -> Iterator[Tensor]:
-        """Open one gate and close as few others as make it fit, lowest scores first, in up to two ways.
+        """Open one gate and close as few others as necessary, lowest scores first, in up to two ways.
 
         Heads and blocks close last, since they would leave as large a gap as they fill; the second way closes only
         gates of widths that shrink in small steps.
@@ -155,7 +155,7 @@ class _Search:
                 yield smaller
 
     def _shrink(self, opened: Tensor, line: Sequence[int]) -> Tensor | None:
-        """Close as few gates from the front of a line as make the others fit; None if all of it is not enough."""
+        """Close as few gates from the front of a list as necessary to meet the target; None if all are not enough."""
         enough = _first(len(line) + 1, lambda count: self._fits(_with(opened, line[:count], False)))
         return None if enough > len(line) else _with(opened, line[:enough], False)
 
@@ -163,7 +163,7 @@ class _Search:
         return self.cost(opened) <= self._budget.target
 
     def _small_steps(self, opened: Tensor) -> Tensor:
-        """Gates of the widths of which one step costs at most the tolerance, (gates,) bool."""
+        """Gates of widths in which one step costs at most the tolerance, (gates,) bool."""
         whole, small = self.cost(opened), torch.zeros_like(opened)
         for best_first in self.widths.several():
             # Gates that never close are not in it: no convolution may lose its last channel.
@@ -174,7 +174,7 @@ class _Search:
 
 
 class _Widths:
-    """Gates that make up one width together: the channels of a convolution, the dimensions of a head, and so on."""
+    """Gates that make up one width: the channels of a convolution, the dimensions of a head, and so on."""
 
     def __init__(self, layout: GateLayout, scores: Tensor, round_to: int) -> None:
         self._round_to = round_to
@@ -212,11 +212,11 @@ class _Widths:
         return opened
 
     def several(self) -> Sequence[Tensor]:
-        """The gates of each width that is no head or block, best first."""
+        """The gates of each width that is not a head or block, best first."""
         return [best_first for _, best_first in self._several]
 
     def rounded(self, opened: Tensor) -> Tensor:
-        """Every width at the nearest multiple, or at its full size; monotone in `opened`."""
+        """Every width rounded to the nearest multiple, or to its full size; monotone in `opened`."""
         if self._round_to == 1:
             return opened
         result = opened.clone()
@@ -229,7 +229,7 @@ class _Widths:
         return result
 
     def _at_least(self, fewest: int) -> int:
-        """The fewest gates of a width that stay, rounded up to a multiple."""
+        """The minimum number of gates of a width, rounded up to a multiple."""
         return -(-fewest // self._round_to) * self._round_to
 
 

@@ -1,4 +1,4 @@
-"""All gates of an encoder: one vector of locations, sampled into masks, or counted in expectation."""
+"""All gates of an encoder: one vector of locations, from which masks are sampled and expected counts computed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class GateLayout:
         return tuple(spans)
 
     def masks(self, values: Tensor) -> dict[Address, Tensor]:
-        """Masks whose values are those of a vector, (gates,); what has no gate is not masked."""
+        """Masks with the values of a vector, (gates,); units without a gate are not masked."""
         return masks_of({address: each.stop - each.start for address, each in self.slices.items()}, values)
 
     def by_structure(self, values: Tensor) -> dict[str, Tensor]:
@@ -67,7 +67,7 @@ class Gates(nn.Module):
 
     Attributes:
         log_alpha: the locations of all gates, (gates,) float32, laid out like `layout`.
-        layout: which gates are whose.
+        layout: addresses of the gates.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Gates(nn.Module):
             anatomy: the encoder's.
             names: structures to gate.
             initial_drop: sets the first log_alpha to log((1 - drop) / drop).
-            initial_drops: the same for single structures, in its place.
+            initial_drops: the drop rates of single structures, which replace `initial_drop`.
             straight_through: see `hard_concrete.sample`.
 
         Raises:
@@ -122,9 +122,9 @@ class Gates(nn.Module):
     def expected_counts(self) -> Tensor:
         """Expected number of units that surgery would leave at each address of the encoder.
 
-        Exact but for what goes with the last of its kind: a head all of whose value dimensions are closed goes as a
-        whole, and here its query dimensions still count; WavLM's bias gate goes with the last head of a block, and the
-        bias table with the last head of all, and here they stay.
+        Exact except for units that are removed with the last of a kind: a head without open value dimensions is removed
+        as a whole, but its query dimensions are counted here; WavLM's bias gate goes with the last head of a block, and
+        the bias table with the last head of all, and here they stay.
 
         Returns:
             (addresses,) float32, differentiable, in the order of `slimvox.structures.units.units`.
@@ -138,10 +138,10 @@ BINS = 20
 
 @torch.no_grad()
 def gate_histograms(gates: Gates) -> dict[str, list[int]]:
-    """By structure, how many gates have which probability of being open.
+    """Histograms of the probability of being open, by structure.
 
     Returns:
-        For each structure that is gated `BINS` counts, from surely closed to surely open; over all layers.
+        For each gated structure `BINS` counts over all layers, from surely closed to surely open.
     """
     probability = open_probability(gates.log_alpha.detach().float()).cpu()
     return {

@@ -28,13 +28,13 @@ SHIFT = BETA * math.log(-LEFT / RIGHT)
 
 
 def stretched(log_alpha: Tensor, u: Tensor) -> Tensor:
-    """s_bar: the stretched sample before it is clipped; `u` uniform in (0, 1), same shape as `log_alpha`."""
+    """Stretched sample s_bar before it is clipped; `u` uniform in (0, 1), same shape as `log_alpha`."""
     u = u.clamp(EPSILON, 1 - EPSILON)
     return _stretch(torch.sigmoid((torch.log(u) - torch.log1p(-u) + log_alpha) / BETA))
 
 
 def sample(log_alpha: Tensor, u: Tensor, *, straight_through: bool) -> Tensor:
-    """z: a sample of the gates, between 0 and 1, exact zeros and ones included.
+    """Sample z of the gates, between 0 and 1, including exact zeros and ones.
 
     Args:
         log_alpha: locations, any shape, float32.
@@ -57,7 +57,7 @@ def open_probability(log_alpha: Tensor) -> Tensor:
 def typical_open_value(log_alpha: Tensor) -> Tensor:
     """The median of z given that the gate is open: from 0.145 for gates that are surely closed to 1 for open ones.
 
-    It is what a gate is worth after pruning. (Equation 13 of the paper, the value at u = 1/2, is 0 for a gate that a
+    It is the value of a gate after pruning. (Equation 13 of the paper, the value at u = 1/2, is 0 for a gate that a
     budget may still keep.) With p = P(z > 0) the median lies at u = 1 - p / 2, whose logit is log(2 - p) - log p; in
     that form nothing cancels, however small p is.
     """

@@ -1,4 +1,4 @@
-"""Gates kept on the budget by projection, in place of a penalty."""
+"""Projection of the gates onto the budget, as an alternative to a penalty."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def project(
     target: float,
     largest_move: float,
 ) -> tuple[Tensor, Tensor]:
-    """Move the gates from where a step of the loss took them to where the expected sparsity is at its target.
+    """Move the gates after a step on the loss to the nearest point at which the expected sparsity is at its target.
 
-    Of all such points it is, to first order, the nearest in the metric in which Adam descends. With w the root mean
+    To first order, the point is the nearest in the metric of Adam. With w the root mean
     square of the loss's gradient of a gate,
 
         minimise sum_i w_i (move_i)^2  subject to  s(log_alpha + move) = t
