@@ -263,7 +263,7 @@ def test_features_of_something_else_are_neither_kept_nor_replaced(
     if changes.pop("audio", None):
         write_audio(audio, 2100)
     with pytest.raises(
-        SlimvoxError, match=f"a.{format} is there already and has features of another {different};"
+        SlimvoxError, match=f"a.{format} exists already and has features of another {different};"
     ):
         encode_files(model, tmp_path, out, format=format, **changes)
     assert [path.read_bytes() for path in out.iterdir()] == [before]

@@ -88,26 +88,26 @@ def edit(path: tuple[Any, ...], value: Any) -> Callable[[Content], Any]:
     ("change", "message"),
     [
         (lambda content: {}, "the field 'conv' is missing"),
-        (edit(("format",), 3), "their format is 3"),
+        (edit(("format",), 3), "its format is 3"),
         (edit(("conv",), []), "wrong type"),
         (edit(("conv", "0"), []), "at least 1 of the front-end channels at index 0"),
         (edit(("conv", "9"), [0]), r"of another encoder, with conv\[9\]"),
         (edit(("toes",), {"0": [0]}), r"of another encoder, with toes\[0\]"),
-        (edit(("conv", "0"), [0, 1]), "is not the encoder in config.json"),
+        (edit(("conv", "0"), [0, 1]), "do not make up the encoder in config.json"),
         (edit(("conv", "0", 0), 99), "front-end channels at index 0 must be among"),
         (edit(("conv", "0", 0), -1), "front-end channels at index 0 must be among"),
         (edit(("conv", "0", 1), 0), "in order and each once"),
         (edit(("conv", "0", 1), 1.0), "an index must be a whole number, but is 1.0"),
         (edit(("conv", "0", 1), True), "an index must be a whole number, but is True"),
-        (edit(("conv", "0"), None), "there must be a list"),
-        (edit(("head", "0", 0), 0), "whose block or head is not|each once"),
+        (edit(("conv", "0"), None), "kept units must be a list"),
+        (edit(("head", "0", 0), 0), "without their block or head|each once"),
         (edit(("head", "0", 0), 7), "heads at index 0 must be among"),
         (edit(("qk", "0", 0), 50), "query and key dimensions at index 0"),
-        (edit(("vo", "0"), "all"), "there must be a list"),
+        (edit(("vo", "0"), "all"), "kept units must be a list"),
         (edit(("head", "0"), 5), "wrong type"),
         (edit(("intermediate", "1", 0), 1000), "feed-forward dimensions at index 1"),
-        (edit(("attention", "1"), "yes"), "there must be a list"),
-        (edit(("attention", "1"), []), "whose block or head is not"),
+        (edit(("attention", "1"), "yes"), "kept units must be a list"),
+        (edit(("attention", "1"), []), "without their block or head"),
     ],
 )
 def test_a_file_of_another_encoder_is_refused_before_the_run(
@@ -125,7 +125,7 @@ def test_a_lost_file_is_said(directory: Path, caplog: pytest.LogCaptureFixture) 
     (directory / "kept_indices.json").unlink()
     with caplog.at_level(logging.WARNING, logger="slimvox.checkpoint"):
         assert load_model(directory).kept_indices() is None
-    assert "numbered in the pruned encoder, not in the dense one" in caplog.text
+    assert "numbered as in the pruned encoder, not in the dense one" in caplog.text
 
 
 def test_everything_is_kept_of_an_encoder_that_is_whole() -> None:

@@ -103,7 +103,7 @@ def test_of_several_encoders_the_one_of_the_family_is_taken(original: Path, chan
             "one encoder, but there are encoders at 'a.', 'b.'",
         ),
         (lambda t: {"lm_head.weight": torch.ones(2)}, "no feature_extractor.conv_layers.0.conv.weight"),
-        (lambda t: {**t, **renamed("module.")(t)}, "twice, one of them as module."),
+        (lambda t: {**t, **renamed("module.")(t)}, "twice, once as module."),
         (lambda t: {**t, "encoder.layers.0.lora_A.weight": torch.ones(2)}, "unknown: layers.0.lora_A.weight"),
         (
             lambda t: {n: v for n, v in t.items() if "v_proj.bias" not in n},

@@ -38,7 +38,7 @@ def test_export_says_what_it_measured(
     assert list(tmp_path.iterdir()) == [target]
     before = target.read_bytes()
     assert run(["export", str(model), "--out", str(target)]) == 2
-    assert "is there already" in said(capsys)
+    assert "exists already" in said(capsys)
     assert target.read_bytes() == before
     assert run(["export", str(model), "--layers", "last", "--out", str(target), "--force"]) == 0
     assert "returns last_hidden_state" in said(capsys)

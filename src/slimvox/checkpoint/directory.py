@@ -109,7 +109,7 @@ def read_slimvox_directory(directory: Path) -> SpeechEncoder:
     anatomy, dense = read_anatomies(directory)
     split = split_slimvox(read_tensors(directory), directory)
     if split.prefix and split.head:
-        logger.info("%s: only the encoder is taken; left aside: %s", directory, ", ".join(split.head_modules))
+        logger.info("%s: only the encoder is used; ignored: %s", directory, ", ".join(split.head_modules))
     tensors = dict(split.encoder) if split.prefix else {**split.encoder, **split.head}
     encoder = empty_encoder(anatomy, dense)
     for name in encoder.absent_tensors:  # of earlier versions

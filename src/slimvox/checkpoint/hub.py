@@ -149,7 +149,7 @@ def _fetch(name: str, file: str, access: HubAccess) -> Path | None:
         return None
     except GatedRepoError as error:
         raise SlimvoxError(
-            f"{name}: the hub asks for a login: ask there for access, and give a token or run `hf auth login`"
+            f"{name}: the hub requires a login: request access there, and give a token or run `hf auth login`"
         ) from error
     except RevisionNotFoundError as error:
         raise SlimvoxError(

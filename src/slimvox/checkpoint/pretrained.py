@@ -48,7 +48,7 @@ def save_encoder(encoder: SpeechEncoder, directory: str | os.PathLike[str]) -> P
         details = {name: config[name] for name in CARRIED_FIELDS if name in config}
     if kept is None:
         logger.warning(
-            "what %s keeps of its dense encoder is not known, so kept_indices.json is not written",
+            "the units that %s keeps of its dense encoder are not known, so kept_indices.json is not written",
             target.name,
         )
     try:

@@ -70,7 +70,7 @@ class LoadedModel:
         if not file.is_file():
             if anatomy != dense:
                 logger.warning(
-                    "%s is missing, so what is pruned now is numbered in the pruned encoder, not in the dense one",
+                    "%s is missing, so units are numbered as in the pruned encoder, not as in the dense one",
                     file,
                 )
             return None
@@ -80,7 +80,7 @@ class LoadedModel:
         try:
             kept = KeptIndices.from_dict(content, dense)
             if kept.anatomy(dense) != anatomy:
-                raise ValueError("what they leave of the dense encoder is not the encoder in config.json")
+                raise ValueError("the units that it keeps do not make up the encoder in config.json")
         except ValueError as error:
             raise SlimvoxError(
                 f"{file} does not fit the encoder beside it: {error}; restore the file that came with the model, or"

@@ -136,7 +136,7 @@ def split_checkpoint(
     for name, tensor in tensors.items():
         short = ".".join(part for part in name.split(".") if part not in WRAPPERS)
         if short in plain:
-            raise SlimvoxError(f"{source}: the weights hold {short} twice, one of them as {name}")
+            raise SlimvoxError(f"{source}: the weights contain {short} twice, once as {name}")
         plain[short] = tensor
     prefixes = [name.removesuffix(first_weight) for name in plain if f".{name}".endswith(f".{first_weight}")]
     if len(prefixes) > 1 and prefix in prefixes:

@@ -165,7 +165,7 @@ def _relative(error: float, variance: float, number: int, teacher: str) -> float
     relative = error / variance if variance else math.inf
     if not math.isfinite(relative):
         raise SlimvoxError(
-            f"hidden state {number} of {teacher} is the same in all frames, so that no error is relative to it;"
+            f"hidden state {number} of {teacher} is the same in all frames, so that its relative error is undefined;"
             " measure on other audio"
         )
     return relative

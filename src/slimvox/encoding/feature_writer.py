@@ -79,7 +79,7 @@ class FeatureWriter:
             different = [name.split("_")[0] for name in origin if found.get(name) != origin[name]]
             reason = f"has features of another {' and '.join(different)}"
         raise SlimvoxError(
-            f"{target} is there already and {reason}; give another `--out`, or `--overwrite` to encode again"
+            f"{target} exists already and {reason}; give another `--out`, or `--overwrite` to encode again"
         )
 
     def write(self, source: AudioSource, target: Path) -> int:

@@ -56,7 +56,7 @@ def compare(program: Program, reference: Reference) -> Comparison:
             ours = found[name]
             if ours.shape != theirs.shape or not np.isfinite(ours).all():
                 raise SlimvoxError(
-                    f"the exported model's {name} has a wrong shape or no numbers in it for {batch} clips of {samples}"
+                    f"the exported model's {name} has a wrong shape or is not finite for {batch} clips of {samples}"
                     " samples: please report this as a bug of slimvox"
                 )
         speech = expected.pop(FRAME_MASK, None)

@@ -16,7 +16,7 @@ def check_target(target: Path, *, force: bool) -> None:
     if target.is_dir():
         raise SlimvoxError(f"{target} is a directory; `out` names a file")
     if target.exists() and not force:
-        raise SlimvoxError(f"{target} is there already; name another file, or replace it with --force")
+        raise SlimvoxError(f"{target} exists already; name another file, or replace it with --force")
     if not target.parent.is_dir():
         raise SlimvoxError(f"there is no directory {target.parent} to write {target.name} in")
 

@@ -106,7 +106,7 @@ class KeptIndices:
         everything = cls.everything(dense).units
         recorded = {address.structure for address in named}
         for address, whole in everything.items():
-            # What was recorded before a structure could be pruned has all of it.
+            # A file from before a structure could be pruned means that all of it is kept.
             kept[address] = named.get(address, () if address.structure in recorded else whole)
             least = structure(address.structure).min_kept
             if len(kept[address]) < least:
@@ -121,19 +121,19 @@ class KeptIndices:
                 )
         strange = [f"{name}[{index}]" for name, index in named if Address(name, index) not in everything]
         if strange or not recorded:
-            raise ValueError(f"they are of another encoder, with {', '.join(strange) or 'nothing'}")
+            raise ValueError(f"it is of another encoder, with {', '.join(strange) or 'nothing'}")
         table = units(dense)
         marks = np.zeros(len(table), dtype=bool)
         for address, indices in kept.items():
             marks[table.part(address)][list(indices)] = True
         if not np.array_equal(table.left(marks), marks):
-            raise ValueError("units are kept whose block or head is not, or heads without values")
+            raise ValueError("it keeps units without their block or head, or heads without value dimensions")
         return cls(units=kept)
 
 
 def _indices(values: Any) -> Indices:
     if not isinstance(values, list | tuple):
-        raise TypeError(f"there must be a list in place of {reprlib.repr(values)}")
+        raise TypeError(f"kept units must be a list, but are {reprlib.repr(values)} instead")
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"an index must be a whole number, but is {reprlib.repr(value)} instead")
@@ -148,7 +148,7 @@ def _exists(flag: Any) -> Indices:
 
 def _version_2(data: Mapping[str, Any]) -> dict[Address, Indices]:
     if data["format"] != FORMAT:
-        raise ValueError(f"their format is {data['format']!r}, which this version of slimvox does not know")
+        raise ValueError(f"its format is {data['format']!r}, which this version of slimvox does not know")
     return {
         Address(name, int(index)): _indices(kept)
         for name, by_index in data.items()
