@@ -125,7 +125,7 @@ def test_a_lost_file_is_said(directory: Path, caplog: pytest.LogCaptureFixture) 
     (directory / "kept_indices.json").unlink()
     with caplog.at_level(logging.WARNING, logger="slimvox.checkpoint"):
         assert load_model(directory).kept_indices() is None
-    assert "numbered as in the pruned encoder, not in the dense one" in caplog.text
+    assert "numbered as in the pruned encoder, not as in the dense one" in caplog.text
 
 
 def test_everything_is_kept_of_an_encoder_that_is_whole() -> None:
