@@ -1,4 +1,4 @@
-"""Audio in: find files, measure them, plan batches, decode them in the background.
+"""Reading of audio: finding and measuring files, planning batches, and decoding in the background.
 
 index_audio (find_audio -> scan_audio, cached) -> BatchPlan -> AudioBatches
 """

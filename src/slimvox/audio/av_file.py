@@ -1,4 +1,4 @@
-"""Files that libsndfile does not decode, such as m4a and webm, by PyAV (FFmpeg's libraries)."""
+"""Decoding of files that libsndfile does not decode, such as m4a and webm, with PyAV (FFmpeg's libraries)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class AVFile:
             self._source.close()
 
     def seek(self, frame: int) -> None:
-        """Move to a frame; raises `OSError` where times in the file are not exact to a frame."""
+        """Move to a frame; raises `OSError` if times in the file are not exact to a frame."""
         if self._stream.time_base * self.samplerate != 1:
             raise OSError("no seeking")
         # The decoder needs what lies before.
@@ -82,7 +82,7 @@ class AVFile:
         return joined[:frames]
 
     def _decoded(self, first: int) -> Iterator[npt.NDArray[np.float32]]:
-        """Blocks (frames, channels) from a frame on."""
+        """Blocks (frames, channels) from a frame onwards."""
         from av.audio.resampler import AudioResampler
 
         # Only the type of the samples changes.

@@ -47,7 +47,7 @@ class _Epoch:
 
 
 class BatchPlan:
-    """An endless sequence of batches, each reachable by its number alone.
+    """An endless sequence of batches, each determined by its number alone.
 
     One epoch takes every clip at least once, in batches of similar lengths whose order is random. All crops
     of a batch are cut to the same length, that of the shortest, so a batch needs no padding (models with
@@ -132,9 +132,9 @@ class BatchPlan:
         return [self._crop(part, samples, position) for part, position in each]
 
     def replacement(self, index: int, slot: int, attempt: int, samples: int) -> CropSpec:
-        """Draw a crop of `samples` to take instead of crop `slot` of batch `index`, one for each `attempt`.
+        """Draw a crop of `samples` to replace crop `slot` of batch `index`; another one for each `attempt`.
 
-        It is drawn among all parts that are long enough, the one to be replaced included.
+        It is drawn among all parts that are long enough, including the one to be replaced.
         """
         random = np.random.default_rng([self.seed, _REPLACEMENT_STREAM, index, slot, attempt])
         first = int(np.searchsorted(self._sorted_room, samples, side="left"))
@@ -142,7 +142,7 @@ class BatchPlan:
         return self._crop(part, samples, float(random.random()))
 
     def substitute(self, index: int, attempt: int) -> int:
-        """Draw a batch of the same epoch to take instead of batch `index`, one for each `attempt`."""
+        """Draw a batch of the same epoch to replace batch `index`; another one for each `attempt`."""
         random = np.random.default_rng([self.seed, _SUBSTITUTE_STREAM, index, attempt])
         return index - index % self.batches_per_epoch + int(random.integers(self.batches_per_epoch))
 
@@ -172,7 +172,7 @@ class BatchPlan:
         )
 
     def _drawn(self, number: int) -> IntArray:
-        """The parts of an epoch: all, or from each group as many as are its share."""
+        """The parts of an epoch: all, or from each group as many as its share requires."""
         if not self._groups:
             return np.arange(len(self._part_length))
         drawn = []
@@ -204,7 +204,7 @@ def _check(
     seed: int,
     sample_rate_hz: int,
 ) -> None:
-    """Raise one SlimvoxError that names everything that is wrong."""
+    """Raise one SlimvoxError that names all problems."""
     wrong: list[str] = []
     if seed < 0:
         wrong.append(f"`seed` must be 0 or more, but is {seed} instead.")

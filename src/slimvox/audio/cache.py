@@ -8,10 +8,10 @@ from slimvox.audio.decode import FloatArray
 
 
 class ClipCache:
-    """Keeps the first clips that fit, by the clip's index, and never gives one up.
+    """Keeps the first clips that fit, by index, and never evicts one.
 
-    Every epoch visits each clip about once: where not all fit, dropping the least recently used would drop
-    each clip just before its next use, while keeping some saves exactly their share of the decoding.
+    Every epoch visits each clip about once. If not all fit, evicting the least recently used would evict each clip just
+    before its next use, while keeping some saves exactly their share of the decoding.
     """
 
     def __init__(self, max_bytes: int) -> None:

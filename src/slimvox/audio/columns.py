@@ -1,4 +1,4 @@
-"""The column names of tables of audio: which ones name the file, which ones a stretch of it, and in which unit.
+"""The column names of tables of audio: those of the file, of a stretch of it, and the units of times.
 
 All readers of tables take their columns from here. A column that says which audio is meant, but in a way that is not
 understood, is an error: ignoring it would use other audio than what the table names.
@@ -79,19 +79,19 @@ class TimeColumn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stretch:
-    """Part of a file that a row means."""
+    """Part of a file that a row selects."""
 
     offset_seconds: float = 0.0
     seconds: float | None = None
     """Duration in seconds; None to the end of the file."""
     end_seconds: float | None = None
-    """The end as it was given, or offset and duration together; None for that of the file."""
+    """The end as given, or offset plus duration; None for the end of the file."""
     channel: int | None = None
-    """Counted from 0; None for all."""
+    """Channel, counted from 0; None for all."""
 
 
 def normalized(name: str | None) -> str:
-    """A column name as the rows have it."""
+    """A column name in the form used in rows."""
     return (name or "").strip().lower()
 
 
@@ -99,7 +99,7 @@ def normalized(name: str | None) -> str:
 def time_column(name: str) -> TimeColumn | None:
     """Return the meaning of a column of times by its name (in lower case); None for all other columns.
 
-    A name counts if nothing is in it but one word for a time, a unit, and words such as `time` or `audio`:
+    A name counts if it consists only of one word for a time, a unit, and words such as `time` or `audio`:
     `start`, `end_seconds`, `segment_start_ms`, `duration`, `num_samples`, but not `start_word`.
     """
     words = [word for word in re.split(r"[\W_]+", name) if word]
@@ -136,7 +136,7 @@ def check_columns(columns: Iterable[str], where: str) -> None:
 
 
 def file_of(row: Row, where: str) -> str | None:
-    """The value of the column that names the file; None where there is none.
+    """The value of the column that names the file; None if there is none.
 
     Raises:
         SlimvoxError: it is not text.
@@ -154,10 +154,10 @@ def file_of(row: Row, where: str) -> str | None:
 
 
 def stretch_of(row: Row, where: str) -> Stretch:
-    """Read the part of its file that a row means.
+    """Read the part of its file that a row selects.
 
-    Start, end and duration are in seconds, or in milliseconds where the column's name says so. Columns are compared
-    where several say the same thing, and must agree.
+    Start, end and duration are in seconds, or in milliseconds if the name of the column says so. If several columns
+    give the same quantity, they must agree.
 
     Raises:
         SlimvoxError: for values that are not times, columns that contradict each other, and columns whose unit is
@@ -193,7 +193,7 @@ def stretch_of(row: Row, where: str) -> Stretch:
 
 
 def channel_of(row: Row, where: str) -> int | None:
-    """Read the channel of its file that a row means; None for all of them.
+    """Read the channel of its file that a row selects; None for all channels.
 
     Raises:
         SlimvoxError: it is not a whole number from 0 up.
@@ -215,7 +215,7 @@ def channel_of(row: Row, where: str) -> int | None:
 
 
 def short(value: object) -> str:
-    """A value as messages quote it."""
+    """A value as quoted in messages."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -269,7 +269,7 @@ def _agree(a: float, b: float) -> bool:
 
 
 def _filled(value: Any) -> Any:
-    """A value, stripped where it is text; None where it is empty."""
+    """A value, stripped if it is text; None if it is empty."""
     if isinstance(value, str):
         value = value.strip()
     return None if value is None or value == "" else value

@@ -1,4 +1,4 @@
-"""Opening audio for decoding, with a length that is true: headers that claim another one are mended or refused."""
+"""Opening of audio for decoding, with its true length: headers that give another one are corrected or refused."""
 
 # os.path answers False where Path methods raise (a folder without permission, an overlong name).
 
@@ -57,15 +57,15 @@ class UnreadableAudioError(SlimvoxError):
 
 
 class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
-    """A file whose length its header does not give: read from its beginning to its end, without seeking."""
+    """A file whose header does not give its length: it is read from beginning to end, without seeking."""
 
     def seekable(self) -> bool:
-        """Never: `soundfile` seeks after each read, which fails at an end that is not known."""
+        """Always False: `soundfile` seeks after each read, which fails at an unknown end."""
         return False
 
 
 class GuardedContent:
-    """A recording as libsndfile reads it: an error in between would be lost in its callbacks, and is kept here."""
+    """A recording read by libsndfile; it keeps errors that would be lost in the callbacks of libsndfile."""
 
     def __init__(self, content: BinaryIO) -> None:
         self._content = content
@@ -91,12 +91,12 @@ class GuardedContent:
         return self._guarded(self._content.tell)
 
     def read(self, count: int) -> bytes:
-        """Never called where there is `readinto`."""
+        """Never called, because there is `readinto`."""
         raise NotImplementedError
 
 
 def raise_lost_error(file: soundfile.SoundFile) -> None:
-    """Raise the error that reading the content of `file` ended in, if it did."""
+    """Raise the error that occurred while reading the content of `file`, if there was one."""
     error = getattr(file.name, "error", None)
     if error is not None:
         raise error
@@ -117,7 +117,7 @@ def _opened(path: AudioFile, kind: type[soundfile.SoundFile] = soundfile.SoundFi
 def open_audio(path: AudioFile) -> soundfile.SoundFile:
     """Open an audio file or a recording of a data set.
 
-    The number of frames is true as far as the file can tell without being decoded. A file whose header does not
+    The number of frames is correct as far as this is known without decoding. A file whose header does not
     give it is a `SequentialFile`.
 
     Raises:
@@ -158,7 +158,7 @@ def open_audio(path: AudioFile) -> soundfile.SoundFile:
 
 
 def explained(path: AudioFile, error: Exception) -> UnreadableAudioError:
-    """Turn an error of the libraries into one that names the file and what is wrong with it."""
+    """Turn an error of the libraries into one that names the file and its problem."""
     wrong = _wrong_with_file(path) if isinstance(path, Path) else None
     if wrong is not None:
         return UnreadableAudioError(path, *wrong)
@@ -176,7 +176,7 @@ def explained(path: AudioFile, error: Exception) -> UnreadableAudioError:
 
 
 def kind_of_file(mode: int) -> str:
-    """Name what is not a regular file, by the mode that `os.stat` gives."""
+    """Name of the kind of a file that is not regular, from the mode in `os.stat`."""
     kinds = (
         (stat.S_ISDIR, "a folder"),
         (stat.S_ISFIFO, "a named pipe"),
@@ -188,7 +188,7 @@ def kind_of_file(mode: int) -> str:
 
 
 def _checked_status(path: Path) -> os.stat_result:
-    """Status of a regular file; opening a pipe would wait for its writer for ever."""
+    """Status of a regular file; other files are refused, because opening a pipe would wait for its writer."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableAudioError(
@@ -209,7 +209,7 @@ def _content(path: AudioFile) -> BinaryIO:
 
 
 def _walked(path: AudioFile, status: os.stat_result | None, walk: Callable[[BinaryIO], _T]) -> _T:
-    """Walk through a file, and remember the answer: many crops are read of a long file."""
+    """Walk through a file, with a cached result, since many crops are read from a long file."""
     if status is not None:
         return _walked_file(walk, os.fspath(path), status.st_size, status.st_mtime_ns)  # type: ignore[return-value]
     with closing(_content(path)) as content:
@@ -241,7 +241,7 @@ def is_chained_ogg(content: BinaryIO) -> bool:
 
 
 def _refuse_leftover(path: AudioFile, file: soundfile.SoundFile, status: os.stat_result | None) -> None:
-    """Raise where much of a file lies behind the samples that its header promises, and is nothing known."""
+    """Raise UnreadableAudioError if much unknown content follows the samples that the header promises."""
     sample_bytes = _SAMPLE_BYTES.get(file.subtype)
     if sample_bytes is None:
         return
@@ -289,7 +289,7 @@ def _only_zeros(content: BinaryIO, at: int) -> bool:
 
 
 def _wrong_with_file(path: Path) -> tuple[SkipReason, str] | None:
-    """Return the problem of a file that has nothing to do with its content; None where there is none."""
+    """A problem of a file that does not concern its content; None if there is none."""
     if not os.path.exists(path):
         return "missing", "it does not exist"
     if not os.path.isfile(path):

@@ -1,4 +1,4 @@
-"""A crop of a clip as samples, or the reason why there is none."""
+"""Reading of the samples of crops; unusable files are counted with their reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ frame, 25 ms."""
 
 
 class CropReader:
-    """Reads crops of `clips`, from any thread; a short clip that proved unusable is not tried again."""
+    """Reads crops of `clips`, from any thread; a short clip that was unusable is not tried again."""
 
     def __init__(
         self, clips: Sequence[AudioClip], *, sample_rate_hz: int, cache: ClipCache, skips: SkipCounter
@@ -35,9 +35,9 @@ class CropReader:
         self._unusable: set[int] = set()
 
     def read(self, crop: CropSpec) -> FloatArray | None:
-        """Return the waveform (crop.samples,); None, and counted in `skips`, where the file is unusable.
+        """Return the waveform (crop.samples,); None if the file is unusable, which is then counted in `skips`.
 
-        The answer depends on nothing but the file: not on the cache, nor on what was read before.
+        The result depends only on the file, not on the cache nor on earlier reads.
         """
         if crop.clip in self._unusable:
             return None

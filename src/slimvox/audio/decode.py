@@ -1,4 +1,4 @@
-"""Any audio file to mono float32 at one rate, whole or in blocks."""
+"""Decoding of audio files to mono float32 at one sample rate, whole or in blocks."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def read_audio(
     seconds: float | None = None,
     channel: int | None = None,
 ) -> FloatArray:
-    """Decode a file, or `seconds` of it from `offset_seconds` on, to mono at `sample_rate_hz`.
+    """Decode a file, or `seconds` of it from `offset_seconds` onwards, to mono at `sample_rate_hz`.
 
     Mono is the mean of the channels, or `channel` alone, counted from 0.
 
-    Only the part asked for is read; where the file ends before it does, what there is is returned. Near the end
+    Only the requested part is read; if the file ends earlier, the existing part is returned. Near the end
     of Ogg Vorbis files libsndfile lands up to 10 ms off (libsndfile issue 885); elsewhere the place is exact.
 
     Returns:
@@ -98,7 +98,7 @@ def iter_audio_blocks(
 
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
-    """Facts that the header of an audio file gives."""
+    """Facts from the header of an audio file."""
 
     seconds: float
     rate_hz: int
@@ -119,7 +119,7 @@ def measure(path: AudioFile) -> AudioFormat:
 
 
 def channel_fault(channels: int, channel: int | None) -> str | None:
-    """Detail of the error for a file that has no such channel, counted from 0; None where it has it."""
+    """Detail of the error for a file without a channel, counted from 0; None if it has the channel."""
     if channel is None or 0 <= channel < channels:
         return None
     have = "one channel" if channels == 1 else f"{channels} channels"
@@ -189,7 +189,7 @@ def _mono_blocks(
     skip: int = 0,
     channel: int | None = None,
 ) -> Iterator[FloatArray]:
-    """Read one channel or the mean of all: `skip` frames left out, then `frames` of them or to the end."""
+    """Read one channel or the mean of all: `frames` frames, or all up to the end, after skipping `skip`."""
     if skip > 0:
         try:
             # Seeking past the end is an error of its own, and means that there is nothing left to read.

@@ -92,7 +92,7 @@ def printable(name: str) -> str:
 
 
 def find_audio(sources: Sequence[AudioInput]) -> AudioTable[AudioSource]:
-    """List all audio that `sources` mean, in a fixed order, each stretch once.
+    """List all audio of `sources`, in a fixed order, each stretch once.
 
     A source is an audio file, a folder (searched recursively, hidden files left out; a manifest in it is not
     read), a tar archive as WebDataset and lhotse Shar write them (`a-{000..099}.tar` for many; a folder of them), a
@@ -141,10 +141,10 @@ def list_source(source: BareInput, number: int) -> tuple[AudioTable[AudioSource]
 
     Args:
         source: without a weight.
-        number: tells objects of one name apart, which are different data sets all the same.
+        number: distinguishes objects with the same name, which are different data sets.
 
     Returns:
-        The audio, and the files and folders that decide which audio that is.
+        The audio, and the files and folders that determine it.
     """
     builder = TableBuilder()
     watched: list[str] = []
@@ -166,10 +166,10 @@ class Reader:
 
     name: str
     described: str
-    """For the error that lists what is understood."""
+    """Description for the error message that lists all kinds."""
     accepts: Callable[[Place], bool]
     read: Callable[[Place, list[str]], Iterable[AudioSource]]
-    """Lists the audio, and adds further files and folders that decide which audio that is."""
+    """Function that lists the audio, and adds further files and folders that determine it."""
 
 
 def _expand(name: str, watched: list[str]) -> Iterable[AudioSource]:
@@ -240,7 +240,7 @@ def _at(location: str) -> Place:
 def _files(
     folder: Place, extensions: tuple[str, ...], watched: list[str], left_out: Counter[str]
 ) -> Iterator[str]:
-    """Files below a folder that end so, sorted; the suffixes of others are counted."""
+    """Files below a folder with certain endings, sorted; the suffixes of others are counted."""
     if isinstance(folder, RemoteFile):
         names: Iterable[str] = folder.files()
     else:
@@ -256,7 +256,7 @@ def _files(
 
 
 def _walk(folder: Path, watched: list[str]) -> Iterator[str]:
-    """Paths of the files below `folder`, sorted; each folder once, however many links lead to it."""
+    """Paths of the files below `folder`, sorted; each folder is visited once, even if several links lead to it."""
     seen: set[tuple[int, int]] = set()
 
     def is_new(directory: str) -> bool:

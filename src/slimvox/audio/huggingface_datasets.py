@@ -1,4 +1,4 @@
-"""Audio in the rows of Hugging Face data sets (package `datasets`), read where it lies: nothing is unpacked."""
+"""Audio in the rows of Hugging Face data sets (package `datasets`), read in place without unpacking."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class HuggingFaceDataset(Protocol):
     """A `Dataset` or `DatasetDict` of the package `datasets`."""
 
     def with_format(self, type: Any = None) -> Any:
-        """Its rows in another form."""
+        """The data set with its rows in another format."""
 
 
 def is_dataset(source: object) -> bool:
@@ -49,7 +49,7 @@ def is_on_hub(source: str | os.PathLike[str]) -> bool:
 
 
 def public_name(source: str) -> str:
-    """Name of ``hf:NAME:...`` for public files: of a local folder, the last part only."""
+    """Name of ``hf:NAME:...`` for public files: for a local folder, only its last part."""
     name, *rest = _hub_parts(source)
     if not os.path.isdir(name):
         return source
@@ -84,10 +84,10 @@ def read_saved_dataset(folder: Path) -> list[AudioSource]:
 
 
 def read_parquet(files: list[Path], name: Path) -> list[AudioSource]:
-    """List the audio of parquet files; `datasets` makes an uncompressed copy of them in its cache first.
+    """List the audio of parquet files, of which `datasets` first makes an uncompressed copy in its cache.
 
     Raises:
-        SlimvoxError: as `read_saved_dataset`.
+        SlimvoxError: as for `read_saved_dataset`.
     """
     package = _package(f"`{name}`")
     try:
@@ -100,12 +100,12 @@ def read_parquet(files: list[Path], name: Path) -> list[AudioSource]:
 
 
 def read_hub_dataset(source: str) -> list[AudioSource]:
-    """List the audio of ``hf:NAME[:CONFIGURATION[:SPLIT]]``, downloaded if it is not yet.
+    """List the audio of ``hf:NAME[:CONFIGURATION[:SPLIT]]``, which is downloaded if necessary.
 
-    Without a split it is all of them; the configuration may be empty (``hf:NAME::train[:10%]``).
+    Without a split, all splits are listed; the configuration may be empty (``hf:NAME::train[:10%]``).
 
     Raises:
-        SlimvoxError: as `read_saved_dataset`, and if there is no such data set, configuration or split.
+        SlimvoxError: as for `read_saved_dataset`, and if there is no such data set, configuration or split.
     """
     name, configuration, split = [*_hub_parts(source), "", ""][:3]
     if not name:
@@ -150,7 +150,7 @@ def read_dataset(dataset: HuggingFaceDataset, name: Path) -> list[AudioSource]:
 
 
 def _hub_parts(source: str) -> list[str]:
-    """Name and, where given, configuration and split: the rest of the line, for `train[:10%]` is one."""
+    """Name and, if given, configuration and split; the split is the rest of the text, since `train[:10%]` is one."""
     return source.removeprefix(HUB_PREFIX).split(":", maxsplit=2)
 
 
@@ -211,7 +211,7 @@ def _stored(dataset: Any, name: Path) -> Path:
 
 
 def _rows(table: Any, column: str) -> Iterator[tuple[str | None, bool]]:
-    """Per row the path it gives, and whether the audio itself is in the row."""
+    """For each row, its path, and whether the audio itself is in the row."""
     for batch in table.iter(batch_size=_ROWS_LISTED_AT_ONCE):
         for chunk in batch[column].chunks:
             inside = chunk.field("bytes").is_valid().to_pylist()
@@ -234,7 +234,7 @@ def _audio_column(dataset: Any, name: Path) -> str:
 
 
 def _holds_audio(feature: object) -> bool:
-    """Audio, or what parquet files without the marks of `datasets` have in its place."""
+    """True for columns of audio, also in parquet files without the metadata of `datasets`."""
     return type(feature).__name__ == "Audio" or (isinstance(feature, dict) and "bytes" in feature)
 
 

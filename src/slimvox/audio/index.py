@@ -1,4 +1,4 @@
-"""Index of audio: found and measured once, and kept in the user's cache until the audio changes."""
+"""Index of audio, which is found and measured once, and kept in the user's cache until the audio changes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def index_audio(
     threads: int = SCAN_THREADS,
     skips: SkipCounter | None = None,
 ) -> AudioScan:
-    """Find and measure audio, or read from the user's cache what was found before.
+    """Find and measure audio, or read the earlier result from the user's cache.
 
     The cache holds for each source the places, durations, sample rates and channels of its files, as columns. It is
     read again if the sizes and times of modification of all files and folders are the same; where some differ, only
@@ -104,7 +104,7 @@ def _indexed(source: BareInput, number: int, threads: int) -> AudioTable[AudioSo
 
 
 def _listed(source: BareInput, number: int) -> tuple[AudioTable[AudioSource], dict[str, list[int]]]:
-    """A source that was not measured yet, and the sizes and times of what decides on it."""
+    """A source that was not measured yet, with the sizes and times of the files that determine it."""
     now = time.time_ns() - _CLOCK_NS
     table, names = list_source(source, number)
     watched = {name: _stamp(name) for name in names}
@@ -142,7 +142,7 @@ def _is_current(table: AudioTable[AudioSource], watched: dict[str, list[int]]) -
 
 
 def _with_known(files: FileColumns, known: FileColumns) -> FileColumns:
-    """The measurements of files that did not change are taken over."""
+    """A table with the earlier measurements of files that did not change."""
     order = np.argsort(known.key)
     place = np.minimum(np.searchsorted(known.key[order], files.key), len(order) - 1)
     found = order[place]
@@ -160,7 +160,7 @@ def _with_known(files: FileColumns, known: FileColumns) -> FileColumns:
 
 
 def _read(path: Path) -> tuple[AudioTable[AudioSource], dict[str, list[int]]] | None:
-    """An index and what it depends on; None where there is none, or it is damaged."""
+    """An index and the files it depends on; None if there is none, or it is damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             about = json.loads(content["about"].tobytes())
@@ -210,7 +210,7 @@ def _write(
 
 @contextlib.contextmanager
 def _locked(path: Path, name: str) -> Iterator[bool]:
-    """Hold the lock of an index; whether there is a cache at all."""
+    """Hold the lock of an index; False if there is no cache."""
     lock = FileLock(path.with_suffix(".lock"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ def read_kaldi(path: Place, watch: Callable[[str], None] = lambda _: None) -> li
 
     Args:
         path: the table.
-        watch: told of the other file that is read.
+        watch: function that is called with the other file that is read.
 
     Raises:
         SlimvoxError: a line that cannot be understood, names a command or a place in an archive, or a recording that
@@ -92,7 +92,7 @@ def _recordings(path: Place) -> dict[str, Place]:
 
 
 def _lines(path: Place, splits: int = -1) -> Iterator[tuple[str, list[str]]]:
-    """Each line that is not empty: where it is, and its values."""
+    """Place and values of each line that is not empty."""
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             yield f"Line {number} of `{path}`", line.split(maxsplit=splits)

@@ -1,4 +1,4 @@
-"""Cuts and recordings as lhotse writes them, one JSON object a line."""
+"""Cuts and recordings as lhotse writes them, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def lhotse_source(row: Row, where: str, folder: Place) -> AudioSource:
     """The audio of a cut of one recording, or of a recording.
 
     Args:
-        row: the object.
-        where: named in errors.
-        folder: that of the manifest; paths are relative to it, or to the current folder.
+        row: the JSON object.
+        where: place of the row, for errors.
+        folder: folder of the manifest; paths are relative to it, or to the current folder.
 
     Raises:
-        SlimvoxError: for what names no single file: supervisions, mixed cuts, audio that a command makes or that is
-            changed when it is loaded, several channels out of more.
+        SlimvoxError: for rows that do not name a single file: supervisions, mixed cuts, audio that a command makes or
+            that is changed when it is loaded, several channels out of more.
     """
     kind = str(row.get("type") or "")
     if kind.endswith("Cut") and kind not in (_CUT, _MANY_CHANNELS_CUT):

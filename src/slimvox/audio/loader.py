@@ -36,25 +36,25 @@ SUBSTITUTES_PER_BATCH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class AudioBatch:
-    """What one process has of the batch of a step, without padding."""
+    """The part of a step's batch that one process has, without padding."""
 
     waveforms: Tensor
     """(clips, samples) float32, full scale at 1, as recorded (not normalised): the clips of this process, possibly
     none."""
     seconds: float
-    """Audio in it: clips x samples / rate."""
+    """Seconds of audio in it: clips x samples / rate."""
     step: int
     """Step that the batch is for."""
     slots: tuple[int, ...]
     """Place of each clip in the batch of all processes together, ascending."""
     planned: int
-    """Number of clips that the plan has for all processes together; those that cannot be used have a place too."""
+    """Number of clips of all processes together, including clips that cannot be used."""
 
 
 class AudioBatches:
-    """The batches of a plan from step `start` on, without end.
+    """The endless batches of a plan from step `start` onwards.
 
-    Batch n is the same wherever the iteration began, whatever was cached, however many workers decode. A clip
+    Batch n does not depend on where the iteration began, on cached clips, or on the number of workers. A clip
     that cannot be used is counted in `skips` and replaced by another, drawn by the plan.
 
     Use it in a ``with`` block, or `close` it: that stops the threads.
@@ -184,7 +184,7 @@ class Waits:
 
     @property
     def share(self) -> float:
-        """Share of the time since the first batch that was waited for the others, from 0 to 1."""
+        """Share of the time since the first batch that was spent waiting, from 0 to 1."""
         return self._seconds / max(time.monotonic() - self._first, 1e-9)
 
     def __enter__(self) -> None:
@@ -212,7 +212,7 @@ class Waits:
 
 
 def default_workers() -> int:
-    """Number of cores that each of the processes on this machine has for decoding, at most 32."""
+    """Number of cores per process on this machine, at most 32."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(2, min(32, cores // int(os.environ.get("LOCAL_WORLD_SIZE") or 1)))
 

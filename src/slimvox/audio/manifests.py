@@ -1,4 +1,4 @@
-"""Manifests: tables that name audio files, one to a row."""
+"""Manifests: tables that name audio files, one per row."""
 
 # os.path answers False where Path methods raise (a folder without permission, an overlong name).
 
@@ -38,7 +38,7 @@ _FAIRSEQ_ROW = re.compile(r"^[^\t]+\t\d+$")
 
 
 def manifest_extension(path: Place) -> str:
-    """The extension that tells the kind of a manifest, in lower case, without ``.gz``."""
+    """The extension that determines the kind of a manifest, in lower case, without ``.gz``."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else (suffixes or [""])[-1]
 
@@ -46,7 +46,7 @@ def manifest_extension(path: Place) -> str:
 def read_manifest(path: Place, watch: Callable[[str], None] = lambda _: None) -> Iterator[AudioSource]:
     """List the audio that a manifest names, in its order, one for each row.
 
-    TSV and CSV with a header; JSON with one object a line (as NeMo writes it, and lhotse its cuts), one list of
+    TSV and CSV with a header; JSON with one object per line (as NeMo writes it, and lhotse its cuts), one list of
     objects, or one object of objects (as SpeechBrain writes it); and the TSV of fairseq (a folder on the first line,
     then path and length). `slimvox.audio.columns` says which columns name the file, the stretch and the channel. A
     path is relative to the manifest's folder; where there is only an `id`, the file is ``ID.<extension>`` there. In the
@@ -87,7 +87,7 @@ class _Neighbours:
         return joined_path(path.parent, self._names[folder].get(path.name, path.name))
 
     def in_shard(self, shard: str, name: str) -> ArchiveMember:
-        """Member `name` of an archive; where there is none, one that cannot be opened."""
+        """Member `name` of an archive; if there is none, a member that cannot be opened."""
         if shard not in self._members:
             archive = joined_path(self.folder, shard)
             self._watch(absolute(archive))
@@ -160,7 +160,7 @@ def _json_rows(path: Place, text: str) -> Iterator[tuple[str, Row]]:
 
 
 def _json_values(path: Place, text: str) -> Iterator[tuple[str, Any]]:
-    """Parse the rows, with their places: the items of a list, the values of an object, or one row a line."""
+    """Parse the rows, with their places: the items of a list, the values of an object, or one row per line."""
     try:
         try:
             whole = json.loads(text)

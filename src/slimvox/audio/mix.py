@@ -19,7 +19,7 @@ class WeightedAudio:
     """A source of audio, and its share in a mix."""
 
     source: Any
-    """As `slimvox.audio.find_audio` takes it."""
+    """Source, as for `slimvox.audio.find_audio`."""
     weight: float
     """Share of the seconds that are drawn, relative to the weights of the other sources."""
 
@@ -33,10 +33,10 @@ class WeightedAudio:
 
 
 def unweighted(source: Any) -> tuple[Any, float | None]:
-    """Part a source and its weight; None where it has none.
+    """Split a source into the source and its weight; None if it has no weight.
 
-    In text, a weight is a number behind the last colon, such as `libri/:0.3`, unless a file has that name. Behind a
-    data set of the hub, configuration and split come first: `hf:NAME:CONFIGURATION:SPLIT:0.3`, and both may be empty.
+    In text, a weight is a number after the last colon, such as `libri/:0.3`, unless a file has that name. After a data
+    set of the hub, configuration and split come first: `hf:NAME:CONFIGURATION:SPLIT:0.3`, and both may be empty.
 
     Raises:
         SlimvoxError: the weight is not above 0.

@@ -36,9 +36,9 @@ class _Frame:
     kind: tuple[int, int]
     """Bits of the version, and of the sample rate; equal for all frames of a stream."""
     length: int
-    """Bytes."""
+    """Number of bytes of the frame."""
     side_bytes: int
-    """Bytes of side information behind the header."""
+    """Number of bytes of side information after the header."""
 
 
 class SplicedFile(PartedFile):
@@ -62,7 +62,7 @@ class SplicedFile(PartedFile):
 
 
 def length_frame(file: BinaryIO) -> tuple[bytes, int] | None:
-    """Make the frame that an MP3 file lacks: one that gives its length.
+    """Make the frame that gives the length of an MP3 file, if it lacks one.
 
     Args:
         file: opened, seekable.
@@ -97,7 +97,7 @@ def _size(file: BinaryIO) -> int:
 
 
 def _first_frame(file: BinaryIO) -> int | None:
-    """Position of the first frame of Layer III behind the tags, if there is one."""
+    """Position of the first frame of Layer III after the tags, if there is one."""
     start = 0
     while True:
         file.seek(start)
@@ -144,7 +144,7 @@ def _table_frame(head: bytes, frame: _Frame, frames: int, size: int) -> bytes:
 
 
 def _frames(file: BinaryIO, start: int, kind: tuple[int, int]) -> Iterator[int]:
-    """Positions of the frames of a stream; what lies between them is passed over."""
+    """Positions of the frames of a stream; bytes between them are skipped."""
     at, window, window_at = start, b"", start
     while True:
         if at + 4 > window_at + len(window):
@@ -164,7 +164,7 @@ def _frames(file: BinaryIO, start: int, kind: tuple[int, int]) -> Iterator[int]:
 
 @lru_cache(maxsize=4096)
 def _parsed(header: bytes) -> _Frame | None:
-    """A header of four bytes; None where it is not one of Layer III."""
+    """Fields of a header of four bytes; None if it is not one of Layer III."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0b1110_0110 != 0b1110_0010:
         return None
     version_bits = header[1] >> 3 & 3

@@ -10,10 +10,10 @@ from typing import Any, BinaryIO, ClassVar, Literal, TypeAlias, cast
 
 
 class Recording(os.PathLike[str]):
-    """Audio that is opened by a method; it stands where the path of an audio file does."""
+    """Audio that is opened by a method; it is used in place of the path of an audio file."""
 
     absence: ClassVar[Literal["missing", "empty"]] = "missing"
-    """Reason for skipping it where `open` raises `FileNotFoundError`."""
+    """Reason for skipping it if `open` raises `FileNotFoundError`."""
 
     __slots__ = ()
 
@@ -47,9 +47,9 @@ class DatasetRecording(Recording):
     """A row of a Hugging Face data set."""
 
     location: Path
-    """Data set, split and name of the recording, as a path; no file is there."""
+    """Data set, split and name of the recording, as a path that does not exist."""
     table: Any = field(repr=False, compare=False)
-    """A `datasets.Dataset` in arrow format: its rows come as they are stored."""
+    """A `datasets.Dataset` in arrow format, which returns rows as stored."""
     row: int
     column: str
     absence: ClassVar[Literal["missing", "empty"]] = "empty"
@@ -80,7 +80,7 @@ class ArchiveMember(Recording):
     archive: AudioFile
     member: str
     start: int
-    """First byte of its content in the archive; negative where the archive has no such member."""
+    """First byte of its content in the archive; negative if the archive has no such member."""
     size: int
     """Number of bytes."""
 
@@ -99,21 +99,21 @@ class ArchiveMember(Recording):
 
 
 class PartedFile(io.RawIOBase):
-    """Bytes that are put together from several places; seekable, read only."""
+    """A file assembled from bytes in several places; seekable, read only."""
 
     def __init__(self, size: int) -> None:
         self._size, self._at = size, 0
 
     def read_part(self, at: int, count: int) -> bytes:
-        """At least one byte from a position within the file on, and at most `count`."""
+        """At least one byte, and at most `count`, from a position within the file onwards."""
         raise NotImplementedError
 
     def readable(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     def tell(self) -> int:

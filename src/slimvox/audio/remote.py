@@ -1,4 +1,4 @@
-"""Files behind `https://`, `s3://`, `gs://` and the other protocols of fsspec; blocks once read stay on the disk."""
+"""Files at `https://`, `s3://`, `gs://` and other URLs of fsspec; blocks that were read are cached on disk."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _T = TypeVar("_T")
 
 
 class RemoteError(OSError):
-    """A remote file that cannot be read, now or for good; its text is a sentence without its subject."""
+    """A remote file that cannot be read, now or permanently; its text is a sentence without its subject."""
 
 
 def is_remote(location: str | os.PathLike[str]) -> bool:
@@ -88,7 +88,7 @@ class RemoteFile(Recording):
         )
 
     def version(self) -> tuple[int, int]:
-        """Size in bytes, and a number that changes with the content where the server tells."""
+        """Size in bytes, and a number that changes with the content if the server provides one."""
         size, tag = _version(self.url)
         return size, int(sha256(tag.encode()).hexdigest()[:15], 16)
 
@@ -161,7 +161,7 @@ class _BlockReader(PartedFile):
 
 
 def _tried(url: str, request: Callable[[], _T]) -> _T:
-    """The answer to a request, repeated with growing pauses while there is no network.
+    """The answer to a request, which is repeated with growing pauses while there is no network.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -192,7 +192,7 @@ def _tried(url: str, request: Callable[[], _T]) -> _T:
 
 
 def _refusal(error: BaseException) -> OSError | None:
-    """The error of a request that would fail again; None where trying again may help."""
+    """The error of a request that would fail again; None if trying again may help."""
     # fsspec says "not found" for a server that it could not reach, and keeps the true error as the cause.
     cause = error.__cause__ or error
     status = getattr(cause, "status", None)
@@ -218,7 +218,7 @@ def _client_error() -> type[Exception]:
 
 
 def _version(url: str) -> tuple[int, str]:
-    """Size of a remote file in bytes, and a text that changes with its content where the server tells."""
+    """Size of a remote file in bytes, and a text that changes with its content if the server provides one."""
     system, path = _system(url)
 
     def ask() -> dict[str, Any]:
@@ -261,14 +261,14 @@ def _system(url: str) -> tuple[Any, str]:
 
 
 class _Sweeper:
-    """Deletes the oldest blocks where they take more room than they may."""
+    """Deletes the oldest blocks if all blocks exceed their limit."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._written = float("inf")
 
     def written(self, size: int) -> None:
-        """Look at all blocks at the first call, and whenever much was written since."""
+        """Check all blocks at the first call, and whenever much has been written since."""
         limit = float(os.environ.get("SLIMVOX_BLOCK_CACHE_GB") or CACHE_BYTES / 2**30) * 2**30
         with self._lock:
             self._written += size

@@ -34,7 +34,7 @@ class AudioScan:
     clips: AudioTable[AudioClip]
     """The usable audio, in the order of the sources."""
     skipped_files: tuple[SkippedFile, ...]
-    """The skipped files and why."""
+    """The skipped files and the reasons."""
     sources: npt.NDArray[np.integer]
     """Number of the source that each clip is from (clips,)."""
     named: int
@@ -89,9 +89,9 @@ def scan_audio(
     """Measure `sources` by their headers and keep those of at least `min_seconds`.
 
     Args:
-        sources: what to measure.
-        min_seconds: how long a stretch of audio must be.
-        threads: how many files are open at a time.
+        sources: audio to measure.
+        min_seconds: minimum duration of a stretch of audio.
+        threads: number of files that are open at a time.
         on_progress: called now and then with the number of files measured and the number of all.
         skips: where what is left out is counted; by default a counter of this scan alone.
 
@@ -136,9 +136,9 @@ def usable(
     """The stretches of a measured table that can be used.
 
     Args:
-        table: all its files were measured.
-        min_seconds: how long a stretch must be.
-        skips: where what is left out is counted.
+        table: table whose files were all measured.
+        min_seconds: minimum duration of a stretch.
+        skips: counter of the stretches that are left out.
         sources: number of the source that each stretch is from; by default all are from the first.
 
     Raises:
@@ -198,7 +198,7 @@ def _fault(table: AudioTable[AudioSource], index: int, min_seconds: float) -> tu
 def _measured(
     files: FileColumns, chosen: Sequence[int], threads: int
 ) -> Iterator[AudioFormat | UnreadableAudioError]:
-    """Format of each chosen file, or the reason why it has none; in order."""
+    """Format of each chosen file, or the reason why it could not be read, in order."""
 
     def measure_all(chunk: Sequence[int]) -> list[AudioFormat | UnreadableAudioError]:
         return [_measure(files, index) for index in chunk]

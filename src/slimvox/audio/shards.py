@@ -19,7 +19,7 @@ _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 def is_shard(name: str) -> bool:
-    """True if a name is that of a tar archive, packed or not."""
+    """True if a name is that of a tar archive, compressed or not."""
     return name.lower().endswith((SHARD_EXTENSION, ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"))
 
 
@@ -35,7 +35,7 @@ def expanded(name: str) -> list[str]:
 
 
 def read_shards(shards: Sequence[AudioFile]) -> Iterator[AudioSource]:
-    """List the audio in tar archives; those that hold none, or end too soon, are named in the log.
+    """List the audio in tar archives; archives without audio, or truncated ones, are named in the log.
 
     Raises:
         SlimvoxError: none of them holds audio, or one cannot be read.

@@ -34,7 +34,7 @@ class SkipCounter:
         self._counts: Counter[str] = Counter()
 
     def add(self, path: AudioFile, reason: SkipReason, detail: str, *, offset_seconds: float = 0.0) -> None:
-        """Count and log a file, or a stretch of one by its start, unless it was already, for the same reason."""
+        """Count and log a file, or a stretch of a file, unless it was already counted for the same reason."""
         key = (path, offset_seconds, reason)
         with self._lock:
             if key in self._files:
@@ -55,7 +55,7 @@ class SkipCounter:
 
     @property
     def files(self) -> tuple[SkippedFile, ...]:
-        """All of them, in the order in which they were met."""
+        """All skipped files, in the order in which they were found."""
         with self._lock:
             return tuple(self._files.values())
 

@@ -38,7 +38,7 @@ SkipReason = Literal[
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioSource:
-    """One stretch of one audio file, as named by the user; nothing about it was checked yet."""
+    """One stretch of one audio file, as named by the user, not yet checked."""
 
     path: AudioFile
     offset_seconds: float = 0.0
@@ -57,7 +57,7 @@ class AudioClip:
     offset_seconds: float
     seconds: float
     channel: int | None = None
-    """Counted from 0; None for the mean of all."""
+    """Channel, counted from 0; None for the mean of all."""
 
 
 def read_text(path: Place) -> str:
