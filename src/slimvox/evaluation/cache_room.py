@@ -15,12 +15,13 @@ STALE_SECONDS = 24 * 3600
 
 
 def make_room(directory: Path, needed: int, *, max_bytes: int) -> None:
-    """Remove the folders that were used longest ago until `needed` bytes fit beside the others.
+    """Remove the least recently used folders until `needed` bytes fit in addition to the others.
 
     Other processes may do the same at the same time.
 
     Args:
-        directory: folder of `KEY/features.bin` and `KEY/index.json`; the index's time of change is that of last use.
+        directory: folder of `KEY/features.bin` and `KEY/index.json`; the modification time of the index is the time of
+            last use.
         needed: bytes.
         max_bytes: of all features together, `needed` among them.
     """

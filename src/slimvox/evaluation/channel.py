@@ -1,8 +1,7 @@
-"""An acoustic channel of each recording's own: an equaliser and a noise floor, both drawn from a seed.
+"""A simulated acoustic channel for each recording: an equaliser and a noise floor, both drawn from a seed.
 
-Where each speaker was recorded in one session, microphone, room and noise floor tell the speakers apart better than
-their voices do. Giving every recording another channel takes that away: the long-term spectrum no longer says who
-speaks.
+Where each speaker was recorded in one session, microphone, room and noise floor distinguish the speakers better than
+their voices do. Giving every recording another channel prevents that: the long-term spectrum no longer says who speaks.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def through_channel(waveform: FloatArray, seed: int) -> FloatArray:
 
     Args:
         waveform: (samples,) at 16 kHz.
-        seed: decides everything that is drawn; one seed is one channel.
+        seed: seed of all random values; one seed is one channel.
 
     Returns:
         (samples,), of the same length; silence stays silent.
@@ -56,7 +55,7 @@ def through_channel(waveform: FloatArray, seed: int) -> FloatArray:
 
 
 def band_filter(gains_db: np.ndarray) -> np.ndarray:
-    """A symmetric filter (TAPS,) with such gains at evenly spaced mel frequencies from 0 to 8 kHz."""
+    """A symmetric filter (TAPS,) with given gains at evenly spaced mel frequencies from 0 to 8 kHz."""
     frequencies = np.fft.rfftfreq(TAPS - 1, 1 / SAMPLE_RATE_HZ)
     places = np.linspace(0, _mel(np.array(SAMPLE_RATE_HZ / 2)), len(gains_db))
     response = 10 ** (np.interp(_mel(frequencies), places, gains_db) / 20)

@@ -38,7 +38,7 @@ class Clip:
     at_seconds: float = 0.0
     """Start within the recording, in seconds."""
     gain: float = 1.0
-    """Factor on the samples."""
+    """Factor by which the samples are multiplied."""
     file_channel: int | None = field(default=None, metadata={ABSENT_AT_DEFAULT: True})
     """Channel of the file, counted from 0; None for the mean of all channels."""
 
@@ -48,10 +48,10 @@ class Recording:
     """A waveform: the sum of its clips, each at its place; nearly always one whole file."""
 
     id: str
-    """Unique in a data set."""
+    """Identifier, unique in a data set."""
     clips: tuple[Clip, ...]
     channel: int | None = None
-    """Seed of an acoustic channel that it is sent through, see `slimvox.evaluation.channel`; None for as it is."""
+    """Seed of an acoustic channel that is applied, see `slimvox.evaluation.channel`; None for none."""
 
     @staticmethod
     def of_file(
@@ -65,7 +65,7 @@ class Recording:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TranscribedExample:
-    """PR and ASR."""
+    """Example of PR and ASR."""
 
     recording: Recording
     split: Split
@@ -113,7 +113,7 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConversationExample:
-    """SD: who speaks when; turns of different speakers may overlap."""
+    """Example of SD: the turns of all speakers; turns of different speakers may overlap."""
 
     recording: Recording
     split: Split
@@ -133,7 +133,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuerySearch:
-    """QbE: one split's spoken queries, the documents to look for them in, and where they really are."""
+    """Data of QbE: the spoken queries of one split, the documents to search, and the true occurrences."""
 
     split: Split
     """`dev` (to choose the layer) or `test`; the documents may be the same in both."""

@@ -57,7 +57,7 @@ class ExportedUpstream:
         self.device = CPU
 
     def frames(self, samples: int) -> int:
-        """Number of frames that convolutions without padding give."""
+        """Number of frames after convolutions without padding."""
         return max(0, (samples - self.shortest) // round(SAMPLE_RATE_HZ / self.frame_rate_hz) + 1)
 
     def __call__(self, waveforms: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where features are kept: on disk where they fit, else they are encoded whenever they are read.
+"""Storage of features: on disk if they fit, otherwise they are encoded whenever they are read.
 
     DIR/KEY/features.bin    all frames of all recordings, one after the other: (frames, layers, width)
     DIR/KEY/index.json      which recording is where, and what the features are of
@@ -46,7 +46,7 @@ SHARE_OF_MEMORY = 0.25
 
 
 def cache_directory(cache: str | Path) -> Path | None:
-    """Folder for features: None for `none`, a folder in the user's folder for caches for `auto`."""
+    """Folder for features: None for `none`, a folder in the user's cache for `auto`."""
     if str(cache) == "none":
         return None
     if str(cache) == "auto":
@@ -59,7 +59,7 @@ class _Index:
     """The content of index.json."""
 
     upstream: str
-    """Fingerprint of what computed the features."""
+    """Fingerprint of the upstream that computed the features."""
     dtype: Literal["float16", "float32"]
     shape: tuple[Count, Count, Count]
     """(frames, layers, width)."""
@@ -71,7 +71,7 @@ class _Index:
 
 @dataclass(kw_only=True)
 class FeatureCache:
-    """Hands out features: from disk, or encoded now, or where they do not fit, encoded whenever they are read."""
+    """Provides features: from disk, encoded now, or, if they do not fit, encoded whenever they are read."""
 
     upstream: Upstream
     directory: Path | None
@@ -87,9 +87,9 @@ class FeatureCache:
     workers: int = 1
     """Threads that decode audio."""
     report: Callable[[int, int], None] | None = None
-    """Told (done, of how many) recordings while they are read for the first time."""
+    """Function called with the number of recordings done and in all, while they are read for the first time."""
     encoding: Stopwatch = field(default_factory=Stopwatch, init=False)
-    """Time spent on encoding since the cache was made."""
+    """Time spent on encoding since the cache was created."""
 
     def features(
         self,
@@ -135,7 +135,7 @@ class FeatureCache:
     def expected_bytes(
         self, excerpts: Sequence[Excerpt], pooling: Pooling, seconds: Mapping[str, float] | None = None
     ) -> int:
-        """Size of features on disk; `seconds` are those of the recordings by id, where they are known already."""
+        """Size of features on disk; `seconds` are the durations of the recordings by id, if already known."""
         size = self.upstream.layers * self.upstream.width
         if pooling == "mean":
             return 4 * size * len(excerpts)
@@ -154,7 +154,7 @@ class FeatureCache:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of features that are kept in memory."""
+        """Number of bytes of features that are kept in memory."""
         return min(self.max_bytes, int(SHARE_OF_MEMORY * psutil.virtual_memory().available))
 
     def _key(self, excerpts: Sequence[Excerpt], pooling: Pooling, whiten_on: Sequence[Excerpt]) -> str:
@@ -190,7 +190,7 @@ class FeatureCache:
         )
 
     def _streamed(self, excerpts: Sequence[Excerpt], encoder: FeatureEncoder) -> Features:
-        """Decode all recordings once, to know which can be read and how long they are."""
+        """Decode all recordings once, to find unreadable ones and the lengths of the others."""
         skipped: dict[str, int] = {}
         lengths: dict[str, int] = {}
         for done, waveforms in encoder.waveforms(excerpts, skipped):
@@ -271,7 +271,7 @@ class FeatureCache:
         (partial / "index.json").write_text(json.dumps(asdict(index)), encoding="utf-8")
 
     def _known(self, folder: Path) -> Features | None:
-        """Features that are there; None if they are not, or went while they were opened."""
+        """Existing features; None if there are none, or if they were removed while being opened."""
         if not (folder / "index.json").is_file():
             return None
         try:

@@ -1,4 +1,4 @@
-"""From recordings to features, stored or streamed: decoding, encoding, whitening, pooling and rounding."""
+"""Computation of features from recordings: decoding, encoding, whitening, pooling and rounding."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class FeatureEncoder:
 
         Args:
             excerpts: the recordings.
-            skipped: counts those that are left out, by reason.
+            skipped: counter of the recordings that are left out, by reason.
 
         Yields:
             Number of recordings done, and waveforms by id.
@@ -106,7 +106,7 @@ class FeatureEncoder:
             yield from zip(ids, batch, strict=True)
 
     def fit_whitening(self, excerpts: Sequence[Excerpt]) -> None:
-        """Measure the whitening on recordings from all over the set, until there are frames enough.
+        """Measure the whitening on recordings from all over the set, until there are enough frames.
 
         Raises:
             SlimvoxError: if none can be read.

@@ -50,7 +50,7 @@ class Features(ABC):
     layers: int
     """Hidden states per frame."""
     width: int
-    """Dimensions of each."""
+    """Number of dimensions of each hidden state."""
     device: torch.device = CPU
     """Device on which heads are trained."""
     bf16: bool = False
@@ -87,7 +87,7 @@ class Features(ABC):
         return stored.with_values((torch.from_numpy(stored.values) - mean) / deviation)
 
     def _in_memory(self) -> StoredFeatures:
-        """The same in float32 in memory."""
+        """The same features in float32 in memory."""
         states = [parts[0].cpu().numpy() for parts in self.read([id] for id in self.lengths)]
         return StoredFeatures(
             **{name: getattr(self, name) for name in Features.__dataclass_fields__},
@@ -98,7 +98,7 @@ class Features(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class StoredFeatures(Features):
-    """Features in memory, or in a file that is mapped into it."""
+    """Features in memory, or in a memory-mapped file."""
 
     values: np.ndarray[Any, Any]
     """(frames, layers, width)."""
@@ -111,7 +111,7 @@ class StoredFeatures(Features):
             yield [torch.from_numpy(np.array(self._slice(id))).float() for id in ids]
 
     def with_values(self, values: Tensor) -> StoredFeatures:
-        """Other values for the same frames."""
+        """Features with other values for the same frames."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return StoredFeatures(**{**fields, "values": values.numpy()})
 
@@ -137,7 +137,7 @@ class StreamedFeatures(Features):
         """Encode.
 
         Raises:
-            SlimvoxError: if a file is no longer as it was when the features were asked for.
+            SlimvoxError: if a file has changed since the features were requested.
         """
         waiting: deque[Sequence[str]] = deque()
 
@@ -158,7 +158,7 @@ class StreamedFeatures(Features):
                 yield [part.float() for part in parts]
 
     def _encoded(self, decoded: Mapping[str, Any]) -> dict[str, Tensor]:
-        """States of recordings that were decoded, on the heads' device; kept where there is room."""
+        """States of recordings that were decoded, on the heads' device; kept if there is room."""
         for waveform in decoded.values():
             if isinstance(waveform, UnreadableAudioError):
                 raise waveform

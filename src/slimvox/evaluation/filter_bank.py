@@ -1,4 +1,4 @@
-"""The baseline: 80 log-mel energies with first and second differences, 100 frames a second, no normalisation.
+"""The baseline: 80 log-mel energies with first and second differences, 100 frames per second, no normalisation.
 
 As the published zero point of SUPERB: 25 ms windows every 10 ms, and regression deltas over two frames to either
 side. There is no mean or variance normalisation: it would leave nothing to a head that averages over time.

@@ -63,12 +63,12 @@ class Training(Generic[Target]):
 
     features: Features
     items: Mapping[str, Sequence[Item[Target]]]
-    """By split."""
+    """Items by split."""
     protocol: HeadProtocol
     build: Callable[[], nn.Module]
-    """Makes the head, from torch's global random state."""
+    """Function that builds the head, with torch's global random state."""
     loss: Callable[[nn.Module, Batch[Target]], Tensor]
-    """Mean loss of a batch."""
+    """Function for the mean loss of a batch."""
     read: Callable[[nn.Module, Batch[Target]], Sequence[Any]]
     """A head's output for each item of a batch: classes, symbols or an embedding."""
     dev_score: Callable[[Sequence[Any]], float]
@@ -76,7 +76,7 @@ class Training(Generic[Target]):
     dev_metric: tuple[str, float] = ("score", 1.0)
     """Name and factor by which `dev_score` is reported."""
     class_of: Callable[[Target], object] | None = None
-    """An item's class, where classes are to be drawn equally often in training."""
+    """Function for the class of an item, if classes are to be drawn equally often in training."""
     counts: Mapping[str, int]
     """Examples used, by split."""
     skipped: Mapping[str, int]
@@ -116,7 +116,7 @@ class Fit:
     """Head in its best state on dev, in evaluation mode."""
     learning_rate: float
     dev_score: float
-    """Higher is better; -inf where training diverged: most gradients were not finite, or all scores."""
+    """Best score on dev; -inf if training diverged, that is, if most gradients or all scores were not finite."""
     best_step: int
 
 
@@ -127,15 +127,15 @@ class Sweep:
     dev_scores: dict[float, float]
     """Score on dev by learning rate, for seed 0; higher is better."""
     fits: tuple[Fit, ...]
-    """One per seed."""
+    """Trained heads, one per seed."""
     seconds: float = 0.0
-    """Time without that of encoding."""
+    """Time, excluding encoding."""
 
 
 def make_batch(
     features: Features, items: Sequence[Item[Target]], states: Sequence[Tensor] | None = None
 ) -> Batch[Target]:
-    """Collect the items' features, or take those that were read.
+    """Collect the features of the items, or use those that were read.
 
     In memory the layers come first, so that heads mix them in one pass over each (see `heads.WeightedSum`).
     """
@@ -157,7 +157,8 @@ def fit(training: Training[Any], rates: Sequence[float], seed: int) -> list[Fit]
     """Train a head at each learning rate; the state that scores best on dev is kept.
 
     All heads see the same batches, so features that are streamed are encoded once for all of them. Each has a random
-    state of its own: it becomes what it would be alone. torch's global random state is afterwards as it was.
+    state of its own, so that its result is the same as if it were trained alone. torch's global random state is
+    afterwards as it was.
 
     Args:
         training: data and head.
@@ -190,9 +191,9 @@ def sweep(
 
     Args:
         fit_at: trains a head at each of some learning rates, from a seed.
-        rates: the grid.
-        seeds: how many heads to train at the best rate.
-        task: for messages.
+        rates: grid of learning rates.
+        seeds: number of heads to train at the best rate.
+        task: name of the task, for messages.
 
     Raises:
         SlimvoxError: if no learning rate gives a usable head.
@@ -213,15 +214,15 @@ class TrainingProbe:
     """Times of a head on this machine, measured on a few items."""
 
     batch_seconds: float
-    """Gradients of a training batch."""
+    """Time for the gradients of a training batch."""
     update_seconds: float
     """Part of a step's time that does not depend on the batch."""
     read_seconds: float
-    """Reading an item off."""
+    """Time for the result of an item."""
 
     @staticmethod
     def measure(training: Training[Any], *, seconds: float) -> TrainingProbe:
-        """Train a head for a few steps, on batches that grow while time is left, and read a batch off.
+        """Train a head for a few steps, on batches that grow while time is left, and compute results for a batch.
 
         A batch that did not fit into the time is extrapolated: the time grows by as much per item.
         """
@@ -329,11 +330,11 @@ class _RandomState:
         self.keep()
 
     def keep(self) -> None:
-        """Take the present state."""
+        """Save the present state."""
         self._states = (torch.get_rng_state(), self._device and self._device.get_rng_state())
 
     def restore(self) -> None:
-        """Return to the state that was kept."""
+        """Restore the saved state."""
         torch.set_rng_state(self._states[0])
         if self._device is not None:
             self._device.set_rng_state(self._states[1])

@@ -1,4 +1,4 @@
-"""The plan of an evaluation: what each task takes at the pace of this machine. Nothing is written."""
+"""The plan of an evaluation: time and memory of each task on this machine. Nothing is written."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ class TaskForecast:
     encoding_hours: float
     """Time for decoding and encoding."""
     head_hours: float
-    """Time for training heads and reading them off; for QbE, for searching."""
+    """Time for training and scoring heads; for QbE, for searching."""
     stored_hours: float
     """`encoding_hours` if the features were stored."""
 
     @property
     def hours(self) -> float:
-        """All time."""
+        """Total time."""
         return self.encoding_hours + self.head_hours
 
 
@@ -68,12 +68,12 @@ def forecast(
     report: Callable[[str], None] = lambda name: None,
     upstream: Upstream | None = None,
 ) -> Iterator[TaskForecast]:
-    """Forecast task by task, from the headers of the audio files and a few seconds of measuring per task.
+    """Forecast task by task, from the headers of the audio files and measurements of a few seconds per task.
 
     Args:
-        plan: what would be evaluated.
-        report: told the name of the task that is measured next.
-        upstream: what is evaluated, in place of loading `plan.model`.
+        plan: settings of the evaluation.
+        report: called with the name of the task that is measured next.
+        upstream: model to evaluate, instead of loading `plan.model`.
 
     Raises:
         SlimvoxError: as `suite.evaluate`, before it computes anything.
@@ -128,7 +128,7 @@ def _forecast(
 
 @dataclass(kw_only=True)
 class _Measured(FeatureCache):
-    """Hands out random features of the right shapes, and measures what the real ones would take."""
+    """Provides random features of the right shapes, and measures the time that the real ones would take."""
 
     excerpts: Sequence[Excerpt] = field(default=(), init=False)
     by_id: dict[str, float] = field(default_factory=dict, init=False)
@@ -139,7 +139,7 @@ class _Measured(FeatureCache):
 
     @staticmethod
     def of(cache: FeatureCache) -> _Measured:
-        """With the settings of a cache."""
+        """A forecast cache with the settings of a cache."""
         names = [name for name, each in FeatureCache.__dataclass_fields__.items() if each.init]
         return _Measured(**{name: getattr(cache, name) for name in names})
 
@@ -172,12 +172,12 @@ class _Measured(FeatureCache):
 
     @property
     def seconds(self) -> float:
-        """Audio of all recordings."""
+        """Seconds of audio of all recordings."""
         return sum(self.by_id.values())
 
     @property
     def share_read_again(self) -> float:
-        """Share of streamed features that do not stay in memory."""
+        """Share of streamed features that are not kept in memory."""
         return max(0.0, 1 - self.memory_bytes / max(1, self.feature_bytes))
 
     def audio_read(self, training: Training[Any], seeds: int) -> float:
@@ -188,7 +188,7 @@ class _Measured(FeatureCache):
         return seeds * (batches + protocol.evaluations * sum(of["dev"])) + sum(of["test"])
 
     def pace(self) -> float:
-        """Seconds for a second of audio: of encoding, or of decoding where that is slower."""
+        """Seconds of encoding per second of audio, or of decoding if that is slower."""
         typical = max(self.seconds / len(self.by_id), 2 * self.upstream.shortest / SAMPLE_RATE_HZ)
         encoder = FeatureEncoder(upstream=self.upstream, task="plan", pooling=self.pooling)
         noise = np.random.default_rng(0).standard_normal(round(typical * SAMPLE_RATE_HZ)).astype(np.float32)
@@ -220,11 +220,11 @@ class _RandomFeatures(Features):
             yield [self.buffer[: self.lengths[id]] for id in ids]
 
     def whitened(self, ids: Sequence[str]) -> Any:
-        """As they are."""
+        """The features unchanged."""
         return self
 
     def standardised(self, ids: Sequence[str]) -> Any:
-        """As they are."""
+        """The features unchanged."""
         return self
 
 

@@ -23,7 +23,7 @@ class WeightedSum(nn.Module):
         self.logits = nn.Parameter(torch.zeros(layers))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Mix the layers; fast where each layer's features lie together in memory."""
+        """Mix the layers; this is fast if each layer's features are contiguous in memory."""
         examples, frames, layers, width = features.shape
         by_layer = features.permute(2, 0, 1, 3).reshape(layers, -1)
         with torch.autocast(features.device.type, enabled=False):
@@ -33,7 +33,7 @@ class WeightedSum(nn.Module):
 class MeanPoolHead(nn.Module):
     """Linear, mean over time, one linear map per label: features (B, T, L, D) to (B, C) per label.
 
-    There is no non-linearity, so the mean may as well be taken before: features averaged over time (B, 1, L, D) give
+    There is no non-linearity, so the mean may also be taken before: features averaged over time (B, 1, L, D) give
     the same logits.
     """
 
@@ -44,7 +44,7 @@ class MeanPoolHead(nn.Module):
         self.outputs = nn.ModuleList(nn.Linear(projection, count) for count in classes)
 
     def forward(self, features: Tensor, lengths: Tensor) -> list[Tensor]:
-        """`lengths` (B,) are the frames that count."""
+        """Outputs of the head; `lengths` (B,) are the numbers of frames that count."""
         pooled = masked_mean(self.projection(self.mix(features)), lengths)
         return [output(pooled) for output in self.outputs]
 
@@ -141,7 +141,7 @@ class SpeakerHead(nn.Module):
         )
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """`lengths` (B,) are the frames that count."""
+        """Outputs of the head; `lengths` (B,) are the numbers of frames that count."""
         inside = (torch.arange(features.shape[1], device=lengths.device) < lengths.unsqueeze(1)).unsqueeze(1)
         x = self.projection(self.mix(features)).transpose(1, 2)
         for convolution, norm in zip(self.tdnn, self.norms, strict=True):
@@ -200,7 +200,7 @@ def masked_mean(x: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _draw(end: int) -> int:
-    """A number from 0 to below `end`, from the CPU's random state."""
+    """A random integer from 0 to `end` - 1, from the random state of the CPU."""
     return int(torch.randint(end, (), device="cpu"))
 
 

@@ -65,7 +65,7 @@ _TURN = re.compile(r"^(\S+)\s+([\d.]+)-([\d.]+)$")
 
 
 def _column(name: str | None) -> str:
-    """A column's normalized name; what follows `label_` is a name of the user's own."""
+    """A column's normalized name; the part after `label_` is kept, as it is a name chosen by the user."""
     plain = normalized(name)
     if not plain.startswith(LABEL_PREFIX):
         return plain
@@ -92,7 +92,7 @@ class TaskTable:
         self._rows = list(rows)
 
     def need(self, *columns: str) -> None:
-        """Raise if a column is missing."""
+        """Raise SlimvoxError if a column is missing."""
         missing = [column for column in columns if column not in self.columns]
         if missing:
             raise SlimvoxError(
@@ -176,7 +176,7 @@ def labelled_set(table: TaskTable) -> ExampleSet[LabelledExample]:
 
 
 def slots(table: TaskTable) -> ExampleSet[SlotExample]:
-    """Words of each recording, those of slots tagged."""
+    """Words of each recording, with those of slots tagged."""
     table.need("text")
     examples = []
     for where, row, split, recording in table.rows():
@@ -190,7 +190,7 @@ def parse_slots(text: str, where: str) -> tuple[Segment, ...]:
     """Split tagged text such as ``a [size: small] coffee``.
 
     Raises:
-        SlimvoxError: for brackets that are no slot.
+        SlimvoxError: if brackets do not enclose a slot.
     """
     segments, end = [], 0
     for match in _SLOT.finditer(text):
@@ -210,7 +210,7 @@ def verification(table: TaskTable) -> VerificationSet:
 
 
 def verification_set(labelled: ExampleSet[LabelledExample], *, seed: int = 0) -> VerificationSet:
-    """Draw trials from the dev and test recordings: all pairs of one speaker, and as many of two."""
+    """Draw trials from the dev and test recordings: all pairs of the same speaker, and as many of two speakers."""
     draw = random.Random(seed)
     trials: list[Trial] = []
     splits: tuple[Split, ...] = ("dev", "test")
@@ -265,7 +265,7 @@ class _Pairs:
 
 
 def conversations(table: TaskTable) -> ExampleSet[ConversationExample]:
-    """Who speaks when in each recording."""
+    """Turns of the speakers in each recording."""
     table.need("turns")
     examples = []
     for where, row, split, recording in table.rows():

@@ -66,12 +66,12 @@ SUPERB_SCALE = Scale(
 
 
 def task_points(scores: Mapping[str, float], scale: Scale) -> dict[str, float]:
-    """Points of each task: 0 at the scale's low, 1000 at its high, and beyond either where a model is.
+    """Points of each task: 0 at the low value of the scale, 1000 at the high value, extrapolated beyond both.
 
     Only tasks of which all metrics are given are in the result.
 
     Raises:
-        SlimvoxError: if a task's two ends are equal (it then tells nothing apart), or a name is no metric.
+        SlimvoxError: if the two ends of a task are equal, or a name is not a metric.
     """
     unknown = sorted(set(scores) - set(METRICS))
     if unknown:
@@ -87,7 +87,7 @@ def scaled_score(scores: Mapping[str, float], scale: Scale) -> float:
     """Mean points of all ten tasks.
 
     Raises:
-        SlimvoxError: if a metric is missing: a mean over fewer tasks is another number, and not comparable.
+        SlimvoxError: if a metric is missing, since a mean over fewer tasks would not be comparable.
     """
     _check_complete(scores)
     return sum(task_points(scores, scale).values()) / len(METRICS_OF)
@@ -110,15 +110,15 @@ class FixedRows:
     """Reference scores that define 0 and 1000 points of the `mini` score."""
 
     fbank: Mapping[str, float]
-    """Metric to value: 0 points."""
+    """Values by metric that give 0 points."""
     teacher: Mapping[str, float]
-    """The embedded teacher's: 1000 points."""
+    """Values of the embedded teacher, which give 1000 points."""
     tasks: tuple[str, ...] = tuple(METRICS_OF)
     """Tasks that count: those whose two reference scores differ by more than the spread over the heads' seeds."""
 
 
 def mini_score(scores: Mapping[str, float], fixed: FixedRows) -> float:
-    """The same form on mini-SUPERB, over the tasks that the fixed rows tell apart.
+    """A score of the same form as `superb_s` for mini-SUPERB, over the tasks in which the fixed rows differ.
 
     Raises:
         SlimvoxError: if a metric of those tasks is missing in one of the three, unknown, or equal in the fixed rows.

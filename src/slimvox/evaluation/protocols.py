@@ -2,7 +2,7 @@
 
 Each task has two protocols: `official`, SUPERB's own settings, and `mini`, minutes on two cores.
 
-Both have the same heads, losses and metrics in outline. What differs in `mini` is stated in each task: smaller
+Both have roughly the same heads, losses and metrics. The differences of `mini` are stated in each task: smaller
 hidden layers, fewer steps with a learning rate that falls linearly to zero, whitened features (see
 `slimvox.evaluation.whitening`) and a first bias for CTC's blank.
 """
@@ -40,20 +40,20 @@ class HeadProtocol:
     """Training settings common to all heads."""
 
     learning_rates: tuple[Positive, ...]
-    """The grid; the best on dev is taken."""
+    """Grid of learning rates; the best on dev is used."""
     batch: Size
-    """Examples at once."""
+    """Number of examples in a batch."""
     accumulation: Size = 1
-    """Batches per step."""
+    """Number of batches per step."""
     steps: Count
-    """Steps of the optimiser."""
+    """Number of optimiser steps."""
     evaluations: Count
     """Number of evaluations on dev, evenly spaced over the steps; the best state is kept."""
     optimiser: Literal["adam", "adamw"] = "adam"
     schedule: Literal["constant", "linear"] = "constant"
-    """`linear` falls to 0 at the last step."""
+    """Schedule of the learning rate; `linear` falls to 0 at the last step."""
     gradient_clip: Positive = 1.0
-    """Largest norm of the gradient."""
+    """Maximum norm of the gradient."""
     whiten: bool = False
     """Whiten the features."""
 
@@ -66,7 +66,7 @@ class ClassificationProtocol(HeadProtocol):
     balanced: bool = False
     """Draw all classes equally often in training."""
     train_seconds: Seconds | None = None
-    """Longer training recordings are cut to this."""
+    """Maximum length of training recordings, to which longer ones are cut."""
     standardise: bool = False
     """Bring each dimension of the features to mean 0 and standard deviation 1, after whitening if both are on. Unlike
     with `whiten`, correlations stay."""
@@ -78,7 +78,7 @@ class PhoneProtocol(HeadProtocol):
 
     projection: Size = 256
     blank_bias: float = 0.0
-    """First value of the blank's bias."""
+    """Initial value of the blank's bias."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,15 +92,15 @@ class RecognitionProtocol(HeadProtocol):
     dropout: Annotated[float, Range(at_least=0, below=1)] = 0.2
     blank_bias: float = 0.0
     time_masks: Masks = 2
-    """SpecAugment in training: stretches of frames set to zero,"""
+    """SpecAugment in training: number of stretches of frames set to zero."""
     time_mask_frames: CountOrZero = 40
-    """each at most so long,"""
+    """SpecAugment: maximum length of such a stretch, in frames."""
     width_masks: Masks = 2
-    """and stretches of dimensions,"""
+    """SpecAugment: number of stretches of dimensions set to zero."""
     width_mask_share: Share = 0.1
-    """each at most this share of the width."""
+    """SpecAugment: maximum length of such a stretch, as a share of the width."""
     stack: Size = 1
-    """Frames that are joined into one before the BLSTM."""
+    """Number of frames that are joined into one before the BLSTM."""
     unit: Literal["word", "character"] = "word"
     """Unit of ASR's error rate. With an hour of training data hardly any word is right, whatever the encoder, so `mini`
     counts characters."""
@@ -141,11 +141,11 @@ class SearchProtocol(HeadProtocol):
 
     learning_rates: tuple[Positive, ...] = ()
     batch: Size = 64
-    """Documents at once."""
+    """Number of documents in a batch."""
     steps: CountOrZero = 0
     evaluations: CountOrZero = 0
     shortest_query_seconds: SecondsOrZero = 0.1
-    """Shorter queries score 0 everywhere."""
+    """Minimum length of a query; shorter queries score 0 everywhere."""
 
 
 OFFICIAL_LEARNING_RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -172,12 +172,12 @@ def overridden(task: str, protocol: HeadProtocol, overrides: Sequence[str]) -> H
     """A protocol with some fields changed.
 
     Args:
-        task: such as `ks`.
-        protocol: the settings of that task.
+        task: name of the task, such as `ks`.
+        protocol: settings of the task.
         overrides: TASK.FIELD=VALUE each; those of other tasks are ignored.
 
     Raises:
-        SlimvoxError: for an override that names no field, or whose value does not fit it.
+        SlimvoxError: if an override does not name a field, or whose value does not fit it.
     """
     for override in overrides:
         path, equals, text = override.partition("=")

@@ -25,7 +25,7 @@ def overall(results: Sequence[TaskResult], *, own_data: bool) -> dict[str, float
     there: all ten, and in `mini` those of the fixed rows.
 
     Args:
-        results: of one model.
+        results: results of one model.
         own_data: whether some tasks ran on the user's own tables; then there is no overall score.
     """
     means = {metric: mean for metric, mean in metric_means(results).items() if metric in METRICS}
@@ -41,7 +41,7 @@ def overall(results: Sequence[TaskResult], *, own_data: bool) -> dict[str, float
 
 
 def fixed_rows() -> FixedRows | None:
-    """The scores of `fbank` and of the embedded teacher on mini-SUPERB; None if they were never measured."""
+    """The scores of `fbank` and of the embedded teacher on mini-SUPERB; None if they have not been measured."""
     file = resources.files("slimvox.evaluation") / "mini" / FIXED_ROWS
     if not file.is_file():
         return None
@@ -51,7 +51,7 @@ def fixed_rows() -> FixedRows | None:
 
 
 def print_table(console: Console, results: Sequence[TaskResult]) -> None:
-    """Scores with their spread, what chance gives, and what they took."""
+    """Print scores with their spread, chance scores and times."""
     first = results[0].configuration
     title = f"{first['model']} on {'SUPERB' if first['suite'] == 'official' else 'mini-SUPERB'}"
     table = Table(title=title, title_justify="left")

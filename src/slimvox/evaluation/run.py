@@ -29,11 +29,11 @@ class Evaluation:
     """Results of an encoder on several tasks."""
 
     results: tuple[TaskResult, ...]
-    """One per task, in the order in which they ran."""
+    """Results, one per task, in the order in which the tasks ran."""
     overall: Mapping[str, float]
     """Scores over all tasks, by name; empty unless every task of the suite ran on its own data."""
     plan: tuple[TaskForecast, ...] = ()
-    """What each task would take, where only that was asked for."""
+    """Forecast for each task, if only the plan was requested."""
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to JSON types."""

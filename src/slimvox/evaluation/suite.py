@@ -1,4 +1,4 @@
-"""Run tasks on a model and keep each result as a JSON file, so that a run that was stopped goes on."""
+"""Run tasks on a model and keep each result as a JSON file, so that an interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ class EvaluationPlan:
     data: Path
     """Folder of the audio."""
     suite: SuiteName = "mini"
-    """Data and protocol."""
+    """Suite, which determines data and protocol."""
     manifests: Mapping[str, tuple[Path, ...]] = dataclasses.field(default_factory=dict)
     """The user's own tables by task, instead of the suite's data; several are folds."""
     tasks: tuple[str, ...] = ()
     """Names of registered tasks. None: those of `manifests` if there are some, else all that the suite has data for."""
     seeds: Count = 1
     overrides: tuple[str, ...] = ()
-    """TASK.FIELD=VALUE, of the protocol."""
+    """Overrides of the protocol, such as TASK.FIELD=VALUE."""
     out: Path | None = None
-    """Folder for the results, TASK.json each; None to keep none."""
+    """Folder for the results, one TASK.json each; None to write none."""
     cache: str | Path = "auto"
     """Folder for features; `auto` for the user's cache where they fit, and `none` to encode them when they are read."""
     cache_bytes: int = DEFAULT_MAX_BYTES
@@ -73,7 +73,7 @@ class TaskResult:
 
     task: str
     configuration: Mapping[str, Any]
-    """Everything the result depends on. A result is reused only where this is the same."""
+    """Everything the result depends on. A result is reused only if this is the same."""
     scores: Mapping[str, Mapping[str, Any]]
     """Scores by metric: mean, spread (sample standard deviation over the seeds; None for one), seeds, chance, title."""
     chance_is: str
@@ -86,7 +86,7 @@ class TaskResult:
     details: Sequence[Mapping[str, Any]]
     """Further facts about each fold, such as the layers' weights."""
     seconds: Mapping[str, float]
-    """encode, fit, total; and processor, which another process on the same machine does not lengthen."""
+    """Seconds: encode, fit, total; and processor time, which other processes on the machine do not affect."""
     reused: bool = False
     """True if the result existed already."""
 
@@ -110,10 +110,10 @@ def evaluate(
     report: Callable[[str, int, int], None] | None = None,
     upstream: Upstream | None = None,
 ) -> Iterator[TaskResult]:
-    """Evaluate task by task; each result is written before it is handed out.
+    """Evaluate task by task; each result is written before it is yielded.
 
     Args:
-        plan: what to do.
+        plan: settings of the evaluation.
         report: told (task, done, of how many) recordings while features are computed.
         upstream: what is evaluated, in place of loading `plan.model`.
 
@@ -160,7 +160,7 @@ def prepared(plan: EvaluationPlan) -> tuple[dict[str, HeadProtocol], dict[str, l
     """Protocols and data of a plan's tasks, by name.
 
     Raises:
-        SlimvoxError: for bad settings, and for data that is not there.
+        SlimvoxError: for invalid settings, and for missing data.
     """
     _check(plan)
     with_manifest = tuple(name for name in task_names() if name in plan.manifests)
@@ -222,7 +222,7 @@ def read_folds(plan: EvaluationPlan, name: str) -> list[ExampleSet[Any]]:
 
 
 def _check_mini_audio(chosen: Task[Any, Any], fold: ExampleSet[Any], data: Path) -> None:
-    """mini-SUPERB is a fixed set: with recordings missing, its scores would not compare."""
+    """Check that no recording of mini-SUPERB is missing, since scores would not be comparable."""
     recordings = [recording for example in fold.examples for recording in chosen.recordings(example)]
     missing = [
         clip.path for recording in recordings for clip in recording.clips[:1] if not clip.path.is_file()

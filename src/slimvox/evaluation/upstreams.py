@@ -38,19 +38,19 @@ class Upstream(Protocol):
 
     @property
     def frame_rate_hz(self) -> float:
-        """Frames a second."""
+        """Number of frames per second."""
 
     @property
     def layers(self) -> int:
-        """Hidden states per frame."""
+        """Number of hidden states per frame."""
 
     @property
     def width(self) -> int:
-        """Dimensions of each."""
+        """Number of dimensions of each hidden state."""
 
     @property
     def shortest(self) -> int:
-        """Samples that one frame takes."""
+        """Minimum number of samples, enough for one frame."""
 
     @property
     def parameters(self) -> int:
@@ -61,7 +61,7 @@ class Upstream(Protocol):
         """Device on which it computes."""
 
     def frames(self, samples: int) -> int:
-        """Number of frames of a waveform; 0 where it is too short."""
+        """Number of frames of a waveform; 0 if it is too short."""
 
     def __call__(self, waveforms: Tensor) -> Tensor:
         """Encode waveforms (batch, samples) of one length to (batch, frames, layers, width) on `device`."""
@@ -69,7 +69,7 @@ class Upstream(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FilterBankUpstream:
-    """`fbank`."""
+    """The filter-bank baseline `fbank`."""
 
     name: str = FILTER_BANK
     frame_rate_hz: float = filter_bank.FRAME_RATE_HZ
@@ -122,12 +122,12 @@ class EncoderUpstream:
 def load_upstream(
     model: str | Path, *, device: str = "cpu", precision: Precision = "float32", seed: int = 0
 ) -> Upstream:
-    """Load what is to be evaluated.
+    """Load a model to evaluate.
 
     Args:
         model: `fbank`; `random:MODEL` for random weights in the shape of MODEL; a file that `slimvox export` wrote,
-            of any registered format; or whatever `slimvox.load` takes.
-        device: where the encoder runs.
+            of any registered format; or any argument of `slimvox.load`.
+        device: device of the encoder.
         precision: `bf16` for autocast of an encoder; exported files and `fbank` have their own precision.
         seed: random seed for the weights of `random:MODEL`.
 

@@ -1,4 +1,4 @@
-"""Waveform of a recording, made from clips placed on a time line."""
+"""Waveform of a recording, assembled from clips on a time line."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ CLIPS_AHEAD = 128
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Excerpt:
-    """A recording, or at most so many seconds of it."""
+    """A recording, or at most some seconds of it."""
 
     recording: Recording
     max_seconds: float | None = None
-    """Longer recordings are cut to this, at a place that depends on their id alone; None for whole ones."""
+    """Maximum length, to which longer recordings are cut at a place that depends only on their id; None for no cut."""
 
     @property
     def id(self) -> str:
-        """The recording's."""
+        """Id of the recording."""
         return self.recording.id
 
 
@@ -52,7 +52,7 @@ def read_waveform(excerpt: Excerpt) -> FloatArray:
 def read_ahead(
     many: Iterable[Sequence[Excerpt]], workers: int
 ) -> Generator[dict[str, FloatArray | UnreadableAudioError], None, None]:
-    """Waveforms of lists of recordings by id, or why there is none; decoded ahead in `workers` threads."""
+    """Waveforms of lists of recordings by id, or the reason for a missing one; decoded ahead in `workers` threads."""
     waiting: deque[dict[str, Future[FloatArray | UnreadableAudioError]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="slimvox-decode") as pool:
         try:

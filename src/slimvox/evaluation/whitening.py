@@ -1,6 +1,6 @@
 """Zero mean, unit variance and no correlation between the dimensions of each layer.
 
-A head's first linear map can express the same, but takes many times as many steps to get there; with it, CTC fits in
+A head's first linear map can express the same, but needs many times as many steps to learn it; with it, CTC fits in
 hundreds of steps. The rotation is the one that moves the dimensions least (ZCA), so that layers can still be summed.
 It is no part of the official protocol, and only `mini` uses it.
 """
@@ -33,7 +33,7 @@ class Whitening:
         """Measure mean and covariance over frames; `features` are (frames, layers, width), read once.
 
         Raises:
-            ValueError: if there is no frame at all.
+            ValueError: if there are no frames.
         """
         count = 0
         total = products = torch.zeros((), device="cpu")

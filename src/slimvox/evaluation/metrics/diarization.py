@@ -29,7 +29,7 @@ class DiarizationErrors:
     missed: int = 0
     false_alarms: int = 0
     confused: int = 0
-    """Given to the wrong speaker."""
+    """Frames of speech assigned to the wrong speaker."""
 
     @property
     def rate(self) -> float:
@@ -61,7 +61,7 @@ class Decision:
 
 
 def decide(probabilities: npt.ArrayLike, decision: Decision) -> Activity:
-    """Those above the threshold, then smoothed by the median of their neighbourhood.
+    """Decisions from a threshold, smoothed by a median filter over time.
 
     Args:
         probabilities: (frames, speakers), 0 to 1.
@@ -110,7 +110,7 @@ def diarization_errors(reference: Activity, guess: Activity) -> DiarizationError
 
 
 def diarization_error_rate(references: Sequence[Activity], guesses: Sequence[Activity]) -> float:
-    """Over all recordings: all errors / all frames of speech.
+    """Diarization error rate over all recordings: all errors / all frames of speech.
 
     Raises:
         ValueError: if nobody speaks in the references, or shapes do not fit.
@@ -126,7 +126,7 @@ def best_decision(
     thresholds: Sequence[float] = (0.3, 0.4, 0.5, 0.6, 0.7),
     medians: Sequence[int] = (1, 11),
 ) -> tuple[Decision, float]:
-    """The decision of lowest diarization error rate (the first of equals), and that rate; to be chosen on dev.
+    """The decision of lowest diarization error rate (the first of several), and that rate; to be chosen on dev.
 
     Raises:
         ValueError: if nobody speaks in the references, or shapes do not fit.

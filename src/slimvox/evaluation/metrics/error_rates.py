@@ -13,7 +13,7 @@ def word_error_rate(references: Sequence[str], guesses: Sequence[str]) -> float:
     """Edits per reference word; words are separated by any number of spaces.
 
     Raises:
-        ValueError: if the references hold no word at all, or the two differ in length.
+        ValueError: if the references contain no word, or the two differ in length.
     """
     import jiwer
 
@@ -25,7 +25,7 @@ def phone_error_rate(references: Sequence[str], guesses: Sequence[str]) -> float
     """Edits per reference phone; phones are separated by spaces, such as "HH AH0 L OW1".
 
     Raises:
-        ValueError: if the references hold no phone at all, or the two differ in length.
+        ValueError: if the references contain no phone, or the two differ in length.
     """
     return word_error_rate(references, guesses)
 
@@ -34,7 +34,7 @@ def character_error_rate(references: Sequence[str], guesses: Sequence[str]) -> f
     """Edits per reference character; spaces are characters too.
 
     Raises:
-        ValueError: if the references hold no character at all, or the two differ in length.
+        ValueError: if the references contain no character, or the two differ in length.
     """
     import jiwer
 

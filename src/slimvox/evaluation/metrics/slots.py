@@ -19,7 +19,7 @@ _OPENING, _CLOSING = re.compile(r"B-\S+ "), re.compile(r" E-\S+")
 
 
 def parse_slots(tagged: str) -> list[tuple[str, str]]:
-    """The slots that are opened and closed properly; others are no slots, and tokens inside a value are dropped.
+    """The slots that are opened and closed properly; others are ignored, and tokens inside a value are dropped.
 
     As in SUPERB's reference implementation, a slot is closed by the first token that begins like its own, and
     slots do not nest.
@@ -29,7 +29,7 @@ def parse_slots(tagged: str) -> list[tuple[str, str]]:
 
 
 def slot_type_f1(references: Sequence[Slots], guesses: Sequence[Slots]) -> float:
-    """Mean over utterances of the F1 of the set of slot types, 0 to 1; 1 where neither has a slot.
+    """Mean over utterances of the F1 of the set of slot types, 0 to 1; 1 if neither has a slot.
 
     Raises:
         ValueError: if there is no utterance, or the two differ in length.

@@ -33,7 +33,7 @@ QUESST_COSTS = DetectionCosts()
 
 @dataclass(frozen=True, kw_only=True)
 class TermWeightedValue:
-    """The best that one threshold can do."""
+    """The maximum term-weighted value over thresholds."""
 
     value: float
     """Term-weighted value, from 0 (nothing accepted) to 1."""
@@ -49,7 +49,7 @@ def maximum_term_weighted_value(
     unscored_queries: int = 0,
     unscored_documents: int = 0,
 ) -> TermWeightedValue:
-    """MTWV. Queries that occur nowhere are left out.
+    """Maximum term-weighted value. Queries that occur nowhere are left out.
 
     Args:
         scores: (queries, documents), finite; higher means more likely to occur. They are compared across queries, so

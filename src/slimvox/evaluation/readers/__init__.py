@@ -1,1 +1,1 @@
-"""Readers of SUPERB's data as its corpora are distributed, one corpus a file; a task names its reader."""
+"""Readers of SUPERB's data as its corpora are distributed, one corpus per file; a task names its reader."""

@@ -41,7 +41,7 @@ def read_audio_snips(data: Path) -> ExampleSet[SlotExample]:
     """SF: transcripts in plain capitals without punctuation marks, cut where slots begin and end.
 
     Raises:
-        SlimvoxError: if the corpus is not there or not whole, or a transcript and its tags differ in length.
+        SlimvoxError: if the corpus is missing or incomplete, or if a transcript and its tags differ in length.
     """
     root = AUDIO_SNIPS.find(data)
     transcripts = dict(AUDIO_SNIPS.fields(root / "all.iob.snips.txt", 2))
@@ -100,7 +100,7 @@ def slot_segments(line: str, id: str) -> tuple[Segment, ...]:
 
 @functools.cache
 def plain_word(word: str) -> str:
-    """A word in capitals without accents and quotes; nothing is left of a punctuation mark."""
+    """A word in capitals without accents and quotes; empty for a punctuation mark."""
     spelled = SPELLINGS.get(word, word).upper()
     letters = unicodedata.normalize("NFKD", spelled.translate(_LETTERS))
     plain = "".join(letter for letter in letters if not unicodedata.combining(letter))

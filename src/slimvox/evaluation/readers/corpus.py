@@ -20,14 +20,14 @@ class Corpus:
     folder: str
     """Usual name of its folder."""
     marker: str
-    """A path in that folder by which it is known."""
+    """A path in that folder by which the corpus is recognised."""
     download: str
     """Download instructions."""
     layout: str
     """Expected layout of the folder, one path per line."""
 
     def find(self, data: Path) -> Path:
-        """The corpus's folder: one of its name in `data`, or `data` itself.
+        """The folder of the corpus: the one with its name in `data`, or `data` itself.
 
         Raises:
             SlimvoxError: if it is neither.
@@ -38,7 +38,7 @@ class Corpus:
         raise self.missing(data / self.folder / self.marker)
 
     def need(self, path: Path) -> Path:
-        """The path, which must be there.
+        """A path in the corpus, which must exist.
 
         Raises:
             SlimvoxError: if it is not.
@@ -83,7 +83,7 @@ class Corpus:
             yield {column: (row[column] or "").strip() for column in columns}
 
     def missing(self, path: Path) -> SlimvoxError:
-        """The error for something that is not there."""
+        """The error for a missing path."""
         lines = "\n".join(f"    {self.folder}/{line}" for line in self.layout.strip().splitlines())
         return SlimvoxError(
             f"{self.name}: there is no {path}. {self.download}, so that it looks like this:\n{lines}"

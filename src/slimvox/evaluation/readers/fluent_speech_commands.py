@@ -28,7 +28,7 @@ def read_fluent_speech_commands(data: Path) -> ExampleSet[LabelledExample]:
     """IC: three labels per recording, all of which have to be right.
 
     Raises:
-        SlimvoxError: if the corpus is not there or not whole.
+        SlimvoxError: if the corpus is missing or incomplete.
     """
     root = FLUENT.find(data)
     examples: list[LabelledExample] = []

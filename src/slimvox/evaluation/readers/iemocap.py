@@ -40,7 +40,7 @@ def read_iemocap(data: Path) -> tuple[ExampleSet[LabelledExample], ...]:
     and counted.
 
     Raises:
-        SlimvoxError: if the corpus is not there or not whole.
+        SlimvoxError: if the corpus is missing or incomplete.
     """
     root = IEMOCAP.find(data)
     skipped: dict[str, int] = {}

@@ -28,7 +28,7 @@ def read_libri2mix(data: Path) -> ExampleSet[ConversationExample]:
     """SD: recordings of `wav.scp`, and their turns from `segments` and `utt2spk`. Paths may be relative to the split.
 
     Raises:
-        SlimvoxError: if the corpus is not there or not whole, or its files do not fit together.
+        SlimvoxError: if the corpus is missing or incomplete, or if its files contradict each other.
     """
     root = LIBRI2MIX.find(data)
     examples: list[ConversationExample] = []

@@ -26,7 +26,7 @@ Pronouncer = Callable[[str], Sequence[str]]
 
 
 def read_librispeech_words(data: Path) -> ExampleSet[TranscribedExample]:
-    """ASR: transcripts as they are, in capitals.
+    """ASR: unchanged transcripts, in capitals.
 
     Raises:
         SlimvoxError: if the corpus is not there or not whole.
@@ -41,7 +41,7 @@ def read_librispeech_phones(
     """PR: phones with stress marks, each word's first pronunciation in the lexicon, no marks between words.
 
     Args:
-        data: where LibriSpeech is. Lexicons lie beside it or in it: `librispeech-lexicon.txt` of
+        data: folder of LibriSpeech. Lexicons lie beside it or in it: `librispeech-lexicon.txt` of
             https://www.openslr.org/11, or s3prl's two `librispeech-lexicon-*-g2p.txt`, which hold all of its words.
         pronounce: word to phones, for words in no lexicon; `g2p_en`, if it is installed, when left out.
 

@@ -1,4 +1,4 @@
-"""Words to phones: lexicon files, and a program for words that are in none."""
+"""Pronunciations: lexicon files, and a program for words that are not in them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def find_lexicons(folders: Iterable[Path]) -> list[Path]:
 
 
 def read_lexicon(paths: Sequence[Path]) -> dict[str, tuple[str, ...]]:
-    """Word (in capitals) to phones; of several pronunciations, the first one met is taken.
+    """Read phones by word (in capitals); of several pronunciations, the first is used.
 
     Args:
-        paths: files with a word and its phones a line, separated by spaces or tabs.
+        paths: files with a word and its phones on each line, separated by spaces or tabs.
 
     Raises:
         SlimvoxError: if a file cannot be read, or a line has a word without phones.

@@ -126,7 +126,7 @@ def _trials(root: Path) -> tuple[list[Trial], str]:
 
 
 def _speaker_folders(root: Path) -> dict[str, Path]:
-    """Speaker to folder, of the parts as they are unpacked, or of both in one `wav`."""
+    """Folder of each speaker, with the parts unpacked separately, or both in one `wav`."""
     return {path.name: path for pattern in ("*/wav/id*", "wav/id*") for path in root.glob(pattern)}
 
 

@@ -1,4 +1,4 @@
-"""Tasks of evaluations, one a file; see `docs/extending/task.md` for how to add one."""
+"""Evaluation tasks, one per file; see `docs/extending/task.md` for how to add one."""
 
 from __future__ import annotations
 

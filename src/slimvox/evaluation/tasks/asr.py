@@ -1,4 +1,4 @@
-"""ASR: characters by a BLSTM and CTC, read greedily without a language model; word error rate (mini: character)."""
+"""ASR: characters by a BLSTM and CTC, decoded greedily without a language model; word error rate (mini: character)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class SpeechRecognition(CTCTask[ExampleSet[TranscribedExample], RecognitionProto
     dev_metric = ("cer", -1.0)
 
     def symbols(self, example: TranscribedExample, protocol: RecognitionProtocol) -> Symbols:
-        """Characters, spaces among them."""
+        """Characters, including spaces."""
         return tuple(" ".join(example.text.split()))
 
     def measured(
         self, references: Sequence[Symbols], guesses: Sequence[Symbols], protocol: RecognitionProtocol
     ) -> dict[str, float]:
-        """Both error rates, and as the metric that of the protocol's unit."""
+        """Both error rates; the metric is that of the protocol's unit."""
         texts = _texts(references), _texts(guesses)
         rates = {"test_wer": 100 * word_error_rate(*texts), "test_cer": 100 * character_error_rate(*texts)}
         return {"asr": rates["test_wer" if protocol.unit == "word" else "test_cer"], **rates}
@@ -38,7 +38,7 @@ class SpeechRecognition(CTCTask[ExampleSet[TranscribedExample], RecognitionProto
         return -100 * character_error_rate(_texts(references), _texts(guesses))
 
     def title_of(self, metric: str, protocol: RecognitionProtocol) -> str | None:
-        """The unit's."""
+        """Title of the metric for the protocol's unit."""
         return "WER" if protocol.unit == "word" else "CER"
 
 

@@ -1,4 +1,4 @@
-"""ASV: an x-vector network trained to tell speakers apart; equal error rate of cosines on speakers it never heard."""
+"""ASV: an x-vector network trained to distinguish speakers; equal error rate of cosines on unseen speakers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from slimvox.util.errors import SlimvoxError
 @dataclass(frozen=True, kw_only=True)
 class _VerificationTraining(Training[Any]):
     trials: Sequence[Trial]
-    """Trials of test."""
+    """Trials of the test split."""
 
 
 class SpeakerVerification(HeadTask[VerificationSet, VerificationProtocol]):
@@ -127,7 +127,7 @@ def trial_recordings(data: VerificationSet) -> Mapping[str, Recording]:
     """The recordings that trials name.
 
     Raises:
-        SlimvoxError: if a trial names one that is not there, or one that trains the head.
+        SlimvoxError: if a trial names a missing recording, or one that trains the head.
     """
     training = {each.recording.id for each in data.examples if each.split == "train"}
     found = {}

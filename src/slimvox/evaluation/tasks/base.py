@@ -40,7 +40,7 @@ class Metric:
     """True if the range is 0 to 100; otherwise it is 0 to 1."""
 
     def goodness(self, value: float) -> float:
-        """The value in percent, turned so that more is better."""
+        """The value in percent, reversed if necessary so that higher is better."""
         percent = value if self.percent else 100 * value
         return percent if self.higher_is_better else 100 - percent
 
@@ -52,15 +52,15 @@ class Scores:
     test: Mapping[str, tuple[float, ...]]
     """Test score of each seed, by metric."""
     chance: Mapping[str, float]
-    """Score of guessing, by metric."""
+    """Chance score, by metric."""
     chance_is: str
-    """Description of how the guess was made."""
+    """Description of the guess behind the chance score."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Examples used, by split."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Examples left out, by reason."""
     chosen: Mapping[str, Any] = field(default_factory=dict)
-    """Settings chosen on dev, and how."""
+    """Settings chosen on dev, with the values they were chosen by."""
     titles: Mapping[str, str] = field(default_factory=dict)
     """Titles of metrics that differ from their task's usual title."""
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -83,14 +83,14 @@ class Task(ABC, Generic[Set, Settings]):
     read_table: Callable[[TaskTable], Set]
     """Reads the rows of a manifest, see `slimvox.evaluation.manifests`."""
     read_corpus: Callable[[Path], Set | tuple[Set, ...]] | None = None
-    """Reads the official data from a folder, one set per fold; None for a task without."""
+    """Reads the official data from a folder, one set per fold; None for a task without official data."""
     packages: tuple[str, ...] = ()
     """Modules of slimvox's extra `evaluation` that the metrics need."""
     mini_folder: Path = MINI_FOLDER
-    """Folder of the tables of `mini`: NAME.tsv, or NAME_1.tsv, NAME_2.tsv and so on where there are folds."""
+    """Folder of the tables of `mini`: NAME.tsv, or NAME_1.tsv, NAME_2.tsv and so on for folds."""
 
     def mini_tables(self) -> list[Path]:
-        """The tables of `mini`; empty for a task without."""
+        """The tables of `mini`; empty for a task without tables."""
         return sorted(self.mini_folder.glob(f"{self.name}.tsv")) or sorted(
             self.mini_folder.glob(f"{self.name}_*.tsv")
         )
@@ -107,7 +107,7 @@ class Task(ABC, Generic[Set, Settings]):
         """Read the official data, one set per fold.
 
         Raises:
-            SlimvoxError: if there is none, or it is not there or not whole; the message says what to download.
+            SlimvoxError: if there is none, or it is missing or incomplete; the message says what to download.
         """
         if self.read_corpus is None:
             raise SlimvoxError(f"{self.name} has no official data; give --manifest {self.name}=FILE")
@@ -124,12 +124,12 @@ class Task(ABC, Generic[Set, Settings]):
 
         Args:
             data: examples of all splits.
-            cache: gives the upstream's features.
+            cache: provides the features of the upstream.
             protocol: the head and its training.
-            seeds: how many heads to train.
+            seeds: number of heads to train.
 
         Raises:
-            SlimvoxError: data that cannot be scored.
+            SlimvoxError: if the data cannot be scored.
         """
 
 
@@ -167,16 +167,16 @@ class HeadTask(Task[Set, Settings]):
         """Get the features and describe the head and its training.
 
         Raises:
-            SlimvoxError: data that cannot be scored.
+            SlimvoxError: if the data cannot be scored.
         """
 
     @abstractmethod
     def score(self, training: Training[Any], heads: Sequence[nn.Module]) -> Scores:
-        """Scores of trained heads on test, and of chance; what more they need, they choose on dev first."""
+        """Scores of trained heads on test, and of chance; further settings are chosen on dev first."""
 
 
 def check_splits(task: str, splits: Sequence[str]) -> dict[str, int]:
-    """Count examples by split; all three must be there.
+    """Count examples by split; none of the three may be empty.
 
     Raises:
         SlimvoxError: if one has no example.

@@ -1,4 +1,4 @@
-"""Tasks whose heads write symbols, trained with CTC and read greedily: PR, ASR and SF."""
+"""Tasks whose heads output symbols, trained with CTC and decoded greedily: PR, ASR and SF."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class CTCTask(HeadTask[Set, Settings]):
         """Score on dev by which the learning rate is chosen; higher is better."""
 
     def title_of(self, metric: str, protocol: Settings) -> str | None:
-        """Title of a metric under a protocol, where it is not its usual one."""
+        """Title of a metric under a protocol, if it is not its usual one."""
 
     def prepare(self, data: Set, cache: FeatureCache, protocol: Settings) -> Training[Symbols]:
-        """Get the features, and leave out what CTC cannot use."""
+        """Get the features, and leave out examples that CTC cannot use."""
         said = {each.recording.id: self.symbols(each, protocol) for each in data.examples}
         examples = [each for each in data.examples if said[each.recording.id]]
         skipped: dict[str, int] = {}
@@ -126,7 +126,7 @@ class CTCTask(HeadTask[Set, Settings]):
 
 @dataclass(frozen=True, kw_only=True)
 class Alphabet:
-    """The symbols that training knows, by class from 1 on."""
+    """The symbols of the training data, by class from 1 upwards."""
 
     symbols: Symbols
 
@@ -167,7 +167,7 @@ def ctc_loss(head: nn.Module, batch: Batch[Symbols], alphabet: Alphabet) -> Tens
 
 
 def _read(head: nn.Module, batch: Batch[Symbols], alphabet: Alphabet) -> list[Symbols]:
-    """Greedy guesses."""
+    """Greedily decoded symbols."""
     logits, lengths = batch.through(head)
     return [
         alphabet.decode(row[:length].unique_consecutive().tolist())
@@ -176,11 +176,11 @@ def _read(head: nn.Module, batch: Batch[Symbols], alphabet: Alphabet) -> list[Sy
 
 
 def shuffled(references: Sequence[Symbols]) -> list[Symbols]:
-    """Each reference's guess is another reference: what is right by chance."""
+    """Other references as guesses, to measure chance."""
     order = torch.randperm(len(references), generator=torch.Generator().manual_seed(0), device="cpu").tolist()
     return [references[index] for index in order]
 
 
 def _steps_needed(symbols: Symbols) -> int:
-    """CTC parts equal neighbours by a blank."""
+    """Minimum number of steps for some symbols; CTC separates equal neighbours by a blank."""
     return len(symbols) + sum(a == b for a, b in itertools.pairwise(symbols))

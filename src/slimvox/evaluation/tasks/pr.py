@@ -22,11 +22,11 @@ class PhonemeRecognition(CTCTask[ExampleSet[TranscribedExample], PhoneProtocol])
     dev_metric = ("per", -1.0)
 
     def symbols(self, example: TranscribedExample, protocol: PhoneProtocol) -> Symbols:
-        """Phones."""
+        """Phones of an example."""
         return tuple(example.text.split())
 
     def head(self, layers: int, width: int, classes: int, protocol: PhoneProtocol) -> nn.Module:
-        """Two linear maps."""
+        """Build a head of two linear maps."""
         return LinearCTCHead(layers, width, protocol.projection, classes, blank_bias=protocol.blank_bias)
 
     def measured(

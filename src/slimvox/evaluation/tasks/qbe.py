@@ -66,7 +66,7 @@ class QueryByExample(Task[ExampleSet[QuerySearch], SearchProtocol]):
     def search_seconds(
         self, data: ExampleSet[QuerySearch], cache: FeatureCache, protocol: SearchProtocol
     ) -> float:
-        """Time for all searches, from that for two queries in a few documents."""
+        """Time for all searches, extrapolated from two queries in a few documents."""
         recordings = {each.id: each for example in data.examples for each in self.recordings(example)}
         features = cache.features([Excerpt(recording=each) for each in recordings.values()], task=self.name)
 
@@ -128,10 +128,10 @@ def search_scores(
     """Scores (queries, documents), normalised per query; higher means more likely to occur.
 
     Args:
-        queries: (frames, width) each.
-        documents: (frames, width) each.
+        queries: queries, (frames, width) each.
+        documents: documents, (frames, width) each.
         shortest_query: queries of fewer frames score 0 everywhere.
-        batch: documents at once.
+        batch: number of documents searched at once.
     """
     everything = torch.cat([*queries, *documents])
     mean, deviation = everything.mean(0), everything.std(0).clamp_min(1e-9)

@@ -1,4 +1,4 @@
-"""SD: who speaks when, by an LSTM and permutation-invariant cross-entropy; diarization error rate."""
+"""SD: activity of each speaker, by an LSTM and permutation-invariant cross-entropy; diarization error rate."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from slimvox.util.errors import SlimvoxError
 
 
 class SpeakerDiarization(HeadTask[ExampleSet[ConversationExample], DiarizationProtocol]):
-    """Speaker diarization; frames are the encoder's, whatever its rate."""
+    """Speaker diarization, at the frame rate of the encoder."""
 
     def prepare(
         self, data: ExampleSet[ConversationExample], cache: FeatureCache, protocol: DiarizationProtocol
     ) -> Training[Activity]:
-        """Get the features and who speaks in which frame."""
+        """Get the features and the activity of the speakers."""
         check_splits(self.name, [each.split for each in data.examples])
         excerpts = [Excerpt(recording=each.recording) for each in data.examples]
         training = [e for e, x in zip(excerpts, data.examples, strict=True) if x.split == "train"]
@@ -88,7 +88,7 @@ class SpeakerDiarization(HeadTask[ExampleSet[ConversationExample], DiarizationPr
 
 
 def activity(turns: Sequence[Turn], frames: int, frame_rate_hz: float, speakers: int) -> Activity:
-    """Who speaks in which frame: (frames, speakers); columns in the speakers' order of appearance."""
+    """Activity of the speakers, (frames, speakers), with columns in order of appearance."""
     active = np.zeros((frames, speakers), dtype=np.bool_)
     columns: Mapping[str, int] = {
         name: column for column, name in enumerate(dict.fromkeys(turn.speaker for turn in turns))
@@ -133,13 +133,13 @@ def _probabilities(head: nn.Module, batch: Batch[Activity]) -> list[npt.NDArray[
 def _decided(
     items: Sequence[Item[Activity]], probabilities: Sequence[npt.NDArray[np.float32]], protocol: Any
 ) -> tuple[Decision, float]:
-    """The best threshold and filter, and the error rate they give."""
+    """The best threshold and filter, and their error rate."""
     references = [item.target for item in items]
     return best_decision(references, probabilities, thresholds=protocol.thresholds, medians=protocol.medians)
 
 
 def _guessed(references: Sequence[Activity]) -> float:
-    """Error rate of knowing nothing."""
+    """Chance error rate."""
     rates = []
     for speaking in range(1, references[0].shape[1] + 1):
         guesses = []
