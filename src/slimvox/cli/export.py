@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @command(
     "slimvox.exporters.run.export",
     model=MODEL,
+    calibration=Argument(type=tuple[str, ...], metavar="AUDIO..."),
     format=Argument(metavar="{" + ",".join(export_format_names()) + "}"),
 )
 class ExportCommand(VerboseOption):

@@ -46,7 +46,9 @@ class ExportedUpstream:
                 " a model with its head with --layers all"
             )
         self.name = str(file)
-        self.fingerprint = hashlib.sha256(file.read_bytes()).hexdigest()
+        companion = format.companion(file)
+        weights = companion.read_bytes() if companion.is_file() else b""
+        self.fingerprint = hashlib.sha256(file.read_bytes() + weights).hexdigest()
         if normalized_last and len(self._states) > 1:
             self.fingerprint += NORMALIZED_LAST
         self.frame_rate_hz = int(about["sample_rate_hz"]) / int(about["downsample_rate"])

@@ -16,6 +16,7 @@ from slimvox.exporters.base import (
     unregister_format,
 )
 from slimvox.exporters.onnx_file import Onnx
+from slimvox.exporters.openvino_file import OpenVino
 from slimvox.exporters.torch_program import TorchExport
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from slimvox.exporters.run import ExportResult, export, export_encoder
     from slimvox.exporters.signature import Layers
 
-for _format in (Onnx(), TorchExport()):
+for _format in (Onnx(), TorchExport(), OpenVino()):
     register_format(_format)
 
 __all__ = [

@@ -12,6 +12,7 @@ from slimvox.util.optional import require
 from slimvox.util.registry import Registry
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from slimvox.exporters.reference import Reference
@@ -53,6 +54,10 @@ class ExportFormat(ABC):
     """Modules that must be importable to open a file."""
     holds_int8: ClassVar[bool] = False
     """True if `to_int8` is implemented; the benchmark then has a backend `NAME-int8` too."""
+    calibrates_int8: ClassVar[bool] = False
+    """True if `to_int8` reads clips."""
+    runs_bf16: ClassVar[bool] = False
+    """True if `open_bf16` is implemented; the benchmark then has a backend `NAME-bf16` too."""
     holds_heads: ClassVar[bool] = True
     """True if a model with its task head can be written."""
     holds_mask: ClassVar[bool] = True
@@ -66,7 +71,7 @@ class ExportFormat(ABC):
 
         Args:
             reference: the encoder, its task head if there is one, and the inputs and outputs of the file.
-            path: the file. Weights that it cannot hold may go to a file `NAME.data` beside it.
+            path: the file. Weights that it cannot hold may go to the file `companion(path)` beside it.
             metadata: description of the model; opening the file must give it back.
             opset: version of the format's operators; None for the format's default. Formats without versions ignore it.
         """
@@ -83,9 +88,26 @@ class ExportFormat(ABC):
             SlimvoxError: if the file cannot be run.
         """
 
-    def to_int8(self, path: Path) -> None:
-        """Quantise a file in place; implemented if `holds_int8` is true."""
+    def open_bf16(self, path: Path, *, threads: int | None = None) -> Program:
+        """Open a float32 file to be run in bfloat16; implemented if `runs_bf16` is true."""
         raise NotImplementedError
+
+    def check_bf16(self) -> None:
+        """Raise SlimvoxError if this processor cannot run files in bfloat16; implemented if `runs_bf16` is true."""
+        raise NotImplementedError
+
+    def to_int8(self, path: Path, clips: Sequence[NDArray[np.float32]] = ()) -> None:
+        """Quantise a file in place; implemented if `holds_int8` is true.
+
+        Args:
+            path: the file.
+            clips: waveforms (samples,) for the scales of the activations, if `calibrates_int8` is true; else none.
+        """
+        raise NotImplementedError
+
+    def companion(self, path: Path) -> Path:
+        """Path of the file beside `path` for weights that `path` itself cannot hold."""
+        return path.with_name(f"{path.name}.data")
 
     def opsets(self) -> range:
         """Versions of the format's operators that can hold a model; empty where there are no versions."""

@@ -51,14 +51,19 @@ class Int8Errors:
             )
 
 
+def seconds_that_fit(seconds: float, reference: Reference) -> float:
+    """The length of a clip, or the longest that the encoder takes."""
+    longest = reference.encoder.anatomy.most_samples
+    return min(seconds, math.inf if longest is None else longest / SAMPLE_RATE_HZ)
+
+
 def measured_errors(program: Program, reference: Reference) -> Int8Errors:
     """The errors of a quantised file."""
     from slimvox.audio import read_audio
     from slimvox.embedded import audio_files
 
     files = audio_files("test")
-    longest = reference.encoder.anatomy.most_samples
-    seconds = min(ERROR_SECONDS, math.inf if longest is None else longest / SAMPLE_RATE_HZ)
+    seconds = seconds_that_fit(ERROR_SECONDS, reference)
     clips = [read_audio(file, seconds=seconds) for file in files[:: max(1, len(files) // ERROR_CLIPS)]]
     errors = relative_errors(program, reference, clips[:ERROR_CLIPS])
     head = reference.signature.head

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimvox.exporters.base import ExportFormat, Program
-from slimvox.exporters.staging import companion_file
 from slimvox.util.errors import SlimvoxError, first_line
 
 if TYPE_CHECKING:
@@ -63,11 +62,11 @@ class Onnx(ExportFormat):
         """Start a session of onnxruntime."""
         return OnnxProgram(path, threads)
 
-    def to_int8(self, path: Path) -> None:
+    def to_int8(self, path: Path, clips: Sequence[NDArray[np.float32]] = ()) -> None:
         """Quantise the matrix products of a file."""
         from slimvox.exporters.quantise import quantise
 
-        if companion_file(path).exists():
+        if self.companion(path).exists():
             raise SlimvoxError("a model over 2 GB cannot be quantised; prune it first, or leave int8 out")
         quantise(path, path)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from slimvox.audio import AudioInput
 from slimvox.checkpoint.decoder import SPEECH_TO_TEXT, has_decoder
 from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.pretrained import Model, on_disk
 from slimvox.checkpoint.resolve import LoadedModel, load_model
-from slimvox.exporters.base import export_format
+from slimvox.exporters.base import export_format, export_formats
+from slimvox.exporters.calibration import calibration_clips
 from slimvox.exporters.decoder import (
     INPUTS,
     OUTPUTS,
@@ -31,7 +33,7 @@ from slimvox.exporters.metadata import metadata
 from slimvox.exporters.onnx_file import DEFAULT_OPSET, Onnx, write_onnx
 from slimvox.exporters.reference import Reference
 from slimvox.exporters.signature import Layers, Signature
-from slimvox.exporters.staging import check_target, companion_file, move_into_place, staging_directory
+from slimvox.exporters.staging import check_target, move_into_place, staging_directory
 from slimvox.hf.directory_format import head_name
 from slimvox.util.errors import SlimvoxError, first_line
 from slimvox.util.validation import Positive, checked_arguments
@@ -50,7 +52,7 @@ class ExportResult:
     path: Path
     """The file."""
     bytes: int
-    """Its size (of a model over 2 GB: with its `.data` file)."""
+    """Its size, that of a second file with its weights included (ONNX over 2 GB: `.data`; OpenVINO: `.bin`)."""
     inputs: tuple[str, ...]
     """Names of its inputs: `waveforms`, perhaps `attention_mask`."""
     outputs: tuple[str, ...]
@@ -78,6 +80,7 @@ def export(
     layers: Layers | None = None,
     mask: bool = False,
     opset: int | None = None,
+    calibration: Sequence[AudioInput] = (),
     max_error: Positive = DEFAULT_MAX_ERROR,
     force: bool = False,
     revision: str | None = None,
@@ -102,6 +105,7 @@ def export(
             Python the name of any registered `ExportFormat`.
         int8: quantise matrix products to int8, fast on processors with 8-bit dot products (x86: VNNI; Arm: dotprod);
             convolutions stay float32. The error is measured on the embedded speech.
+        calibration: speech that the scales of an int8 OpenVINO file are found on; by default, the embedded speech.
         heads: include the task head: return its logits (and the embeddings of an x-vector head).
         layers: hidden states to return: all, only the last, or none. By default, none with `heads`, otherwise all.
         mask: add an attention mask over samples to the inputs, and the mask over frames to the outputs.
@@ -124,23 +128,28 @@ def export(
     chosen.check_holds(int8=int8, heads=heads, mask=mask)
     chosen.require(chosen.packages_to_write)
     chosen.check_opset(opset)
+    if calibration and not (int8 and chosen.calibrates_int8):
+        able = [each.name for each in export_formats() if each.calibrates_int8]
+        raise SlimvoxError(f"`calibration` is for int8 of --format {' or '.join(able)} only")
     if out is None and not isinstance(model, str | os.PathLike):
         raise SlimvoxError("`out` must be given for a model that is not a name or a directory")
     with on_disk(model, revision=revision, token=token) as name:
         loaded = load_model(name)
         target = _target(loaded, out, ending=f"{'-int8' if int8 else ''}{chosen.ending}", heads=heads)
-        check_target(target, force=force)
         speaks = has_decoder(loaded.directory)
         whisper = load_whisper(loaded.directory) if heads and speaks else None
         decoder = None if whisper is None else target.with_name(f"{target.stem}-decoder{target.suffix}")
-        if decoder is not None:
-            if not isinstance(chosen, Onnx):
-                raise SlimvoxError("a decoder is for --format onnx only; leave --heads out")
-            check_target(decoder, force=force)
+        if decoder is not None and not isinstance(chosen, Onnx):
+            raise SlimvoxError("a decoder is for --format onnx only; leave --heads out")
+        # Weights before the file that needs them.
+        files = [each for main in (decoder, target) if main for each in (chosen.companion(main), main)]
+        for file in files:
+            check_target(file, force=force)
         head = _head(loaded, whisper) if heads else None
         signature = Signature(layers=layers, mask=mask, head=head.head_outputs if head else ())
         reference = Reference(encoder=loaded.encoder, head=head, signature=signature)
         about = metadata(loaded, reference, int8=int8)
+        clips = calibration_clips(calibration, reference) if int8 and chosen.calibrates_int8 else []
         config = read_json(loaded.directory / "config.json")
         head_left_out = None if heads else SPEECH_TO_TEXT if speaks else head_name(config)
     errors: Int8Errors | None = None
@@ -158,16 +167,16 @@ def export(
             )
         if int8:
             report("quantising, and measuring the error")
-            chosen.to_int8(staged)
+            with _failures_named(f"{chosen.name}, int8", target):
+                chosen.to_int8(staged, clips)
             errors = measured_errors(chosen.open(staged), reference)
             errors.check(max_error, force=force)
         if decoder is not None:
             report("exporting the decoder")
             with _failures_named(chosen.name, decoder):
                 _write_decoder(whisper, staging / decoder.name, about, opset)
-            move_into_place(staging / decoder.name, decoder)
-        size = sum(file.stat().st_size for file in (staged, companion_file(staged)) if file.exists())
-        move_into_place(staged, target)
+        size = sum(file.stat().st_size for file in (staged, chosen.companion(staged)) if file.exists())
+        move_into_place(staging, files)
     return ExportResult(
         path=target,
         bytes=size,

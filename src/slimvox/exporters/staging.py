@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,17 +38,27 @@ def staging_directory(target: Path) -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def move_into_place(staged: Path, target: Path) -> None:
-    """Move a file to its place, after its file of external data; an old one that it does not need is removed."""
-    companion = companion_file(staged)
-    if companion.exists():
-        companion.replace(companion_file(target))
-        staged.replace(target)
-    else:
-        staged.replace(target)
-        companion_file(target).unlink(missing_ok=True)
+def move_into_place(staging: Path, files: Sequence[Path]) -> None:
+    """Move files from a staging directory to their places, all or none; old files that have no successor are removed.
 
+    Old files are set aside first: at no time is a file beside the weights of another.
 
-def companion_file(path: Path) -> Path:
-    """File in which a format keeps weights that are too large for a single file."""
-    return path.with_name(f"{path.name}.data")
+    Args:
+        staging: directory that holds new files of the same names.
+        files: their places, in the order in which they are moved.
+    """
+    aside, old = staging / "replaced", [file for file in files if file.exists()]
+    aside.mkdir()
+    try:
+        for file in reversed(old):
+            file.replace(aside / file.name)
+        for file in files:
+            if (staging / file.name).exists():
+                (staging / file.name).replace(file)
+    except BaseException:
+        for file in files:
+            if file not in old:
+                file.unlink(missing_ok=True)
+            elif (aside / file.name).exists():
+                (aside / file.name).replace(file)
+        raise

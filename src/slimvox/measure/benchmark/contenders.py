@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 TORCH_BACKENDS = ("torch", "torch-bf16", "transformers")
 """Backends that run a model in torch, without an export."""
-INT8 = "-int8"
+INT8, BF16 = "-int8", "-bf16"
 
 Run = Callable[[NDArray[np.float32]], object]
 """Encodes waveforms (batch, samples) float32."""
 
 
 def backend_names() -> tuple[str, ...]:
-    """Backends that a model can be run in: those of torch, and each export format, also in int8 if it supports that."""
-    exported = [
-        name
-        for each in export_formats()
-        for name in ((each.name, each.name + INT8) if each.holds_int8 else (each.name,))
-    ]
-    return (*TORCH_BACKENDS, *exported)
+    """Backends that a model can be run in: those of torch, and each export format in the precisions that it has."""
+    return (*TORCH_BACKENDS, *(name for each in export_formats() for name in _backends(each)))
+
+
+def _backends(format: ExportFormat) -> list[str]:
+    endings = ["", *[BF16] * format.runs_bf16, *[INT8] * format.holds_int8]
+    return [format.name + ending for ending in endings]
 
 
 def backend_format(backend: str) -> ExportFormat | None:
@@ -44,7 +44,7 @@ def backend_format(backend: str) -> ExportFormat | None:
         raise SlimvoxError(
             f"`backends` must be some of {', '.join(backend_names())}, but has {backend!r} instead"
         )
-    return next((each for each in export_formats() if backend in (each.name, each.name + INT8)), None)
+    return next((each for each in export_formats() if backend in _backends(each)), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +55,8 @@ class Contender:
     """Model, as `slimvox.load` takes it; for the backend `transformers`, its dense model is run."""
     backend: str
     """`torch`: slimvox in float32. `torch-bf16`: the same under bfloat16 autocast. `transformers`: the dense model as
-    `AutoModel` runs it, float32, with all hidden states. Or the name of an export format, or that name and `-int8`:
-    exported, and run as the format does."""
+    `AutoModel` runs it, float32, with all hidden states. Or the name of an export format, or that name and `-bf16` or
+    `-int8`: exported, and run as the format does."""
     name: str
     """Short name of the model."""
     file: Path | None = None
@@ -90,7 +90,9 @@ def load_contender(contender: Contender, threads: int) -> Loaded:
     """Load in this process; only the modules that the backend needs are imported, so that memory use is realistic."""
     if contender.format is not None:
         assert contender.file is not None
-        return Loaded(run=contender.format.open(contender.file, threads=threads), module=None)
+        bf16 = contender.backend == contender.format.name + BF16
+        opened = contender.format.open_bf16 if bf16 else contender.format.open
+        return Loaded(run=opened(contender.file, threads=threads), module=None)
     import torch
 
     torch.set_num_threads(threads)

@@ -18,7 +18,7 @@ from slimvox.checkpoint.resolve import find_anatomies, find_model
 from slimvox.costs import macs, parameters
 from slimvox.exporters import export_encoder
 from slimvox.measure.benchmark.blocks import block_costs, median_blocks
-from slimvox.measure.benchmark.contenders import INT8, Contender, backend_format, short_names
+from slimvox.measure.benchmark.contenders import BF16, INT8, Contender, backend_format, short_names
 from slimvox.measure.benchmark.result import BenchmarkResult, ContenderReport, Measurement, machine
 from slimvox.measure.benchmark.worker import Worker
 from slimvox.util.errors import SlimvoxError
@@ -53,7 +53,7 @@ def benchmark(
         seconds: lengths of the clips in seconds.
         batch: batch sizes.
         backends: backends for each model: any of torch, torch-bf16, transformers, or an export format (onnx,
-            onnx-int8).
+            onnx-int8, torch-export, openvino, openvino-bf16, openvino-int8).
         threads: number of CPU threads per measured process.
         runs: number of timed runs per model, backend, length and batch size.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
@@ -106,6 +106,8 @@ def _check(
         format = backend_format(backend)
         if format is not None:
             format.require((*format.packages_to_write, *format.packages_to_run))
+            if backend == format.name + BF16:
+                format.check_bf16()
 
 
 def _contenders(

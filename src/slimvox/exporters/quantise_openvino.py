@@ -1,0 +1,51 @@
+"""int8 for OpenVINO: matrix products with constant weights, with activation scales found on clips of speech."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+from unittest import mock
+
+from numpy.typing import NDArray
+
+from slimvox.exporters.quantise import FRONT_END
+
+
+def quantised(model: Any, inputs: Sequence[Mapping[str, NDArray[Any]]]) -> Any:
+    """An int8 version of an `openvino.Model`, its scales found on `inputs`.
+
+    Quantised are the products of the feature projection and of the layers; those of two activations (attention), the
+    front end, the positional convolution and all that is between them stay float32, as in int8 ONNX files. With NNCF's
+    defaults, the hidden states of an encoder pruned from the embedded teacher are off by 87 % (by 77 % with
+    `TRANSFORMER`, by 10 % without the front end); with this, by 1 %. Weights use 7 of the 8 bits: see `quantise`.
+    """
+    with mock.patch.dict(os.environ, {"NNCF_CI": "1"}):  # no usage data to its makers
+        import nncf
+    nncf.set_log_level(logging.ERROR)
+    kept = [node.get_friendly_name() for node in model.get_ops() if not _is_quantised(node)]
+    with contextlib.redirect_stdout(io.StringIO()):  # progress bars
+        return nncf.quantize(
+            model,
+            nncf.Dataset(inputs),
+            subset_size=len(inputs),
+            model_type=nncf.ModelType.TRANSFORMER,
+            ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
+        )
+
+
+def _is_quantised(node: Any) -> bool:
+    """Whether a node is a product of an activation with a matrix that is not the front end's."""
+    if node.get_type_name() != "MatMul":
+        return False
+    activation, weight = (node.input_value(place).get_node() for place in (0, 1))
+    return (
+        weight.get_type_name() == "Constant"
+        and len(weight.get_output_shape(0)) == 2
+        and activation.get_type_name() != "Constant"
+        and not weight.get_friendly_name().startswith(FRONT_END)
+    )
