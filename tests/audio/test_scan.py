@@ -82,7 +82,7 @@ def test_rows_are_clips_repeated_rows_or_skipped_ones(
         skips = SkipCounter()
         skips.add(Path("earlier.wav"), "missing", "it does not exist")
         scan = scan_audio(sources, min_seconds=1.0, skips=skips)
-    assert "`m.csv`: 1 of 7 rows or files name audio that was named before" in caplog.text
+    assert "`m.csv`: 1 of 7 rows or files repeat audio that was named before" in caplog.text
     assert [(clip.seconds, clip.channel) for clip in scan.clips] == [(2.0, None), (3.0, None), (3.0, 1)]
     assert scan.skipped == {"too short": 1, "empty": 2}
     assert skips.counts == {"missing": 1, "too short": 1, "empty": 2}

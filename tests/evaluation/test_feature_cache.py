@@ -131,7 +131,7 @@ def test_what_cannot_be_read_is_counted(
     features = make_cache().features([*excerpts, short], task="ks")
     assert dict(features.skipped) == {"unreadable": 1, "missing": 1, "too short": 1}
     assert "0" in features and "1" not in features
-    with pytest.raises(SlimvoxError, match="not one recording"):
+    with pytest.raises(SlimvoxError, match="none of the recordings"):
         make_cache().features(excerpts[1:], task="ks")
 
 

@@ -212,7 +212,7 @@ def test_a_stretch_that_ends_far_behind_its_file_is_not_the_rest_of_it(tmp_path:
             "Line 2 .* quotation mark that is not closed",
         ),
         ("path,split,label\na.wav,train,x, y\n", "Line 2 .* must have 3 values, .* but has 4"),
-        ("path,Path,split,label\na.wav,b.wav,train,x\n", "the column 'path' is there twice"),
+        ("path,Path,split,label\na.wav,b.wav,train,x\n", "the column 'path' occurs twice"),
         (
             "path,split,label,start_sample\na.wav,train,x,16000\n",
             "`start_sample` in line 2 .* counts samples",

@@ -233,7 +233,7 @@ def test_a_finished_run_that_is_repeated_says_so(
         (tmp_path / "out" / folder / ".slimvox-1-0.tmp").write_bytes(b"of a killed process")
     assert run(command) == 0
     second = capsys.readouterr().out
-    assert "already holds this run, finished" in second.replace("\n", " ")
+    assert "already holds this run, which is finished" in second.replace("\n", " ")
     assert second[second.index("┏") :] == first[first.index("┏") :]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")} == times
     assert run([*command[:-1], "data.max_seconds=0.9"]) == 2

@@ -234,7 +234,7 @@ def _combined(
         and start > 0
     ):
         raise SlimvoxError(
-            f"The unit of `{length}` in {where} is not known, so that where the audio ends is not either: give "
+            f"The unit of `{length}` in {where} is not known, so the end of the audio is not known either: give "
             "`duration_seconds` or `end_seconds`."
         )
     if "end" in times:

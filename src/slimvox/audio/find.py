@@ -128,7 +128,7 @@ def without_repetitions(
     for source, each, left in zip(sources, tables, kept.tolist(), strict=True):
         if repeated := each.named - left:
             logger.warning(
-                "`%s`: %d of %d rows or files name audio that was named before, and count once.",
+                "`%s`: %d of %d rows or files repeat audio that was named before; it is used once.",
                 source_name(source),
                 repeated,
                 each.named,

@@ -180,7 +180,7 @@ def _read(path: Path) -> tuple[AudioTable[AudioSource], dict[str, list[int]]] | 
     except FileNotFoundError:
         return None
     except Exception as error:  # those of zipfile, numpy and json
-        logger.warning("The index `%s` is damaged and is made anew: %s.", path, error)
+        logger.warning("The index `%s` is damaged and is rebuilt: %s.", path, error)
         return None
     is_lasting = not any(container.kind == "dataset" for container in containers)
     return table, about["watched"] if is_lasting else {}
@@ -205,7 +205,7 @@ def _write(
             if time.time() - other.stat().st_mtime > _UNUSED_DAYS * 86_400:
                 other.unlink(missing_ok=True)
     except OSError as error:
-        logger.warning("The index of the audio is not kept: %s.", error)
+        logger.warning("The index of the audio cannot be saved: %s.", error)
 
 
 @contextlib.contextmanager
@@ -220,7 +220,7 @@ def _locked(path: Path, name: str) -> Iterator[bool]:
             logger.warning("Another process measures `%s`: waiting for it.", name)
             lock.acquire()
     except (OSError, NotImplementedError) as error:
-        logger.warning("The index of the audio is not kept: %s.", error)
+        logger.warning("The index of the audio cannot be saved: %s.", error)
         yield False
         return
     try:

@@ -34,7 +34,7 @@ _TRANSIENT_STATUSES = (408, 425, 429)
 
 _locks = [threading.Lock() for _ in range(64)]
 _versions: dict[str, tuple[int, str]] = {}
-"""What `_version` found, for opening files many times."""
+"""Results of `_version`, for opening files many times."""
 _T = TypeVar("_T")
 
 

@@ -45,7 +45,7 @@ class SkipCounter:
         level = logging.WARNING if count <= WARNINGS_PER_REASON else logging.INFO
         logger.log(level, "Skipped `%s`: %s (%s).", path, reason, detail)
         if count == WARNINGS_PER_REASON:
-            logger.warning("Further files that are skipped as %s are named at log level INFO only.", reason)
+            logger.warning("Further files skipped as %s are logged at level INFO only.", reason)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -151,7 +151,7 @@ def load(
         revision: branch, tag or commit on the hub.
         token: access token for the hub; by default the one that `hf auth login` stored.
         dtype: type of the weights, such as `torch.bfloat16` or `"bfloat16"`; float32 if not given.
-        device: device of the weights, as torch takes it, or `auto` for a GPU where there is one; the CPU if not given.
+        device: device of the weights, as torch names it, or `auto` for a GPU if there is one; the CPU if not given.
         cache_dir: folder for files from the hub; by default the cache of `huggingface_hub`.
         local_files_only: take files from the cache only, and do not ask the hub.
 

@@ -57,7 +57,7 @@ class PruneCommand(VerboseOption):
         try:
             result: PruneResult = self.call(console=console)
         except RunInterrupted as interruption:
-            console.print(f"\nstopped and saved; the same command resumes from there ({self.out})")
+            console.print(f"\nstopped and saved; the same command resumes the run ({self.out})")
             raise SystemExit(130) from interruption
         if result.sizes:
             sizes_summary(console, result.sizes)

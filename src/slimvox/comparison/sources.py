@@ -97,13 +97,13 @@ def compare(
         seconds: seconds of audio per source, in randomly drawn clips, of which at most the first 30 s are used; 0 means
             all of it. In Python also None.
         seed: random seed for drawing clips.
-        device: device to run on; auto is a GPU where there is one.
+        device: device to run on; auto selects a GPU if there is one.
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
         on_progress: told what is being measured.
 
     Raises:
-        SlimvoxError: for a model, teacher or audio that is not there or of no use, and two encoders whose hidden
+        SlimvoxError: for a model, teacher or audio that does not exist or cannot be used, and two encoders whose hidden
             states differ in number, width or rate.
         NotFiniteError: if a hidden state is NaN or infinite.
     """

@@ -72,7 +72,7 @@ def encode(
         batch_size: largest number of recordings or chunks that are encoded together.
         chunk_seconds: length of a chunk.
         overlap_seconds: overlap of neighbouring chunks.
-        device: device to run on; `auto` is a GPU where there is one and, for a model that was passed in, where it is.
+        device: device to run on; `auto` selects a GPU if there is one, or the device of a model that was passed in.
         revision: branch, tag or commit of `model` on the hub; the same as MODEL@REVISION.
         token: access token for the hub; by default the one that `hf auth login` stored.
         to_numpy: return numpy arrays.

@@ -99,7 +99,7 @@ def encode_files(
         chunk_seconds: chunk length in seconds; longer audio is encoded in chunks, of which the last may be longer by up
             to an overlap.
         overlap_seconds: overlap of neighbouring chunks in seconds; each chunk contributes half of it.
-        device: device to run on; auto is a GPU where there is one. In Python, for an encoder that was passed in, the
+        device: device to run on; auto selects a GPU if there is one. In Python, for an encoder that was passed in, the
             device where it is.
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
@@ -111,7 +111,7 @@ def encode_files(
         The counts. Files that are broken, empty or shorter than a frame are counted as skipped, and named in the log.
 
     Raises:
-        SlimvoxError: for arguments that make no sense, audio or a model that is not there, an `out` that cannot be
+        SlimvoxError: for invalid arguments, audio or a model that does not exist, an `out` that cannot be
             written or is full, outputs of another encoder, other options or other audio where `overwrite` is False,
             states beyond float16's range, or when nothing at all could be encoded.
         UnusableResultError: if hidden states are NaN or infinite.

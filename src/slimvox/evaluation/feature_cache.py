@@ -42,7 +42,7 @@ DEFAULT_MAX_BYTES = 8 << 30
 BYTES_PER_ROOM = 64 << 20
 """Bytes that are written before room is made for more."""
 SHARE_OF_MEMORY = 0.25
-"""Of the memory that is available, what features that are not on disk may take."""
+"""Share of the available memory that features that are not on disk may use."""
 
 
 def cache_directory(cache: str | Path) -> Path | None:
@@ -77,13 +77,13 @@ class FeatureCache:
     directory: Path | None
     """Folder of the features; None to keep none on disk."""
     only_if_it_fits: bool = False
-    """Whether features that do not fit are streamed; otherwise they are an error."""
+    """True to stream features that do not fit; otherwise they are an error."""
     max_bytes: int = DEFAULT_MAX_BYTES
     """Size of all features on disk together, and at most that of those in memory."""
     device: torch.device = CPU
     """Device on which heads are trained on the features."""
     bf16: bool = False
-    """Whether heads compute in bfloat16."""
+    """True if heads compute in bfloat16."""
     workers: int = 1
     """Threads that decode audio."""
     report: Callable[[int, int], None] | None = None
@@ -340,4 +340,4 @@ def check_ids(excerpts: Sequence[Excerpt], task: str) -> None:
 def _check_some(found: Mapping[str, Any], task: str, skipped: Mapping[str, int]) -> None:
     if not found:
         counts = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
-        raise SlimvoxError(f"{task}: not one recording can be read ({counts})")
+        raise SlimvoxError(f"{task}: none of the recordings can be read ({counts})")

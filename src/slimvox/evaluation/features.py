@@ -54,7 +54,7 @@ class Features(ABC):
     device: torch.device = CPU
     """Device on which heads are trained."""
     bf16: bool = False
-    """Whether heads compute in bfloat16 (autocast)."""
+    """True if heads compute in bfloat16 (autocast)."""
     encoding: Stopwatch = field(default_factory=Stopwatch)
     """Time spent on encoding."""
 

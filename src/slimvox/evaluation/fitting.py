@@ -46,7 +46,7 @@ class Batch(Generic[Target]):
     """(batch,) frames that count; on the same device."""
     targets: tuple[Target, ...]
     bf16: bool = False
-    """Whether heads compute in bfloat16."""
+    """True if heads compute in bfloat16."""
 
     def through(self, head: nn.Module) -> Any:
         """Output of a head for the batch; float32 whatever it computed in."""

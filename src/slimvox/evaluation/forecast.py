@@ -31,7 +31,7 @@ CLIPS_TO_DECODE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class TaskForecast:
-    """What a task takes; where there are several folds, all of them together."""
+    """Time and memory of a task, summed over its folds."""
 
     task: str
     recordings: int
@@ -46,7 +46,7 @@ class TaskForecast:
     feature_bytes: int
     """Size of all features of a fold."""
     place: Literal["disk", "memory", "streamed"]
-    """Where the features are kept; streamed ones are computed whenever they are read."""
+    """Storage of the features; streamed ones are computed whenever they are read."""
     encoded_hours: float
     """Audio that is encoded, as often as it is read."""
     encoding_hours: float
@@ -105,7 +105,7 @@ def _forecast(
             head_seconds += chosen.search_seconds(fold, probing, protocol)
             read_seconds[place] = probing.seconds * (cache.upstream.layers + 1) / 2
         else:
-            raise SlimvoxError(f"{name}: there is no plan of a task without a head")
+            raise SlimvoxError(f"{name}: a task without a head cannot be planned")
     pace = measured[0].pace()
     once = sum(each.seconds for each in measured)
     streamed = measured[0].place == "streamed"
@@ -165,7 +165,7 @@ class _Measured(FeatureCache):
         lengths = {id: self.upstream.frames(round(s * SAMPLE_RATE_HZ)) for id, s in self.by_id.items()}
         lengths = {id: frames if pooling == "frames" else 1 for id, frames in lengths.items() if frames}
         if not lengths:
-            raise SlimvoxError(f"{task}: not one recording can be read")
+            raise SlimvoxError(f"{task}: none of the recordings can be read")
         size = (max(lengths.values()), self.upstream.layers, self.upstream.width)
         buffer = torch.randn(size, generator=torch.Generator().manual_seed(0), device="cpu")
         return _RandomFeatures(lengths=lengths, skipped={}, **self._common(), buffer=buffer.to(self.device))

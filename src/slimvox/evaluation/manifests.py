@@ -83,7 +83,7 @@ class TaskTable:
         )
         twice = [name for name in self.columns if name and self.columns.count(name) > 1]
         if twice:
-            raise SlimvoxError(f"{manifest}: the column {twice[0]!r} is there twice")
+            raise SlimvoxError(f"{manifest}: the column {twice[0]!r} occurs twice")
         self.manifest, self.root, self.task = manifest, root, task
         self.skipped: dict[str, int] = {}
         if not any(name in self.columns for name in PATH_COLUMNS):

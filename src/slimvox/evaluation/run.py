@@ -79,8 +79,8 @@ def evaluate(
         suite: data and protocol: mini (small sets, short training) or official. Scores of the two are not comparable.
         tasks: tasks to run, by their names in docs/evaluation.md; by default, all that the suite has data for or, with
             `manifests`, those that have one.
-        manifests: tables with your own data, such as ks=commands.tsv; several for a task are folds. In Python a mapping
-            from tasks to their tables.
+        manifests: tables with your own data, such as ks=commands.tsv; several tables for a task are its folds. In
+            Python a mapping from tasks to their tables.
         seeds: number of heads trained at the best learning rate, for the mean and standard deviation.
         overrides: fields of the protocol to override, such as ks.steps=2000 sid.learning_rates=0.1,0.01. In Python a
             list of such texts.
@@ -92,7 +92,7 @@ def evaluate(
         device: device for encoding and for training heads; auto selects a GPU if there is one.
         precision: precision of the encoder and the heads; bf16 is autocast.
         workers: number of threads that decode audio; by default half of the processors, at most 8.
-        plan: print what each task takes (audio, steps, size of the features, hours) at the pace of this machine, which
+        plan: print the cost of each task (audio, steps, size of the features, hours) at the pace of this machine, which
             is measured in a few seconds per task, instead of evaluating; nothing is written.
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.

@@ -138,7 +138,7 @@ def load_upstream(
     if name == FILTER_BANK:
         return FilterBankUpstream()
     if name == "random":
-        raise SlimvoxError("`random` needs the model whose shape to take: random:embedded, for example")
+        raise SlimvoxError("`random` needs a model whose shape to use, such as random:embedded")
     if name.startswith(RANDOM_PREFIX):
         anatomy = load(name.removeprefix(RANDOM_PREFIX)).anatomy
         return EncoderUpstream(

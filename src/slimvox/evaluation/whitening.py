@@ -2,7 +2,7 @@
 
 A head's first linear map can express the same, but needs many times as many steps to learn it; with it, CTC fits in
 hundreds of steps. The rotation is the one that moves the dimensions least (ZCA), so that layers can still be summed.
-It is no part of the official protocol, and only `mini` uses it.
+It is not part of the official protocol, and only `mini` uses it.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ TOKENS, PROMPT = 7, 4
 
 
 class CrossProjections(nn.Module):
-    """What the decoder reads of the encoder: keys and values of each of its layers.
+    """Keys and values of each decoder layer, computed from the encoder's states.
 
     It has the interface of a task head (`slimvox.hf.heads.SlimvoxWithHead`), so that the encoder's file returns them.
     B = batch, L = layers of the decoder, H = its heads, T = frames, W = width of a head.

@@ -109,7 +109,7 @@ def export(
         heads: include the task head: return its logits (and the embeddings of an x-vector head).
         layers: hidden states to return: all, only the last, or none. By default, none with `heads`, otherwise all.
         mask: add an attention mask over samples to the inputs, and the mask over frames to the outputs.
-        opset: operator set version, where the format has such versions. By default, the format's own (ONNX: 20).
+        opset: operator set version, if the format has such versions. By default, the format's own (ONNX: 20).
         max_error: maximum mean relative error of the int8 hidden states or logits.
         force: replace an existing file, and accept an int8 error above `max_error`.
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.

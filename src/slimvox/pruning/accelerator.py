@@ -32,7 +32,7 @@ def build_accelerator(*, device: str, precision: str, log_directory: Path) -> Ac
         log_directory: where TensorBoard's events go, if it is installed.
 
     Raises:
-        SlimvoxError: if the device is not there, the name unknown, or the launcher started more processes than can
+        SlimvoxError: if the device does not exist, the name is unknown, or the launcher started more processes than can
             work together on such devices.
     """
     check_device(device)

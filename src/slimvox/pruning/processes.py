@@ -169,7 +169,7 @@ def _connection() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise SlimvoxError(
-            "another process ended (killed, or out of memory?), so that this one stops as well; the last checkpoint is"
+            "another process ended (killed, or out of memory?), so this one stops as well; the last checkpoint is"
             f" kept: repeat the same command to resume ({first_line(error)})"
         ) from error
 

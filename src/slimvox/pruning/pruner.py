@@ -84,7 +84,7 @@ def prune(
             model of `transformers`.
         audio: training audio: files, folders, shards (.tar), lists (.txt), manifests (.tsv, .csv, .jsonl), URLs of
             them, or Hugging Face data sets (hf:NAME, hf:NAME:CONFIGURATION:SPLIT, .parquet, a save_to_disk folder). A
-            number behind a source is its weight in a mix, such as libri/:1 arabic/:0.3. In Python also a loaded
+            number after a source is its weight in a mix, such as libri/:1 arabic/:0.3. In Python also a loaded
             `datasets.Dataset`, or a mapping of sources to weights.
         out: output directory for the pruned encoder; new, empty, or of the same run.
         recipe: name of a recipe (default, paper, fast or quick) or a TOML file. By default, quick for the embedded
@@ -115,7 +115,7 @@ def prune(
             memory allows, and less after memory has run out. A step is divided into as many passes as it takes; results
             do not depend on it.
         checkpoint_activations: compute layers again in the backward pass instead of keeping their activations, which
-            takes a third of the memory and a third more time; auto does so where not even one clip fits without.
+            takes a third of the memory and a third more time; auto does so if not even one clip fits otherwise.
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
         console: console for progress; None shows nothing.

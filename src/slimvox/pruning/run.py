@@ -85,7 +85,7 @@ class Run:
         held.enter_context(out.locked())
         if out.claim(self.fingerprint):
             self.console.print(
-                f"{out.path} already holds this run, finished; nothing is done again",
+                f"{out.path} already holds this run, which is finished; nothing is repeated",
                 highlight=False,
                 soft_wrap=True,
             )

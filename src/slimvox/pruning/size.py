@@ -223,7 +223,7 @@ def _slice(student: Student, settings: RunSettings) -> SlicedEncoder:
         if abs(gap) > FAR_FROM_TARGET:
             logger.warning(
                 "the gates were still far from the target: expected sparsity %.0f %%, target %.0f %%."
-                " The target is met all the same, but a longer stage 1 (`prune.steps`), or a %s, would prune better.",
+                " The target is met nevertheless, but a longer stage 1 (`prune.steps`), or a %s, would prune better.",
                 100 * sparsity,
                 100 * budget.target_sparsity,
                 _cure(gap, settings.recipe.gates),

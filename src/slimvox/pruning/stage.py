@@ -64,7 +64,7 @@ class Stage:
     micro_batches: MicroBatches = field(default_factory=lambda: MicroBatches(Division(seconds=math.inf)))
     """Division of a step's audio into micro-batches; by default a single pass in each process."""
     timeline: Timeline | None = None
-    """Where the steps lie in the schedule of `settings`; if not given, each step is one of the schedule."""
+    """Positions of the steps in the schedule of `settings`; by default, each step is one of the schedule."""
     step: int = 0
     """Number of finished steps."""
 

@@ -78,7 +78,7 @@ def slice_encoder(encoder: HasEncoder, masks: Masks) -> SlicedEncoder:
                 parameters[rows.parameter] = parameter.index_select(rows.axis, index.to(parameter.device))
     like = next(encoder.parameters())
     smaller = smaller.to(device=like.device, dtype=like.dtype)
-    # Tables that are stored but are no parameters do not change.
+    # Tables that are stored but are not parameters do not change.
     fixed = {name: tensor for name, tensor in encoder.state_dict().items() if name not in parameters}
     smaller.load_state_dict({**fixed, **{name: parameters[name] for name in wanted}})
     return SlicedEncoder(encoder=smaller.train(encoder.training), kept=kept)

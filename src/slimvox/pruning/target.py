@@ -96,7 +96,7 @@ def aim(
         )
         if budget.target >= budget.dense_cost:
             raise SlimvoxError(
-                f"the target of {cost.describe(budget.target)} is not below what this encoder costs already,"
+                f"the target of {cost.describe(budget.target)} is not below the present cost of this encoder,"
                 f" {cost.describe(budget.dense_cost)}; give a smaller target"
             )
         check_reachable(layout, budget)

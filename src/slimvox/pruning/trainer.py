@@ -129,7 +129,7 @@ class Trainer:
         if checkpoint is not None and checkpoint["stage"] == name:
             stage.load_state_dict(checkpoint)
             if self.main:
-                self.console.print(f"going on from step {stage.step} of stage {stage.title}", highlight=False)
+                self.console.print(f"resuming from step {stage.step} of stage {stage.title}", highlight=False)
         log = JsonLog(out.log, enabled=self.main)
         self.processes.on_main(lambda: log.forget_after(name, stage.step))
         self._divide(stage, settings)

@@ -29,7 +29,7 @@ def read_librispeech_words(data: Path) -> ExampleSet[TranscribedExample]:
     """ASR: unchanged transcripts, in capitals.
 
     Raises:
-        SlimvoxError: if the corpus is not there or not whole.
+        SlimvoxError: if the corpus is missing or incomplete.
     """
     examples, skipped = _transcribed(LIBRISPEECH.find(data))
     return ExampleSet(name="LibriSpeech", examples=tuple(examples), skipped=skipped)
@@ -46,7 +46,7 @@ def read_librispeech_phones(
         pronounce: word to phones, for words in no lexicon; `g2p_en`, if it is installed, when left out.
 
     Raises:
-        SlimvoxError: if the corpus or a lexicon is not there, or words are left that nothing pronounces.
+        SlimvoxError: if the corpus or a lexicon is missing, or if words without a pronunciation are left.
     """
     root = LIBRISPEECH.find(data)
     lexicons = find_lexicons(dict.fromkeys((data, root, root.parent)))

@@ -55,7 +55,7 @@ def english_pronouncer(unknown: Sequence[str]) -> Callable[[str], Sequence[str]]
         unknown: the words that need it, for the message.
 
     Raises:
-        SlimvoxError: if it is not installed, or its data is not there.
+        SlimvoxError: if it is not installed, or its data is missing.
     """
     needed = f"{len(unknown)} words are in no lexicon, such as {unknown[0]}"
     try:

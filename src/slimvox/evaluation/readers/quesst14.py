@@ -32,7 +32,7 @@ def read_quesst14(data: Path) -> ExampleSet[QuerySearch]:
     languages as not searched. Their numbers are handed on, so that the value is the scorer's.
 
     Raises:
-        SlimvoxError: if the corpus is not there or not whole.
+        SlimvoxError: if the corpus is missing or incomplete.
     """
     root = QUESST14.find(data)
     documents, other_documents = _listed(root, "utterances")

@@ -42,7 +42,7 @@ def read_speech_commands(data: Path) -> ExampleSet[LabelledExample]:
     Classes differ much in size (`_unknown_` is two thirds of train): SUPERB draws them equally often in training.
 
     Raises:
-        SlimvoxError: if the corpus or its test set is not there or not whole.
+        SlimvoxError: if the corpus or its test set is missing or incomplete.
     """
     root = SPEECH_COMMANDS.find(data)
     test = next((place for place in (data, root.parent, root) if (place / TEST_FOLDER).is_dir()), None)
@@ -105,5 +105,5 @@ def _check(examples: list[LabelledExample]) -> None:
         absent = [label for label in (*KEYWORDS, UNKNOWN, SILENCE) if not counts[split, label]]
         if absent:
             raise SlimvoxError(
-                f"Speech Commands v0.01: there is no recording of `{absent[0]}` in {split}; is it whole?"
+                f"Speech Commands v0.01: there is no recording of `{absent[0]}` in {split}; is it complete?"
             )

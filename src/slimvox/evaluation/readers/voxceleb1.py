@@ -35,7 +35,7 @@ def read_voxceleb1_speakers(data: Path) -> ExampleSet[LabelledExample]:
     """SID by the official split; a speaker's utterances of one video are in one split.
 
     Raises:
-        SlimvoxError: if the corpus is not there or not whole.
+        SlimvoxError: if the corpus is missing or incomplete.
     """
     root = VOXCELEB1.find(data)
     folders = _speaker_folders(root)
@@ -53,7 +53,7 @@ def read_voxceleb1_trials(data: Path) -> VerificationSet:
     of the 1,211 speakers are kept out of training, and dev trials are drawn from 10 utterances of each.
 
     Raises:
-        SlimvoxError: if the corpus is not there or not whole.
+        SlimvoxError: if the corpus is missing or incomplete.
     """
     root = VOXCELEB1.find(data)
     folders = _speaker_folders(root)
@@ -66,7 +66,7 @@ def read_voxceleb1_trials(data: Path) -> VerificationSet:
         by_speaker.pop(_speaker(name), None)
     if len(by_speaker) < 4:
         raise SlimvoxError(
-            f"VoxCeleb1: iden_split.txt leaves {len(by_speaker)} speakers to train on; is it whole?"
+            f"VoxCeleb1: iden_split.txt leaves {len(by_speaker)} speakers to train on; is it complete?"
         )
     draw = random.Random(0)
     held_out = draw.sample(sorted(by_speaker), min(DEV_SPEAKERS, len(by_speaker) // 2))

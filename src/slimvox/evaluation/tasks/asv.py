@@ -134,7 +134,7 @@ def trial_recordings(data: VerificationSet) -> Mapping[str, Recording]:
     for trial in data.trials:
         for id in (trial.first, trial.second):
             if id not in data.recordings:
-                raise SlimvoxError(f"asv: a trial names the recording {id}, which is not there")
+                raise SlimvoxError(f"asv: a trial names the recording {id}, which does not exist")
             if id in training:
                 raise SlimvoxError(f"asv: the recording {id} is in train and in a trial of {trial.split}")
             found[id] = data.recordings[id]

@@ -99,7 +99,7 @@ class QueryByExample(Task[ExampleSet[QuerySearch], SearchProtocol]):
                 f"{self.name}: there must be queries and documents in {split}; the layer is chosen on dev"
             )
         if not found[0].matches:
-            raise SlimvoxError(f"{self.name}: not one query of {split} occurs in a document of {split}")
+            raise SlimvoxError(f"{self.name}: no query of {split} occurs in a document of {split}")
         return found[0]
 
     def _value(self, search: QuerySearch, features: Features, layer: int, protocol: SearchProtocol) -> float:

@@ -44,7 +44,7 @@ class SpeakerDiarization(HeadTask[ExampleSet[ConversationExample], DiarizationPr
         features = cache.features(excerpts, task=self.name, whiten_on=training if protocol.whiten else ())
         speakers = max(len({turn.speaker for turn in each.turns}) for each in data.examples)
         if speakers < 2:
-            raise SlimvoxError(f"{self.name}: not one recording has two speakers")
+            raise SlimvoxError(f"{self.name}: no recording has two speakers")
         examples, counts = usable(self.name, data.examples, features)
         items: dict[str, list[Item[Activity]]] = {"train": [], "dev": [], "test": []}
         for each in examples:
