@@ -1,9 +1,9 @@
-"""Transcribe with the two ONNX files of a Whisper: onnxruntime, numpy and tokenizers are all it takes.
+"""Transcribe with the two ONNX files of a Whisper, using only onnxruntime, numpy, soundfile and tokenizers.
 
     slimvox export runs/whisper --heads
     python examples/transcribe_with_onnx.py runs/whisper recording.wav
 
-The recording is 16 kHz mono, of up to 30 s. The search is greedy; nothing is suppressed, and there are no timestamps.
+The recording must be 16 kHz mono, of up to 30 s. The search is greedy, without suppressed tokens and timestamps.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ WINDOW_SECONDS = 30
 def decode(
     encoder: Any, decoder: Any, waveform: np.ndarray[Any, Any], prompt: list[int], end: int, most: int
 ) -> list[int]:
-    """The tokens that follow the prompt, without the one that ends them.
+    """The tokens that follow the prompt, without the end token.
 
     Args:
         encoder: session of the file with `cross_keys` and `cross_values`.
-        decoder: session of the file beside it.
+        decoder: session of the decoder's file.
         waveform: (samples,) float32, padded to the window that the model was trained on.
-        prompt: tokens to begin with.
-        end: token that ends a text.
-        most: number of tokens after which it is ended anyway.
+        prompt: first tokens.
+        end: end token.
+        most: maximum number of tokens.
     """
     keys, values = encoder.run(None, {"waveforms": waveform[None]})
     batch, layers, heads, _, width = keys.shape

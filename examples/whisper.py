@@ -1,9 +1,10 @@
-"""Prune Whisper's encoder by half on your own recordings, and hear the difference: about ten minutes on two CPU cores.
+"""Prune Whisper's encoder by half on your own recordings, and compare transcripts, in about ten minutes on two CPU
+cores.
 
     python examples/whisper.py openai/whisper-base speech/ --out runs/whisper
 
-`speech/` is a folder of recordings, which need no text. The last of them is held out, and transcribed by both models.
-Ten minutes show how it is done; for a model to be used, train longer (`--steps 6000`) on hours of speech.
+`speech/` is a folder of recordings, without transcripts. The last of them is held out, and transcribed by both models.
+Ten minutes are enough to show the procedure; for a usable model, train longer (`--steps 6000`) on hours of speech.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from slimvox.audio import read_audio
 
 
 def transcribe(directory: Path, recording: Path) -> tuple[str, float]:
-    """Text of a recording, and the seconds that it took."""
+    """Text of a recording, and the seconds that transcribing took."""
     recognise: Any = pipeline("automatic-speech-recognition", model=str(directory), device="cpu")
     audio = read_audio(recording)
     began = time.perf_counter()
@@ -29,7 +30,7 @@ def transcribe(directory: Path, recording: Path) -> tuple[str, float]:
 
 
 def main() -> None:
-    """Prune, then transcribe with both."""
+    """Prune, then transcribe with both models."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

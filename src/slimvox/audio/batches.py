@@ -53,27 +53,25 @@ class BatchPlan:
     of a batch are cut to the same length, that of the shortest, so a batch needs no padding (models with
     group norm are not invariant to padding). A clip of several times `max_seconds` is split into that many
     equal parts, and each part gives one crop, at a random place in it. With `weights`, an epoch takes from each group
-    its share of the seconds instead: the group is passed through again and again, each time in an order of its own,
-    and the next epoch goes on where the last one stopped. Clips are ordered by length, up to a
-    jitter drawn anew each epoch; every batch takes as many as fit `seconds_per_batch`, fewer where their
-    lengths differ too much (see `packing.pack`).
+    its share of the seconds instead: the group is repeated, each time in a new order, and the next epoch continues
+    where the last one stopped. Clips are ordered by length, up to a jitter drawn for each epoch; every batch takes as
+    many as fit `seconds_per_batch`, fewer if their lengths differ too much (see `packing.pack`).
 
-    Nothing here has a state, and nothing knows of processes: after a restart, on one machine or many, `batch(n)` is
-    what it would have been.
+    A plan has no state and does not depend on processes: `batch(n)` is the same after a restart, on one machine or
+    many.
 
     Args:
         clip_seconds: length of each clip (clips,).
-        seconds_per_batch: most audio in a batch; with little audio, or few clips of a length, a batch holds
-            less.
-        min_seconds: no clip may be shorter, and no crop will be.
-        max_seconds: no crop is longer.
-        seed: from 0 up; what all random choices depend on.
-        sample_rate_hz: what crops are counted in.
+        seconds_per_batch: maximum audio in a batch; with little audio, or few clips of a length, a batch holds less.
+        min_seconds: minimum length of clips and crops.
+        max_seconds: maximum length of crops.
+        seed: random seed, 0 or more.
+        sample_rate_hz: sample rate in which crops are counted.
         groups: number of each clip's group (clips,).
         weights: share of the seconds that each group gets, relative to the others; empty for what it has.
 
     Raises:
-        SlimvoxError: settings that contradict each other, no clips, or a clip below `min_seconds`.
+        SlimvoxError: if settings contradict each other, there are no clips, or a clip is below `min_seconds`.
     """
 
     def __init__(

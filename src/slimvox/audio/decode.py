@@ -55,8 +55,8 @@ def read_audio(
 
     Mono is the mean of the channels, or `channel` alone, counted from 0.
 
-    Only the requested part is read; if the file ends earlier, the existing part is returned. Near the end
-    of Ogg Vorbis files libsndfile lands up to 10 ms off (libsndfile issue 885); elsewhere the place is exact.
+    Only the requested part is read; if the file ends earlier, the existing part is returned. Near the end of Ogg Vorbis
+    files libsndfile is up to 10 ms off (libsndfile issue 885); elsewhere the position is exact.
 
     Returns:
         Waveform (samples,) in float32, full scale at 1; not clipped.

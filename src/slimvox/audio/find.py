@@ -100,9 +100,10 @@ def find_audio(sources: Sequence[AudioInput]) -> AudioTable[AudioSource]:
     a manifest (see `slimvox.audio.manifests.read_manifest`), Kaldi's ``wav.scp`` or ``segments``, or a Hugging Face
     data set: ``hf:NAME``, ``hf:NAME:CONFIGURATION:SPLIT``, a folder that `save_to_disk` wrote, parquet files or a
     folder of them, or an object of the package `datasets` (see `slimvox.audio.huggingface_datasets`). All but the data
-    sets may be URLs that fsspec can read (``https://``, ``s3://``, ``gs://``). What is named again (the same stretch
-    and channel of the same file) counts once, and the log says how often that was so. Files named by a list or manifest
-    need not exist, and files that libsndfile does not decode are listed too: scanning counts those that cannot be used.
+    sets may be URLs that fsspec can read (``https://``, ``s3://``, ``gs://``). Audio that is named repeatedly (the same
+    stretch and channel of the same file) counts once, and the log gives the number of repetitions. Files named by a
+    list or manifest need not exist, and files that libsndfile does not decode are listed too: scanning counts those
+    that cannot be used.
 
     Raises:
         SlimvoxError: no source given, a source that does not exist or is of no known kind, a folder, list, archive,

@@ -58,18 +58,18 @@ def index_audio(
     """Find and measure audio, or read the earlier result from the user's cache.
 
     The cache holds for each source the places, durations, sample rates and channels of its files, as columns. It is
-    read again if the sizes and times of modification of all files and folders are the same; where some differ, only
-    these are measured. Of several processes, one measures and the others wait. `slimvox.util.user_cache` says where the
-    cache is.
+    reused if the sizes and times of modification of all files and folders are the same; if some differ, only these are
+    measured. Of several processes, one measures and the others wait. `slimvox.util.user_cache` determines the place of
+    the cache.
 
     Args:
-        sources: as `slimvox.audio.find_audio` takes them.
-        min_seconds: how long a stretch of audio must be.
-        threads: how many files are open at a time.
-        skips: where what is left out is counted.
+        sources: sources, as for `slimvox.audio.find_audio`.
+        min_seconds: minimum duration of a stretch of audio.
+        threads: number of files that are open at a time.
+        skips: counter of the audio that is left out.
 
     Raises:
-        SlimvoxError: as `find_audio` and `scan_audio`.
+        SlimvoxError: as for `find_audio` and `scan_audio`.
     """
     sources = as_sources(sources)
     tables = [_indexed(source, number, threads) for source, number in numbered(sources)]

@@ -60,17 +60,17 @@ class AudioBatches:
     Use it in a ``with`` block, or `close` it: that stops the threads.
 
     Args:
-        clips: what the plan's clip indices mean.
-        plan: which crops make up which batch.
+        clips: clips to which the indices of the plan refer.
+        plan: crops of each batch.
         start: first step; the number of steps already done, when resuming.
-        process: number of this process among `processes`: each batch is dealt out to them clip by clip.
-        workers: how many clips are decoded at a time; by default one for each core that this process has.
-        prefetch: how many batches are decoded, or being so, before they are asked for.
+        process: number of this process among `processes`: the clips of each batch are distributed among them.
+        workers: number of clips that are decoded at a time; by default one for each core of this process.
+        prefetch: number of batches that are decoded in advance.
         cache_bytes: memory for decoded clips; 512 MiB hold 2.3 hours.
-        skips: where unusable files are counted.
+        skips: counter of unusable files.
 
     Raises:
-        SlimvoxError: settings out of range; while iterating, no usable audio found in many batches.
+        SlimvoxError: if settings are out of range or, while iterating, many batches contain no usable audio.
     """
 
     def __init__(

@@ -48,14 +48,14 @@ def read_manifest(path: Place, watch: Callable[[str], None] = lambda _: None) ->
 
     TSV and CSV with a header; JSON with one object per line (as NeMo writes it, and lhotse its cuts), one list of
     objects, or one object of objects (as SpeechBrain writes it); and the TSV of fairseq (a folder on the first line,
-    then path and length). `slimvox.audio.columns` says which columns name the file, the stretch and the channel. A
-    path is relative to the manifest's folder; where there is only an `id`, the file is ``ID.<extension>`` there. In the
-    tables of Common Voice it is relative to the folder `clips`, and rows of NeMo with a `shard_id` name members of the
-    archive `audio_<shard_id>.tar` beside the manifest.
+    then path and length). `slimvox.audio.columns` says which columns name the file, the stretch and the channel. A path
+    is relative to the manifest's folder; if there is only an `id`, the file is ``ID.<extension>`` there. In the tables
+    of Common Voice it is relative to the folder `clips`, and rows of NeMo with a `shard_id` name members of the archive
+    `audio_<shard_id>.tar` beside the manifest.
 
     Args:
         path: the manifest.
-        watch: told of each folder whose listing matters.
+        watch: function that is called with each folder whose listing matters.
 
     Raises:
         SlimvoxError: unreadable text, no rows, no column that names a file, a value that cannot be understood, or

@@ -92,11 +92,11 @@ def scan_audio(
         sources: audio to measure.
         min_seconds: minimum duration of a stretch of audio.
         threads: number of files that are open at a time.
-        on_progress: called now and then with the number of files measured and the number of all.
-        skips: where what is left out is counted; by default a counter of this scan alone.
+        on_progress: called repeatedly with the number of measured files and the number of all files.
+        skips: counter of the files that are left out; by default a new one for this scan.
 
     Raises:
-        SlimvoxError: nothing usable is left; the message counts the files by reason.
+        SlimvoxError: if no file is usable; the message counts the files by reason.
     """
     table = as_table(sources)
     for files in measured_files(table.files, threads, on_progress):

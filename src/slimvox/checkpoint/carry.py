@@ -71,14 +71,14 @@ def carry_head(
         finetuned: a `transformers` directory or hub id of a model of one of `slimvox.families` with a CTC, sequence
             classification, audio frame classification or x-vector head.
         pruned: a directory that slimvox wrote, or its id on the hub.
-        revision: of `finetuned` on the hub.
+        revision: branch, tag or commit of `finetuned` on the hub.
         token: access token for the hub; by default the one that `hf auth login` stored.
 
     Returns:
         The model, in evaluation mode, float32, on the CPU. Its tokenizer, if it has one, stays that of `finetuned`.
 
     Raises:
-        SlimvoxError: if either is not what it should be, or the head does not fit the encoder.
+        SlimvoxError: if either is not such a model, or the head does not fit the encoder.
     """
     source = find_model(finetuned, access=HubAccess(revision=revision, token=token))
     target = find_model(pruned, access=HubAccess(token=token))

@@ -42,9 +42,9 @@ def download(name: str, access: HubAccess, *, check: Callable[[Path], None], wei
     Args:
         name: the model's id.
         access: version, token and cache.
-        check: called with the directory once `config.json` is in it; raises for models that are of no use, before
-            anything else is fetched.
-        weights: whether to fetch weights too.
+        check: called with the directory once `config.json` is in it; raises for models that cannot be used, before
+            anything else is downloaded.
+        weights: whether to download weights as well.
 
     Returns:
         The directory with the files.

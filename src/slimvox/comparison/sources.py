@@ -89,7 +89,7 @@ def compare(
 
     Args:
         model: encoder to measure: usually a directory written by `slimvox prune`; for other models see `teacher`. In
-            Python also an encoder or a model of `transformers` that holds one.
+            Python also an encoder, or a model of `transformers` with an encoder.
         audio: audio sources, each measured separately: files, folders, lists (.txt), manifests (.tsv, .csv, .jsonl), or
             Hugging Face data sets (hf:NAME, hf:NAME:CONFIGURATION:SPLIT, .parquet, a save_to_disk folder). In Python
             also a loaded `datasets.Dataset`.
@@ -100,7 +100,7 @@ def compare(
         device: device to run on; auto selects a GPU if there is one.
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
-        on_progress: told what is being measured.
+        on_progress: called with the name of what is being measured.
 
     Raises:
         SlimvoxError: for a model, teacher or audio that does not exist or cannot be used, and two encoders whose hidden

@@ -1,10 +1,10 @@
 """Selection of the implementation of a forward pass: the reference, or fast implementations where they give the same
 result.
 
-The reference calls every module and uses nothing but torch's usual operators. A fast way (the front end in tiles,
-products by oneDNN, the positional convolution by Fourier transform, ...) reads the weights of a module instead of
-calling it, or uses a kernel that only inference on a CPU has. It is taken only where nothing could notice except a
-clock. Every such decision is made here.
+The reference calls every module and uses nothing but torch's usual operators. A fast implementation (the front end in
+tiles, products by oneDNN, the positional convolution by Fourier transform, ...) reads the weights of a module instead
+of calling it, or uses a kernel that exists only for inference on a CPU. It is used only if nothing but the computing
+time changes. Every such decision is made here.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def inference_obstacle(x: Tensor) -> str | None:
 
 
 def backend_obstacle() -> str | None:
-    """The reason why no module may be bypassed and no operator replaced, whatever the tensors, or None."""
+    """The reason why no module may be bypassed and no operator replaced for any tensors, or None."""
     if torch.compiler.is_compiling():
         return None
     if _BACKEND.get() == "reference":
@@ -146,8 +146,8 @@ def tensor_obstacle(*tensors: Tensor | None) -> str | None:
 def module_obstacle(module: nn.Module | None, expected: type[nn.Module]) -> str | None:
     """The reason why a module's weight and bias may not be used without calling it, or None.
 
-    It has to be called where an adapter (LoRA, say) or a quantised module has taken its place, where somebody hooked
-    into it, or where its weights are fetched when it is called (offloading).
+    It has to be called if an adapter (such as LoRA) or a quantised module has taken its place, if it has hooks, or if
+    its weights are fetched when it is called (offloading).
     """
     if type(module) is not expected:
         return f"{type(module).__name__} is in the place of {expected.__name__}"

@@ -38,9 +38,9 @@ def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
     """`F.linear`, optionally followed by `F.gelu`; in float32 inference on an x86 CPU through oneDNN, not MKL.
 
-    oneDNN makes its kernels for the processor at hand; MKL keeps its best ones for one maker's. The sums are taken in
-    another order: results differ in the last bits. A kernel is made for each shape when it is first seen, which takes
-    longer than a short clip does where every layer has widths of its own.
+    oneDNN generates its kernels for the present processor; MKL uses its best ones only on processors of one vendor. The
+    order of the sums differs, so results differ in the last bits. A kernel is generated for each shape when it first
+    occurs, which takes longer than a short clip if every layer has different widths.
     """
     obstacle = inference_obstacle(x) or tensor_obstacle(weight, bias) or _onednn_obstacle(x, weight, bias)
     if takes(WAY, obstacle):

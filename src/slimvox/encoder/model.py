@@ -112,7 +112,7 @@ class SpeechEncoder(nn.Module, PretrainedMethods):
         anatomy: structure of the encoder.
         dense_anatomy: structure of the encoder that it was pruned from (its own anatomy if never pruned).
         origin: directory that it was loaded from or written to by a run, whose model card and kept indices
-            `save_pretrained` takes along; None for an encoder made in memory.
+            `save_pretrained` copies; None for an encoder created in memory.
     """
 
     origin: Path | None = None
@@ -169,14 +169,14 @@ class SpeechEncoder(nn.Module, PretrainedMethods):
         """Encode.
 
         Args:
-            waveforms: (batch, samples), 16 kHz, mono, zero-padded on the right where lengths differ. Of any
-                floating-point type: they are converted to that of the weights.
+            waveforms: (batch, samples), 16 kHz, mono, zero-padded on the right if lengths differ. Any floating-point
+                type is converted to that of the weights.
             attention_mask: (batch, samples), true or 1 for audio and false or 0 for padding, as in `transformers`.
                 Models with a group-norm front end (the base models) were trained on zero-padded audio without a mask,
-                and their first norm runs over the padding as well: with or without a mask, a padded clip comes out a
-                little different from the clip alone.
-                Whisper's, of which `transformers` ignores the mask, gives for a padded clip with a mask what it gives
-                for the clip alone, and without a mask what it gives for the clip with silence after it.
+                and their first norm runs over the padding as well: with or without a mask, the output for a padded clip
+                differs slightly from that for the clip alone. For Whisper, whose mask `transformers` ignores, the
+                output for a padded clip is that of the clip alone with a mask, and that of the clip followed by silence
+                without one.
             mask: deprecated name of `attention_mask`.
             kept_channels: for the masked student only; see `slimvox.pruning.masks`.
 

@@ -40,10 +40,10 @@ class SpectrumCache:
     def spectrum(self, convolution: nn.Conv1d, size: int) -> Tensor:
         """The convolution's weights in blocks of `size`: (groups, frequencies, channels in, channels out), complex.
 
-        They are transformed anew when the weights are others, however those were written (through `.data` or a NumPy
-        array that shares the memory, no counter of torch tells). What tells is one sum per output channel of the
-        weights, each times a number of its own. A change below the rounding of those sums is below that of the
-        convolution as well.
+        They are transformed again when the weights have changed in any way (changes through `.data` or a NumPy array
+        that shares the memory do not affect torch's counters). Changes are detected by one sum per output channel of
+        the weights, each multiplied by a different number. A change below the rounding of those sums is below that of
+        the convolution as well.
         """
         weight = _in_precision(convolution.weight.detach())
         rows = weight.reshape(len(weight), -1)

@@ -65,11 +65,11 @@ def encode(
         audio: a waveform (samples,) as a numpy array or a tensor of a floating-point type; an audio file; a mapping
             with `array` and `sampling_rate`, such as the audio of a Hugging Face data set; or a sequence of these,
             such as an array (recordings, samples).
-        model: what `slimvox.load` takes, an encoder, or a model of `transformers`.
+        model: any argument of `slimvox.load`, an encoder, or a model of `transformers`.
         layers: hidden states to return: `all`; `last`, the encoder's `last_hidden_state`; or numbers, such as
             (0, 6, 12), where 0 is the input of the first layer.
-        sampling_rate: of waveforms without one of their own, in Hz; they are resampled if it is not 16,000.
-        batch_size: largest number of recordings or chunks that are encoded together.
+        sampling_rate: sample rate in Hz of waveforms that come without one; they are resampled if it is not 16,000.
+        batch_size: maximum number of recordings or chunks that are encoded together.
         chunk_seconds: length of a chunk.
         overlap_seconds: overlap of neighbouring chunks.
         device: device to run on; `auto` selects a GPU if there is one, or the device of a model that was passed in.
@@ -82,7 +82,8 @@ def encode(
         `last`; a list of them for a sequence of recordings.
 
     Raises:
-        SlimvoxError: for recordings that are not audio or too short for one frame, and for a model that is not one.
+        SlimvoxError: for recordings that are not audio or too short for one frame, and for anything that is not a
+            model.
 
     Examples:
         >>> states = slimvox.encode("speech/a.wav", "embedded")  # (layers + 1, frames, width)

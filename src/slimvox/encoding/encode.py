@@ -70,24 +70,24 @@ def encode_files(
     overwrite: bool = False,
     console: Console | None = None,
 ) -> EncodeResult:
-    """Write the hidden states of each audio file to a file of its own.
+    """Write the hidden states of each audio file to a separate file.
 
     A file holds `layer_00` (the input of the first layer), `layer_01` (its output) and so on, each of shape (frames,
     width), the same as the encoder's `hidden_states`; and the scalar `frame_rate_hz` (50). Its name is that of the
-    audio with another suffix, `speaker/a.wav` giving `speaker/a.npz`, below the folder that all of the audio is in.
-    Where two would get one name (`a.wav`, `a.flac`) they keep their suffix: `a.wav.npz`. A part of a file that a
-    manifest names has its start and end in seconds in its name: `a_12.5-20.0.npz`.
+    audio with another suffix, such as `speaker/a.npz` for `speaker/a.wav`, relative to the common folder of all audio.
+    If two files would get the same name (`a.wav`, `a.flac`) they keep their suffix: `a.wav.npz`. A part of a file that
+    a manifest names has its start and end in seconds in its name: `a_12.5-20.0.npz`.
 
     Audio of up to `chunk_seconds` is encoded whole. Longer audio is encoded in chunks that overlap, and half of each
-    overlap is taken from either side; the number of frames is that of the whole all the same. Attention does not reach
-    beyond a chunk, so the states differ a little from those of the whole, most of all near a cut. Two kinds of models
-    differ a little everywhere: those with a group-norm front end (`anatomy.conv_norm == "group"`, the base models)
+    overlap is taken from either side; the number of frames is the same as without chunks. Attention does not reach
+    beyond a chunk, so the states differ slightly from those of the whole audio, mostly near a cut. Two kinds of models
+    differ slightly everywhere: those with a group-norm front end (`anatomy.conv_norm == "group"`, the base models)
     normalise over the time of a chunk, and those with `anatomy.normalize_waveform` normalise the waveform per chunk.
     Neither a waveform nor its states are ever in memory beyond one chunk and an overlap.
 
     Args:
         model: encoder: `embedded`, a local directory, or a model id on the Hugging Face hub such as
-            microsoft/wavlm-base-plus. In Python also an encoder or a model of `transformers` that holds one.
+            microsoft/wavlm-base-plus. In Python also an encoder, or a model of `transformers` with an encoder.
         audio: audio sources: files, folders, lists (.txt), manifests (.tsv, .csv, .jsonl), or Hugging Face data sets
             (hf:NAME, hf:NAME:CONFIGURATION:SPLIT, .parquet, a save_to_disk folder). In Python also a loaded
             `datasets.Dataset`.
@@ -99,21 +99,21 @@ def encode_files(
         chunk_seconds: chunk length in seconds; longer audio is encoded in chunks, of which the last may be longer by up
             to an overlap.
         overlap_seconds: overlap of neighbouring chunks in seconds; each chunk contributes half of it.
-        device: device to run on; auto selects a GPU if there is one. In Python, for an encoder that was passed in, the
-            device where it is.
+        device: device to run on; auto selects a GPU if there is one. In Python, for an encoder that was passed in, its
+            device.
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
         overwrite: replace existing outputs; by default, outputs of the same encoder, options and audio are kept, and
             others are an error.
-        console: for a progress bar, where it is a terminal.
+        console: console for a progress bar, if it is a terminal.
 
     Returns:
         The counts. Files that are broken, empty or shorter than a frame are counted as skipped, and named in the log.
 
     Raises:
         SlimvoxError: for invalid arguments, audio or a model that does not exist, an `out` that cannot be
-            written or is full, outputs of another encoder, other options or other audio where `overwrite` is False,
-            states beyond float16's range, or when nothing at all could be encoded.
+            written or is full, outputs of another encoder, other options or other audio if `overwrite` is False, states
+            beyond float16's range, or if nothing could be encoded.
         UnusableResultError: if hidden states are NaN or infinite.
     """
     out = Path(out).expanduser()

@@ -96,13 +96,13 @@ def evaluate(
             is measured in a few seconds per task, instead of evaluating; nothing is written.
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
-        on_progress: called with a short text on what is being done.
+        on_progress: called with a short text about the current work.
 
     Returns:
         The results, and scores over all tasks.
 
     Raises:
-        SlimvoxError: for bad settings before anything is computed, and for data that cannot be scored.
+        SlimvoxError: for invalid settings, before anything is computed, and for data that cannot be scored.
     """
     own = {name: tuple(Path(path) for path in paths) for name, paths in (manifests or {}).items()}
     model = at_revision(model, revision)

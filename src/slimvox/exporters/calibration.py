@@ -1,4 +1,4 @@
-"""Speech that the scales of int8 activations are found on."""
+"""Speech for determining the scales of int8 activations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whisper's decoder as an ONNX file of its own, which goes on from the keys and values that it gave before."""
+"""Whisper's decoder as a separate ONNX file, which continues from the keys and values of its last call."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class CrossProjections(nn.Module):
         self.values = nn.ModuleList(layer.v_proj for layer in layers)
 
     def head_input(self, last_hidden_state: Tensor, hidden_states: object) -> Tensor:
-        """The last of the states."""
+        """The last hidden state."""
         return last_hidden_state
 
     def apply_head(self, states: Tensor, frame_mask: Tensor | None) -> tuple[Tensor, ...]:
@@ -64,7 +64,7 @@ class CrossProjections(nn.Module):
 
 
 class DecoderStep(nn.Module):
-    """The decoder from token N to the next, with everything that it keeps as inputs and outputs."""
+    """One step of the decoder, with its state as inputs and outputs."""
 
     def __init__(self, whisper: Any) -> None:
         super().__init__()
@@ -79,11 +79,11 @@ class DecoderStep(nn.Module):
         """Read tokens.
 
         Args:
-            tokens: (B, N), those that have not been read yet.
-            cross_keys: as `CrossProjections` gives them.
-            cross_values: the same.
-            past_keys: (B, L, H, P, W), `keys` of the call before; P = 0 at first.
-            past_values: the same.
+            tokens: (B, N), tokens that have not been read yet.
+            cross_keys: keys from `CrossProjections`.
+            cross_values: values from `CrossProjections`.
+            past_keys: (B, L, H, P, W), `keys` of the last call; P = 0 at first.
+            past_values: (B, L, H, P, W), `values` of the last call.
 
         Returns:
             Logits (B, N, vocabulary), keys and values (B, L, H, P + N, W).

@@ -22,7 +22,7 @@ SECTION = "slimvox"
 
 
 class OpenVino(ExportFormat):
-    """An `.xml` file with its weights in a `.bin` file, by way of ONNX, and int8 by NNCF's calibrated quantisation."""
+    """An `.xml` file with its weights in a `.bin` file, converted from ONNX; int8 by NNCF's calibrated quantisation."""
 
     name = "openvino"
     title = "OpenVINO"
@@ -41,7 +41,7 @@ class OpenVino(ExportFormat):
     def write(
         self, reference: Reference, path: Path, *, metadata: Mapping[str, str], opset: int | None
     ) -> None:
-        """Convert the model's ONNX file. OpenVINO reads no `torch.export` program with sizes that are not fixed."""
+        """Convert the model's ONNX file. OpenVINO does not read `torch.export` programs with dynamic sizes."""
         import openvino
 
         if path.suffix != self.ending:
@@ -63,7 +63,7 @@ class OpenVino(ExportFormat):
         return OpenVinoProgram(path, threads, precision="f32")
 
     def open_bf16(self, path: Path, *, threads: int | None = None) -> Program:
-        """Compile a file for the CPU, in bfloat16 wherever OpenVINO has it."""
+        """Compile a file for the CPU, in bfloat16 where OpenVINO supports it."""
         self.check_bf16()
         return OpenVinoProgram(path, threads, precision="bf16")
 
@@ -78,7 +78,7 @@ class OpenVino(ExportFormat):
             )
 
     def to_int8(self, path: Path, clips: Sequence[NDArray[Any]] = ()) -> None:
-        """Quantise a file with NNCF; `clips` find the scales of its activations."""
+        """Quantise a file with NNCF; `clips` determine the scales of its activations."""
         import numpy as np
         import openvino
 

@@ -1,4 +1,4 @@
-"""int8 for OpenVINO: matrix products with constant weights, with activation scales found on clips of speech."""
+"""int8 for OpenVINO: matrix products with constant weights, with activation scales determined on clips of speech."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from slimvox.exporters.quantise import FRONT_END
 
 
 def quantised(model: Any, inputs: Sequence[Mapping[str, NDArray[Any]]]) -> Any:
-    """An int8 version of an `openvino.Model`, its scales found on `inputs`.
+    """An int8 version of an `openvino.Model`, with scales determined on `inputs`.
 
-    Quantised are the products of the feature projection and of the layers; those of two activations (attention), the
-    front end, the positional convolution and all that is between them stay float32, as in int8 ONNX files. With NNCF's
+    The products of the feature projection and of the layers are quantised; products of two activations (attention), the
+    front end, the positional convolution and everything between them stay float32, as in int8 ONNX files. With NNCF's
     defaults, the hidden states of an encoder pruned from the embedded teacher are off by 87 % (by 77 % with
-    `TRANSFORMER`, by 10 % without the front end); with this, by 1 %. Weights use 7 of the 8 bits: see `quantise`.
+    `TRANSFORMER`, by 10 % without the front end); with these settings, by 1 %. Weights use 7 of the 8 bits: see
+    `quantise`.
     """
     with mock.patch.dict(os.environ, {"NNCF_CI": "1"}):  # no usage data to its makers
         import nncf
@@ -39,7 +40,7 @@ def quantised(model: Any, inputs: Sequence[Mapping[str, NDArray[Any]]]) -> Any:
 
 
 def _is_quantised(node: Any) -> bool:
-    """Whether a node is a product of an activation with a matrix that is not the front end's."""
+    """True if a node is a product of an activation with a matrix that is not the front end's."""
     if node.get_type_name() != "MatMul":
         return False
     activation, weight = (node.input_value(place).get_node() for place in (0, 1))

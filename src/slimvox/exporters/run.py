@@ -105,7 +105,7 @@ def export(
             Python the name of any registered `ExportFormat`.
         int8: quantise matrix products to int8, fast on processors with 8-bit dot products (x86: VNNI; Arm: dotprod);
             convolutions stay float32. The error is measured on the embedded speech.
-        calibration: speech that the scales of an int8 OpenVINO file are found on; by default, the embedded speech.
+        calibration: speech for determining the scales of an int8 OpenVINO file; by default, the embedded speech.
         heads: include the task head: return its logits (and the embeddings of an x-vector head).
         layers: hidden states to return: all, only the last, or none. By default, none with `heads`, otherwise all.
         mask: add an attention mask over samples to the inputs, and the mask over frames to the outputs.
@@ -114,11 +114,11 @@ def export(
         force: replace an existing file, and accept an int8 error above `max_error`.
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
-        report: is told what is being done.
+        report: called with a text about the current work.
 
     Raises:
-        SlimvoxError: if the model cannot be read, packages are missing, the file cannot be written, or is too far from
-            the encoder. Nothing is left behind then, and a file that was there is left as it was.
+        SlimvoxError: if the model cannot be read, packages are missing, or the file cannot be written or differs too
+            much from the encoder. Nothing is left behind then, and an existing file is not changed.
     """
     if layers is None:
         layers = "none" if heads else "all"

@@ -41,7 +41,7 @@ def staging_directory(target: Path) -> Iterator[Path]:
 def move_into_place(staging: Path, files: Sequence[Path]) -> None:
     """Move files from a staging directory to their places, all or none; old files that have no successor are removed.
 
-    Old files are set aside first: at no time is a file beside the weights of another.
+    Old files are moved away first, so that a file is never next to the weights of another.
 
     Args:
         staging: directory that holds new files of the same names.

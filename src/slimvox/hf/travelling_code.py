@@ -1,8 +1,8 @@
 """The modelling code that travels with a model directory, for `trust_remote_code=True` where slimvox is not installed.
 
-It is made from slimvox's own modules when a directory is written: the Auto classes and whatever of slimvox they need,
-one module after the other, statement by statement as they are written here. All modules of a file share one namespace;
-two that define the same name with different meanings are refused.
+It is generated from slimvox's own modules when a directory is written: the Auto classes and the parts of slimvox that
+they need, one module after the other, statement by statement, unchanged. All modules of a file share one namespace; two
+that define the same name with different meanings are refused.
 """
 
 from __future__ import annotations

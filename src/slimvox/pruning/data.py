@@ -177,7 +177,7 @@ def gather_audio(
 
 
 def _weights(sources: Sequence[AudioInput], scan: AudioScan) -> tuple[float, ...]:
-    """Weights of the sources, 1 for those without where others have one; empty where none has."""
+    """Weights of the sources, 1 for those without one if others have one; empty if none has one."""
     weights = [unweighted(source)[1] for source in sources]
     if not any(weights):
         return ()

@@ -104,17 +104,17 @@ def prune(
             has units for.
         max_steps: maximum number of training steps over both stages (with `sizes`: stage 1 and each stage 2); targets
             are still met.
-        hours: time in which the run ends, in hours: it measures its pace and shortens both stages as far as needed; a
-            resumed run counts the time used before. By default, as long as the recipe takes.
+        hours: maximum duration of the run, in hours: it measures its pace and shortens both stages as far as necessary;
+            a resumed run counts the time used before. By default, as long as the recipe takes.
         seed: random seed for gates, batches, crops and baselines.
         control: baseline instead of learned gates: random gates, the smallest weights removed (magnitude), layers
             removed from the top, or an evenly thin encoder trained from scratch.
         checkpoint_seconds: seconds between checkpoints.
         workers: number of clips that each process decodes at a time; by default one for each of its cores.
         micro_batch_seconds: maximum seconds of audio in one forward pass of a process; by default as much as the free
-            memory allows, and less after memory has run out. A step is divided into as many passes as it takes; results
-            do not depend on it.
-        checkpoint_activations: compute layers again in the backward pass instead of keeping their activations, which
+            memory allows, and less after memory has run out. A step is divided into as many passes as necessary;
+            results do not depend on it.
+        checkpoint_activations: recompute layers in the backward pass instead of keeping their activations, which
             takes a third of the memory and a third more time; auto does so if not even one clip fits otherwise.
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.

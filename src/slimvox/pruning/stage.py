@@ -132,14 +132,14 @@ class Stage:
             batches: batches from the current step of this stage onwards.
             progress: receives every step.
             log: receives every `log_every`-th step.
-            stop: asked after every step.
+            stop: called after every step; true to stop.
             save: writes a checkpoint; called in all processes.
-            save_every_seconds: time from checkpoint to checkpoint.
-            log_every: steps from log line to log line.
+            save_every_seconds: time between checkpoints.
+            log_every: number of steps between log lines.
             after_step: called with the positions in the schedule before and after each step, before a checkpoint of it
                 is written.
             report: called with the values of every step, in all processes.
-            look: called with the number of steps done and the timeline, in all processes; may give another timeline.
+            look: called with the number of steps done and the timeline, in all processes; may return another timeline.
 
         Raises:
             RunInterrupted: on Ctrl-C, after a checkpoint.
@@ -229,11 +229,11 @@ class Stage:
 
         Gradients are exchanged once, after all processes have said that their micro-batches went through. While they
         are computed no process waits for another, so that any number of micro-batches, running out of memory and errors
-        are each process's own affair.
+        are handled separately in each process.
 
         Args:
             batch: clips of this process.
-            noise: of the step.
+            noise: noise of the step.
             clips: number of clips of all processes.
         """
         losses: dict[str, torch.Tensor] = {}

@@ -1,4 +1,4 @@
-"""A run that ends when it was told to: measures its pace and shortens what is left of its stages."""
+"""Runs of limited time: the pace is measured and the rest of the stages shortened."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHORTER, LONGER = 0.99, 1.1
 
 
 def clock() -> float:
-    """Seconds, from any start."""
+    """Time in seconds, from an arbitrary start."""
     return time.monotonic()
 
 
@@ -39,17 +39,17 @@ class TimeLimit:
 
 
 class TimeBudget:
-    """Time promised to a run, time used over all its resumptions, and the number of steps that each stage was given.
+    """Time limit of a run, time used over all its resumptions, and the number of steps of each stage.
 
-    Used in the main process only. What it decides is written to the run's directory at once, so that a resumed run
+    Used in the main process only. Its decisions are written to the run's directory at once, so that a resumed run
     takes the same steps.
     """
 
     def __init__(self, limit: TimeLimit | None, out: RunDirectory) -> None:
-        """Read what earlier calls used and decided.
+        """Read the time used and the decisions of earlier calls.
 
         Args:
-            limit: time for the whole run; None to keep to what was decided before, or to the recipe.
+            limit: time for the whole run; None to keep earlier decisions, or the recipe.
             out: directory of the run.
         """
         self._out, self._began = out, clock() if limit is None else limit.began
@@ -84,7 +84,7 @@ class TimeBudget:
             )
 
     def timeline(self, stage: str, length: int) -> Timeline:
-        """The steps of a stage as they were decided, or those of the recipe."""
+        """The steps of a stage as decided, or those of the recipe."""
         return Timeline(length, tuple((at, steps) for at, steps in self._turns.get(stage, ())))
 
     def pace(
@@ -93,14 +93,14 @@ class TimeBudget:
         """Start to measure a stage.
 
         Args:
-            stage: its title.
+            stage: title of the stage.
             ahead: number of steps of the recipe in the stages after it.
-            measurements: number of times that the distance to the teacher is yet to be measured.
-            measure: measures it once; called before the first decision of a run.
+            measurements: number of measurements of the distance to the teacher that are still to come.
+            measure: function that measures it once; called before the first decision of a run.
 
         Returns:
-            Function of the number of steps done and the current timeline, to be called after each step; gives a
-            new timeline where one was decided. It raises `SlimvoxError` if the time is too short for any run.
+            Function of the number of steps done and the current timeline, to be called after each step; returns a new
+            timeline if one was decided. It raises `SlimvoxError` if the time is too short for any run.
         """
         seen: deque[tuple[float, int]] = deque(maxlen=11)
         following = 0
@@ -156,6 +156,6 @@ class TimeBudget:
 
 
 def _rounded_up(hours: float) -> str:
-    """Two significant digits, rounded up."""
+    """Round up to two significant digits."""
     unit = 10.0 ** (math.floor(math.log10(hours)) - 1)
     return f"{math.ceil(hours / unit) * unit:g}"

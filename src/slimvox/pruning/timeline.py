@@ -1,4 +1,4 @@
-"""Steps of a stage, and where they lie in the schedule of the recipe when a run has no time for all of it."""
+"""Steps of a stage, and their positions in the schedule of the recipe if a run has no time for all of it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 class Timeline:
     """Position of each step of a stage in the recipe's schedule.
 
-    Positions count steps of the recipe. They are the steps themselves until the stage is shortened; from there on each
+    Positions count steps of the recipe. They are the steps themselves until the stage is shortened; from then on each
     step covers more than one of the recipe's, so that the stage ends at the same position in fewer steps. Learning
-    rate, target sparsity and teacher forcing are functions of the position: they go on from where they are, only
+    rate, target sparsity and teacher forcing are functions of the position: they continue from where they are, only
     faster.
     """
 
@@ -26,7 +26,7 @@ class Timeline:
         return self.turns[-1][1] if self.turns else self.length
 
     def position(self, step: int) -> float:
-        """Position after a number of steps; equal to it where the stage was never shortened."""
+        """Position after a number of steps; equal to it if the stage was not shortened."""
         start, place, steps = 0, 0.0, self.length
         for at, following in self.turns:
             if step < at:
@@ -44,10 +44,10 @@ class Timeline:
         return next((step for step in range(self.steps) if self.position(step) >= position), self.steps)
 
     def turned(self, step: int, steps: int) -> Timeline:
-        """The same up to a step, with `steps` steps in all; what was decided for later steps is forgotten.
+        """The same timeline up to a step, with `steps` steps in all; earlier decisions for later steps are dropped.
 
         Raises:
-            ValueError: if fewer steps are asked for than are done, or more than the recipe has left.
+            ValueError: if fewer steps are requested than are done, or more than the recipe has left.
         """
         earlier = replace(self, turns=tuple(each for each in self.turns if each[0] < step))
         most = step + self.length - earlier.position(step)

@@ -57,7 +57,7 @@ def benchmark(
         threads: number of CPU threads per measured process.
         runs: number of timed runs per model, backend, length and batch size.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
-        on_progress: is told what is being done, in a few words.
+        on_progress: called with a short text about the current work.
 
     Raises:
         SlimvoxError: if a model cannot be loaded, or an argument is out of range.

@@ -57,14 +57,14 @@ def measure_latency(
     """Time encoders of random sizes, in float32 and without gradients, and fit a table to the times.
 
     Each probe has random weights, and in every convolution and layer its own random sizes between 0 and those of
-    `dense`, with heads of unequal width as after pruning. One forward pass of it times every block apart. Of several
-    rounds the shortest counts: whatever else the machine does can only add to it.
+    `dense`, with heads of unequal width as after pruning. One forward pass times every block separately. The shortest
+    of several rounds counts, because other load on the machine can only add time.
 
     Args:
-        dense: the encoder with everything in it.
+        dense: anatomy of the dense encoder.
         seconds: length of the clip, one at a time.
-        device: where to run.
-        seed: of the sizes.
+        device: device to run on.
+        seed: random seed of the sizes.
 
     Raises:
         SlimvoxError: if the clip is shorter than a frame, or its length is not a number.

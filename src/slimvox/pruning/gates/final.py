@@ -38,16 +38,15 @@ def final_masks(layout: GateLayout, scores: Tensor, values: Tensor, budget: Budg
     """Keep the gates with the highest scores, as many as the budget allows.
 
     The cost is that of the encoder which surgery would leave, so a dimension in a closed head costs nothing. Gates open
-    in the order of their scores; one that is too large for what is left of the budget (a whole block, say) is passed
-    over. Where that ends more than 0.5 % below the target, gates that were passed over open after all, one by one, and
-    gates of low scores close in exchange. With `budget.round_to`, every width is rounded to the nearest multiple, by
-    its own best gates.
+    in the order of their scores; one that is too large for the remaining budget (such as a whole block) is skipped. If
+    the result is more than 0.5 % below the target, skipped gates are opened one by one, and gates with low scores are
+    closed in exchange. With `budget.round_to`, every width is rounded to the nearest multiple, keeping its best gates.
 
     Args:
         layout: the layout of the gates.
-        scores: (gates,), higher stays; log_alpha, for learned gates.
-        values: (gates,), above 0, the scale of a gate that stays.
-        budget: the highest cost allowed, and how it is counted.
+        scores: (gates,), the highest are kept; log_alpha, for learned gates.
+        values: (gates,), above 0, the scales of kept gates.
+        budget: maximum cost, and the kind of cost.
 
     Raises:
         SlimvoxError: if even the smallest encoder costs more than the target, or scores are NaN or infinite.

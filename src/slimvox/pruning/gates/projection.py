@@ -36,27 +36,26 @@ def project(
 
         minimise sum_i w_i (move_i)^2  subject to  s(log_alpha + move) = t
 
-    has the solution move_i = m (ds / dlog_alpha_i) / w_i. This is what a Lagrangian with a multiplier known in advance
-    would add to a step of Adam; m is searched for. A multiplier that ascends (Wang, Wohlwend and Lei, EMNLP 2020) comes
-    to its value late: behind a target that rises it lags, and after gates that did not answer at first it overshoots.
+    has the solution move_i = m (ds / dlog_alpha_i) / w_i. A Lagrangian whose multiplier were known in advance would add
+    the same to a step of Adam; m is found by search. A multiplier trained by gradient ascent (Wang, Wohlwend and Lei,
+    EMNLP 2020) reaches its value late: it lags behind a rising target, and overshoots after gates that reacted slowly.
 
-    Gates that are above the target are only taken back towards where they were before the step.
+    If the sparsity is above the target, gates are only moved back towards their values before the step.
 
-    No value is read by the host where that would wait for a device: there, the search always takes `EVALUATIONS` steps,
-    of which those after it has ended change nothing.
+    The host does not read values if it would have to wait for a device: the search then always takes `EVALUATIONS`
+    steps, of which those after its end change nothing.
 
     Args:
-        gates: after the step; changed in place.
+        gates: gates after the step; changed in place.
         before: log_alpha before the step, (gates,).
-        root_mean_squares: of the loss's gradient of log_alpha, (gates,), at least 0.
-        expected_sparsity: s of these gates as they are, a scalar, differentiable.
-        target: t.
-        largest_move: by how much log_alpha may change, in units of log_alpha; where that is not enough, the gates stay
-            short of the target.
+        root_mean_squares: root mean squares of the loss's gradient of log_alpha, (gates,), at least 0.
+        expected_sparsity: expected sparsity s of these gates, a scalar, differentiable.
+        target: target sparsity t.
+        largest_move: maximum change of log_alpha; if it is not enough, the gates do not reach the target.
 
     Returns:
-        Expected sparsity after the move, and the multiplier m, above 0 where gates were closed and NaN where the target
-        was out of reach; scalars on the device of the gates.
+        Expected sparsity after the move, and the multiplier m, above 0 if gates were closed and NaN if the target was
+        out of reach; scalars on the device of the gates.
     """
     log_alpha = gates.log_alpha
     stepped = log_alpha.clone()
