@@ -69,6 +69,7 @@ def test_the_spectrogram_is_that_of_the_feature_extractor() -> None:
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
     half = encoder.bfloat16().feature_extractor.log_mel(waveforms)
     assert torch.equal(half, found)
+    assert encoder.feature_extractor.log_mel(waveforms.bfloat16()).dtype == torch.float32
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(encoder.feature_extractor.log_mel(waveforms), found)
 
@@ -150,6 +151,8 @@ def pruned(path: Path) -> slimvox.SpeechEncoder:
 def test_pruned_encoders_are_saved_and_loaded(tmp_path: Path) -> None:
     encoder = pruned(tmp_path / "dense")
     assert encoder.anatomy.convolutions[0].channels == 21
+    positions = slimvox.load(tmp_path / "dense").pos_conv_embed.weight
+    assert torch.equal(encoder.pos_conv_embed.weight, positions)
     encoder.save_pretrained(tmp_path / "small")
     waveforms, mask = speech(SAMPLES, 5_000)
     with torch.no_grad():
