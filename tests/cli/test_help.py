@@ -70,7 +70,15 @@ def test_a_list_that_is_given_in_parts_is_one_list(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = flags_of_lists(Command)
-    assert flags == {"--set", "--held-out", "--tasks", "--manifest", "--scores", "--benchmark"}
+    assert flags == {
+        "--set",
+        "--held-out",
+        "--tasks",
+        "--manifest",
+        "--scores",
+        "--benchmark",
+        "--calibration",
+    }
     given = [
         "prune",
         "m",

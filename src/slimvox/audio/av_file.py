@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 UNKNOWN_FRAMES = 1 << 62
-"""Number of frames, or more, of a file whose header does not give it."""
+"""Number of frames used for a file whose header does not give it, larger than any real one."""
 _EXACT_FORMATS = {"mov", "mp4", "m4a", "3gp", "matroska", "webm"}
 """Containers whose headers give the duration; of others FFmpeg guesses it from the bit rate."""
 

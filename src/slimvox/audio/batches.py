@@ -15,7 +15,7 @@ from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 from slimvox.util.errors import SlimvoxError
 
 LENGTH_JITTER = 0.02
-"""Each epoch sorts by lengths that are off by up to this share, so that it groups the clips anew."""
+"""Share by which the lengths used for sorting are changed randomly in each epoch, so that batches differ."""
 _EPOCHS_REMEMBERED = 3
 
 # First word of each random stream, so that no two of them can coincide.

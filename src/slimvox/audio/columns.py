@@ -26,13 +26,13 @@ ID_COLUMN = "id"
 CHANNEL_COLUMNS = ("channel", "channel_selector", "channel_id")
 
 MAX_SECONDS = 100_000.0
-"""More than a day: such numbers are samples or milliseconds."""
+"""Maximum time in seconds, more than a day: larger numbers must be samples or milliseconds."""
 _TOLERANCE_SECONDS = 0.05
 """Maximum difference between columns that give the same time; their values are rounded."""
 _TOLERANCE = 0.01
 
 Quantity = Literal["start", "end", "duration", "length"]
-"""`length` is a size whose unit is not known, such as `num_samples`: of a whole file it says nothing new."""
+"""`length` is a size whose unit is not known, such as `num_samples`: for a whole file it adds no information."""
 
 _WORDS: Mapping[str, Quantity] = {
     **dict.fromkeys(("start", "begin", "onset", "offset", "starttime", "starts"), "start"),
@@ -47,7 +47,7 @@ _SECONDS_PER_UNIT: Mapping[str, float | None] = {
 }
 """Seconds per unit; None if it depends on the sample rate."""
 _SIZES = frozenset(("seconds", "secs", "sec", "milliseconds", "msecs", "samples", "frames"))
-"""Units that are a size where no other word stands beside them; `s` or `sample` may be anything."""
+"""Units that mean a size if no other word is in the name; `s` or `sample` may mean anything."""
 _FILLERS = frozenset(
     (
         "time",

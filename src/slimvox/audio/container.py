@@ -26,14 +26,14 @@ from slimvox.util.errors import SlimvoxError
 _T = TypeVar("_T")
 
 SAMPLE_RATES_HZ = (1_000, 1_000_000)
-"""Sample rates outside this range are damage: resampling them would take memory without bound."""
+"""Range of valid sample rates; others are treated as damage, since resampling them could take unlimited memory."""
 # fmt: off
 _SAMPLE_BYTES = {
     "PCM_U8": 1, "PCM_S8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8,
 }
 # fmt: on
 _BYTES_ALLOWED_BEHIND = 8192
-"""So many bytes beside the samples are not looked at: headers, titles."""
+"""Number of bytes besides the samples that are ignored, such as headers and titles."""
 _SIZE_IN_DS64 = 0xFFFF_FFFF
 _OGG_HEADER = struct.Struct("<4sxB20xB")
 """Mark, flags and number of segments of a page."""

@@ -13,9 +13,9 @@ from slimvox.audio.skips import SkipCounter
 from slimvox.audio.sources import AudioClip
 
 SILENT_PEAK = 1e-4
-"""Audio that never exceeds this (-80 dB of full scale) is silence."""
+"""Peak up to which audio is silence (-80 dB of full scale)."""
 WHOLE_CLIP_SECONDS = 60.0
-"""Clips up to this long are decoded whole and may be kept in memory; of longer ones only the crop is read."""
+"""Maximum length of clips that are decoded whole and may be kept in memory; of longer ones only the crop is read."""
 _MISSING_SAMPLES_ALLOWED = 400
 """Maximum number of samples by which decoding may fall short of the header (resampling, codec delay): one
 frame, 25 ms."""

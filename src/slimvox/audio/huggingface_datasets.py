@@ -22,10 +22,10 @@ from slimvox.util.user_cache import user_cache
 HUB_PREFIX = "hf:"
 PARQUET_EXTENSION = ".parquet"
 _DISK_FILES = (("dataset_dict.json",), ("dataset_info.json", "state.json"))
-"""Files that `save_to_disk` leaves in a folder: that of several splits, and that of one."""
+"""Files that `save_to_disk` writes to the folder of several splits, and of one split."""
 _ROWS_LISTED_AT_ONCE = 1000
 _stored_streams: list[tempfile.TemporaryDirectory[str]] = []
-"""Deleted at the end of the process."""
+"""Archives of streamed data sets, which are deleted at the end of the process."""
 
 
 class HuggingFaceDataset(Protocol):

@@ -44,7 +44,7 @@ _FORMAT = 1
 _FILES_PER_SAVE = 100_000
 _SECONDS_PER_SAVE = 120.0
 _CLOCK_NS = 20_000_000
-"""Files that changed less than this before they were listed may have changed since without a trace in their times."""
+"""Resolution of file times: files that changed within this time before being listed may have changed again unseen."""
 _UNUSED_DAYS = 90.0
 
 

@@ -26,7 +26,7 @@ from slimvox.util.errors import SlimvoxError
 logger = logging.getLogger("slimvox.audio")
 
 REPLACEMENTS_PER_CROP = 8
-"""Number of other crops to try for one that cannot be used, before the batch is made without it."""
+"""Number of other crops to try for one that cannot be used, before the batch is formed without it."""
 SECONDS_PER_WARNING = 60.0
 WAITING_SHARE = 0.05
 """Share of a minute that the model may wait for audio without a warning."""

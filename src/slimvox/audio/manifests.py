@@ -30,7 +30,7 @@ from slimvox.audio.tables import read_rows
 from slimvox.util.errors import SlimvoxError
 
 MANIFEST_EXTENSIONS = (".tsv", ".csv", ".jsonl", ".json", ".ndjson")
-"""Each may be packed: with ``.gz`` behind it."""
+"""Extensions of manifests; each may be followed by ``.gz``."""
 
 _COMMON_VOICE_COLUMN, _COMMON_VOICE_FOLDER = "client_id", "clips"
 _PLACEHOLDER = re.compile(r"^(\{\w+\}|\$\w+|\$\{\w+\})")

@@ -8,7 +8,7 @@ import numpy.typing as npt
 IntArray = npt.NDArray[np.int64]
 
 KEPT_SHARE = 0.9
-"""The share of the audio that survives cutting batches to their shortest clip; it may cost batch size."""
+"""Minimum share of the audio that is kept when batches are cut to their shortest clip, at the cost of batch size."""
 _SPREADS = (4.0, 3.0, 2.0, 1.5, 1.3, 1.2, 1.1)
 
 

@@ -24,9 +24,9 @@ logger = logging.getLogger("slimvox.audio")
 
 BLOCK_BYTES = 4 * 2**20
 PATIENCE_SECONDS = 600.0
-"""Time for which a request that fails for want of a network is tried again."""
+"""Time for which a request that fails because of the network is repeated."""
 CACHE_BYTES = 20 * 2**30
-"""Room for blocks on the disk, unless `SLIMVOX_BLOCK_CACHE_GB` says otherwise; the oldest blocks give way."""
+"""Room for blocks on the disk, unless `SLIMVOX_BLOCK_CACHE_GB` is set; the oldest blocks are removed."""
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 15.0
 _SWEEPS_PER_LIMIT = 16
 _NETWORK_TIMEOUT = {"sock_connect": 10.0, "sock_read": 30.0}

@@ -35,7 +35,7 @@ OWN_FIELDS = {
     "teacher",
     "run",
 }
-"""Fields of `config.json` that say nothing about the decoder."""
+"""Fields of `config.json` that do not concern the decoder."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from slimvox.util.errors import SlimvoxError, first_line
 
 CONFIG = "config.json"
 SMALL_FILES = (*PREPROCESSOR_FILES, "README.md", "kept_indices.json")
-"""Files that are fetched beside the weights where they exist."""
+"""Files that are downloaded besides the weights if they exist."""
 
 
 @dataclass(frozen=True, kw_only=True)

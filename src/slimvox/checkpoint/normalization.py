@@ -17,7 +17,7 @@ PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
 PREPROCESSOR_FILES = (PROCESSOR, PREPROCESSOR)
 """Files that may hold the settings of a feature extractor, in the order in which `transformers` looks at them."""
 DEFAULTS = {"do_normalize": True, "sampling_rate": SAMPLE_RATE_HZ}
-"""Values that a feature extractor assumes for fields that the file leaves out."""
+"""Defaults of a feature extractor for fields that are missing in the file."""
 
 
 def normalizes_waveforms(directory: Path, family: Family) -> bool:

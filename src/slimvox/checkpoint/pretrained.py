@@ -28,7 +28,7 @@ logger = logging.getLogger("slimvox.checkpoint")
 Model: TypeAlias = str | os.PathLike[str] | HasEncoder | nn.Module
 """Type of model arguments: anything that `slimvox.load` takes, an encoder, or a model of `transformers`."""
 CARRIED_FIELDS = ("teacher", "run")
-"""Fields of `config.json` that say where an encoder comes from."""
+"""Fields of `config.json` about the origin of an encoder."""
 
 
 def save_encoder(encoder: SpeechEncoder, directory: str | os.PathLike[str]) -> Path:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from slimvox.comparison.sources import Comparison
 
 WORTH_SAYING = 2.0
-"""Ratio of a source's error to the smallest error from which a source is pointed out."""
+"""Minimum ratio of a source's error to the smallest error for which the source is mentioned."""
 
 
 @command(

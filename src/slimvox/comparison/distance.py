@@ -17,7 +17,7 @@ from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.util.errors import NotFiniteError, SlimvoxError
 
 FEWEST_FRAMES = 2
-"""A clip with fewer frames of sound has no variance to measure errors by, and is left out."""
+"""Minimum number of frames with sound; clips with fewer have no variance and are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)

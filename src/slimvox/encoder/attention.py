@@ -12,7 +12,7 @@ from slimvox.encoder.position_bias import PositionBiasGate
 from slimvox.structures.anatomy import EncoderAnatomy, LayerAnatomy
 
 WIDTH_MULTIPLE = 8
-"""Heads of unequal width are computed at a common width, rounded up to a multiple of this (one SIMD register)."""
+"""Multiple to which the common width of heads of unequal width is rounded up (one SIMD register)."""
 
 
 class SelfAttention(nn.Module):

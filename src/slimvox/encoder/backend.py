@@ -23,9 +23,9 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
 Backend = Literal["auto", "reference"]
-"""`auto`: fast ways where they give the same result; `reference`: none."""
+"""`auto`: fast implementations where they give the same result; `reference`: none."""
 Choices = dict[str, set[str]]
-"""Names of fast ways, each with the reasons why it was not taken; the empty string stands for calls that took it."""
+"""Fast implementations, each with the reasons why it was not used; the empty string stands for calls that used it."""
 
 _BACKEND: ContextVar[Backend] = ContextVar("slimvox_backend", default="auto")
 _CHOICES: ContextVar[Choices | None] = ContextVar("slimvox_backend_choices", default=None)

@@ -118,7 +118,7 @@ class PositionalStack(nn.Module):
 
 
 FEWEST_CHANNELS = 16
-"""Below so many channels to a group, see `multiplied_wrongly`."""
+"""Number of channels per group from which the kernel is right, see `multiplied_wrongly`."""
 
 
 def multiplied_wrongly(convolution: nn.Module, x: Tensor) -> bool:

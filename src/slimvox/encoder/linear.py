@@ -12,7 +12,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from slimvox.encoder.backend import inference_obstacle, module_obstacle, takes, tensor_obstacle
 
 ROWS = 64
-"""Rows are padded to a multiple of this, so that clips of nearly the same length share their kernels."""
+"""Multiple to which rows are padded, so that clips of nearly the same length share their kernels."""
 WAY = "products by oneDNN"
 
 

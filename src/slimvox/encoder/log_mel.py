@@ -16,7 +16,7 @@ from slimvox.encoder.convolution import ConvLayer, KeptChannels
 from slimvox.structures.anatomy import MEL_HOP, MEL_WINDOW, SAMPLE_RATE_HZ, EncoderAnatomy
 
 FLOOR = 1e-10
-"""Least energy of a mel bin."""
+"""Minimum energy of a mel bin."""
 RANGE = 8.0
 """Powers of ten below the loudest bin of a clip at which the spectrogram is cut off."""
 

@@ -17,9 +17,9 @@ from slimvox.encoder.backend import dtype_obstacle, module_obstacle
 from slimvox.encoder.sparse_taps import SparseTaps, all_taps, dense_weight
 
 FEWEST_TAPS = 32
-"""Below this many taps (stored ones) the plain convolution is as fast."""
+"""Number of stored taps below which the plain convolution is as fast."""
 BLOCKS_AT_ONCE = 16
-"""Bounds the memory: clips are taken in groups of no more blocks than this (or one by one)."""
+"""Maximum number of blocks of clips that are computed together, to limit memory."""
 
 
 class SpectrumCache:

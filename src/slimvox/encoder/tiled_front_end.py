@@ -17,7 +17,7 @@ from slimvox.encoder.convolution import ChannelNorm, ConvLayer
 from slimvox.encoder.linear import linear
 
 TILE_BYTES = 4 << 20
-"""Size of the largest intermediate result of a tile, roughly; smaller than a cache of the last level."""
+"""Approximate size of the largest intermediate result of a tile; smaller than a last-level cache."""
 
 
 def tiling_obstacle(layers: nn.ModuleList, waveforms: Tensor) -> str | None:

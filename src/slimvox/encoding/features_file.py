@@ -27,7 +27,7 @@ FRAME_RATE = "frame_rate_hz"
 METADATA = "__metadata__"
 ORIGIN = "origin"
 _LONGEST_HEADER = 100_000_000
-"""The limit of the safetensors format."""
+"""Maximum length of a header in the safetensors format."""
 _SAFETENSORS_NAMES: dict[FeatureDtype, str] = {"float32": "F32", "float16": "F16"}
 _COPY_BYTES = 1 << 20
 

@@ -11,7 +11,7 @@ from pathlib import Path
 PARTIAL = ".partial-"
 """Prefix of the names of folders that are being written or removed."""
 STALE_SECONDS = 24 * 3600
-"""A partial folder that has not changed for so long is left over from a crash."""
+"""Time without changes after which a partial folder is considered left over from a crash."""
 
 
 def make_room(directory: Path, needed: int, *, max_bytes: int) -> None:

@@ -12,15 +12,15 @@ from slimvox.audio.decode import FloatArray
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 
 BANDS = 32
-"""Evenly spaced on the mel scale; too many for a linear map to take out and keep the rest."""
+"""Number of bands, evenly spaced on the mel scale; too many for a linear map to remove without other losses."""
 EQUALISER_DB = 10.0
-"""Each band's gain is drawn evenly from minus to plus this."""
+"""Maximum gain of a band; gains are drawn uniformly from minus to plus this."""
 NOISE_DB = 10.0
-"""The same for the bands of the noise."""
+"""Maximum gain of a band of the noise, drawn in the same way."""
 SIGNAL_TO_NOISE_DB = (20.0, 40.0)
 """Range of the signal-to-noise ratio of a whole recording, drawn uniformly."""
 LOUDNESS_DB = 6.0
-"""The recording is made up to this louder or softer."""
+"""Maximum change of the loudness of a recording, up or down."""
 TAPS = 513
 """Length of the equaliser: 32 ms."""
 

@@ -21,7 +21,7 @@ Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 ABSENT_AT_DEFAULT = "absent at default"
-"""Metadata of a field that is younger than results whose data must still compare: its default is not described."""
+"""Metadata of fields that were added later: defaults are left out, so that earlier results stay comparable."""
 
 Example_co = TypeVar("Example_co", covariant=True)
 

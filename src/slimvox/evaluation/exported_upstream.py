@@ -15,7 +15,7 @@ from slimvox.util.devices import CPU
 from slimvox.util.errors import SlimvoxError
 
 NORMALIZED_LAST = "-normalized-last"
-"""Ends the fingerprints of pre-norm models, whose features in a cache of an older version have another last state."""
+"""Suffix of the fingerprints of pre-norm models, for which caches of older versions have another last state."""
 
 
 class ExportedUpstream:

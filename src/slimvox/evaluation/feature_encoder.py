@@ -23,7 +23,7 @@ logger = logging.getLogger("slimvox.evaluation")
 
 CLIPS_PER_CHUNK = 64
 SECONDS_PER_BATCH = 16.0
-"""Clips of exactly the same length may be encoded together up to this."""
+"""Maximum seconds of clips of exactly the same length that are encoded together."""
 FRAMES_FOR_WHITENING = 10_000
 
 Pooling = Literal["frames", "mean"]

@@ -24,7 +24,7 @@ logger = logging.getLogger("slimvox.evaluation")
 
 Target = TypeVar("Target")
 BATCHES_PER_POOL = 8
-"""Batches are cut from pools of so many, sorted by length, so that there is little padding."""
+"""Number of batches in a pool, which is sorted by length before it is cut into batches, to reduce padding."""
 
 
 @dataclass(frozen=True, kw_only=True)

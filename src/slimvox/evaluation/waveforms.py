@@ -17,7 +17,7 @@ from slimvox.evaluation.examples import Recording
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 
 CLIPS_AHEAD = 128
-"""Recordings that are decoded, or being so, before they are asked for."""
+"""Number of recordings that are decoded in advance."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

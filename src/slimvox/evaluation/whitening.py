@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 FRAME_FLOOR = 1e-3
-"""Added to the variances, as a share of their mean, so that directions of no variance are not blown up."""
+"""Share of the mean variance that is added to variances, so that directions without variance are not amplified."""
 MEAN_FLOOR = 0.1
-"""The same where the covariance is that of averages over time, of which there are only as many as recordings."""
+"""The same for averages over time, of which there are only as many as recordings."""
 
 
 @dataclass(frozen=True, kw_only=True)

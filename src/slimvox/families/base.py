@@ -33,8 +33,9 @@ CONV_FIELDS = {"conv_dim": "channels", "conv_kernel": "kernel", "conv_stride": "
 MODULES = ("feature_extractor", "feature_projection", "encoder")
 """Modules of wav2vec 2.0's encoder in `transformers`."""
 FIRST_WEIGHT = "feature_extractor.conv_layers.0.conv.weight"
-"""The tensor that tells where in a checkpoint the encoder is. The head of an x-vector model has a `feature_extractor`
-too, but no convolutions in it."""
+"""The tensor that determines the place of the encoder in a checkpoint. The head of an x-vector model has a
+`feature_extractor` too, but no convolutions in it.
+"""
 RENAMES = ((r"^encoder\.(pos_conv_embed|layer_norm|layers)\.", r"\1."),)
 """Regular expressions from the names of wav2vec 2.0's weights to those of `SpeechEncoder`, with replacements."""
 

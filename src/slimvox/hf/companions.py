@@ -14,7 +14,7 @@ from slimvox.structures.anatomy import MEL_HOP, MEL_WINDOW, SAMPLE_RATE_HZ, Enco
 
 MODEL_CARD = "README.md"
 CARRIED = (MODEL_CARD, "kept_indices.json")
-"""Files that a model takes along from the directory that it was loaded from."""
+"""Files that are copied from the directory that a model was loaded from."""
 GENERIC_CARD = "This model card has been automatically generated"
 """Text of the model card that `transformers` pushes if there is none."""
 

@@ -27,7 +27,7 @@ WHISPER_FILES = (
     "added_tokens.json",
     "special_tokens_map.json",
 )
-"""Files beside Whisper's weights that a pruned Whisper takes along."""
+"""Files beside Whisper's weights that are copied to a pruned Whisper."""
 AUTO_MAP = {
     "AutoConfig": "configuration_slimvox.SlimvoxConfig",
     "AutoModel": "modeling_slimvox.SlimvoxModel",
@@ -42,7 +42,7 @@ WHISPER_AUTO_MAP = {
     "AutoConfig": "whisper_slimvox.SlimvoxWhisperConfig",
     "AutoModelForSpeechSeq2Seq": "whisper_slimvox.SlimvoxWhisperForConditionalGeneration",
 }
-"""The same for Whisper."""
+"""Auto class to the class in the code, for Whisper."""
 
 
 def head_name(config: Mapping[str, Any]) -> str | None:

@@ -34,7 +34,7 @@ Generated from slimvox's own modules when this directory was written; a comment 
 '''
 LINE_WIDTH = 110
 PURE_DECORATORS = {"cache", "contextmanager", "dataclass", "runtime_checkable"}
-"""Decorators without effects outside the definition: it can be left out if nothing refers to it."""
+"""Decorators without effects outside the definition, which can be left out if nothing refers to it."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from slimvox.checkpoint import load
 from slimvox.util.errors import SlimvoxError
 
 ENTRY = "slimvox_local"
-"""The upstream's name in s3prl; s3prl takes names that end in `_local` to need a path."""
+"""The upstream's name in s3prl; s3prl assumes that names ending in `_local` need a path."""
 
 
 class UpstreamExpert(nn.Module):

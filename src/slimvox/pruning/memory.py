@@ -22,9 +22,9 @@ from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 
 Recompute = Literal["auto", "on", "off"]
 USABLE_SHARE = 0.8
-"""Share of the free memory that a step may be expected to take."""
+"""Maximum share of the free memory for the expected memory of a step."""
 CPU_SECONDS = 16.0
-"""Audio in a micro-batch on a CPU where nothing else is asked for: larger ones are not faster there."""
+"""Default maximum audio in a micro-batch on a CPU, where larger ones are not faster."""
 CGROUP = Path("/sys/fs/cgroup")
 
 

@@ -18,7 +18,7 @@ from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
 
 PLAIN_SECONDS = 15.0
-"""Interval in seconds between printed lines where there is no terminal."""
+"""Interval in seconds between printed lines without a terminal."""
 
 
 class StageProgress:

@@ -37,7 +37,7 @@ GATE_HISTOGRAMS = 50
 SKIPS_IN_A_ROW = 20
 """Number of consecutive steps without a finite gradient after which a stage fails."""
 LARGEST_MOVE = 5.0
-"""A projection moves log_alpha by at most this many times what a step of Adam does."""
+"""Maximum move of log_alpha in a projection, as a multiple of a step of Adam."""
 logger = logging.getLogger(__name__)
 
 

@@ -13,15 +13,15 @@ from slimvox.pruning.timeline import Timeline
 from slimvox.util.errors import SlimvoxError
 
 MEASURED_STEPS = 5
-"""Number of steps, after a first one, that the pace is measured over before the stage gets its end."""
+"""Number of steps, after the first one, over which the pace is measured before the number of steps is decided."""
 LEAST_STEPS = 100
-"""Number of steps below which a run is refused (or that of the recipe, where that has fewer)."""
+"""Number of steps (or that of the recipe, if it has fewer) below which a run is refused."""
 RESERVED = 0.03
 """Share of the time that is kept for surgery, checkpoints and files."""
 LOOKS = 50
-"""Approximate number of times that a stage looks at the clock."""
+"""Approximate number of times per stage that the clock is checked."""
 SHORTER, LONGER = 0.99, 1.1
-"""A stage gets another end when its steps would have to be, or could be, this many times as many as planned."""
+"""Ratios of the possible to the planned number of steps below and above which a stage gets a new number."""
 
 
 def clock() -> float:

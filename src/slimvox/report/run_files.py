@@ -146,4 +146,4 @@ def _read(cls: Any, content: Any, path: Path) -> Any:
 
 _RECIPE = Recipe().to_dict()
 _LARGEST = 1e30
-"""Larger numbers are of a run that diverged, and leave nothing to see of others."""
+"""Maximum number that is drawn; larger ones are from diverged runs and would hide all others."""

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 Length = TypeVar("Length", int, "Tensor")
 
 SAMPLE_RATE_HZ = 16_000
-"""Samples a second of every waveform that an encoder reads."""
+"""Sample rate of all waveforms that an encoder reads."""
 
 POSITION_GATE_OUTPUTS = 8
 """Outputs of WavLM's projection for the gate of the position bias (two gates, four summed units each)."""
 
 MEL_WINDOW, MEL_HOP = 400, 160
-"""Samples in a window of Whisper's log-mel spectrogram, and from one window to the next."""
+"""Number of samples in a window of Whisper's log-mel spectrogram, and from one window to the next."""
 
 MOST_POSITION_LAYERS = 1000
 ConvNorm = Literal["group", "layer", "none"]
@@ -287,7 +287,7 @@ _LEFT_OUT = (
     "key_bias",
     "final_norm_in_states",
 )
-"""Fields that `to_dict` leaves out where they have their default: they are younger than the format."""
+"""Fields newer than the format, which `to_dict` leaves out if they have their default."""
 _INTEGER, _FLAG = "a whole number", "true or false"
 _KINDS: tuple[tuple[str, str], ...] = (
     ("width", _INTEGER),

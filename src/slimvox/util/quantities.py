@@ -11,7 +11,7 @@ from slimvox.util.errors import SlimvoxError
 
 _SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 _LARGEST = 1e15
-"""Numbers beyond this are typing errors, and become infinite with a suffix."""
+"""Maximum number; larger ones are typing errors, and could become infinite with a suffix."""
 _AMOUNT = re.compile(r"^\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgb%]?)\s*$", re.IGNORECASE)
 _SPEED = re.compile(r"^\s*(\d+(?:\.\d*)?|\.\d+)\s*x?\s*$", re.IGNORECASE)
 

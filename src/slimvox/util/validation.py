@@ -53,14 +53,14 @@ class Range:
 
 
 LARGEST_COUNT = 10**12
-"""Counts beyond this are typing errors, and would overflow in the libraries below."""
+"""Maximum count; larger ones are typing errors, and would overflow in libraries."""
 LONGEST_SECONDS = 1e9
 
 Count = Annotated[int, Range(at_least=1, at_most=LARGEST_COUNT)]
 CountOrZero = Annotated[int, Range(at_least=0, at_most=LARGEST_COUNT)]
 Threads = Annotated[int, Range(at_least=1, at_most=4096)]
 Seed = Annotated[int, Range(at_least=0, below=2**32)]
-"""The seeds that torch, numpy and Python's `random` all take."""
+"""Seeds that torch, numpy and Python's `random` all accept."""
 Seconds = Annotated[float, Range(above=0, at_most=LONGEST_SECONDS)]
 SecondsOrZero = Annotated[float, Range(at_least=0, at_most=LONGEST_SECONDS)]
 Positive = Annotated[float, Range(above=0)]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 Activity = npt.NDArray[np.bool_]
-"""(frames, speakers): who speaks when."""
+"""Activity of the speakers, (frames, speakers)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ logger = logging.getLogger("slimvox.evaluation")
 
 Classes = tuple[int, ...]
 UNKNOWN = -1
-"""Stands for a label that training does not know: never the right answer."""
+"""Class of labels that do not occur in training, which is never predicted."""
 
 
 class ClassificationTask(HeadTask[ExampleSet[LabelledExample], ClassificationProtocol]):

@@ -25,16 +25,16 @@ from slimvox.structures.units import units
 from slimvox.util.errors import SlimvoxError
 
 PROBES, UNSEEN = 14, 4
-"""Encoders that are measured (the first is the dense one), and how many of them only check the table."""
+"""Number of encoders that are measured (the first is the dense one), and of those that only check the table."""
 FRONT_ENDS = 16
-"""Front ends that are measured alone: an encoder has many layers, but one front end."""
+"""Number of front ends measured alone, since an encoder has many layers, but only one front end."""
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 9
 PATIENCE_SECONDS = 40.0
-"""About how long measuring may take, where the fewest rounds leave a choice."""
+"""Approximate maximum time for measuring, if it exceeds that of the minimum number of rounds."""
 
 
 REST = Block("rest")
-"""Stands for what is in no block."""
+"""Block for operations outside all blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.structures.units import units
 
 FIXED = tuple(Block(kind) for kind in BLOCK_KINDS if kind not in LAYER_BLOCKS)
-"""Blocks that take some time whatever is left of them. (Blocks of layers have a structure of their own.)"""
+"""Blocks that take some time regardless of what is left of them. (Blocks of layers are structures themselves.)"""
 
 
 @dataclass(frozen=True, kw_only=True)

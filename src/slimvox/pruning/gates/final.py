@@ -18,9 +18,9 @@ from slimvox.structures.units import units
 from slimvox.util.errors import SlimvoxError
 
 TOLERANCE = 0.005
-"""A final cost lies at most this share below the target, wherever the encoder is large enough for that."""
+"""Maximum share by which a final cost is below the target, if the encoder is large enough for that."""
 ATTEMPTS = 100
-"""Number of gates too large for the rest of the budget after which filling, or exchanging, ends."""
+"""Number of gates too large for the remaining budget after which filling, or exchanging, ends."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,9 @@ from torch import Tensor
 BETA = 2 / 3
 """Temperature."""
 LEFT, RIGHT = -0.1, 1.1
-"""The interval that the concrete variable is stretched to; what falls outside [0, 1] is clipped to exactly 0 or 1."""
+"""The interval that the concrete variable is stretched to; values outside [0, 1] are clipped to exactly 0 or 1."""
 EPSILON = 1e-6
-"""Uniform noise keeps this distance from 0 and 1."""
+"""Minimum distance of uniform noise from 0 and 1."""
 SHIFT = BETA * math.log(-LEFT / RIGHT)
 """P(z > 0) = sigmoid(log_alpha - SHIFT)."""
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from slimvox.pruning.gates.gates import Gates
 
 FLOOR = 1e-3
-"""Least root mean square gradient of a gate, as a share of the mean over gates: what the loss has not touched yet is
-not infinitely cheap."""
+"""Minimum root mean square gradient of a gate, as a share of the mean over gates, so that gates without a gradient so
+far are not moved without limit.
+"""
 TOLERANCE = 1e-4
 """Maximum difference between the projected and the target sparsity."""
 HOST_DEVICES = ("cpu",)

@@ -12,7 +12,7 @@ from slimvox.structures.anatomy import EncoderAnatomy
 
 LEFT, ROW, TOP = 34, 22, 18
 STRONG = 0.62
-"""Cells that are filled more than this have their number in the light colour."""
+"""Share above which the number in a cell has the light colour."""
 
 
 def anatomy_panels(anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> tuple[Panel, ...]:

@@ -22,7 +22,7 @@ from slimvox.report.charts.svg import (
 
 LEFT, RIGHT, TOP, BOTTOM, HEIGHT = 44, 8, 8, 30, 190
 POINTS = 150
-"""Most points of a curve: longer ones are drawn as means over stretches of steps, with a band from least to most."""
+"""Maximum number of points of a curve; longer ones are drawn as means over intervals, with a band of their range."""
 
 Scale = Callable[[float], float]
 """Mapping from a value to its position in the chart."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SAMPLES = 500
 """Number of samples, as in the paper."""
 SPAN = 8.0
-"""log_alpha goes from minus to plus this."""
+"""Maximum of log_alpha on the axes, which start at minus this."""
 USUAL_START = 4.6
 """log_alpha at which the paper's gates start (a drop rate of 0.01)."""
 BINS = 30

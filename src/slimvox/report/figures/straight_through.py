@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STRETCHES = 60
-"""Curves are means over this many stretches of steps."""
+"""Number of intervals of steps over which curves are averaged."""
 Pair = tuple[Arm, Arm]
 
 

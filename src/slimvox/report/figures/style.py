@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#5a6470", "#8c510a")
-"""Told apart by colour-blind readers too; `MARKERS` says the same again."""
+"""Colours that colour-blind readers can distinguish; `MARKERS` give the same information."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 GREY = "#6b7480"
 DOTS_PER_INCH = 160
