@@ -1,7 +1,7 @@
 """The column names of tables of audio: those of the file, of a stretch of it, and the units of times.
 
-All readers of tables take their columns from here. A column that says which audio is meant, but in a way that is not
-understood, is an error: ignoring it would use other audio than what the table names.
+All readers of tables take their columns from here. A column that selects audio in a way that is not understood is an
+error, since ignoring it would use other audio than the table names.
 """
 
 from __future__ import annotations

@@ -29,11 +29,11 @@ class Recording(os.PathLike[str]):
         return self.__fspath__().rpartition("/")[2]
 
     def open(self) -> BinaryIO:
-        """The bytes of the recording, seekable; only what is read of them is fetched.
+        """The bytes of the recording, seekable; only those that are read are fetched.
 
         Raises:
-            FileNotFoundError: there are none.
-            OSError: they cannot be read.
+            FileNotFoundError: if there are none.
+            OSError: if they cannot be read.
         """
         raise NotImplementedError
 
@@ -136,7 +136,7 @@ class PartedFile(io.RawIOBase):
 
 
 class Section(PartedFile):
-    """Part of a file as a file of its own."""
+    """Part of a file as a separate file."""
 
     def __init__(self, file: BinaryIO, start: int, size: int) -> None:
         super().__init__(size)

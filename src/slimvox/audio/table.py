@@ -1,4 +1,4 @@
-"""Audio in columns: a million clips take about 100 MB, and each becomes an object only when it is asked for."""
+"""Tables of audio in columns: a million clips take about 100 MB, and become objects only on request."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _file_at(location: str) -> AudioFile:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FileColumns:
-    """Distinct files, with one entry per file in each column; -1 stands for what is not known."""
+    """Distinct files, with one entry per file in each column; -1 stands for unknown values."""
 
     containers: tuple[Container, ...]
     container: Column

@@ -28,7 +28,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Fields:
-    """The fields of a JSON object, each of which is returned in the type and range asked for."""
+    """The fields of a JSON object, which are returned in a requested type and range."""
 
     values: Mapping[str, Any]
     """The object."""

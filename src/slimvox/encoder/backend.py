@@ -119,8 +119,8 @@ def backend_obstacle() -> str | None:
 def attention_kernels(x: Tensor) -> AbstractContextManager[None]:
     """A context for `scaled_dot_product_attention` on inputs such as x.
 
-    FLOP counters and forward-mode differentiation do not know the kernel that torch takes on a CPU (the former
-    count nothing for it, without a word): for them it is taken apart.
+    FLOP counters and forward-mode differentiation do not support the kernel that torch uses on a CPU (the former
+    silently count nothing for it); for them, its parts are computed separately.
     """
     if torch.compiler.is_compiling() or x.device.type != "cpu":
         return nullcontext()

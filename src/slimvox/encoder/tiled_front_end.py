@@ -54,7 +54,6 @@ def _layer_obstacle(layer: nn.Module, dtype: torch.dtype) -> str | None:
 
 def tiled_features(layers: nn.ModuleList, waveforms: Tensor) -> Tensor:
     """Output of the convolutions (each a `ConvLayer`) for waveforms (batch, samples): (batch, frames, channels).
-    Without gradients, and without masked channels.
 
     Without gradients, and without masked channels.
     """

@@ -75,7 +75,7 @@ class TranscribedExample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelledExample:
-    """KS, SID, ER (one label), IC (one label per slot, each slot a classifier of its own)."""
+    """Example of KS, SID and ER (one label) and of IC (one label per slot, each with a separate classifier)."""
 
     recording: Recording
     split: Split

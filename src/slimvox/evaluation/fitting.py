@@ -158,7 +158,7 @@ def fit(training: Training[Any], rates: Sequence[float], seed: int) -> list[Fit]
 
     All heads see the same batches, so features that are streamed are encoded once for all of them. Each has a random
     state of its own, so that its result is the same as if it were trained alone. torch's global random state is
-    afterwards as it was.
+    restored afterwards.
 
     Args:
         training: data and head.

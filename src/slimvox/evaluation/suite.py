@@ -57,7 +57,7 @@ class EvaluationPlan:
     out: Path | None = None
     """Folder for the results, one TASK.json each; None to write none."""
     cache: str | Path = "auto"
-    """Folder for features; `auto` for the user's cache where they fit, and `none` to encode them when they are read."""
+    """Folder for features; `auto` for the user's cache if they fit, and `none` to encode them when they are read."""
     cache_bytes: int = DEFAULT_MAX_BYTES
     device: Device = "cpu"
     """Device for the encoder and for the training of heads."""
@@ -78,9 +78,9 @@ class TaskResult:
     """Scores by metric: mean, spread (sample standard deviation over the seeds; None for one), seeds, chance, title."""
     chance_is: str
     counts: Mapping[str, CountOrZero]
-    """Examples used, by split; where there are several folds, the sum over them."""
+    """Number of examples used, by split, summed over folds."""
     skipped: Mapping[str, CountOrZero]
-    """Examples left out, by reason; where there are several folds, the sum over them."""
+    """Number of examples left out, by reason, summed over folds."""
     chosen: Sequence[Mapping[str, Any]]
     """Choices made on dev, of each fold."""
     details: Sequence[Mapping[str, Any]]
@@ -114,8 +114,8 @@ def evaluate(
 
     Args:
         plan: settings of the evaluation.
-        report: told (task, done, of how many) recordings while features are computed.
-        upstream: what is evaluated, in place of loading `plan.model`.
+        report: called with the task and the numbers of recordings done and in all, while features are computed.
+        upstream: model to evaluate, instead of loading `plan.model`.
 
     Raises:
         SlimvoxError: for bad settings before anything is computed, and for data that cannot be scored.

@@ -41,7 +41,7 @@ def read_waveform(excerpt: Excerpt) -> FloatArray:
         (samples,) at 16 kHz; as long as its last clip's end, empty if its clips are.
 
     Raises:
-        UnreadableAudioError: a file of it is missing or damaged, or much shorter than what is asked of it.
+        UnreadableAudioError: if a file of it is missing, damaged, or much shorter than requested.
     """
     waveform = _summed(excerpt.recording)
     if excerpt.recording.channel is not None:

@@ -14,8 +14,8 @@ from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 from slimvox.util.errors import SlimvoxError
 
 DEFAULT_MAX_ERROR = 0.05
-"""Three times what int8 does to the embedded teacher and an encoder pruned from it (means of 1.3 and 1.5 %, worst layer
-1.7 %), and a fifth of what it does where something is wrong with it (with the front end in int8, a quarter)."""
+"""Three times the error of int8 in the embedded teacher and an encoder pruned from it (means of 1.3 and 1.5 %, worst
+layer 1.7 %), and a fifth of the error with a fault (with the front end in int8, a quarter)."""
 ERROR_CLIPS, ERROR_SECONDS = 8, 10.0
 """Number and length of clips of the embedded test audio on which the error is measured."""
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from slimvox.exporters.reference import Reference
 
 DEFAULT_OPSET = 20
-"""The first with GELU as one operator."""
+"""Default version: the first with GELU as one operator."""
 OLDEST_OPSET = 18
-"""The first that torch writes; layer norm as one operator is from 17."""
+"""The first version that torch writes; layer norm is one operator from 17 upwards."""
 MOST_BYTES_IN_ONE_FILE = 2**31 - 2**24
 """Maximum bytes of weights in one file: protobuf's limit, less some room for the graph."""
 

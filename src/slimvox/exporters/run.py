@@ -241,7 +241,7 @@ def _target(model: LoadedModel, out: str | Path | None, *, ending: str, heads: b
 
 
 def _head(model: LoadedModel, whisper: Any) -> SlimvoxWithHead:
-    """The task head of a model; of a Whisper, what its decoder reads of the encoder, which has the same interface."""
+    """The task head of a model; for a Whisper, the projections that its decoder reads."""
     from slimvox.checkpoint.carry import load_with_head
 
     if whisper is not None:

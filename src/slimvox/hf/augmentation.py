@@ -9,7 +9,7 @@ from slimvox.hf.configuration import SlimvoxConfig
 
 
 def spec_augment(features: Tensor, frame_mask: Tensor, config: SlimvoxConfig) -> Tensor:
-    """Zero spans of frames and of channels, as many and as long as the configuration says.
+    """Set spans of frames and of channels to zero, with numbers and lengths from the configuration.
 
     The fields have the same meaning as in `transformers`' Wav2Vec2Config. The value of a masked frame differs: the mask
     embedding of pre-training is not kept in a pruned encoder, so the projection sees zeros.

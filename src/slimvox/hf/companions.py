@@ -37,7 +37,7 @@ def preprocessor_config(anatomy: EncoderAnatomy) -> dict[str, Any]:
 
 
 def whisper_preprocessor_config(anatomy: EncoderAnatomy) -> dict[str, Any]:
-    """`preprocessor_config.json` of a `WhisperFeatureExtractor`, for a Whisper without one of its own."""
+    """`preprocessor_config.json` of a `WhisperFeatureExtractor`, for a Whisper without one."""
     return {
         "feature_extractor_type": "WhisperFeatureExtractor",
         "chunk_length": anatomy.position_table * anatomy.hop // SAMPLE_RATE_HZ,

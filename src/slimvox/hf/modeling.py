@@ -171,8 +171,8 @@ class SlimvoxModel(SlimvoxPreTrainedModel, DeferredEncoder):  # type: ignore[mis
 
         Args:
             input_values: waveforms (batch, samples), 16 kHz, as the feature extractor gives them (raw ones are brought
-                to zero mean and unit variance if the model requires it). Of any floating-point type: they are converted
-                to that of the weights.
+                to zero mean and unit variance if the model requires it). Any floating-point type is converted to that
+                of the weights.
             attention_mask: (batch, samples), 1 for audio and 0 for padding.
             output_attentions: not available; must not be true.
             output_hidden_states: whether to return all hidden states; `config.output_hidden_states` if not given.

@@ -144,11 +144,11 @@ def orthogonalised(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     """Matrices with the same singular vectors and all singular values near 1 (within 0.33), of type `dtype`.
 
     Newton-Schulz iteration with quintic polynomials, on the shorter side. Singular values below a hundredth of the
-    largest are still on their way to 1.
+    largest do not reach 1.
 
     Args:
         matrices: (matrices, rows, columns).
-        dtype: what is computed in.
+        dtype: data type of the computation.
     """
     tall = matrices.shape[1] > matrices.shape[2]
     x = (matrices.mT if tall else matrices).to(dtype)

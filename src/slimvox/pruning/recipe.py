@@ -208,8 +208,8 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Eight characters that change with any setting; what is off or 0 counts as absent, so that a new option that
-        is off changes nothing.
+        """Eight characters that change with any setting; settings that are off or 0 are ignored, so that a new option
+        that is off changes nothing.
         """
         text = json.dumps(_without_off(self.to_dict()), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]

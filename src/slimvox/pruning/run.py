@@ -46,7 +46,7 @@ class Run:
             accelerator: device and processes.
             console: where progress is shown.
             checkpoint_seconds: time between checkpoints.
-            stop: asked after every step, and between stages.
+            stop: called after every step, and between stages; true to stop.
             micro_batch_seconds: audio in a forward pass; chosen by the free memory if not given.
             recompute: use of activation checkpointing.
             limit: time in which the run ends; None for as long as the recipe takes.
@@ -66,7 +66,7 @@ class Run:
 
         Raises:
             RunInterrupted: if a process was asked to stop.
-            SlimvoxError: if the directory is another run's, or cannot be written; if processes differ.
+            SlimvoxError: if the directory belongs to another run or cannot be written, or if processes differ.
         """
         self.processes.agree(self.fingerprint, "give all of them the same command, model and audio")
         with contextlib.ExitStack() as held:

@@ -134,7 +134,7 @@ class RunDirectory:
         self._forget_state()
 
     def check_model_files(self) -> None:
-        """Raise `SlimvoxError` if a file of the finished encoder is not what the run wrote."""
+        """Raise `SlimvoxError` if a file of the finished encoder is not the one that the run wrote."""
         for name, written in ((self._settings() or {}).get("files") or {}).items():
             path = self.path / name
             try:
@@ -151,7 +151,7 @@ class RunDirectory:
         """Write a checkpoint; the last one is kept until this one is complete, and then as a backup.
 
         Raises:
-            SlimvoxError: if it cannot be written (the disk is full, say); the last one is still there.
+            SlimvoxError: if it cannot be written (for instance on a full disk); the last one still exists.
         """
         self._save(CHECKPOINT, state)
 

@@ -112,10 +112,9 @@ def _record(record: Any) -> dict[str, Any]:
 
 
 def _is_like(value: Any, default: Any) -> bool:
-    """True if a value of a recipe has the type of its default. Its range is not checked, as it may differ in the
-    version that wrote it.
+    """True if a value of a recipe has the type of its default.
 
-    Its range and the valid texts are not checked: those of the version that wrote it may have been others.
+    Its range and valid texts are not checked, as they may differ in the version that wrote it.
     """
     if default is None:
         return value is None or _is_number(value)

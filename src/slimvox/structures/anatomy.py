@@ -150,7 +150,7 @@ class EncoderAnatomy:
 
     @property
     def head_width(self) -> int:
-        """Width of one head of the original encoder; the softmax scale is `head_width ** -0.5` for good."""
+        """Width of one head of the original encoder; the softmax scale always remains `head_width ** -0.5`."""
         return self.width // self.attention_heads
 
     @property

@@ -83,7 +83,7 @@ def smallest_cost(layout: GateLayout, budget: Budget) -> int:
 
 
 def check_reachable(layout: GateLayout, budget: Budget) -> None:
-    """Raise `SlimvoxError` if the target is below what these gates can reach."""
+    """Raise `SlimvoxError` if the target is below the smallest cost that these gates allow."""
     smallest = smallest_cost(layout, budget)
     if smallest > budget.target:
         raise SlimvoxError(_unreachable(budget, smallest))

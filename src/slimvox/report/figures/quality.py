@@ -76,7 +76,7 @@ def choose_quality(name: str, runs: Sequence[RunRecord], scores: Sequence[ScoreS
 
 
 def _teacher_of(runs: Sequence[RunRecord]) -> tuple[tuple[str, int, float], ...]:
-    """The embedded teacher, which has 1000 `mini` points by definition, if it is what the runs started from."""
+    """The embedded teacher, which has 1000 `mini` points by definition, if the runs started from it."""
     dense = {run.dense for run in runs if run.dense is not None and run.teacher == EMBEDDED}
     return tuple(("dense", parameters(anatomy), 1000.0) for anatomy in dense)
 
