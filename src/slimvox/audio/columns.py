@@ -16,7 +16,7 @@ from typing import Any, Literal
 from slimvox.util.errors import SlimvoxError
 
 Row = Mapping[str, Any]
-"""Values by normalized column name."""
+"""Values by normalised column name."""
 
 PATH_COLUMNS = (
     *("path", "file", "audio", "audio_filepath", "filename", "file_name", "audio_path", "wav"),

@@ -108,7 +108,7 @@ class _Neighbours:
 
 
 def _rows(path: Place) -> Iterator[tuple[str, Row]]:
-    """Yield the place of each row, for messages, and its values by normalized column name."""
+    """Yield the place of each row, for messages, and its values by normalised column name."""
     text = read_text(path)
     extension = manifest_extension(path)
     if extension not in (".tsv", ".csv"):

@@ -196,7 +196,7 @@ class SpeechEncoder(nn.Module, PretrainedMethods):
         return self.transform(features, attention_mask, kept_channels=kept_channels)
 
     def prepared(self, waveforms: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """The waveforms as the front end needs them: checked, normalized if the model requires it, in its precision.
+        """The waveforms as the front end needs them: checked, normalised if the model requires it, in its precision.
 
         Raises:
             ValueError: see `forward`.

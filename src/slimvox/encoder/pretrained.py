@@ -89,7 +89,7 @@ class PretrainedMethods:
             name: id of the repository, such as `me/wavlm-small`; created if it does not exist.
             revision: branch to commit to; by default the main branch.
             token: access token; by default the one that `hf auth login` stored.
-            private: whether a new repository is private; by default as the account or organization has it.
+            private: whether a new repository is private; by default as set for the account or organisation.
             commit_message: title of the commit.
 
         Returns:

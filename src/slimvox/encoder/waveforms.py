@@ -1,4 +1,4 @@
-"""Waveforms before the front end: checks, normalization, and the mask of frames that are not padding."""
+"""Waveforms before the front end: checks, normalisation, and the mask of frames that are not padding."""
 
 from __future__ import annotations
 

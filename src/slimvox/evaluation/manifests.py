@@ -65,7 +65,7 @@ _TURN = re.compile(r"^(\S+)\s+([\d.]+)-([\d.]+)$")
 
 
 def _column(name: str | None) -> str:
-    """A column's normalized name; the part after `label_` is kept, as it is a name chosen by the user."""
+    """A column's normalised name; the part after `label_` is kept, as it is a name chosen by the user."""
     plain = normalized(name)
     if not plain.startswith(LABEL_PREFIX):
         return plain
