@@ -136,7 +136,7 @@ def test_bad_input_is_one_sentence(directory: Path, tmp_path: Path, monkeypatch:
     with pytest.raises(SlimvoxError, match=r"must end in \.xml, but `out` is encoder\.ir"):
         export_encoder(directory, tmp_path / "encoder.ir", format="openvino")
     (tmp_path / "mine.bin").write_bytes(b"weights of something else")
-    with pytest.raises(SlimvoxError, match=r"mine\.bin is there already"):
+    with pytest.raises(SlimvoxError, match=r"mine\.bin exists already"):
         export_encoder(directory, tmp_path / "mine.xml", format="openvino")
     (tmp_path / "broken.xml").write_text("not a model")
     with pytest.raises(SlimvoxError, match=r"OpenVINO cannot read .*broken\.xml"):
