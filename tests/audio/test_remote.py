@@ -138,7 +138,7 @@ def test_a_cut_network_is_waited_for(server: FileServer, caplog: pytest.LogCaptu
         for each in wanted:
             np.testing.assert_array_equal(next(batches).waveforms, each)
         assert not batches.skips.files
-    assert "cannot be reached and is tried again" in caplog.text
+    assert "cannot be reached (" in caplog.text
 
 
 @pytest.mark.parametrize("status", [403, 401, 404, 410])
@@ -181,6 +181,19 @@ def test_patience_ends_with_one_sentence(server: FileServer, monkeypatch: pytest
         ),
     ):
         next(batches)
+
+
+def test_a_server_that_is_not_there_is_waited_for_and_the_reason_given(
+    server: FileServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(remote, "PATIENCE_SECONDS", 0.1)
+    url = "http://127.0.0.1:1/a.tar"
+    with pytest.raises(
+        SlimvoxError, match=r"gave no answer for 0\.1 s \(Cannot connect to host 127\.0\.0\.1:1"
+    ):
+        find_audio([url])
+    assert f"`{url}` cannot be reached (Cannot connect to host 127.0.0.1:1" in caplog.text
+    assert "is tried again for 0.1 s" in caplog.text
 
 
 def test_errors_of_servers_are_tried_again(server: FileServer) -> None:

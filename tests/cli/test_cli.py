@@ -138,6 +138,15 @@ def test_verbose_says_what_is_loaded(
         assert "someone/model: from the Hugging Face hub, revision main" in caplog.text
 
 
+def test_a_repository_that_cannot_be_is_an_error_before_the_run(
+    teacher: Path, speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(["prune", str(teacher), str(speech), "--out", str(out), "--push-to-hub", "a/b/c", *FAST]) == 2
+    assert "`a/b/c` is not a name of a repository on the Hugging Face hub" in said(capsys)
+    assert not out.exists()
+
+
 def test_a_pruned_encoder_is_pushed(
     teacher: Path,
     speech: Path,
@@ -149,7 +158,8 @@ def test_a_pruned_encoder_is_pushed(
     with serving(monkeypatch, tmp_path / "cache") as hub:
         hub.uploads = tmp_path / "uploads"
         command = ["prune", str(teacher), str(speech), "--out", str(out), "--push-to-hub", "someone/small"]
-        assert run([*command, *FAST]) == 0
+        assert run([*command, "--token", "mine", *FAST]) == 0
+        assert hub.tokens == {"Bearer mine"}
         assert "pushed to https://huggingface.co/someone/small" in said(capsys)
         uploaded = {file.relative_to(hub.uploads / "someone/small") for file in hub.uploads.rglob("*.*")}
         assert {"config.json", "kept_indices.json", "README.md", "model.safetensors"} <= {*map(str, uploaded)}

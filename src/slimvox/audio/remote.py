@@ -186,15 +186,19 @@ def _tried(url: str, request: Callable[[], _T]) -> _T:
                     "when it can be reached."
                 ) from error
             if pause == _FIRST_WAIT_SECONDS:
-                logger.warning("`%s` cannot be reached and is tried again: %s.", url, _text(error))
+                logger.warning(
+                    "`%s` cannot be reached (%s) and is tried again for %g s.",
+                    url,
+                    _text(error),
+                    PATIENCE_SECONDS,
+                )
         time.sleep(pause * random.uniform(0.8, 1.2))
         pause = min(2 * pause, _LONGEST_WAIT_SECONDS)
 
 
 def _refusal(error: BaseException) -> OSError | None:
     """The error of a request that would fail again; None if trying again may help."""
-    # fsspec says "not found" for a server that it could not reach, and keeps the true error as the cause.
-    cause = error.__cause__ or error
+    cause = _cause(error)
     status = getattr(cause, "status", None)
     if status == 404 or type(cause) is FileNotFoundError:
         return FileNotFoundError("its server has no such file (404)")
@@ -205,7 +209,15 @@ def _refusal(error: BaseException) -> OSError | None:
     return RemoteError(_text(cause)) if type(cause) in (ValueError, RuntimeError) else None
 
 
+def _cause(error: BaseException) -> BaseException:
+    """The true error: fsspec says "not found" for a server that it could not reach, with what happened as the cause."""
+    if type(error) is FileNotFoundError and error.__cause__ is not None:
+        return error.__cause__
+    return error
+
+
 def _text(error: BaseException) -> str:
+    error = _cause(error)
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
 

@@ -3,6 +3,7 @@
 from slimvox.checkpoint.directory import write_slimvox_directory
 from slimvox.checkpoint.pretrained import (
     Model,
+    check_repository_name,
     encoder_of,
     name_of,
     on_disk,
@@ -15,6 +16,7 @@ from slimvox.checkpoint.resolve import LoadedModel, find_model, load, load_model
 __all__ = [
     "LoadedModel",
     "Model",
+    "check_repository_name",
     "encoder_of",
     "find_model",
     "load",

@@ -114,6 +114,23 @@ def push_encoder(
         )
 
 
+def check_repository_name(name: str) -> None:
+    """Check the form of a repository's name, without asking the hub.
+
+    Raises:
+        SlimvoxError: if the hub has no names of this form.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise SlimvoxError(
+            f"`{name}` is not a name of a repository on the Hugging Face hub: give USER/NAME"
+        ) from error
+
+
 def push_directory(
     directory: str | os.PathLike[str],
     name: str,

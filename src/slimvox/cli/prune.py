@@ -54,6 +54,10 @@ class PruneCommand(VerboseOption):
         if os.environ.get("RANK", "0") != "0":
             # Of several processes, the first speaks for all.
             console = Console(quiet=True)
+        if self.push_to_hub is not None:
+            from slimvox.checkpoint import check_repository_name
+
+            check_repository_name(self.push_to_hub)
         try:
             result: PruneResult = self.call(console=console)
         except RunInterrupted as interruption:

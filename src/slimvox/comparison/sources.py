@@ -90,9 +90,9 @@ def compare(
     Args:
         model: encoder to measure: usually a directory written by `slimvox prune`; for other models see `teacher`. In
             Python also an encoder, or a model of `transformers` with an encoder.
-        audio: audio sources, each measured separately: files, folders, lists (.txt), manifests (.tsv, .csv, .jsonl), or
-            Hugging Face data sets (hf:NAME, hf:NAME:CONFIGURATION:SPLIT, .parquet, a save_to_disk folder). In Python
-            also a loaded `datasets.Dataset`.
+        audio: audio sources, each measured separately: files, folders, shards (.tar), lists (.txt), manifests (.tsv,
+            .csv, .jsonl), URLs of them, or Hugging Face data sets (hf:NAME, hf:NAME:CONFIGURATION:SPLIT, .parquet, a
+            save_to_disk folder). In Python also a loaded `datasets.Dataset`.
         teacher: encoder to compare with; by default, the teacher recorded in `model`.
         seconds: seconds of audio per source, in randomly drawn clips, of which at most the first 30 s are used; 0 means
             all of it. In Python also None.

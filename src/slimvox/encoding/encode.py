@@ -88,9 +88,9 @@ def encode_files(
     Args:
         model: encoder: `embedded`, a local directory, or a model id on the Hugging Face hub such as
             microsoft/wavlm-base-plus. In Python also an encoder, or a model of `transformers` with an encoder.
-        audio: audio sources: files, folders, lists (.txt), manifests (.tsv, .csv, .jsonl), or Hugging Face data sets
-            (hf:NAME, hf:NAME:CONFIGURATION:SPLIT, .parquet, a save_to_disk folder). In Python also a loaded
-            `datasets.Dataset`.
+        audio: audio sources: files, folders, shards (.tar), lists (.txt), manifests (.tsv, .csv, .jsonl), URLs of
+            them, or Hugging Face data sets (hf:NAME, hf:NAME:CONFIGURATION:SPLIT, .parquet, a save_to_disk folder). In
+            Python also a loaded `datasets.Dataset`.
         out: output directory; files are named after the audio.
         format: file format of the outputs: npz (numpy) or safetensors.
         layers: hidden states to write: `all`, or numbers such as 0,6,12; 0 is the input of the first layer. In Python
