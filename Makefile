@@ -109,7 +109,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install --quiet -c constraints.txt -e ".[dev,docs,tensorboard,training]"
+	$(PIP) install --quiet -c constraints.txt -e ".[dev,docs,tensorboard,training,openvino,av]"
 	@touch $@
 
 $(OLDEST)/.installed: pyproject.toml
