@@ -23,6 +23,7 @@ from slimvox.encoder import use_backend
 from slimvox.pruning.surgery import slice_encoder
 from slimvox.structures import Address
 from slimvox.structures.anatomy import EncoderAnatomy
+from tiny_runs import make_run, make_speech
 from whisper_models import SAMPLES
 
 
@@ -207,6 +208,36 @@ def test_long_recordings_are_encoded_in_chunks(tmp_path: Path) -> None:
     long = np.random.default_rng(0).normal(size=5 * SAMPLES // 2).astype(np.float32)
     states = slimvox.encode(long, encoder, layers="last", chunk_seconds=0.8, overlap_seconds=0.1)
     assert states.shape == (encoder.anatomy.frames(len(long)), 32) and bool(states.isfinite().all())
+
+
+@pytest.mark.parametrize("overlap_seconds", [0.0, 0.1, 0.4])
+@pytest.mark.parametrize("over", [-321, 0, 1, 320, 1_599, 1_600, 1_601, 6_399, 6_400, 16_001])
+def test_no_chunk_is_longer_than_the_window(tmp_path: Path, over: int, overlap_seconds: float) -> None:
+    encoder = slimvox.load(whisper_models.directory(tmp_path))
+    clip = np.random.default_rng(0).normal(size=SAMPLES + over).astype(np.float32)
+    states = slimvox.encode(clip, encoder, layers="last", chunk_seconds=30.0, overlap_seconds=overlap_seconds)
+    assert states.shape == (encoder.anatomy.frames(len(clip)), 32)
+    if over <= 0:  # one chunk
+        whole = encoder(torch.from_numpy(clip)[None]).hidden_states[-1][0]
+        torch.testing.assert_close(torch.as_tensor(states), whole.detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_an_overlap_for_which_the_window_is_too_short_is_an_error(tmp_path: Path) -> None:
+    encoder = slimvox.load(whisper_models.directory(tmp_path))
+    with pytest.raises(
+        slimvox.SlimvoxError, match="`overlap_seconds` must be less than half the model's longest input, 1 s"
+    ):
+        slimvox.encode(np.zeros(SAMPLES, dtype=np.float32), encoder, overlap_seconds=0.5)
+
+
+def test_clips_longer_than_the_window_are_an_error_before_the_run(tmp_path: Path) -> None:
+    teacher, speech = whisper_models.directory(tmp_path / "dense"), make_speech(tmp_path / "speech")
+    with pytest.raises(
+        slimvox.SlimvoxError,
+        match=r"`data\.max_seconds` must be at most 1, the longest input of .*, but is 1\.1",
+    ):
+        make_run(tmp_path / "out", teacher, speech, settings={"data.max_seconds": 1.1})
+    assert not (tmp_path / "out").exists()
 
 
 def test_anatomies_that_contradict_themselves_are_refused() -> None:

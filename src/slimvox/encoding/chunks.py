@@ -43,7 +43,9 @@ class ChunkPlan:
     @property
     def longest(self) -> int:
         """Maximum number of samples of the last chunk: a remainder too short for a chunk of its own is part of it."""
-        return self.samples + max(self.overlap, 1) * self.anatomy.hop - 1
+        # The window of a spectrogram is longer than a frame, which its padding hides from the number of frames.
+        least = 2 if self.anatomy.mel_bins else 1
+        return self.samples + max(self.overlap, least) * self.anatomy.hop - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,8 @@ class Chunk:
 def plan_chunks(anatomy: EncoderAnatomy, *, chunk_seconds: float, overlap_seconds: float) -> ChunkPlan:
     """A plan from durations in seconds.
 
+    Chunks are shorter than asked for where the last one could otherwise exceed the model's longest input.
+
     Raises:
         SlimvoxError: if a chunk is shorter than a frame, or the overlap is negative or as long as a chunk.
     """
@@ -72,6 +76,15 @@ def plan_chunks(anatomy: EncoderAnatomy, *, chunk_seconds: float, overlap_second
     samples = round(chunk_seconds * SAMPLE_RATE_HZ)
     valid = math.isfinite(overlap_seconds) and overlap_seconds >= 0
     overlap = round(overlap_seconds * SAMPLE_RATE_HZ / anatomy.hop) if valid else 0
+    extra = ChunkPlan(anatomy=anatomy, samples=0, overlap=overlap).longest
+    longest = anatomy.most_samples
+    if valid and longest is not None and samples + extra > longest:
+        samples = longest - extra
+        if samples < anatomy.receptive_field or overlap >= anatomy.frames(samples):
+            raise SlimvoxError(
+                f"`overlap_seconds` must be less than half the model's longest input, {longest / SAMPLE_RATE_HZ:g} s,"
+                f" but is {overlap_seconds:g} instead"
+            )
     if not valid or overlap >= anatomy.frames(samples):
         raise SlimvoxError(
             f"`overlap_seconds` must be at least 0 and less than `chunk_seconds` ({chunk_seconds:g}),"

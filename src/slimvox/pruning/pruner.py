@@ -23,13 +23,13 @@ from slimvox.pruning.machine_speed import prepare_cost
 from slimvox.pruning.memory import Recompute
 from slimvox.pruning.parts import PruningParts
 from slimvox.pruning.processes import Processes
-from slimvox.pruning.recipe import load_recipe
+from slimvox.pruning.recipe import Recipe, load_recipe
 from slimvox.pruning.result import PruneResult, RunSettings
 from slimvox.pruning.run import Run
 from slimvox.pruning.run_directory import RunDirectory
 from slimvox.pruning.target import WantedTarget, aim
 from slimvox.pruning.time_budget import TimeLimit
-from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.structures.kept_indices import KeptIndices
 from slimvox.util.devices import Device
 from slimvox.util.errors import SlimvoxError
@@ -145,6 +145,7 @@ def prune(
         processes = Processes(accelerator)
         processes.on_main(directory.refuse_if_taken)
         loaded, earlier_kept = _read_model(teacher, processes)
+        _check_clips(chosen, loaded)
         aims = aim(
             chosen,
             loaded.encoder,
@@ -235,6 +236,15 @@ class Pruner(PruningParts):
     def run(self) -> PruneResult:
         """Run, from the start or from the last checkpoint; result and errors are those of `prune`."""
         return prune(self.model, self.audio, self.out, parts=self, **self.options)
+
+
+def _check_clips(recipe: Recipe, model: LoadedModel) -> None:
+    longest = model.encoder.anatomy.most_samples
+    if longest is not None and recipe.data.max_seconds * SAMPLE_RATE_HZ > longest:
+        raise SlimvoxError(
+            f"`data.max_seconds` must be at most {longest / SAMPLE_RATE_HZ:g}, the longest input of {model.name},"
+            f" but is {recipe.data.max_seconds:g} instead"
+        )
 
 
 def _read_model(name: str | os.PathLike[str], processes: Processes) -> tuple[LoadedModel, KeptIndices | None]:
