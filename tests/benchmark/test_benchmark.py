@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import slimvox
+import whisper_models
 from slimvox.checkpoint.directory import write_slimvox_directory
 from slimvox.checkpoint.resolve import find_anatomies
 from slimvox.checkpoint.transformers_config import anatomy_from_config, transformers_config
@@ -23,6 +24,7 @@ from slimvox.measure.benchmark.result import ContenderReport
 from slimvox.structures.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
 from slimvox.util.errors import SlimvoxError
 from small_encoders import wavlm
+from whisper_models import SAMPLES
 
 
 def anatomy(family: str = "wavlm") -> EncoderAnatomy:
@@ -224,3 +226,21 @@ def test_an_encoder_in_memory_is_measured(directory: Path) -> None:
     result = slimvox.benchmark(encoder, against=directory, seconds=[0.1], threads=1, runs=1)
     assert [each.label for each in result.contenders] == ["tiny, torch", "SpeechEncoder, torch"]
     assert {each.parameters for each in result.contenders} == {encoder.parameter_count}
+
+
+def test_the_dense_model_of_a_whisper_is_its_encoder_on_the_whole_window(tmp_path: Path) -> None:
+    whisper_models.recogniser(tmp_path / "dense")
+    encoder = slimvox.load(tmp_path / "dense")
+    waveforms = 0.1 * torch.randn(2, SAMPLES, generator=torch.Generator().manual_seed(0))
+    contender = Contender(model=str(tmp_path / "dense"), backend="transformers", name="dense")
+    loaded = load_contender(contender, torch.get_num_threads())
+    with torch.inference_mode():
+        expected = encoder(waveforms).last_hidden_state
+    found = loaded.run(waveforms.numpy())
+    torch.testing.assert_close(found.last_hidden_state, expected, atol=1e-4, rtol=1e-4)
+    shorter = loaded.run(waveforms[:, : SAMPLES // 2].numpy())
+    assert shorter.last_hidden_state.shape == expected.shape
+    assert loaded.module is not None
+    with BlockTimer(loaded.module) as timer:
+        loaded.run(waveforms.numpy())
+    assert timer.milliseconds["attention"] > 0

@@ -18,7 +18,7 @@ PATTERNS = {
     "front end": r"(^|\.)feature_extractor$",
     "projection": r"(^|\.)feature_projection$",
     "position": r"(^|\.)(pos_conv_embed|rel_attn_embed)$",
-    "attention": r"\.\d+\.attention$",
+    "attention": r"\.\d+\.(attention|self_attn)$",
     "feed forward": r"\.\d+\.feed_forward$",
 }
 """Names of the modules, in slimvox and in `transformers`."""

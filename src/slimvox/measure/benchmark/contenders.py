@@ -14,7 +14,7 @@ from slimvox.exporters import ExportFormat, export_formats
 from slimvox.util.errors import SlimvoxError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 TORCH_BACKENDS = ("torch", "torch-bf16", "transformers")
 """Backends that run a model in torch, without an export."""
@@ -103,12 +103,38 @@ def load_contender(contender: Contender, threads: int) -> Loaded:
         module = load(contender.model)
     keywords: dict[str, Any] = {"output_hidden_states": True} if contender.backend == "transformers" else {}
     half = contender.backend == "torch-bf16"
+    prepare = _window_features(module) if hasattr(module, "config") else None
 
     def run(waveforms: NDArray[np.float32]) -> object:
+        inputs = torch.from_numpy(waveforms) if prepare is None else prepare(waveforms)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
-            return module(torch.from_numpy(waveforms), **keywords)
+            return module(inputs, **keywords)
 
     return Loaded(run=run, module=module)
+
+
+def _window_features(module: nn.Module) -> Callable[[NDArray[np.float32]], Tensor] | None:
+    """The log-mel spectrogram of a whole window, for models of `transformers` that take one (Whisper); else None.
+
+    It is part of what is timed, as slimvox's encoder computes it too. `transformers` has no shorter form: a clip is
+    padded to the window.
+    """
+    config: Any = module.config
+    if not hasattr(config, "max_source_positions"):
+        return None
+    from transformers import WhisperFeatureExtractor
+
+    from slimvox.structures.anatomy import SAMPLE_RATE_HZ
+
+    seconds = 2 * config.max_source_positions // 100
+    extract = WhisperFeatureExtractor(feature_size=config.num_mel_bins, chunk_length=seconds)
+
+    def prepare(waveforms: NDArray[np.float32]) -> Tensor:
+        found = extract(list(waveforms), sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt")
+        features: Tensor = found["input_features"]
+        return features
+
+    return prepare
 
 
 def _transformers_model(model: str) -> nn.Module:
@@ -125,5 +151,7 @@ def _transformers_model(model: str) -> nn.Module:
     directory = find_model(model)
     if is_slimvox_directory(directory):
         _, dense = find_anatomies(model)
-        return AutoModel.from_config(transformers_config(dense)).eval()  # type: ignore[no-any-return]
-    return AutoModel.from_pretrained(directory).eval()  # type: ignore[no-any-return]
+        whole = AutoModel.from_config(transformers_config(dense)).eval()
+    else:
+        whole = AutoModel.from_pretrained(directory).eval()
+    return whole.get_encoder() if whole.config.is_encoder_decoder else whole  # type: ignore[no-any-return]
