@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,9 @@ def test_it_says_what_it_is_and_gives_features(
     assert load_upstream(tmp_path / "encoder.xml").fingerprint != ours.fingerprint
 
 
-def test_int8_and_its_error(directory: Path, exported: ExportResult, tmp_path: Path) -> None:
+def test_int8_and_its_error(
+    directory: Path, exported: ExportResult, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in ("encoder.xml", "encoder.bin"):
         shutil.copy(directory / name, tmp_path / name)
     file = tmp_path / "encoder.xml"
@@ -96,6 +99,8 @@ def test_int8_and_its_error(directory: Path, exported: ExportResult, tmp_path: P
         encoder=slimvox.load(directory), head=None, signature=Signature(layers="all", mask=True)
     )
     OpenVino().to_int8(file, calibration_clips((), reference)[:4])
+    logging.getLogger("slimvox").warning("still heard")
+    assert "still heard" in caplog.text, "NNCF is made quiet, and nothing else"
     kinds = {node.get_type_name() for node in openvino.Core().read_model(file).get_ops()}
     assert "FakeQuantize" in kinds
     errors = measured_errors(OpenVino().open(file), reference)

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -26,9 +26,8 @@ def quantised(model: Any, inputs: Sequence[Mapping[str, NDArray[Any]]]) -> Any:
     """
     with mock.patch.dict(os.environ, {"NNCF_CI": "1"}):  # no usage data to its makers
         import nncf
-    nncf.set_log_level(logging.ERROR)
     kept = [node.get_friendly_name() for node in model.get_ops() if not _is_quantised(node)]
-    with contextlib.redirect_stdout(io.StringIO()):  # progress bars
+    with _quiet(nncf), contextlib.redirect_stdout(io.StringIO()):  # progress bars
         return nncf.quantize(
             model,
             nncf.Dataset(inputs),
@@ -37,6 +36,18 @@ def quantised(model: Any, inputs: Sequence[Mapping[str, NDArray[Any]]]) -> Any:
             ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
             advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
         )
+
+
+@contextlib.contextmanager
+def _quiet(nncf: Any) -> Iterator[None]:
+    """Context in which NNCF logs only errors. `set_log_level` also changes the handlers of the root logger."""
+    levels = {handler: handler.level for handler in logging.getLogger().handlers}
+    nncf.set_log_level(logging.ERROR)
+    try:
+        yield
+    finally:
+        for handler, level in levels.items():
+            handler.setLevel(level)
 
 
 def _is_quantised(node: Any) -> bool:
