@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass
 class FileServer:
-    """What is served, how, and the requests that came in."""
+    """Files to serve, the way to serve them, and the requests received."""
 
     folder: Path
     url: str = ""
