@@ -39,13 +39,6 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("odd") / "wavlm"
-    write_slimvox_directory(odd_encoder(), path, kept_indices={}, model_card="")
-    return path
-
-
-@pytest.fixture(scope="module")
 def exported(directory: Path) -> ExportResult:
     return export_encoder(directory, mask=True)
 

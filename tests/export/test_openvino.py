@@ -12,9 +12,7 @@ import pytest
 import torch
 
 import slimvox
-from drawn import odd_encoder
 from slimvox import ExportResult, SlimvoxError, export_encoder
-from slimvox.checkpoint import write_slimvox_directory
 from slimvox.evaluation.upstreams import load_upstream
 from slimvox.exporters import export_format
 from slimvox.exporters.calibration import calibration_clips
@@ -28,13 +26,6 @@ from slimvox.measure.benchmark.contenders import Contender, backend_names, load_
 openvino = pytest.importorskip("openvino")
 pytest.importorskip("nncf")
 pytest.importorskip("onnxscript")
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("odd") / "wavlm"
-    write_slimvox_directory(odd_encoder(), path, kept_indices={}, model_card="")
-    return path
 
 
 @pytest.fixture(scope="module")

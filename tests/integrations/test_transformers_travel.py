@@ -7,10 +7,8 @@ import importlib
 import inspect
 import json
 import math
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,17 +25,10 @@ import slimvox
 from slimvox.encoder.pretrained import PretrainedMethods
 from slimvox.hf.directory_format import AUTO_MAP, CODE_FILES, ENCODER_CODE, WHISPER_AUTO_MAP
 from slimvox.hf.travelling_code import join, parse_module, travelling_files
+from without_slimvox import run_without_slimvox
 
-WITHOUT_SLIMVOX = """
+ELSEWHERE = """
 import sys
-from importlib.abc import MetaPathFinder
-
-class Blocked(MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name.partition(".")[0] == "slimvox":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Blocked())
 directory, large, inputs, out = sys.argv[1:]
 from types import SimpleNamespace
 import torch
@@ -77,13 +68,8 @@ def test_a_directory_loads_to_the_bit_where_slimvox_is_not_installed(
 ) -> None:
     torch.save(batch, tmp_path / "inputs.pt")
     out = tmp_path / "saved-again"
-    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
-    environment |= {"OMP_NUM_THREADS": "1"}
-    environment.pop("PYTHONPATH", None)
-    arguments = [str(each) for each in (pruned, pruned_large, tmp_path / "inputs.pt", out)]
-    command = [sys.executable, "-c", WITHOUT_SLIMVOX, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
+    arguments = (pruned, pruned_large, tmp_path / "inputs.pt", out)
+    run_without_slimvox(ELSEWHERE, *arguments, modules=tmp_path / "modules")
     theirs = torch.load(f"{out}.pt")
     assert theirs["module"].startswith("transformers_modules.")
     with torch.no_grad():

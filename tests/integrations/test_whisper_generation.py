@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +14,12 @@ from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, WhisperForCon
 
 import slimvox
 import whisper_models
+from hub_server import serving
+from slimvox.hf.directory_format import CODE_FILES
 from slimvox.hf.whisper import SlimvoxWhisperForConditionalGeneration
 from tiny_runs import make_run, make_speech
 from whisper_models import SAMPLES
+from without_slimvox import run_without_slimvox
 
 WORDS: dict[str, Any] = {"language": "en", "task": "transcribe", "max_new_tokens": 12, "num_beams": 1}
 LONG = 5 * SAMPLES // 2
@@ -139,16 +139,8 @@ def test_it_is_saved_pruned_further_and_trained(dense: Path, pruned: Path, tmp_p
     assert all(each.grad is not None for each in smaller.model.encoder.parameters())
 
 
-WITHOUT_SLIMVOX = """
+ELSEWHERE = """
 import sys
-from importlib.abc import MetaPathFinder
-
-class Blocked(MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name.partition(".")[0] == "slimvox":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Blocked())
 import torch
 from transformers import AutoModelForSpeechSeq2Seq
 directory, inputs, out = sys.argv[1:]
@@ -161,14 +153,24 @@ torch.save(words, out + ".pt")
 """
 
 
+def test_pushing_with_transformers_uploads_our_card_and_code(
+    pruned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(monkeypatch, tmp_path / "cache") as hub:
+        hub.uploads = tmp_path
+        AutoModelForSpeechSeq2Seq.from_pretrained(pruned).push_to_hub("someone/new")
+        again = AutoModelForSpeechSeq2Seq.from_pretrained("someone/new")
+    uploaded = tmp_path / "someone" / "new"
+    for name in ("README.md", "kept_indices.json", "tokenizer.json", *CODE_FILES):
+        assert (uploaded / name).read_bytes() == (pruned / name).read_bytes()
+    expected = AutoModelForSpeechSeq2Seq.from_pretrained(pruned).generate(features(), **WORDS)
+    assert torch.equal(again.generate(features(), **WORDS), expected)
+
+
 def test_it_loads_where_slimvox_is_not_installed(pruned: Path, tmp_path: Path) -> None:
     torch.save(features(), tmp_path / "inputs.pt")
-    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
-    environment.pop("PYTHONPATH", None)
-    arguments = [str(each) for each in (pruned, tmp_path / "inputs.pt", tmp_path / "out")]
-    command = [sys.executable, "-c", WITHOUT_SLIMVOX, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
+    arguments = (pruned, tmp_path / "inputs.pt", tmp_path / "out")
+    run_without_slimvox(ELSEWHERE, *arguments, modules=tmp_path / "modules")
     model = AutoModelForSpeechSeq2Seq.from_pretrained(pruned)
     assert torch.equal(torch.load(tmp_path / "out.pt"), model.generate(features(), **WORDS))
 

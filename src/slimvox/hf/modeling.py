@@ -50,19 +50,12 @@ class DeferredEncoder(SpeechEncoder):
         nn.Module.__init__(self)
 
 
-class SlimvoxPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
-    """Base class of the encoder and the models with a head: loading, saving, lengths and masks."""
+class SelfContainedModel(PreTrainedModel):  # type: ignore[misc]
+    """A model that is saved and pushed with the files that make its directory self-contained.
 
-    config_class = SlimvoxConfig
-    config: SlimvoxConfig
-    base_model_prefix = "slimvox"
-    main_input_name = "input_values"
-    input_modalities = "audio"
-    supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False
-    dtype: torch.dtype
-    _no_split_modules: ClassVar[list[str]] = ["CheckpointedLayer"]
-    _supports_sdpa = True
+    These are the modelling code (for `trust_remote_code`), `preprocessor_config.json`, and the model card and other
+    files of the directory that the model was loaded from; see `write_companions`.
+    """
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
@@ -70,9 +63,6 @@ class SlimvoxPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save as other `transformers` models do, with the files that make the directory self-contained.
-
-        These are the modelling code (for `trust_remote_code`), `preprocessor_config.json`, and the model card and
-        `kept_indices.json` of the directory that the model was loaded from.
 
         Args:
             save_directory: created if it does not exist.
@@ -87,6 +77,21 @@ class SlimvoxPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         """Replace the generic model card by ours before an upload; all uploads to the hub call this method."""
         write_companions(Path(working_dir), self.config)
         return super()._upload_modified_files(working_dir, *args, **kwargs)
+
+
+class SlimvoxPreTrainedModel(SelfContainedModel):
+    """Base class of the encoder and the models with a head: loading, saving, lengths and masks."""
+
+    config_class = SlimvoxConfig
+    config: SlimvoxConfig
+    base_model_prefix = "slimvox"
+    main_input_name = "input_values"
+    input_modalities = "audio"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False
+    dtype: torch.dtype
+    _no_split_modules: ClassVar[list[str]] = ["CheckpointedLayer"]
+    _supports_sdpa = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -21,10 +19,15 @@ from transformers.models.whisper.modeling_whisper import (
 
 from slimvox.encoder.log_mel import MelFeatureExtractor
 from slimvox.encoder.model import SpeechEncoder
-from slimvox.hf.companions import write_companions
 from slimvox.hf.configuration import DescribesEncoder, check_format_version
 from slimvox.hf.directory_format import FORMAT_VERSION, WHISPER_AUTO_MAP, WHISPER_MODEL_TYPE
-from slimvox.hf.modeling import CheckpointedLayer, DeferredEncoder, encoder_view, remember_index_buffers
+from slimvox.hf.modeling import (
+    CheckpointedLayer,
+    DeferredEncoder,
+    SelfContainedModel,
+    encoder_view,
+    remember_index_buffers,
+)
 
 
 class SlimvoxWhisperConfig(DescribesEncoder, WhisperConfig):  # type: ignore[misc]
@@ -62,7 +65,7 @@ class SlimvoxWhisperConfig(DescribesEncoder, WhisperConfig):  # type: ignore[mis
         self.__dict__["model_type"] = "whisper"
 
 
-class SlimvoxWhisperPreTrainedModel(WhisperPreTrainedModel):  # type: ignore[misc]
+class SlimvoxWhisperPreTrainedModel(SelfContainedModel, WhisperPreTrainedModel):  # type: ignore[misc]
     """Base class with the methods that create and load the parts of the encoder."""
 
     config_class = SlimvoxWhisperConfig
@@ -75,7 +78,7 @@ class SlimvoxWhisperPreTrainedModel(WhisperPreTrainedModel):  # type: ignore[mis
             init.copy_(getattr(module, name), value)
 
 
-class SlimvoxWhisperEncoder(SlimvoxWhisperPreTrainedModel, DeferredEncoder):
+class SlimvoxWhisperEncoder(SlimvoxWhisperPreTrainedModel, DeferredEncoder):  # type: ignore[misc]
     """The encoder with the interface of `WhisperEncoder`: spectrograms in, hidden states out.
 
     `as_encoder` gives it the interface of `SpeechEncoder`, which reads waveforms.
@@ -162,19 +165,3 @@ class SlimvoxWhisperForConditionalGeneration(SlimvoxWhisperPreTrainedModel, Whis
     def as_encoder(self) -> SpeechEncoder:
         """The encoder, with the same parameters, with the interface of `SpeechEncoder`."""
         return self.model.encoder.as_encoder()
-
-    @classmethod
-    def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
-        """Nothing to do: `auto_map` is always written, and the code is saved by `save_pretrained`."""
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """Save as other `transformers` models do, with the files that make the directory self-contained.
-
-        Args:
-            save_directory: created if it does not exist.
-            args: as in `PreTrainedModel.save_pretrained`.
-            kwargs: as in `PreTrainedModel.save_pretrained`, `push_to_hub` among them.
-        """
-        super().save_pretrained(save_directory, *args, **kwargs)
-        if kwargs.get("is_main_process", True):
-            write_companions(Path(save_directory), self.config)
