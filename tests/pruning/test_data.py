@@ -13,8 +13,21 @@ from audio.audio_files import tone, write, write_tones
 from slimvox.audio import AudioClip, SkipCounter, read_audio
 from slimvox.pruning.data import HeldOutWaveforms, gather_audio
 from slimvox.pruning.recipe import DataSettings
+from slimvox.util.errors import SlimvoxError
 
 SETTINGS = DataSettings(min_seconds=1.0, max_seconds=2.0)
+
+
+def test_files_that_another_process_listed_are_looked_for(tmp_path: Path) -> None:
+    files = write_tones(tmp_path, [2.0] * 4)
+    audio = gather_audio([tmp_path], SETTINGS, 0)
+    audio.check_files()
+    files[0].write_bytes(files[0].read_bytes()[:-2])
+    with pytest.raises(SlimvoxError, match="put the same audio in the same place on each machine"):
+        audio.check_files()
+    files[0].unlink()
+    with pytest.raises(SlimvoxError, match=r"000\.wav` is not the file"):
+        audio.check_files()
 
 
 def held_out(clips: list[AudioClip], skips: SkipCounter | None = None, **options: int) -> HeldOutWaveforms:

@@ -29,6 +29,7 @@ import json, os, shutil, signal
 from pathlib import Path
 import torch
 import slimvox
+from slimvox.audio import scan
 from slimvox.pruning import stage
 from tiny_runs import make_run
 
@@ -38,7 +39,15 @@ rank, train_step, clip, noise = (
 )
 disk = folder / f"disk-{{rank}}"  # no file system is shared
 disk.mkdir(exist_ok=True)
-done = {{"steps": {{}}}}
+done = {{"steps": {{}}, "measured": 0}}
+os.environ["SLIMVOX_CACHE"] = str(disk / "cache")
+measure = scan.measure
+
+def counting_measure(path):
+    done["measured"] += 1
+    return measure(path)
+
+scan.measure = counting_measure
 
 def run(name, **arguments):
     model = teacher if rank == 0 else disk / "no-model"  # only the main process reads it
@@ -114,11 +123,19 @@ done["after running out of memory"] = run("full").encoder.state_dict()
 done["tries"] = [str(each) for each in tries]
 stage.Stage._accumulate = accumulate
 
+save_cut = slimvox.pruning.run_directory.RunDirectory.save_cut
+
 def failing(self, state):
     raise OSError(28, "No space left on device")
 
 slimvox.pruning.run_directory.RunDirectory.save_cut = failing
 done["failing"] = error_of(lambda: run("failing"))
+done["measured before"] = done["measured"]
+os.environ["SLIMVOX_CACHE"] = str(folder / f"cache-{{rank}}")
+own = shutil.copytree(speech, folder / f"audio-{{rank}}")
+speech = own
+slimvox.pruning.run_directory.RunDirectory.save_cut = save_cut
+done["own audio"] = run("own-audio").encoder.state_dict()
 done["files"] = sorted(str(path.relative_to(disk)) for path in disk.rglob("*") if path.is_file())
 torch.save(done, folder / f"rank-{{rank}}.pt")
 """
@@ -286,6 +303,16 @@ def test_errors_of_one_process_reach_the_other(ranks: Ranks) -> None:
 def test_only_the_main_process_writes(ranks: Ranks) -> None:
     assert {"whole/model.safetensors", "stopped/model.safetensors"} <= set(ranks[0]["files"])
     assert ranks[1]["files"] == []
+
+
+def test_one_process_measures_the_audio_unless_each_has_it_in_another_place(
+    ranks: Ranks, speech: Path
+) -> None:
+    files = len(list(speech.iterdir()))
+    assert [rank["measured before"] for rank in ranks] == [files, 0]
+    assert [rank["measured"] - rank["measured before"] for rank in ranks] == [files, files]
+    for rank in ranks:
+        assert_close(ranks[0]["weights"], rank["own audio"])
 
 
 def test_a_process_that_is_killed_ends_the_other_in_one_sentence_and_one_goes_on_alone(

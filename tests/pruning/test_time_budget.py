@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 import slimvox
+from distributed_runs import finish, torchrun
 from slimvox.pruning import time_budget
 from slimvox.pruning.optimisers import rate_share
 from slimvox.pruning.stage import Stage
@@ -57,6 +60,12 @@ class World:
     def distance(self, trainer: Trainer, encoder: Any) -> None:
         self.now += self.measuring
 
+    def install(self, replace: Callable[[Any, str, Any], None]) -> None:
+        """Replace the clock and the work of runs."""
+        replace(time_budget, "clock", lambda: self.now)
+        replace(Stage, "_train_step", lambda stage, batches: self.train_step(stage, batches))  # noqa: PLW0108
+        replace(Trainer, "distance", lambda trainer, encoder: self.distance(trainer, encoder))  # noqa: PLW0108
+
     def of(self, title: str) -> list[tuple[float, float, float]]:
         return [tuple(values) for name, *values in self.steps if name == title]  # type: ignore[misc]
 
@@ -64,17 +73,15 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
-    monkeypatch.setattr(time_budget, "clock", lambda: world.now)
-    monkeypatch.setattr(Stage, "_train_step", lambda self, batches: world.train_step(self, batches))  # noqa: PLW0108
-    monkeypatch.setattr(Trainer, "distance", lambda self, encoder: world.distance(self, encoder))  # noqa: PLW0108
+    world.install(monkeypatch.setattr)
     return world
 
 
 @pytest.fixture
 def run(teacher: Path, speech: Path, tmp_path: Path) -> Callable[..., slimvox.PruneResult]:
-    def start(seconds: float | None, **arguments: Any) -> slimvox.PruneResult:
+    def start(seconds: float | None, folder: str = "out", **arguments: Any) -> slimvox.PruneResult:
         hours = None if seconds is None else seconds / 3600
-        return make_run(tmp_path / "out", teacher, speech, settings=SCHEDULE, hours=hours, **arguments)
+        return make_run(tmp_path / folder, teacher, speech, settings=SCHEDULE, hours=hours, **arguments)
 
     return start
 
@@ -199,6 +206,49 @@ def test_too_little_time_is_one_sentence_and_more_time_goes_on(world: World, run
     assert 100 < 3600 * needed < 130
     run(3600 * needed * 1.2)
     assert 100 < len(world.steps) < 200
+
+
+def test_a_run_too_short_to_be_measured_says_that_it_took_longer(
+    world: World, run: Callable[..., Any]
+) -> None:
+    with pytest.raises(slimvox.SlimvoxError, match=r"e-10 hours are too short: .* a run takes at least 8;"):
+        run(1e-6, max_steps=8, folder="8")
+    for seconds, said in ((1e-6, True), (3600, False)):
+        console = Console(record=True, width=1000)
+        run(seconds, max_steps=2, folder=f"2-{said}", console=console)
+        assert (
+            "took 2 s, more than the 1e-06 s of `--hours`: it has too few" in console.export_text()
+        ) == said
+
+
+def test_the_main_process_decides_for_all(
+    teacher: Path, speech: Path, tmp_path: Path, world: World, run: Callable[..., Any]
+) -> None:
+    """The clock of the other process is ten times as fast."""
+    code = f"""
+import os, torch
+from pathlib import Path
+import slimvox
+from pruning.test_time_budget import SCHEDULE, World
+from slimvox.pruning import time_budget
+from slimvox.pruning.stage import Stage
+from slimvox.pruning.trainer import Trainer
+from tiny_runs import make_run
+
+folder, rank = Path({str(tmp_path)!r}), int(os.environ["RANK"])
+world = World(seconds=dict.fromkeys(("prune", "finish"), 10.0**rank))
+world.install(setattr)
+make_run(
+    folder / f"out-{{rank}}", {str(teacher)!r}, {str(speech)!r}, settings=SCHEDULE, hours=240 / 3600, device="auto"
+)
+torch.save(world.steps, folder / f"steps-{{rank}}.pt")
+"""
+    process = torchrun(code, tmp_path)
+    said = finish(process)
+    assert process.returncode == 0, said
+    first, second = (torch.load(tmp_path / f"steps-{rank}.pt") for rank in range(2))
+    run(240)
+    assert first == second == world.steps
 
 
 @given(

@@ -86,6 +86,15 @@ def source_name(source: AudioInput) -> str:
     return printable(dataset_name(bare))
 
 
+def source_place(source: BareInput) -> str | None:
+    """Absolute path, URL or name on the hub of a source; None for an object."""
+    if not isinstance(source, (str, os.PathLike)):
+        return None
+    if is_on_hub(source) or is_remote(source):
+        return str(source)
+    return os.path.abspath(Path(source).expanduser())
+
+
 def printable(name: str) -> str:
     """A name as text: bytes of a file name that are not UTF-8 are replaced."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -27,9 +27,9 @@ from slimvox.audio.find import (
     list_source,
     numbered,
     source_name,
+    source_place,
     without_repetitions,
 )
-from slimvox.audio.huggingface_datasets import is_on_hub
 from slimvox.audio.remote import RemoteFile, is_remote
 from slimvox.audio.scan import SCAN_THREADS, AudioScan, Progress, measured_files, usable
 from slimvox.audio.skips import SkipCounter
@@ -115,12 +115,7 @@ def _listed(source: BareInput, number: int) -> tuple[AudioTable[AudioSource], di
 
 
 def _key(source: BareInput, number: int) -> str:
-    if not isinstance(source, (str, os.PathLike)):
-        name = f"object {source_name(source)} {number}"
-    elif is_on_hub(source) or is_remote(source):
-        name = str(source)
-    else:
-        name = os.path.abspath(Path(source).expanduser())
+    name = source_place(source) or f"object {source_name(source)} {number}"
     return sha256(f"{_FORMAT}\n{name}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from slimvox.audio.recordings import AudioFile
 from slimvox.audio.sources import SkipReason
@@ -32,6 +33,13 @@ class SkipCounter:
         self._lock = threading.Lock()
         self._files: dict[tuple[AudioFile, float, SkipReason], SkippedFile] = {}
         self._counts: Counter[str] = Counter()
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            return {"_files": dict(self._files), "_counts": Counter(self._counts)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
 
     def add(self, path: AudioFile, reason: SkipReason, detail: str, *, offset_seconds: float = 0.0) -> None:
         """Count and log a file, or a stretch of a file, unless it was already counted for the same reason."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from slimvox.audio import (
 )
 from slimvox.audio.cache import ClipCache
 from slimvox.audio.mix import unweighted
+from slimvox.audio.recordings import ArchiveMember
 from slimvox.pruning.recipe import DataSettings
 from slimvox.util.errors import SlimvoxError
 
@@ -34,6 +36,8 @@ logger = logging.getLogger("slimvox.pruning")
 
 HELD_OUT_SHARE = 0.1
 """Maximum share of the audio that is held out of training."""
+FILES_LOOKED_FOR = 64
+"""Number of files that a process looks for if another one listed them."""
 HELD_OUT_CACHE_BYTES = 128 * 2**20
 """Memory for decoded held-out audio: 35 minutes."""
 
@@ -57,6 +61,29 @@ class RunAudio:
     """Share of the seconds that are drawn from each source, relative to the others; empty for what it has."""
     workers: int | None = None
     """Number of clips that are decoded at a time; None for one per core."""
+
+    @property
+    def is_on_disk(self) -> bool:
+        """True if all clips are in files; those of Hugging Face data sets are in objects of their library."""
+        tables = (self.training, self.held_out)
+        return all(each.handle is None for table in tables for each in table.files.containers)
+
+    def check_files(self) -> None:
+        """Look for some of the files, which another process may have listed on another machine.
+
+        Raises:
+            SlimvoxError: if one is missing or has another size.
+        """
+        clips = self.training
+        for index in np.unique(np.linspace(0, len(clips) - 1, FILES_LOOKED_FOR).astype(int)).tolist():
+            path, size = clips[index].path, int(clips.files.size[clips.file[index]])
+            if isinstance(path, ArchiveMember):
+                path, size = path.archive, -1
+            if isinstance(path, Path) and not (path.is_file() and size in (-1, path.stat().st_size)):
+                raise SlimvoxError(
+                    f"`{path}` is not the file that the first process listed, or is missing: put the same audio in the"
+                    " same place on each machine"
+                )
 
     @property
     def training_seconds(self) -> float:

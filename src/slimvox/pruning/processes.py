@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import pickle
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
@@ -39,22 +41,25 @@ class Processes:
         if self.count == 1:
             return work()
         failure: Exception | None = None
-        tensors: list[Tensor] = []
+        contents: list[Tensor] = []
         told: list[Any] = [None]
         if self.main:
             try:
-                told = [(None, _without_tensors(work(), tensors))]
+                packer = _Packer(packed := io.BytesIO())
+                packer.dump(work())
+                told, contents = [(None, packed.getvalue())], packer.contents
             except Exception as error:
                 failure = error
-                told = [(_message(error), None)]
+                told = [(_message(error), b"")]
         with _connection():
             dist.broadcast_object_list(told, device=self._device)
-        message, result = told[0]
+        message, content = told[0]
         if failure is not None:
             raise failure
         if message is not None:
             raise SlimvoxError(message)
-        return self._with_tensors(result, tensors)  # type: ignore[no-any-return]
+        following = iter(contents)
+        return _Unpacker(content, lambda size: self._received(size, next(following, None))).load()  # type: ignore[no-any-return]
 
     def together(self, work: Callable[[], Result]) -> Result:
         """Call `work` in every process, and return its own result in each.
@@ -123,43 +128,52 @@ class Processes:
         """True if the flag is set in any process."""
         return self.mean([float(flag)])[0] > 0
 
-    def _with_tensors(self, value: Any, tensors: Sequence[Tensor]) -> Any:
-        """The reverse of `_without_tensors`, in all processes."""
-        if isinstance(value, _Slot):
-            number, size = value.shape.numel(), torch.empty(0, dtype=value.dtype).element_size()
-            data = torch.empty(number * size, dtype=torch.uint8, device=self._device)
-            if self.main:
-                data.copy_(tensors[value.index].contiguous().reshape(-1).view(torch.uint8))
-            if number:
-                with _connection():
-                    dist.broadcast(data, src=0)
-            return data.cpu().view(value.dtype).reshape(value.shape)
-        if isinstance(value, dict):
-            return {key: self._with_tensors(each, tensors) for key, each in value.items()}
-        if type(value) in (list, tuple):
-            return type(value)(self._with_tensors(each, tensors) for each in value)
-        return value
+    def _received(self, size: int, data: Tensor | None) -> Tensor:
+        """Bytes of the main process, (size,) uint8, in all processes."""
+        moved = torch.empty(size, dtype=torch.uint8, device=self._device)
+        if data is not None:
+            moved.copy_(data)
+        if size:
+            with _connection():
+                dist.broadcast(moved, src=0)
+        return moved.cpu()
 
 
-@dataclass(frozen=True)
-class _Slot:
-    """Placeholder of a tensor that is sent separately, not as an object."""
+class _Packer(pickle.Pickler):
+    """Pickles a value without the contents of its tensors and arrays, which are sent separately."""
 
-    index: int
-    dtype: torch.dtype
-    shape: torch.Size
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        self.contents: list[Tensor] = []
+
+    def persistent_id(self, value: Any) -> tuple[Any, ...] | None:
+        """Kind, data type and shape of a tensor or array; None for other values, which are pickled."""
+        if isinstance(value, Tensor):
+            data = value.detach().contiguous().reshape(-1).view(torch.uint8)
+            kind: tuple[Any, ...] = (value.dtype, tuple(value.shape))
+        elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+            flat = np.require(value, requirements=("C", "W")).reshape(-1)
+            data, kind = torch.from_numpy(flat.view(np.uint8)), (value.dtype, value.shape)
+        else:
+            return None
+        self.contents.append(data)
+        return (*kind, len(data))
 
 
-def _without_tensors(value: Any, tensors: list[Tensor]) -> Any:
-    """The same nested dictionaries, lists and tuples with their tensors moved to a list."""
-    if isinstance(value, Tensor):
-        tensors.append(value.detach())
-        return _Slot(len(tensors) - 1, value.dtype, value.shape)
-    if isinstance(value, dict):
-        return {key: _without_tensors(each, tensors) for key, each in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_without_tensors(each, tensors) for each in value)
-    return value
+class _Unpacker(pickle.Unpickler):
+    """The reverse of `_Packer`."""
+
+    def __init__(self, packed: bytes, contents: Callable[[int], Tensor]) -> None:
+        super().__init__(io.BytesIO(packed))
+        self._contents = contents
+
+    def persistent_load(self, about: Any) -> Any:
+        """The next tensor or array; its contents come in the order in which they were packed."""
+        dtype, shape, size = about
+        data = self._contents(size)
+        if isinstance(dtype, torch.dtype):
+            return data.view(dtype).reshape(shape)
+        return data.numpy().view(dtype).reshape(shape)
 
 
 @contextlib.contextmanager

@@ -12,12 +12,15 @@ import torch
 from rich.console import Console
 
 from slimvox.audio import AudioInput, as_sources, source_name
+from slimvox.audio.find import source_place
+from slimvox.audio.mix import unweighted
 from slimvox.checkpoint import LoadedModel, Model, load_model, on_disk
 from slimvox.encoder import SpeechEncoder
 from slimvox.pruning.accelerator import Precision, build_accelerator, own_accelerate_state
 from slimvox.pruning.budget import SparsitySchedule
 from slimvox.pruning.callbacks import Callback
 from slimvox.pruning.controls import Control
+from slimvox.pruning.data import RunAudio
 from slimvox.pruning.interrupts import StopRequests
 from slimvox.pruning.machine_speed import prepare_cost
 from slimvox.pruning.memory import Recompute
@@ -160,10 +163,7 @@ def prune(
             earlier_kept=earlier_kept,
             recipe=recipe_of_smallest,
             budget=budget,
-            audio=replace(
-                processes.together(lambda: parts.build_audio(sources, chosen, seed, held_out)),
-                workers=workers,
-            ),
+            audio=replace(_read_audio(sources, held_out, chosen, seed, parts, processes), workers=workers),
             audio_names=tuple(source_name(source) for source in sources),
             out=directory,
             seed=seed,
@@ -282,6 +282,39 @@ def _read_model(name: str | os.PathLike[str], processes: Processes) -> tuple[Loa
         left_aside=tuple(told["left_aside"]),
     )
     return loaded, None if told["kept"] is None else KeptIndices.from_dict(told["kept"], dense)
+
+
+def _read_audio(
+    sources: Sequence[AudioInput],
+    held_out: Sequence[AudioInput],
+    recipe: Recipe,
+    seed: int,
+    parts: PruningParts,
+    processes: Processes,
+) -> RunAudio:
+    """The audio of the run. Only the main process lists and measures it and sends the list to the others, unless they
+    have the audio in other places, or it is in objects that cannot be sent.
+    """
+
+    def build() -> RunAudio:
+        return parts.build_audio(sources, recipe, seed, held_out)
+
+    places = [source_place(unweighted(source)[0]) for source in (*sources, *held_out)]
+    alike = processes.gather(lambda: places)
+    is_own = type(parts).build_audio is not PruningParts.build_audio
+    if processes.count == 1 or is_own or None in places or any(each != places for each in alike):
+        return processes.together(build)
+    built: list[RunAudio] = []
+
+    def build_first() -> RunAudio | None:
+        built.append(build())
+        return built[0] if built[0].is_on_disk else None
+
+    told = processes.on_main(build_first)
+    if told is None:
+        return processes.together(lambda: built[0] if built else build())
+    processes.together(told.check_files)
+    return told
 
 
 def _check_request(control: Control | None, sizes: object) -> None:

@@ -100,9 +100,12 @@ class Run:
 
     def _finish(self) -> None:
         """Mark the run as finished; called in the main process."""
-        if self.trainer.budget is not None:
-            self.trainer.budget.save()
+        budget = self.trainer.budget
+        if budget is not None:
+            budget.save()
         self.settings.out.finish(self.fingerprint)
+        if budget is not None and budget.overdue is not None:
+            self.console.print(budget.overdue, highlight=False, soft_wrap=True)
 
     def _stages(self) -> tuple[PruneResult, ...]:
         if not self.processes.on_main(lambda: self.sizes[-1].out.is_cut):

@@ -13,7 +13,8 @@ from slimvox.pruning.timeline import Timeline
 from slimvox.util.errors import SlimvoxError
 
 MEASURED_STEPS = 5
-"""Number of steps, after the first one, over which the pace is measured before the number of steps is decided."""
+"""Number of steps, after the first one, over which the pace is measured before the number of steps is decided; half of
+the stage if it has fewer than twice as many."""
 LEAST_STEPS = 100
 """Number of steps (or that of the recipe, if it has fewer) below which a run is refused."""
 RESERVED = 0.03
@@ -83,6 +84,17 @@ class TimeBudget:
                 }
             )
 
+    @property
+    def overdue(self) -> str | None:
+        """Message for a run that took longer than its limit; None if it did not."""
+        if self._seconds is None or self.used <= self._seconds:
+            return None
+        return f"the run took {self.used:.3g} s, more than the {self._seconds:.3g} s of `--hours`: " + (
+            "the machine became slower after its number of steps was decided"
+            if self._planned
+            else "it has too few steps to measure its pace, so none were left out"
+        )
+
     def timeline(self, stage: str, length: int) -> Timeline:
         """The steps of a stage as decided, or those of the recipe."""
         return Timeline(length, tuple((at, steps) for at, steps in self._turns.get(stage, ())))
@@ -109,7 +121,7 @@ class TimeBudget:
             nonlocal following
             if not seen:  # the first step after a start is slower than the others
                 seen.append((clock(), step))
-                following = step + MEASURED_STEPS
+                following = step + max(1, min(MEASURED_STEPS, (timeline.steps - step) // 2))
             if step < following or step >= timeline.steps:
                 return None
             seen.append((clock(), step))
