@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from slimvox.exporters import ExportResult, export, export_encoder
     from slimvox.measure.benchmark import BenchmarkResult, benchmark
     from slimvox.pruning import Pruner, PruneResult, RunInterrupted, prune
+    from slimvox.report import ReportResult, make_report
+    from slimvox.report.figures import FiguresResult, draw_figures
     from slimvox.structures.anatomy import EncoderAnatomy
     from slimvox.util.errors import SlimvoxError
 
@@ -34,8 +36,10 @@ __all__ = [
     "EncoderOutput",
     "Evaluation",
     "ExportResult",
+    "FiguresResult",
     "PruneResult",
     "Pruner",
+    "ReportResult",
     "RunInterrupted",
     "SlimvoxError",
     "SpeechEncoder",
@@ -43,12 +47,14 @@ __all__ = [
     "benchmark",
     "carry_head",
     "compare",
+    "draw_figures",
     "encode",
     "encode_files",
     "evaluate",
     "export",
     "export_encoder",
     "load",
+    "make_report",
     "prune",
     "register_auto_classes",
 ]
@@ -60,20 +66,24 @@ _HOMES = {
     "EncoderOutput": "slimvox.encoder",
     "Evaluation": "slimvox.evaluation.run",
     "ExportResult": "slimvox.exporters",
+    "FiguresResult": "slimvox.report.figures",
     "PruneResult": "slimvox.pruning",
     "Pruner": "slimvox.pruning",
+    "ReportResult": "slimvox.report",
     "RunInterrupted": "slimvox.pruning",
     "SlimvoxError": "slimvox.util.errors",
     "SpeechEncoder": "slimvox.encoder",
     "benchmark": "slimvox.measure.benchmark",
     "carry_head": "slimvox.checkpoint.carry",
     "compare": "slimvox.comparison.sources",
+    "draw_figures": "slimvox.report.figures",
     "encode": "slimvox.encoding.arrays",
     "encode_files": "slimvox.encoding.encode",
     "evaluate": "slimvox.evaluation.run",
     "export": "slimvox.exporters",
     "export_encoder": "slimvox.exporters",
     "load": "slimvox.checkpoint",
+    "make_report": "slimvox.report",
     "prune": "slimvox.pruning",
 }
 

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+import slimvox
 from score_files import write_benchmark
 from slimvox.cli.main import run
 
@@ -32,6 +33,12 @@ def test_figure_1_needs_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
     first = (out / "figure1.svg").read_bytes()
     assert run(["figures", "--out", str(out)]) == 0
     assert (out / "figure1.svg").read_bytes() == first
+
+
+def test_figures_are_drawn_from_python(runs: Path, tmp_path: Path) -> None:
+    drawn = slimvox.draw_figures(str(runs / "a"), out=str(tmp_path), quality="distance")
+    assert [path.stem for path in drawn.files[::2]] == ["figure1", "figure2", "pareto"]
+    assert all(path.is_file() for path in drawn.files) and "figure3 is skipped" in drawn.remarks[0]
 
 
 def test_runs_give_every_figure(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import slimvox
 from score_files import write_scores
 from slimvox.cli.main import run
 
@@ -30,6 +31,12 @@ def test_a_report_is_written_and_replaced(
     assert run(["report", str(runs), "--out", str(out)]) == 0
     assert b"2 runs compared" in out.read_bytes()
     assert [path.name for path in out.parent.iterdir()] == ["report.html"]
+
+
+def test_a_report_is_made_from_python(runs: Path, tmp_path: Path) -> None:
+    report = slimvox.make_report(str(runs / "learned"), str(tmp_path / "page.html"))
+    assert report.runs == ("learned",) and report.path.read_bytes().startswith(b"<!doctype html>")
+    assert slimvox.make_report([runs / "learned", runs], tmp_path / "page.html").runs == ("learned", "random")
 
 
 def test_scores_in_a_run_are_found(runs: Path, tmp_path: Path) -> None:

@@ -60,28 +60,27 @@ class Command:
         return getattr(importlib.import_module(module), function)(**given)
 
 
-def command(path: str | None = None, **arguments: Argument) -> Callable[[Class], Class]:
+def command(path: str, **arguments: Argument) -> Callable[[Class], Class]:
     """Turn a class into a command.
 
     Args:
-        path: full name of the function whose parameters become options; None if the class declares all options.
+        path: full name of the function whose parameters become options.
         arguments: parameters whose options differ from them.
     """
 
     def decorate(cls: Any) -> Any:
         own, texts = dict(cls.__annotations__), attribute_docstrings(cls)
         cls.__annotations__ = {}
-        if path is not None:
-            parameters = [each for each in read_parameters(path) if each.name not in ONLY_IN_PYTHON]
-            unknown = set(arguments) - {each.name for each in parameters}
-            assert not unknown, f"{path} has no parameters {unknown}"
-            cls.path = path
-            cls.arguments = {each.name: arguments.get(each.name, Argument()) for each in parameters}
-            cls.imports = (path.rpartition(".")[0], *getattr(cls, "imports", ()))
-            flags = {each.name: _flag(each.name, cls.arguments[each.name]) for each in parameters}
-            for each in parameters:
-                _add_option(cls, each, cls.arguments[each.name])
-                texts[cls.arguments[each.name].name or each.name] = _help_text(each.text, flags)
+        parameters = [each for each in read_parameters(path) if each.name not in ONLY_IN_PYTHON]
+        unknown = set(arguments) - {each.name for each in parameters}
+        assert not unknown, f"{path} has no parameters {unknown}"
+        cls.path = path
+        cls.arguments = {each.name: arguments.get(each.name, Argument()) for each in parameters}
+        cls.imports = (path.rpartition(".")[0], *getattr(cls, "imports", ()))
+        flags = {each.name: _flag(each.name, cls.arguments[each.name]) for each in parameters}
+        for each in parameters:
+            _add_option(cls, each, cls.arguments[each.name])
+            texts[cls.arguments[each.name].name or each.name] = _help_text(each.text, flags)
         cls.__annotations__.update(own)
         made: Any = dataclass(frozen=True, kw_only=True)(cls)
         hints = typing.get_type_hints(made, include_extras=True)

@@ -80,7 +80,7 @@ class RunRecord:
         return None if self.anatomy is None else macs(self.anatomy)
 
 
-def read_runs(paths: Sequence[Path]) -> tuple[RunRecord, ...]:
+def read_runs(paths: Sequence[str | Path]) -> tuple[RunRecord, ...]:
     """Read runs; a folder of runs means all of them, in the order of their names.
 
     Args:
@@ -91,7 +91,7 @@ def read_runs(paths: Sequence[Path]) -> tuple[RunRecord, ...]:
     """
     directories: list[Path] = []
     for path in paths:
-        for directory in _runs_in(path.expanduser()):
+        for directory in _runs_in(Path(path).expanduser()):
             if directory.resolve() not in {known.resolve() for known in directories}:
                 directories.append(directory)
     labels = _labels(directories)

@@ -38,7 +38,7 @@ class ScoreSet:
         return {metric: score for result in self.results for metric, score in result.scores.items()}
 
 
-def read_scores(paths: Sequence[Path], runs: Sequence[RunRecord]) -> tuple[ScoreSet, ...]:
+def read_scores(paths: Sequence[str | Path], runs: Sequence[RunRecord]) -> tuple[ScoreSet, ...]:
     """Read the scores in folders that `slimvox evaluate --out` wrote, and those in `scores` of the runs.
 
     Raises:
@@ -48,7 +48,7 @@ def read_scores(paths: Sequence[Path], runs: Sequence[RunRecord]) -> tuple[Score
     for run in runs:
         if (run.directory / SCORES).is_dir():
             sets.append(_read(run.directory / SCORES, runs, run))
-    for path in paths:
+    for path in (Path(each).expanduser() for each in paths):
         if not path.is_dir():
             raise SlimvoxError(
                 f"there is no folder {path} with scores; `slimvox evaluate MODEL --out DIR` writes one"

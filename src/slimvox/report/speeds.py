@@ -67,13 +67,13 @@ class _Benchmark:
     measurements: Sequence[_Measurement]
 
 
-def read_speeds(paths: Sequence[Path], runs: Sequence[RunRecord]) -> tuple[Speed, ...]:
+def read_speeds(paths: Sequence[str | Path], runs: Sequence[RunRecord]) -> tuple[Speed, ...]:
     """Read the JSON files that `slimvox benchmark --out` wrote.
 
     Raises:
         SlimvoxError: if a file does not exist or is not such a file.
     """
-    return tuple(speed for path in paths for speed in _read(path, runs))
+    return tuple(speed for path in paths for speed in _read(Path(path).expanduser(), runs))
 
 
 def _read(path: Path, runs: Sequence[RunRecord]) -> list[Speed]:

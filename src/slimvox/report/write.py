@@ -2,15 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from slimvox.report.page import GENERATOR
+from slimvox.report.page import GENERATOR, report_page
+from slimvox.report.runs import read_runs
+from slimvox.report.score_files import read_scores
+from slimvox.report.speeds import read_speeds
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
 from slimvox.util.output_paths import check_output_file
 
 
-def check_out(out: Path) -> None:
+@dataclass(frozen=True, kw_only=True)
+class ReportResult:
+    """A page that was written."""
+
+    path: Path
+    runs: tuple[str, ...]
+    """Labels of the runs on the page."""
+
+
+def make_report(
+    runs: str | Path | Sequence[str | Path],
+    out: str | Path = Path("report.html"),
+    *,
+    scores: Sequence[str | Path] = (),
+    benchmark: Sequence[str | Path] = (),
+) -> ReportResult:
+    """Make an HTML page about one or several runs: anatomy, training, gates, costs, scores and recipe.
+
+    The page is a single file that loads nothing else. Unfinished runs are included up to their last step.
+
+    Args:
+        runs: directories written by `slimvox prune`, or folders of them; several runs are compared side by side.
+        out: HTML file to write; an earlier report is replaced.
+        scores: folders written by `slimvox evaluate --out`, for these and other models; those in a
+            folder named scores in a run's directory are found automatically.
+        benchmark: files written by `slimvox benchmark --out`.
+
+    Raises:
+        SlimvoxError: if a run, score or benchmark does not exist or is damaged, or `out` cannot be written or is a file
+            that is not a report.
+    """
+    paths = [runs] if isinstance(runs, str | Path) else list(runs)
+    if not paths:
+        raise SlimvoxError("no run given; give the directory of a run, or a folder of runs")
+    out = Path(out).expanduser()
+    _check_out(out)
+    found = read_runs(paths)
+    page = report_page(found, read_scores(scores, found), read_speeds(benchmark, found))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, page.encode())
+    except OSError as error:
+        raise SlimvoxError(f"`--out` {out} cannot be written: {error.strerror}") from error
+    return ReportResult(path=out, runs=tuple(run.label for run in found))
+
+
+def _check_out(out: Path) -> None:
     """Raise SlimvoxError if a page cannot be written to `out`: a directory, or a file that is not a report."""
     if out.is_dir():
         raise SlimvoxError(f"`--out` {out} is a directory; give a file such as {out / 'report.html'}")
@@ -21,20 +72,6 @@ def check_out(out: Path) -> None:
         start = file.read(1000)
     if f'content="{GENERATOR}'.encode() not in start:
         raise SlimvoxError(f"`--out` {out} exists and was not written by slimvox report; give another file")
-
-
-def write_report(page: str, out: Path) -> None:
-    """Write a page; an earlier report is replaced.
-
-    Raises:
-        SlimvoxError: if something else is there, or it cannot be written.
-    """
-    check_out(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, page.encode())
-    except OSError as error:
-        raise SlimvoxError(f"`--out` {out} cannot be written: {error.strerror}") from error
 
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"

@@ -8,19 +8,21 @@ from pathlib import Path
 
 from slimvox.report.figures.arms import arms_of
 from slimvox.report.figures.hard_concrete import hard_concrete_figure
-from slimvox.report.figures.quality import Quality
+from slimvox.report.figures.quality import Quality, choose_quality
 from slimvox.report.figures.scatter import pareto_figure, quality_figure
 from slimvox.report.figures.straight_through import straight_through_figure, straight_through_pairs
 from slimvox.report.figures.style import rendered, style
-from slimvox.report.runs import RunRecord
-from slimvox.report.speeds import Speed
+from slimvox.report.runs import RunRecord, read_runs
+from slimvox.report.score_files import read_scores
+from slimvox.report.speeds import Speed, read_speeds
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
 from slimvox.util.optional import require
+from slimvox.util.output_paths import check_output_folder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class FiguresResult:
     """Figures that were drawn, and the reasons for those that were not."""
 
     files: tuple[Path, ...]
@@ -28,21 +30,41 @@ class Drawn:
     """Sentences: figures skipped, runs left out."""
 
 
-def draw_figures(runs: Sequence[RunRecord], quality: Quality, speeds: Sequence[Speed], out: Path) -> Drawn:
-    """Draw into a folder: figure1 always, the others if there are runs for them. All are drawn before any is written.
+def draw_figures(
+    runs: str | Path | Sequence[str | Path] = (),
+    *,
+    out: str | Path,
+    scores: Sequence[str | Path] = (),
+    benchmark: Sequence[str | Path] = (),
+    quality: str = "auto",
+) -> FiguresResult:
+    """Draw the paper's Figures 1 to 3 and a Pareto front from measured runs, as SVG and PNG.
+
+    figure1 is always drawn, the others if there are runs for them. All are drawn before any is written.
 
     Args:
-        runs: measured runs; may be empty.
-        quality: the measure to plot.
-        speeds: speeds of the runs' models, for the Pareto front.
-        out: folder, created if it does not exist; figures of an earlier call are replaced.
+        runs: directories written by `slimvox prune`, or folders of them.
+        out: output folder; figures of an earlier call are replaced.
+        scores: folders written by `slimvox evaluate --out`, for these and other models; those in a
+            folder named scores in a run's directory are found automatically.
+        benchmark: files written by `slimvox benchmark --out`, for the speed in the Pareto front.
+        quality: quality measure on the axes: `distance` to the teacher; `mini`, `superb_s` or `mean11` (scores over all
+            tasks); a metric such as pr; or `auto` (the score over all tasks if every run has one, otherwise the
+            distance).
 
     Raises:
-        SlimvoxError: if matplotlib is missing, or `out` is a file or cannot be written.
+        SlimvoxError: if matplotlib is missing, a run, score or benchmark does not exist or is damaged, there is no such
+            measure, or `out` is a file or cannot be written.
     """
     require(["matplotlib"], "drawing figures", extra="figures")
-    if out.exists() and not out.is_dir():
-        raise SlimvoxError(f"`--out` {out} is a file; give a folder")
+    out = Path(out).expanduser()
+    check_output_folder(out, "--out")
+    found = read_runs([runs] if isinstance(runs, str | Path) else runs)
+    measure = choose_quality(quality, found, read_scores(scores, found))
+    return _draw(found, measure, read_speeds(benchmark, found), out)
+
+
+def _draw(runs: Sequence[RunRecord], quality: Quality, speeds: Sequence[Speed], out: Path) -> FiguresResult:
     remarks = []
     arms = arms_of(runs, quality)
     pairs = straight_through_pairs(arms)
@@ -64,7 +86,7 @@ def draw_figures(runs: Sequence[RunRecord], quality: Quality, speeds: Sequence[S
             write_atomically(out / name, content)
     except OSError as error:
         raise SlimvoxError(f"`--out` {out} cannot be written: {error.strerror}") from error
-    return Drawn(files=tuple(out / name for name in files), remarks=tuple(remarks))
+    return FiguresResult(files=tuple(out / name for name in files), remarks=tuple(remarks))
 
 
 def _speedups(speeds: Sequence[Speed]) -> dict[str, float]:
