@@ -19,7 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import models
 from drawn import anatomies, masks_for, random_encoder
 from nightly import examples
-from slimvox.encoder import SpeechEncoder, record_choices, use_backend
+from slimvox.encoder import SpeechEncoder, attention, record_choices, use_backend
+from slimvox.encoder.attention import IN_PARTS, ONE_PRODUCT
+from slimvox.encoder.position_bias import BY_DISTANCE, bias_of_pairs
 from slimvox.pruning.surgery import slice_encoder
 from slimvox.structures.anatomy import EncoderAnatomy
 from small_encoders import as_transformers_model, pruned, states, wavlm
@@ -28,7 +30,7 @@ TILES = "front end in tiles"
 PRODUCTS = "products by oneDNN"
 FOURIER = "positional convolution by Fourier transform"
 SPREADING = "spreading of weights"
-HEADWISE = "position bias head by head"
+INFERENCE = (TILES, PRODUCTS, FOURIER, BY_DISTANCE, ONE_PRODUCT, IN_PARTS)
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "contiguous": lambda x: x.clone(),
     "columns": lambda x: x.T.contiguous().T,
@@ -82,10 +84,13 @@ def test_drawn_encoders_and_inputs_agree_with_the_reference(
         expected = states(encoder, waveforms.clone(memory_format=torch.contiguous_format), mask)
     assert all("" not in reasons for reasons in choices.values())
     ways = [torch.enable_grad, torch.no_grad, torch.inference_mode]
-    for way in ways:
-        with way(), record_choices() as choices:
-            found = states(encoder, waveforms, mask)
-        torch.testing.assert_close(found, expected, atol=1e-8, rtol=1e-8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "PART_NUMBERS", data.draw(st.sampled_from([1, 150, 2000, 1 << 20])))
+        patch.setattr(attention, "FEWEST_ROWS", data.draw(st.sampled_from([1, 256])))
+        for way in ways:
+            with way(), record_choices() as choices:
+                found = states(encoder, waveforms, mask)
+            torch.testing.assert_close(found, expected, atol=1e-8, rtol=1e-8)
     convolutions = [each for each in encoder.pos_conv_embed.modules() if isinstance(each, nn.Conv1d)]
     enough = all(convolution.kernel_size[0] >= 32 for convolution in convolutions)
     assert choices[TILES] == {""} and (choices[FOURIER] == {""}) == enough
@@ -114,7 +119,10 @@ def test_precisions_agree_with_the_reference(norm: str, dtype: torch.dtype) -> N
 def test_inference_takes_every_fast_way_and_says_so() -> None:
     with torch.inference_mode(), record_choices() as choices:
         pruned()(torch.randn(1, 1500))
-    assert choices == {way: {""} for way in (TILES, PRODUCTS, FOURIER, SPREADING, HEADWISE)}
+    assert choices == {way: {""} for way in INFERENCE}
+    with record_choices() as choices:
+        pruned()(torch.randn(1, 1500))
+    assert {way for way, reasons in choices.items() if reasons == {""}} == {SPREADING}
 
 
 def test_the_switch_is_the_threads_own_and_is_set_back() -> None:
@@ -136,7 +144,7 @@ def test_the_switch_is_the_threads_own_and_is_set_back() -> None:
             raise ZeroDivisionError
 
     everything = taken()
-    assert len(everything) == 5
+    assert everything == set(INFERENCE)
     with pytest.raises(ZeroDivisionError):
         fails_within_the_reference()
     assert taken() == everything
@@ -305,3 +313,36 @@ def test_global_hooks_see_every_module() -> None:
         handle.remove()
     leaves = {module for module in encoder.modules() if not list(module.children())}
     assert leaves <= set(seen)
+
+
+def test_short_clips_in_float32_keep_the_weights_where_they_are() -> None:
+    """Copying the weights of even heads together pays only for many frames, or where autocast copies them anyway."""
+    encoder = random_encoder(wavlm(), 0)
+
+    def reasons(samples: int) -> set[str]:
+        with torch.inference_mode(), record_choices() as choices:
+            encoder(torch.randn(1, samples))
+        return choices[ONE_PRODUCT]
+
+    frames = attention.FEWEST_ROWS
+    enough = encoder.anatomy.receptive_field + encoder.anatomy.hop * (frames - 1)
+    assert reasons(enough - 1) == {"copying the weights takes longer than it saves"}
+    assert reasons(enough) == {""}
+    with torch.autocast("cpu", torch.bfloat16):
+        assert reasons(900) == {""}
+
+
+@pytest.mark.parametrize("change", ["hook on the gate", "table of pairs"])
+def test_changed_position_biases_have_their_effect(change: str) -> None:
+    encoder, waveforms = pruned(), torch.randn(2, 1500)
+    before = states(encoder, waveforms)
+    if change == "hook on the gate":
+        for layer in encoder.layers:
+            if layer.attention is not None and layer.attention.heads:
+                layer.attention.gate.register_forward_hook(lambda _, __, bias: 2 * bias)
+    else:
+        encoder.rel_attn_embed.register_forward_hook(lambda _, __, bias: 3 * bias_of_pairs(bias))
+    expected = states(encoder, waveforms)
+    with torch.inference_mode():
+        torch.testing.assert_close(states(encoder, waveforms), expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(before, expected, atol=1e-3)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimvox.encoder.attention import SelfAttention
@@ -23,7 +22,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, frames, width) to the same shape."""
-        return apply_linear(self.output_dense, F.gelu(apply_linear(self.intermediate_dense, x)))
+        return apply_linear(self.output_dense, apply_linear(self.intermediate_dense, x, gelu=True))
 
 
 class EncoderLayer(nn.Module):

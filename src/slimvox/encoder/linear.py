@@ -16,12 +16,13 @@ ROWS = 64
 WAY = "products by oneDNN"
 
 
-def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
+def apply_linear(layer: nn.Module, x: Tensor, *, gelu: bool = False) -> Tensor:
     """`layer(x)`, in which a plain `nn.Linear` is not called but multiplied by the fastest kernel.
 
     Args:
         layer: a linear map, or the module that has taken its place (an adapter, a quantised map).
         x: (..., inputs).
+        gelu: apply `F.gelu` to the result.
 
     Returns:
         (..., outputs).
@@ -30,9 +31,9 @@ def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
     if isinstance(layer, nn.Linear):
         obstacle = obstacle or _onednn_obstacle(x, layer.weight, layer.bias)
         if takes(WAY, obstacle):
-            return _product(x, layer.weight, layer.bias, gelu=False)
+            return _product(x, layer.weight, layer.bias, gelu=gelu)
     y: Tensor = layer(x)
-    return y
+    return F.gelu(y) if gelu else y
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
@@ -52,9 +53,23 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool) -> Tensor:
     after, algorithm = ("gelu", "none") if gelu else ("none", "")
     rows = x.numel() // x.shape[-1]
-    padded = F.pad(x.reshape(rows, x.shape[-1]), (0, 0, 0, -rows % ROWS)).contiguous()
+    padded = _with_rows(x.reshape(rows, x.shape[-1]), rows + -rows % ROWS)
     product: Tensor = torch.ops.mkldnn._linear_pointwise(padded, weight, bias, after, [], algorithm)
     return product[:rows].view(*x.shape[:-1], -1)
+
+
+def _with_rows(x: Tensor, rows: int) -> Tensor:
+    """A contiguous matrix that begins with x and has so many rows; the others do not matter."""
+    present, columns = x.shape
+    if x.is_contiguous():
+        there = x.untyped_storage().nbytes() // x.element_size() - x.storage_offset()
+        if present == rows or there >= rows * columns:
+            # Such as the product before this one, whose own surplus rows come next in memory.
+            return x.as_strided((rows, columns), (columns, 1))
+    padded = x.new_empty(rows, columns)
+    padded[:present] = x
+    padded[present:] = 0
+    return padded
 
 
 def _onednn_obstacle(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:

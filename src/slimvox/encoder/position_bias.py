@@ -10,8 +10,24 @@ import math
 import torch
 from torch import Tensor, nn
 
-from slimvox.encoder.backend import inference_obstacle, takes, tensor_obstacle
+from slimvox.encoder.backend import inference_obstacle, takes
 from slimvox.structures.anatomy import POSITION_GATE_OUTPUTS, EncoderAnatomy
+
+BY_DISTANCE = "position bias by distance"
+
+
+def bias_of_pairs(bias: Tensor) -> Tensor:
+    """The bias of every pair of frames, (heads, frames, frames), indexed [head, query, key].
+
+    Args:
+        bias: the same, or the bias of every distance from query to key, (heads, 2 * frames - 1), from the farthest key
+            on the left to the farthest one on the right.
+    """
+    if bias.dim() == 3:
+        return bias
+    frames = (bias.shape[1] + 1) // 2
+    position = torch.arange(frames, device=bias.device)
+    return bias[:, position[None, :] - position[:, None] + frames - 1]
 
 
 class PositionBiasTable(nn.Module):
@@ -29,12 +45,17 @@ class PositionBiasTable(nn.Module):
         nn.init.normal_(self.weight)
 
     def forward(self, frames: int) -> Tensor:
-        """The ungated bias, (original heads, frames, frames), indexed [head, query, key]."""
-        device = self.weight.device
-        distances = torch.arange(1 - frames, frames, device=device)
-        per_distance = self.weight[self.bucket(distances)].T
-        position = torch.arange(frames, device=device)
-        return per_distance[:, position[None, :] - position[:, None] + frames - 1]
+        """The ungated bias.
+
+        Returns:
+            (original heads, frames, frames), indexed [head, query, key]; for inference on a CPU by distance, see
+            `bias_of_pairs`.
+        """
+        distances = torch.arange(1 - frames, frames, device=self.weight.device)
+        by_distance = self.weight[self.bucket(distances)].T
+        if takes(BY_DISTANCE, inference_obstacle(self.weight)):
+            return by_distance.contiguous()
+        return bias_of_pairs(by_distance)
 
     def bucket(self, relative_position: Tensor) -> Tensor:
         """T5's bidirectional buckets: exact for near positions, logarithmic up to `max_distance`, then constant."""
@@ -68,11 +89,16 @@ class PositionBiasGate(nn.Module):
 
         Args:
             x: the layer's input, (batch, frames, width).
-            bias: the table's output, (original heads, frames, frames).
+            bias: the table's output.
 
         Returns:
             (batch, kept heads, frames, frames), to be added to the attention scores.
         """
+        bias = bias_of_pairs(bias)
+        return self.scales(x) * (bias if self.all_heads else bias[self.head_indices])
+
+    def scales(self, x: Tensor) -> Tensor:
+        """The factor of each head and query, (batch, kept heads, frames, 1), for x (batch, frames, width)."""
         batch, frames, _ = x.shape
         slices = x.view(batch, frames, self.original_heads, -1)
         if not self.all_heads:
@@ -81,14 +107,5 @@ class PositionBiasGate(nn.Module):
             self.gru_rel_pos_linear(slices).view(batch, frames, -1, 2, POSITION_GATE_OUTPUTS // 2).sum(-1)
         )
         first, second = torch.sigmoid(logits).transpose(1, 2).chunk(2, dim=-1)
-        gate = first * (second * self.gru_rel_pos_const - 1.0) + 2.0
-        if self.all_heads:
-            return gate * bias
-        obstacle = inference_obstacle(gate) or tensor_obstacle(bias)
-        if not takes("position bias head by head", obstacle):
-            return gate * bias[self.head_indices]
-        # Head by head, so that the kept heads' part of the table is not copied out first.
-        gated = torch.empty(*gate.shape[:3], frames, dtype=torch.result_type(gate, bias))
-        for place, head in enumerate(self.head_indices.tolist()):
-            torch.mul(gate[:, place], bias[head], out=gated[:, place])
-        return gated
+        scales: Tensor = first * (second * self.gru_rel_pos_const - 1.0) + 2.0
+        return scales
