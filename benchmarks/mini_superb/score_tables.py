@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slimvox.evaluation.points import ERROR_RATES, METRICS, METRICS_OF, FixedRows, counted_metrics, mini_score
-from slimvox.evaluation.suite import TaskResult, metric_means, read_result
+from slimvox.evaluation.suite import TaskResult, metric_means, read_results
 from slimvox.evaluation.tasks import task_names
 from slimvox.util.errors import SlimvoxError
 
@@ -39,28 +39,10 @@ def read_model(name: str, folder: Path) -> ScoredModel:
     Raises:
         SlimvoxError: if there is no result in it, or one of them is damaged.
     """
-    found = [read_result(folder / f"{task}.json") for task in task_names()]
-    results = tuple(result for result in found if result is not None)
+    results = read_results(folder)
     if not results:
         raise SlimvoxError(f"there is no result of slimvox evaluate in {folder}; give its --out folder")
     return ScoredModel(name=name, results=results)
-
-
-def check_comparable(models: Sequence[ScoredModel]) -> None:
-    """Raise if two models' results of a task are of different data, protocols or numbers of seeds.
-
-    Raises:
-        SlimvoxError: with what differs.
-    """
-    for task in task_names():
-        found = [(model.name, result) for model in models if (result := model.of(task)) is not None]
-        for name, result in found[1:]:
-            for key in ("suite", "data_fingerprint", "protocol", "seeds"):
-                if result.configuration.get(key) != found[0][1].configuration.get(key):
-                    raise SlimvoxError(
-                        f"{task}: {found[0][0]} and {name} were scored with different {key}, so their scores do not"
-                        " compare; run slimvox evaluate again with the same options"
-                    )
 
 
 def score_table(models: Sequence[ScoredModel], fixed: FixedRows | None) -> str:

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from published_scores import published_models
 from score_tables import (
-    check_comparable,
     fixed_row,
     read_model,
     score_table,
@@ -27,6 +26,7 @@ from score_tables import (
     time_table,
 )
 
+from slimvox.evaluation.against import check_comparable
 from slimvox.evaluation.points import mean11, superb_s
 from slimvox.evaluation.result_table import FIXED_ROWS, fixed_rows
 from slimvox.report.write import write_tables
@@ -66,7 +66,7 @@ def main() -> None:
 def write_fixed_rows(fbank: Path, embedded: Path) -> None:
     """Keep the means of the two models in the package."""
     models = {"fbank": read_model("fbank", fbank), "embedded": read_model("embedded", embedded)}
-    check_comparable(tuple(models.values()))
+    check_comparable({name: model.results for name, model in models.items()})
     for name, model in models.items():
         given = model.results[0].configuration["model"]
         if given != name:
@@ -83,7 +83,9 @@ def write_fixed_rows(fbank: Path, embedded: Path) -> None:
         "model_fingerprints": {
             name: model.results[0].configuration["model_fingerprint"] for name, model in models.items()
         },
-        "tasks": tasks_told_apart(seeds_of(models["fbank"]), seeds_of(models["embedded"])),
+        "weights": dict.fromkeys(
+            tasks_told_apart(seeds_of(models["fbank"]), seeds_of(models["embedded"])), 1.0
+        ),
         "rows": rows,
     }
     write_atomically(MINI / FIXED_ROWS, (json.dumps(content, indent=1) + "\n").encode())
@@ -110,7 +112,7 @@ def write_page(named: list[str], out: Path) -> None:
         if not equals:
             raise SlimvoxError(f"a model must be NAME=DIR, but is {text!r} instead")
         models.append(read_model(name, Path(folder)))
-    check_comparable(models)
+    check_comparable({model.name: model.results for model in models})
     seeds = models[0].results[0].configuration["seeds"]
     tables = (
         f"Mean ± standard deviation over {seeds} seeds of the heads; in percent, except QbE.\n\n"

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import score_tables
 from score_tables import (
-    check_comparable,
     fixed_row,
     mini_by_seed,
     read_model,
@@ -22,6 +21,7 @@ from score_tables import (
     tasks_told_apart,
 )
 
+from slimvox.evaluation.against import check_comparable
 from slimvox.evaluation.points import (
     ERROR_RATES,
     METRICS,
@@ -139,7 +139,7 @@ def test_results_that_do_not_compare(tmp_path: Path) -> None:
         read_model("b", write(tmp_path / "b", {"ks": [1.0]}, protocol={"steps": 2})),
     ]
     with pytest.raises(SlimvoxError, match="ks: a and b were scored with different protocol"):
-        check_comparable(models)
+        check_comparable({model.name: model.results for model in models})
     (tmp_path / "empty").mkdir()
     with pytest.raises(SlimvoxError, match="there is no result"):
         read_model("c", tmp_path / "empty")
@@ -155,7 +155,7 @@ def test_the_page_keeps_its_text(tmp_path: Path, script: ModuleType, monkeypatch
     script.write_fixed_rows(fbank, embedded)
     content = json.loads((tmp_path / "fixed_rows.json").read_text())
     assert content["rows"] == {"fbank": LOW, "embedded": HIGH}
-    assert content["tasks"] == list(METRICS_OF)
+    assert content["weights"] == dict.fromkeys(METRICS_OF, 1.0)
     with pytest.raises(
         SlimvoxError, match="the row of fbank must come from the model fbank, but is of embedded"
     ):
@@ -178,7 +178,7 @@ def test_tasks_that_the_fixed_rows_do_not_tell_apart_do_not_count() -> None:
     high["sf_cer"] = low["sf_cer"]
     told = tasks_told_apart(low, high)
     assert set(METRICS_OF) - set(told) == {"asv", "sf"}
-    fixed = FixedRows(fbank=LOW, teacher=HIGH, tasks=("ks", "qbe"))
+    fixed = FixedRows(fbank=LOW, teacher=HIGH, weights={"ks": 1.0, "qbe": 1.0})
     assert mini_score({"ks": 30.0, "qbe": 0.3}, fixed) == pytest.approx((250 + 1000) / 2)
     with pytest.raises(SlimvoxError, match="there is no qbe"):
         mini_score({"ks": 30.0, "asv": 1.0}, fixed)

@@ -185,6 +185,35 @@ def test_mini_needs_the_tasks_that_count_and_no_others() -> None:
     assert overall([_result("mini", scores)], own_data=False) == {}
 
 
+def test_two_models_are_compared_clip_by_clip(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*arguments, "--seeds", "2", "--against", "fbank"]) == 0
+    out = capsys.readouterr().out
+    assert "fbank against fbank" in out and "identical" in out
+    kept = read_result(tmp_path / "out" / "against" / "ks.json")
+    assert kept is not None and len(kept.outcomes["ks"]["sources"]) == kept.counts["test"]
+    other = models.directory(tmp_path / "model", "hubert")
+    again = [*arguments[:1], str(other), *arguments[2:-4], "--seeds", "2", "--set", *QUICK, "--json"]
+    again[again.index("--out") + 1] = str(tmp_path / "second")
+    assert run([*again, "--against", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    content = json.loads(printed[printed.index("{") :])
+    assert content["against"] == "fbank"
+    (difference,) = content["differences"]
+    mean = content["results"][0]["scores"]["ks"]["mean"]
+    assert difference["first"] == mean and difference["second"] == kept.scores["ks"]["mean"]
+    assert difference["difference"] == mean - kept.scores["ks"]["mean"]
+    assert not (tmp_path / "second" / "against").exists()
+
+
+def test_an_unknown_model_to_compare_with_is_an_error_before_the_evaluation(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*arguments, "--against", str(tmp_path / "nothing")]) == 2
+    assert "nothing" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_an_encoder_in_memory_scores_as_its_directory(tmp_path: Path, table: Path) -> None:
     model = models.directory(tmp_path / "model", "hubert")
     encoder = slimvox.load(model).train()

@@ -35,6 +35,7 @@ def _manifests(texts: Sequence[str]) -> dict[str, tuple[Path, ...]]:
     tasks=Argument(metavar="TASK..."),
     manifests=Argument(name="manifest", type=tuple[str, ...], metavar="TASK=FILE", parse=_manifests),
     cache=Argument(type=str, metavar="none|auto|DIR"),
+    against=Argument(type=str | None, metavar="MODEL|DIR"),
     overrides=Argument(name="set", metavar="TASK.FIELD=VALUE"),
 )
 class EvaluateCommand(VerboseOption):
@@ -52,7 +53,7 @@ class EvaluateCommand(VerboseOption):
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        from slimvox.evaluation.result_table import print_plan, print_table
+        from slimvox.evaluation.result_table import print_differences, print_plan, print_table
 
         with Console(stderr=True).status(self.model) as status:
             evaluation: Evaluation = self.call(on_progress=status.update)
@@ -64,4 +65,7 @@ class EvaluateCommand(VerboseOption):
             return
         print_table(console, evaluation.results)
         for name, value in evaluation.overall.items():
-            console.print(f"{name}: {value:.1f}")
+            half = evaluation.half_widths.get(name)
+            console.print(f"{name}: {value:.1f}" + ("" if half is None else f" ± {half:.1f}"))
+        if evaluation.against is not None:
+            print_differences(console, (self.model, evaluation.against), evaluation.differences)

@@ -52,6 +52,13 @@ class Recording:
     clips: tuple[Clip, ...]
     channel: int | None = None
     """Seed of an acoustic channel that is applied, see `slimvox.evaluation.channel`; None for none."""
+    speaker: str | None = field(default=None, metadata={ABSENT_AT_DEFAULT: True})
+    """Name of the speaker, for intervals; None if unknown."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The speaker, or the recording itself if the speaker is unknown."""
+        return (self.speaker or self.id,)
 
     @staticmethod
     def of_file(

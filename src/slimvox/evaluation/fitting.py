@@ -34,6 +34,8 @@ class Item(Generic[Target]):
     id: str
     """Identifier of the recording."""
     target: Target
+    sources: tuple[str, ...] = ()
+    """Speakers, or the recording itself, see `outcomes.Outcomes`; needed in test only."""
 
 
 @dataclass(frozen=True, kw_only=True)

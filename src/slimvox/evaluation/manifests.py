@@ -9,6 +9,7 @@ Every table is a TSV (or CSV) file with a header. These columns are read for eve
     start_seconds   where in the file to begin (optional)
     end_seconds     where in the file to stop (optional)
     channel         which channel of the file, counted from 0; the mean of all where empty (optional)
+    speaker         name of the speaker, whose clips confidence intervals resample together (optional)
     channel_seed    a whole number: the seed of an acoustic channel that the recording is sent through, see
                     `slimvox.evaluation.channel`; as it is where empty (optional)
 
@@ -139,7 +140,12 @@ class TaskTable:
         seed = row.get(SEED_COLUMN, "")
         if seed and not (seed.isascii() and seed.isdecimal()):
             raise SlimvoxError(f"{where}: `{SEED_COLUMN}` must be a whole number, but is {seed!r} instead")
-        return Recording(id=row.get("id") or path, clips=tuple(clips), channel=int(seed) if seed else None)
+        return Recording(
+            id=row.get("id") or path,
+            clips=tuple(clips),
+            channel=int(seed) if seed else None,
+            speaker=row.get("speaker") or None,
+        )
 
 
 def transcribed(table: TaskTable) -> ExampleSet[TranscribedExample]:

@@ -9,7 +9,7 @@ data as x: there `fbank` is 0 and the embedded teacher 1000. A `mini` score and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from slimvox.evaluation.tasks import SUPERB
 from slimvox.util.errors import SlimvoxError
@@ -113,12 +113,33 @@ class FixedRows:
     """Values by metric that give 0 points."""
     teacher: Mapping[str, float]
     """Values of the embedded teacher, which give 1000 points."""
-    tasks: tuple[str, ...] = tuple(METRICS_OF)
-    """Tasks that count: those whose two reference scores differ by more than the spread over the heads' seeds."""
+    weights: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(METRICS_OF, 1.0))
+    """Weights of the tasks that count, proportional to how precisely each is measured."""
+    version: int = 1
+    """Version of mini-SUPERB's data and protocols."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks that count."""
+        return tuple(self.weights)
+
+    def points_per_unit(self) -> dict[str, float]:
+        """Points of the `mini` score that a unit of each metric is worth.
+
+        Raises:
+            SlimvoxError: if the two reference scores of a metric are equal.
+        """
+        total = sum(self.weights.values())
+        scale = Scale(low=self.fbank, high=self.teacher)
+        return {
+            metric: 1000 * weight / total / len(METRICS_OF[task]) / _range(scale, metric)
+            for task, weight in self.weights.items()
+            for metric in METRICS_OF[task]
+        }
 
 
 def mini_score(scores: Mapping[str, float], fixed: FixedRows) -> float:
-    """A score of the same form as `superb_s` for mini-SUPERB, over the tasks in which the fixed rows differ.
+    """Weighted mean of the points of the tasks of mini-SUPERB that count: 0 for `fbank`, 1000 for the embedded teacher.
 
     Raises:
         SlimvoxError: if a metric of those tasks is missing in one of the three, unknown, or equal in the fixed rows.
@@ -126,10 +147,8 @@ def mini_score(scores: Mapping[str, float], fixed: FixedRows) -> float:
     metrics = counted_metrics(fixed.tasks)
     for row in (scores, fixed.fbank, fixed.teacher):
         _check_complete(row, metrics)
-    points = task_points(
-        {metric: scores[metric] for metric in metrics}, Scale(low=fixed.fbank, high=fixed.teacher)
-    )
-    return sum(points.values()) / len(points)
+    worth = fixed.points_per_unit()
+    return sum(worth[metric] * (scores[metric] - fixed.fbank[metric]) for metric in metrics)
 
 
 def counted_metrics(tasks: Sequence[str]) -> tuple[str, ...]:
@@ -148,12 +167,16 @@ def mean11(scores: Mapping[str, float]) -> float:
 
 
 def _share(scores: Mapping[str, float], scale: Scale, metric: str) -> float:
+    return (scores[metric] - scale.low[metric]) / _range(scale, metric)
+
+
+def _range(scale: Scale, metric: str) -> float:
     low, high = scale.low[metric], scale.high[metric]
     if low == high:
         raise SlimvoxError(
             f"`{metric}` is {low:g} in both fixed rows of the scale, so no score can be placed between them"
         )
-    return (scores[metric] - low) / (high - low)
+    return high - low
 
 
 def _check_complete(scores: Mapping[str, float], metrics: Sequence[str] = METRICS) -> None:

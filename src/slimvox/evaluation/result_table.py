@@ -12,7 +12,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from slimvox.evaluation.against import Difference, metric_score, points_score
 from slimvox.evaluation.forecast import TaskForecast
+from slimvox.evaluation.intervals import Estimate, estimate
 from slimvox.evaluation.points import METRICS, FixedRows, counted_metrics, mean11, mini_score, superb_s
 from slimvox.evaluation.suite import TaskResult, metric_means
 from slimvox.util.quantities import short_number
@@ -40,6 +42,15 @@ def overall(results: Sequence[TaskResult], *, own_data: bool) -> dict[str, float
     return {}
 
 
+def mini_estimate(results: Sequence[TaskResult]) -> Estimate | None:
+    """The `mini` score with its interval; None if it has none."""
+    fixed = fixed_rows()
+    if fixed is None or {result.configuration["suite"] for result in results} != {"mini"}:
+        return None
+    score = points_score(results, fixed)
+    return estimate(score) if score is not None and score[1] else None
+
+
 def fixed_rows() -> FixedRows | None:
     """The scores of `fbank` and of the embedded teacher on mini-SUPERB; None if they have not been measured."""
     file = resources.files("slimvox.evaluation") / "mini" / FIXED_ROWS
@@ -47,11 +58,11 @@ def fixed_rows() -> FixedRows | None:
         return None
     content = json.loads(file.read_text(encoding="utf-8"))
     rows = content["rows"]
-    return FixedRows(fbank=rows["fbank"], teacher=rows["embedded"], tasks=tuple(content["tasks"]))
+    return FixedRows(fbank=rows["fbank"], teacher=rows["embedded"], weights=content["weights"])
 
 
 def print_table(console: Console, results: Sequence[TaskResult]) -> None:
-    """Print scores with their spread, chance scores and times."""
+    """Print scores with their intervals, chance scores and times."""
     first = results[0].configuration
     title = f"{first['model']} on {'SUPERB' if first['suite'] == 'official' else 'mini-SUPERB'}"
     table = Table(title=title, title_justify="left")
@@ -59,12 +70,12 @@ def print_table(console: Console, results: Sequence[TaskResult]) -> None:
         left = column in ("task", "metric")
         table.add_column(column, justify="left" if left else "right", no_wrap=left or column == "score")
     for result in results:
-        for index, each in enumerate(result.scores.values()):
+        for index, (metric, each) in enumerate(result.scores.items()):
             own = index == 0
             table.add_row(
                 result.task.upper() if own else "",
                 f"{each['title']} {'↑' if each['higher_is_better'] else '↓'}",
-                _score(each),
+                _score(result, metric),
                 _figure(each["chance"], each["percent"]),
                 _chosen(result.chosen) if own else "",
                 str(result.counts["test"]) if own else "",
@@ -73,10 +84,37 @@ def print_table(console: Console, results: Sequence[TaskResult]) -> None:
                 _seconds(result, "fit") if own else "",
             )
     console.print(table)
+    if any(result.outcomes for result in results):
+        console.print(
+            "± is half of the 95 % confidence interval: other test speakers and clips, other heads."
+        )
     for result in results:
         if result.skipped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in result.skipped.items())
             console.print(f"{result.task.upper()}: skipped {reasons}", markup=False)
+
+
+def print_differences(console: Console, names: tuple[str, str], differences: Sequence[Difference]) -> None:
+    """Print each metric of two models, and their difference with its 95 % confidence interval."""
+    table = Table(title=f"{names[0]} against {names[1]}", title_justify="left")
+    for column in ("task", "metric", "first", "second", "difference", "p", "first is"):
+        left = column in ("task", "metric", "first is")
+        table.add_column(column, justify="left" if left else "right", no_wrap=left)
+    for each in differences:
+        change = each.difference
+        known = not math.isnan(change.error)
+        interval = f" ± {_figure(change.half_width, each.percent)}" if known else ""
+        sign = "+" if change.value >= 0 else "-"
+        table.add_row(
+            each.task.upper() or "all",
+            f"{each.title} {'↑' if each.higher_is_better else '↓'}",
+            _figure(each.first, each.percent),
+            _figure(each.second, each.percent),
+            f"{sign}{_figure(abs(change.value), each.percent)}{interval}",
+            f"{change.p:.2g}" if known else "",
+            each.verdict,
+        )
+    console.print(table)
 
 
 def print_plan(console: Console, plan: Sequence[TaskForecast]) -> None:
@@ -126,10 +164,11 @@ def _size(count: int) -> str:
     return f"{count / 2**20:.0f} MiB" if gib < 1 else f"{gib:.1f} GiB" if gib < 100 else f"{gib:.0f} GiB"
 
 
-def _score(each: Mapping[str, Any]) -> str:
+def _score(result: TaskResult, metric: str) -> str:
+    each, score = result.scores[metric], metric_score(result, metric)
     text = _figure(each["mean"], each["percent"])
-    if each["spread"] is not None:
-        text += f" ± {_figure(each['spread'], each['percent'])}"
+    if score[1]:
+        text += f" ± {_figure(estimate(score).half_width, each['percent'])}"
     return text
 
 

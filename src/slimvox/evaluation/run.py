@@ -13,12 +13,13 @@ from typing import Annotated, Any
 from slimvox.checkpoint import Model, encoder_of, name_of
 from slimvox.checkpoint.resolve import at_revision
 from slimvox.evaluation import suite as suites
+from slimvox.evaluation.against import Difference, differences
 from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES
 from slimvox.evaluation.forecast import TaskForecast, forecast
 from slimvox.evaluation.protocols import SuiteName
-from slimvox.evaluation.result_table import overall
-from slimvox.evaluation.suite import EvaluationPlan, TaskResult
-from slimvox.evaluation.upstreams import EncoderUpstream, Precision
+from slimvox.evaluation.result_table import fixed_rows, mini_estimate, overall
+from slimvox.evaluation.suite import EvaluationPlan, TaskResult, read_results
+from slimvox.evaluation.upstreams import EncoderUpstream, Precision, Upstream, load_upstream
 from slimvox.util.devices import Device
 from slimvox.util.hub_token import hub_token
 from slimvox.util.validation import Count, Range, Threads, checked_arguments
@@ -32,6 +33,12 @@ class Evaluation:
     """Results, one per task, in the order in which the tasks ran."""
     overall: Mapping[str, float]
     """Scores over all tasks, by name; empty unless every task of the suite ran on its own data."""
+    half_widths: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Half of the 95 % confidence interval of scores in `overall`."""
+    against: str | None = None
+    """Name of the model that this one is compared with."""
+    differences: tuple[Difference, ...] = ()
+    """Differences from that model, by metric, and of the points over all tasks if there are some."""
     plan: tuple[TaskForecast, ...] = ()
     """Forecast for each task, if only the plan was requested."""
 
@@ -42,6 +49,9 @@ class Evaluation:
         return {
             "results": [dataclasses.asdict(result) for result in self.results],
             "overall": dict(self.overall),
+            "half_widths": dict(self.half_widths),
+            "against": self.against,
+            "differences": [each.to_dict() for each in self.differences],
         }
 
 
@@ -55,6 +65,7 @@ def evaluate(
     manifests: Mapping[str, Sequence[str | Path]] | None = None,
     seeds: Count = 1,
     overrides: Sequence[str] = (),
+    against: Model | None = None,
     out: str | Path | None = None,
     cache: str | Path = "auto",
     cache_gib: Annotated[float, Range(above=0, at_most=1e9)] = DEFAULT_MAX_BYTES / 2**30,
@@ -84,6 +95,9 @@ def evaluate(
         seeds: number of heads trained at the best learning rate, for the mean and standard deviation.
         overrides: fields of the protocol to override, such as ks.steps=2000 sid.learning_rates=0.1,0.01. In Python a
             list of such texts.
+        against: second encoder, to which the first is compared: both get heads of the same seeds and the same test
+            clips, and each difference is printed with its 95 % confidence interval. Its results are kept in the folder
+            `against` in `out`; the `out` folder of an earlier evaluation may be given instead.
         out: output folder with one JSON file per task; finished tasks are not repeated.
         cache: folder for features. With auto, features that fit are kept in the user's cache folder, and others are
             computed whenever they are read; with none, no features are written to disk.
@@ -122,16 +136,10 @@ def evaluate(
         precision=precision,
         workers=workers,
     )
-    upstream = None
-    if not isinstance(model, str | os.PathLike):
-        upstream = EncoderUpstream(copy.deepcopy(encoder_of(model)), name, device=device, precision=precision)
-    results = []
-    with hub_token(token):
-        if plan:
-            forecasts = forecast(
-                settings, report=lambda name: on_progress(f"{name.upper()}: measuring"), upstream=upstream
-            )
-            return Evaluation(results=(), overall={}, plan=tuple(forecasts))
+    upstream = _given(model, settings)
+
+    def scored(settings: EvaluationPlan, upstream: Upstream | None) -> tuple[TaskResult, ...]:
+        results = []
         for result in suites.evaluate(
             settings,
             report=lambda name, done, total: on_progress(
@@ -141,4 +149,40 @@ def evaluate(
         ):
             results.append(result)
             on_progress(f"{result.task.upper()} done")
-    return Evaluation(results=tuple(results), overall=overall(results, own_data=bool(own)))
+        return tuple(results)
+
+    with hub_token(token):
+        if plan:
+            forecasts = forecast(
+                settings, report=lambda name: on_progress(f"{name.upper()}: measuring"), upstream=upstream
+            )
+            return Evaluation(results=(), overall={}, plan=tuple(forecasts))
+        others: tuple[TaskResult, ...] = ()
+        second: Upstream | None = None
+        if against is not None:
+            if isinstance(against, str | os.PathLike) and Path(against).is_dir():
+                others = read_results(Path(against))
+            if not others:  # a model that cannot be loaded is an error before anything is computed
+                second = _given(against, settings) or load_upstream(
+                    name_of(against), device=device, precision=precision
+                )
+        results = scored(settings, upstream)
+        if against is not None and second is not None:
+            folder = None if settings.out is None else settings.out / "against"
+            others = scored(dataclasses.replace(settings, model=name_of(against), out=folder), second)
+    estimate = None if own else mini_estimate(results)
+    return Evaluation(
+        results=results,
+        overall=overall(results, own_data=bool(own)),
+        half_widths={} if estimate is None else {"mini": estimate.half_width},
+        against=None if against is None else str(others[0].configuration["model"]),
+        differences=differences(results, others, None if own else fixed_rows()) if others else (),
+    )
+
+
+def _given(model: Model, plan: EvaluationPlan) -> Upstream | None:
+    """The upstream of a model in memory; None for one that has to be loaded."""
+    if isinstance(model, str | os.PathLike):
+        return None
+    encoder = copy.deepcopy(encoder_of(model))
+    return EncoderUpstream(encoder, name_of(model), device=plan.device, precision=plan.precision)

@@ -20,6 +20,7 @@ import torch
 from slimvox._version import __version__
 from slimvox.evaluation.examples import ABSENT_AT_DEFAULT, ExampleSet
 from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES, FeatureCache, cache_directory
+from slimvox.evaluation.outcomes import Outcomes, mean_of_folds
 from slimvox.evaluation.protocols import HeadProtocol, SuiteName, overridden
 from slimvox.evaluation.tasks import task, task_names, tasks
 from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts
@@ -87,6 +88,8 @@ class TaskResult:
     """Further facts about each fold, such as the layers' weights."""
     seconds: Mapping[str, float]
     """Seconds: encode, fit, total; and processor time, which other processes on the machine do not affect."""
+    outcomes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Results by test example, by metric, see `outcomes.Outcomes`; empty in results of earlier versions."""
     reused: bool = False
     """True if the result existed already."""
 
@@ -150,9 +153,7 @@ def evaluate(
         result = _result(name, configuration, runs, {key: round(value, 2) for key, value in seconds.items()})
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            content = dataclasses.asdict(result)
-            del content["reused"]
-            write_atomically(path, json.dumps(content, indent=1, allow_nan=False).encode())
+            write_atomically(path, _as_json(result).encode())
         yield result
 
 
@@ -184,6 +185,14 @@ def feature_cache(plan: EvaluationPlan, upstream: Upstream) -> FeatureCache:
     )
 
 
+def _as_json(result: TaskResult) -> str:
+    """Content of a result file; the outcomes, which are long lists of numbers, on one line."""
+    content = dataclasses.asdict(result)
+    del content["reused"]
+    outcomes = json.dumps(content.pop("outcomes"), allow_nan=False)
+    return f'{json.dumps(content, indent=1, allow_nan=False)[:-2]},\n "outcomes": {outcomes}\n}}'
+
+
 def read_result(path: Path) -> TaskResult | None:
     """A result file; None if there is none.
 
@@ -196,9 +205,21 @@ def read_result(path: Path) -> TaskResult | None:
         result: TaskResult = build(TaskResult, read_json_object(path))
         for metric, score in result.scores.items():
             build(_Score, score, f"scores.{metric}", ignore_unknown=True)
+        for metric, outcomes in result.outcomes.items():
+            build(Outcomes, outcomes, f"outcomes.{metric}")
     except SlimvoxError as error:
         raise SlimvoxError(f"{path} is not a result of slimvox evaluate ({error}); remove it") from error
     return result
+
+
+def read_results(folder: Path) -> tuple[TaskResult, ...]:
+    """The results in an `--out` folder, in the order of the tasks.
+
+    Raises:
+        SlimvoxError: if one of them is damaged.
+    """
+    found = (read_result(folder / f"{name}.json") for name in task_names())
+    return tuple(result for result in found if result is not None)
 
 
 def default_tasks(suite: SuiteName) -> tuple[str, ...]:
@@ -355,6 +376,10 @@ def _result(
         chosen=[run.chosen for run in runs],
         details=[run.details for run in runs],
         seconds=seconds,
+        outcomes={
+            name: dataclasses.asdict(mean_of_folds([run.outcomes[name] for run in runs]))
+            for name in runs[0].outcomes
+        },
     )
     # As it will be read back.
     return TaskResult(**json.loads(json.dumps(dataclasses.asdict(result))))

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from slimvox.evaluation.result_table import overall
-from slimvox.evaluation.suite import TaskResult, read_result
-from slimvox.evaluation.tasks import task, task_names
+from slimvox.evaluation.suite import TaskResult, read_results
+from slimvox.evaluation.tasks import task
 from slimvox.report.runs import RunRecord
 from slimvox.util.errors import SlimvoxError
 
@@ -62,9 +62,7 @@ def read_scores(paths: Sequence[str | Path], runs: Sequence[RunRecord]) -> tuple
 
 
 def _read(directory: Path, runs: Sequence[RunRecord], run: RunRecord | None) -> ScoreSet:
-    found = [
-        result for name in task_names() if (result := read_result(directory / f"{name}.json")) is not None
-    ]
+    found = read_results(directory)
     if not found:
         raise SlimvoxError(
             f"{directory} has no scores (files such as pr.json, which `slimvox evaluate --out` writes)"
@@ -87,7 +85,7 @@ def _read(directory: Path, runs: Sequence[RunRecord], run: RunRecord | None) -> 
         run=run,
         parameters=parameters,
         suite=suites.pop(),
-        results=tuple(found),
+        results=found,
         overall=overall(found, own_data=own_data),
     )
 

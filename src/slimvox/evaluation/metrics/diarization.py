@@ -32,6 +32,11 @@ class DiarizationErrors:
     """Frames of speech assigned to the wrong speaker."""
 
     @property
+    def wrong(self) -> int:
+        """All errors together."""
+        return self.missed + self.false_alarms + self.confused
+
+    @property
     def rate(self) -> float:
         """Errors per frame of speech; can exceed 1.
 
@@ -40,7 +45,7 @@ class DiarizationErrors:
         """
         if self.scored == 0:
             raise ValueError("nobody speaks in the references, so there is nothing to measure against")
-        return (self.missed + self.false_alarms + self.confused) / self.scored
+        return self.wrong / self.scored
 
     def __add__(self, other: DiarizationErrors) -> DiarizationErrors:
         return DiarizationErrors(

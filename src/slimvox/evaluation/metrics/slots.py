@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from slimvox.evaluation.metrics.error_rates import character_error_rate
+from slimvox.evaluation.metrics.error_rates import character_edits, character_error_rate
+from slimvox.evaluation.outcomes import Counts, rate
 
 Slots = Sequence[tuple[str, str]]
 """(type, value) of each slot of an utterance, in order."""
@@ -29,7 +30,17 @@ def parse_slots(tagged: str) -> list[tuple[str, str]]:
 
 
 def slot_type_f1(references: Sequence[Slots], guesses: Sequence[Slots]) -> float:
-    """Mean over utterances of the F1 of the set of slot types, 0 to 1; 1 if neither has a slot.
+    """Mean over utterances of the F1 of the set of slot types, see `slot_type_matches`."""
+    return rate(slot_type_matches(references, guesses))
+
+
+def slot_value_cer(references: Sequence[Slots], guesses: Sequence[Slots]) -> float:
+    """Character error rate over all slots of the references, see `slot_value_edits`."""
+    return rate(slot_value_edits(references, guesses))
+
+
+def slot_type_matches(references: Sequence[Slots], guesses: Sequence[Slots]) -> Counts:
+    """F1 of the set of slot types of each utterance, 0 to 1; 1 if neither has a slot. All sizes are 1.
 
     Raises:
         ValueError: if there is no utterance, or the two differ in length.
@@ -38,12 +49,13 @@ def slot_type_f1(references: Sequence[Slots], guesses: Sequence[Slots]) -> float
     scores = []
     for reference, guess in zip(references, guesses, strict=True):
         wanted, got = {name for name, _ in reference}, {name for name, _ in guess}
-        scores.append(2 * len(wanted & got) / (len(wanted) + len(got)) if wanted or got else 1.0)
-    return sum(scores) / len(scores)
+        score = 2 * len(wanted & got) / (len(wanted) + len(got)) if wanted or got else 1.0
+        scores.append((score, 1.0))
+    return scores
 
 
-def slot_value_cer(references: Sequence[Slots], guesses: Sequence[Slots]) -> float:
-    """Character error rate over all slots of the references, each against the nearest guess for that type, or none.
+def slot_value_edits(references: Sequence[Slots], guesses: Sequence[Slots]) -> Counts:
+    """Edits and characters of each utterance's slots, each slot against the nearest guess for that type, or none.
 
     Guesses of types that a reference does not have cost nothing here; the F1 counts them.
 
@@ -51,14 +63,15 @@ def slot_value_cer(references: Sequence[Slots], guesses: Sequence[Slots]) -> flo
         ValueError: if no reference has a slot, or the two differ in length.
     """
     _check(references, guesses)
-    wanted, got = [], []
-    for reference, guess in zip(references, guesses, strict=True):
-        for name, value in reference:
-            wanted.append(value)
-            got.append(_nearest(value, [other for candidate, other in guess if candidate == name]))
-    if not wanted:
+    if not any(references):
         raise ValueError("no reference has a slot, so there are no values to compare")
-    return character_error_rate(wanted, got)
+    counts: list[tuple[float, float]] = []
+    for reference, guess in zip(references, guesses, strict=True):
+        wanted = [value for _, value in reference]
+        got = [_nearest(value, [other for kind, other in guess if kind == name]) for name, value in reference]
+        own = character_edits(wanted, got) if wanted else ()
+        counts.append((sum(edits for edits, _ in own), sum(size for _, size in own)))
+    return counts
 
 
 def _nearest(value: str, candidates: Sequence[str]) -> str:

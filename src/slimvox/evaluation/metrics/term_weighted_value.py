@@ -39,6 +39,8 @@ class TermWeightedValue:
     """Term-weighted value, from 0 (nothing accepted) to 1."""
     threshold: float
     """Scores at or above it are accepted; infinite if nothing should be."""
+    of_queries: tuple[float, ...]
+    """Term-weighted value of each query that occurs, at that threshold."""
 
 
 def maximum_term_weighted_value(
@@ -82,7 +84,9 @@ def maximum_term_weighted_value(
     totals = np.cumsum(np.bincount(place.ravel(), weights=gains.ravel()))
     best = int(totals.argmax())
     if totals[best] <= 0:
-        return TermWeightedValue(value=0.0, threshold=float("inf"))
+        return TermWeightedValue(value=0.0, threshold=float("inf"), of_queries=(0.0,) * len(values))
     return TermWeightedValue(
-        value=float(totals[best]) / (len(values) + unscored_queries), threshold=-float(distinct[best])
+        value=float(totals[best]) / (len(values) + unscored_queries),
+        threshold=-float(distinct[best]),
+        of_queries=tuple(np.where(-values <= distinct[best], gains, 0.0).sum(1).tolist()),
     )

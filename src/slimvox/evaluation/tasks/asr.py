@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from slimvox.evaluation.examples import ExampleSet, TranscribedExample
 from slimvox.evaluation.manifests import transcribed
-from slimvox.evaluation.metrics.error_rates import character_error_rate, word_error_rate
+from slimvox.evaluation.metrics.error_rates import character_edits, character_error_rate, word_edits
+from slimvox.evaluation.outcomes import Counts
 from slimvox.evaluation.protocols import MINI_RECOGNITION, OFFICIAL_LEARNING_RATES, RecognitionProtocol
 from slimvox.evaluation.readers.librispeech import read_librispeech_words
 from slimvox.evaluation.tasks.base import Metric
@@ -23,13 +24,13 @@ class SpeechRecognition(CTCTask[ExampleSet[TranscribedExample], RecognitionProto
         """Characters, including spaces."""
         return tuple(" ".join(example.text.split()))
 
-    def measured(
+    def counted(
         self, references: Sequence[Symbols], guesses: Sequence[Symbols], protocol: RecognitionProtocol
-    ) -> dict[str, float]:
-        """Both error rates; the metric is that of the protocol's unit."""
+    ) -> dict[str, Counts]:
+        """Edits of words and of characters; the metric is that of the protocol's unit."""
         texts = _texts(references), _texts(guesses)
-        rates = {"test_wer": 100 * word_error_rate(*texts), "test_cer": 100 * character_error_rate(*texts)}
-        return {"asr": rates["test_wer" if protocol.unit == "word" else "test_cer"], **rates}
+        edits = {"test_wer": word_edits(*texts), "test_cer": character_edits(*texts)}
+        return {"asr": edits["test_wer" if protocol.unit == "word" else "test_cer"], **edits}
 
     def dev_score(
         self, references: Sequence[Symbols], guesses: Sequence[Symbols], protocol: RecognitionProtocol

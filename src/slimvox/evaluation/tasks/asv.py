@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from slimvox.evaluation.fitting import Batch, Item, Training
 from slimvox.evaluation.heads import AdditiveMarginSoftmax, SpeakerHead
 from slimvox.evaluation.manifests import verification
 from slimvox.evaluation.metrics.equal_error_rate import equal_error_rate
+from slimvox.evaluation.outcomes import Counts, Outcomes
 from slimvox.evaluation.protocols import OFFICIAL_LEARNING_RATES, VerificationProtocol
 from slimvox.evaluation.readers.voxceleb1 import read_voxceleb1_trials
 from slimvox.evaluation.tasks.base import HeadTask, Metric, Scores, add_counts
@@ -29,6 +31,8 @@ from slimvox.util.errors import SlimvoxError
 class _VerificationTraining(Training[Any]):
     trials: Sequence[Trial]
     """Trials of the test split."""
+    speakers: Mapping[str, str]
+    """Speaker of each recording, or the recording itself if unknown."""
 
 
 class SpeakerVerification(HeadTask[VerificationSet, VerificationProtocol]):
@@ -73,12 +77,15 @@ class SpeakerVerification(HeadTask[VerificationSet, VerificationProtocol]):
             build=lambda: _TrainedSpeakerHead(features.layers, features.width, len(speakers), protocol),
             loss=_loss,
             read=_embeddings,
-            dev_score=lambda embeddings: -_error_rate(trials["dev"], items["dev"], embeddings),
+            dev_score=lambda embeddings: (
+                -_error_rate(trials["dev"], _trial_scores(trials["dev"], items["dev"], embeddings))
+            ),
             dev_metric=("eer", -1.0),
             counts=counts,
             skipped=add_counts(features.skipped, lost),
             details={"training_speakers": len(speakers)},
             trials=trials["test"],
+            speakers=speakers_of(data),
         )
 
     def score(self, training: Training[int], heads: Sequence[nn.Module]) -> Scores:
@@ -86,8 +93,12 @@ class SpeakerVerification(HeadTask[VerificationSet, VerificationProtocol]):
         assert isinstance(training, _VerificationTraining)
         trials, items = training.trials, training.items["test"]
         random = np.random.default_rng(0).random(len(trials))
+        speakers = training.speakers
+        sources = [tuple({speakers[trial.first], speakers[trial.second]}) for trial in trials]
+        scored = [_trial_scores(trials, items, each) for each in training.outputs(heads, "test")]
         return Scores(
-            test={"asv": tuple(_error_rate(trials, items, each) for each in training.outputs(heads, "test"))},
+            test={"asv": tuple(_error_rate(trials, each) for each in scored)},
+            outcomes={"asv": Outcomes.of(sources, [_errors(trials, each) for each in scored])},
             chance={"asv": 100 * equal_error_rate(random, [each.same for each in trials]).rate},
             chance_is="random scores",
         )
@@ -146,15 +157,38 @@ def _embeddings(head: nn.Module, batch: Batch[Any]) -> list[Tensor]:
     return list(F.normalize(batch.through(head), dim=-1).cpu())
 
 
-def _error_rate(trials: Sequence[Trial], items: Sequence[Item[Any]], embeddings: Sequence[Tensor]) -> float:
-    """Equal error rate in percent."""
+def speakers_of(data: VerificationSet) -> dict[str, str]:
+    """Speaker of each recording that trials name; the recording itself if its speaker is unknown."""
+    labelled = {each.recording.id: each.labels[0] for each in data.examples}
+    return {id: labelled.get(id, each.speaker or id) for id, each in data.recordings.items()}
+
+
+def _trial_scores(
+    trials: Sequence[Trial], items: Sequence[Item[Any]], embeddings: Sequence[Tensor]
+) -> npt.NDArray[np.float32]:
+    """Cosine of each trial."""
     of = {item.id: embedding for item, embedding in zip(items, embeddings, strict=True)}
     first = torch.stack([of[trial.first] for trial in trials])
     second = torch.stack([of[trial.second] for trial in trials])
-    scores = (first * second).sum(-1)
-    if not torch.isfinite(scores).all():
+    scores: npt.NDArray[np.float32] = (first * second).sum(-1).numpy()
+    return scores
+
+
+def _error_rate(trials: Sequence[Trial], scores: npt.NDArray[np.float32]) -> float:
+    """Equal error rate in percent."""
+    if not np.isfinite(scores).all():
         return float("nan")
-    return 100 * equal_error_rate(scores.numpy(), [trial.same for trial in trials]).rate
+    return 100 * equal_error_rate(scores, [trial.same for trial in trials]).rate
+
+
+def _errors(trials: Sequence[Trial], scores: npt.NDArray[np.float32]) -> Counts:
+    """Errors at the threshold of the equal error rate; both kinds of trial have the same total size."""
+    same = np.array([trial.same for trial in trials])
+    if not np.isfinite(scores).all():
+        return [(1.0, 1.0)] * len(trials)
+    wrong = (scores >= equal_error_rate(scores, same).threshold) != same
+    sizes = len(same) / 2 / np.where(same, same.sum(), (~same).sum())
+    return list(zip((wrong * sizes).tolist(), sizes.tolist(), strict=True))
 
 
 def _loss(head: nn.Module, batch: Batch[int]) -> Tensor:

@@ -20,6 +20,7 @@ from slimvox.evaluation.features import Features
 from slimvox.evaluation.fitting import Training, fit, sweep
 from slimvox.evaluation.heads import layer_weights
 from slimvox.evaluation.manifests import TaskTable
+from slimvox.evaluation.outcomes import Outcomes
 from slimvox.evaluation.protocols import HeadProtocol, SuiteName
 from slimvox.util.errors import SlimvoxError
 
@@ -55,6 +56,8 @@ class Scores:
     """Chance score, by metric."""
     chance_is: str
     """Description of the guess behind the chance score."""
+    outcomes: Mapping[str, Outcomes] = field(default_factory=dict)
+    """Results by test example, by metric; without them there are no confidence intervals."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Examples used, by split."""
     skipped: Mapping[str, int] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.fitting import Batch, Item, Training
 from slimvox.evaluation.heads import MeanPoolHead
 from slimvox.evaluation.manifests import labelled_set
+from slimvox.evaluation.outcomes import Outcomes
 from slimvox.evaluation.protocols import OFFICIAL_LEARNING_RATES, ClassificationProtocol
 from slimvox.evaluation.readers.fluent_speech_commands import read_fluent_speech_commands
 from slimvox.evaluation.readers.iemocap import read_iemocap
@@ -63,7 +64,8 @@ class ClassificationTask(HeadTask[ExampleSet[LabelledExample], ClassificationPro
             target = tuple(
                 names.get(label, UNKNOWN) for label, names in zip(each.labels, labels, strict=True)
             )
-            items[each.split].append(Item(id=each.recording.id, target=target))
+            sources = each.recording.sources
+            items[each.split].append(Item(id=each.recording.id, target=target, sources=sources))
         unknown = {split: sum(UNKNOWN in item.target for item in items[split]) for split in ("dev", "test")}
         for split, count in unknown.items():
             if count:
@@ -95,8 +97,14 @@ class ClassificationTask(HeadTask[ExampleSet[LabelledExample], ClassificationPro
         """Accuracy, and that of always guessing the most frequent class."""
         test, metric = training.items["test"], self.metrics[0].name
         majority = Counter(item.target for item in training.items["train"]).most_common(1)[0][0]
+        right = [
+            [(float(item.target == guess), 1.0) for item, guess in zip(test, guesses, strict=True)]
+            for guesses in training.outputs(heads, "test")
+        ]
+        outcomes = Outcomes.of([item.sources for item in test], right)
         return Scores(
-            test={metric: tuple(100 * _accuracy(test, each) for each in training.outputs(heads, "test"))},
+            test={metric: outcomes.scores},
+            outcomes={metric: outcomes},
             chance={metric: 100 * _accuracy(test, [majority] * len(test))},
             chance_is="the most frequent class of train",
         )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.fitting import Batch, Item, Training
 from slimvox.evaluation.heads import RecurrentCTCHead
+from slimvox.evaluation.outcomes import Counts, Outcomes, rate
 from slimvox.evaluation.tasks.base import HeadTask, Scores, Set, Settings, add_counts, check_splits
 from slimvox.evaluation.waveforms import Excerpt
 from slimvox.util.errors import SlimvoxError
@@ -47,10 +48,10 @@ class CTCTask(HeadTask[Set, Settings]):
         return RecurrentCTCHead(layers, width, classes, protocol)
 
     @abstractmethod
-    def measured(
+    def counted(
         self, references: Sequence[Symbols], guesses: Sequence[Symbols], protocol: Settings
-    ) -> dict[str, float]:
-        """The task's metrics, and further scores for the result's details."""
+    ) -> dict[str, Counts]:
+        """Value and size of each example, by metric, and of further scores for the result's details."""
 
     @abstractmethod
     def dev_score(
@@ -85,7 +86,7 @@ class CTCTask(HeadTask[Set, Settings]):
             if each.split == "train" and steps < _steps_needed(said[id]):
                 skipped["longer transcript than audio"] = skipped.get("longer transcript than audio", 0) + 1
                 continue
-            items[each.split].append(Item(id=id, target=said[id]))
+            items[each.split].append(Item(id=id, target=said[id], sources=each.recording.sources))
         counts = check_splits(self.name, [split for split, found in items.items() for _ in found])
         alphabet = Alphabet(symbols=tuple(sorted({s for item in items["train"] for s in item.target})))
         if not alphabet.symbols:
@@ -108,19 +109,20 @@ class CTCTask(HeadTask[Set, Settings]):
     def score(self, training: Training[Symbols], heads: Sequence[nn.Module]) -> Scores:
         """The metrics of each head, and of shuffled transcripts."""
         protocol: Any = training.protocol
-        references = [item.target for item in training.items["test"]]
-        measured = [
-            self.measured(references, guesses, protocol) for guesses in training.outputs(heads, "test")
-        ]
-        chance = self.measured(references, shuffled(references), protocol)
+        test = training.items["test"]
+        references, sources = [item.target for item in test], [item.sources for item in test]
+        counted = [self.counted(references, guesses, protocol) for guesses in training.outputs(heads, "test")]
+        chance = self.counted(references, shuffled(references), protocol)
+        found = {name: Outcomes.of(sources, [each[name] for each in counted]) for name in chance}
         names = [metric.name for metric in self.metrics]
         titles = {name: self.title_of(name, protocol) for name in names}
         return Scores(
-            test={name: tuple(each[name] for each in measured) for name in names},
-            chance={name: chance[name] for name in names},
+            test={name: found[name].scores for name in names},
+            outcomes={name: found[name] for name in names},
+            chance={name: 100 * rate(chance[name]) for name in names},
             chance_is="the transcripts of test, shuffled",
             titles={name: title for name, title in titles.items() if title},
-            details={name: [each[name] for each in measured] for name in chance if name not in names},
+            details={name: list(each.scores) for name, each in found.items() if name not in names},
         )
 
 

@@ -9,7 +9,8 @@ from torch import nn
 from slimvox.evaluation.examples import ExampleSet, TranscribedExample
 from slimvox.evaluation.heads import LinearCTCHead
 from slimvox.evaluation.manifests import transcribed
-from slimvox.evaluation.metrics.error_rates import phone_error_rate
+from slimvox.evaluation.metrics.error_rates import word_edits
+from slimvox.evaluation.outcomes import Counts, rate
 from slimvox.evaluation.protocols import OFFICIAL_LEARNING_RATES, PhoneProtocol
 from slimvox.evaluation.readers.librispeech import read_librispeech_phones
 from slimvox.evaluation.tasks.base import Metric
@@ -29,22 +30,19 @@ class PhonemeRecognition(CTCTask[ExampleSet[TranscribedExample], PhoneProtocol])
         """Build a head of two linear maps."""
         return LinearCTCHead(layers, width, protocol.projection, classes, blank_bias=protocol.blank_bias)
 
-    def measured(
+    def counted(
         self, references: Sequence[Symbols], guesses: Sequence[Symbols], protocol: PhoneProtocol
-    ) -> dict[str, float]:
-        """Phone error rate."""
-        return {"pr": percent_wrong(references, guesses)}
+    ) -> dict[str, Counts]:
+        """Edits of phones."""
+        return {
+            "pr": word_edits([" ".join(each) for each in references], [" ".join(each) for each in guesses])
+        }
 
     def dev_score(
         self, references: Sequence[Symbols], guesses: Sequence[Symbols], protocol: PhoneProtocol
     ) -> float:
         """Minus the phone error rate."""
-        return -percent_wrong(references, guesses)
-
-
-def percent_wrong(references: Sequence[Symbols], guesses: Sequence[Symbols]) -> float:
-    """Phone error rate in percent, over all phones."""
-    return 100 * phone_error_rate([" ".join(r) for r in references], [" ".join(g) for g in guesses])
+        return -100 * rate(self.counted(references, guesses, protocol)["pr"])
 
 
 PR = PhonemeRecognition(

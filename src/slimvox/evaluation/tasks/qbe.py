@@ -21,7 +21,11 @@ from slimvox.evaluation.examples import ExampleSet, QuerySearch, Recording
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.features import Features
 from slimvox.evaluation.manifests import searches
-from slimvox.evaluation.metrics.term_weighted_value import maximum_term_weighted_value
+from slimvox.evaluation.metrics.term_weighted_value import (
+    TermWeightedValue,
+    maximum_term_weighted_value,
+)
+from slimvox.evaluation.outcomes import Outcomes
 from slimvox.evaluation.protocols import SearchProtocol
 from slimvox.evaluation.readers.quesst14 import read_quesst14
 from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts
@@ -44,13 +48,20 @@ class QueryByExample(Task[ExampleSet[QuerySearch], SearchProtocol]):
         }
         features = cache.features(list(recordings.values()), task=self.name)
         started, encoded = time.perf_counter(), cache.encoding.seconds
-        by_layer = [self._value(dev, features, layer, protocol) for layer in range(features.layers)]
+        by_layer = [self._found(dev, features, layer, protocol).value for layer in range(features.layers)]
         best = int(np.argmax(by_layer))
-        value = self._value(test, features, best, protocol)
+        found = self._found(test, features, best, protocol)
         matches = _matches(test, features)
+        asked = [each for each in test.queries if each.id in features]
+        outcomes = Outcomes.of(
+            [each.sources for each, occurs in zip(asked, np.atleast_1d(matches.any(axis=1)).tolist(), strict=True) if occurs],
+            [[(each, 1.0) for each in found.of_queries]],
+            factor=len(found.of_queries) / (len(found.of_queries) + test.unscored_queries),
+        )
         random = np.random.default_rng(0).standard_normal(matches.shape)
         return Scores(
-            test={"qbe": (value,)},
+            test={"qbe": (found.value,)},
+            outcomes={"qbe": outcomes},
             chance={"qbe": maximum_term_weighted_value(random, matches).value},
             chance_is="random scores",
             counts={"dev": len(dev.queries), "test": len(test.queries)},
@@ -102,7 +113,9 @@ class QueryByExample(Task[ExampleSet[QuerySearch], SearchProtocol]):
             raise SlimvoxError(f"{self.name}: no query of {split} occurs in a document of {split}")
         return found[0]
 
-    def _value(self, search: QuerySearch, features: Features, layer: int, protocol: SearchProtocol) -> float:
+    def _found(
+        self, search: QuerySearch, features: Features, layer: int, protocol: SearchProtocol
+    ) -> TermWeightedValue:
         """MTWV of a split by one hidden state."""
         queries, documents = (
             [
@@ -118,7 +131,7 @@ class QueryByExample(Task[ExampleSet[QuerySearch], SearchProtocol]):
             _matches(search, features),
             unscored_queries=search.unscored_queries,
             unscored_documents=search.unscored_documents,
-        ).value
+        )
 
 
 @torch.inference_mode()

@@ -23,7 +23,9 @@ from slimvox.evaluation.metrics.diarization import (
     best_decision,
     decide,
     diarization_error_rate,
+    diarization_errors,
 )
+from slimvox.evaluation.outcomes import Outcomes
 from slimvox.evaluation.protocols import OFFICIAL_LEARNING_RATES, DiarizationProtocol
 from slimvox.evaluation.readers.libri2mix import read_libri2mix
 from slimvox.evaluation.tasks.base import HeadTask, Metric, Scores, check_splits, usable
@@ -50,7 +52,8 @@ class SpeakerDiarization(HeadTask[ExampleSet[ConversationExample], DiarizationPr
         for each in examples:
             id = each.recording.id
             active = activity(each.turns, features.frames(id), features.frame_rate_hz, speakers)
-            items[each.split].append(Item(id=id, target=active))
+            speaking = tuple(dict.fromkeys(turn.speaker for turn in each.turns))
+            items[each.split].append(Item(id=id, target=active, sources=speaking))
         return Training(
             features=features,
             items=items,
@@ -71,13 +74,21 @@ class SpeakerDiarization(HeadTask[ExampleSet[ConversationExample], DiarizationPr
             _decided(training.items["dev"], each, training.protocol)[0]
             for each in training.outputs(heads, "dev")
         ]
-        references = [item.target for item in training.items["test"]]
-        rates = [
-            100 * diarization_error_rate(references, [decide(guess, decision) for guess in guesses])
+        test = training.items["test"]
+        references = [item.target for item in test]
+        errors = [
+            [
+                diarization_errors(reference, decide(guess, decision))
+                for reference, guess in zip(references, guesses, strict=True)
+            ]
             for guesses, decision in zip(training.outputs(heads, "test"), decisions, strict=True)
         ]
+        outcomes = Outcomes.of(
+            [item.sources for item in test], [[(each.wrong, each.scored) for each in own] for own in errors]
+        )
         return Scores(
-            test={"sd": tuple(rates)},
+            test={"sd": outcomes.scores},
+            outcomes={"sd": outcomes},
             chance={"sd": 100 * _guessed(references)},
             chance_is="the better of: one speaker speaks all the time; everybody does",
             chosen={

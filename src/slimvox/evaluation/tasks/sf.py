@@ -8,7 +8,8 @@ from typing import Literal
 
 from slimvox.evaluation.examples import ExampleSet, Segment, SlotExample
 from slimvox.evaluation.manifests import slots
-from slimvox.evaluation.metrics.slots import parse_slots, slot_type_f1, slot_value_cer
+from slimvox.evaluation.metrics.slots import parse_slots, slot_type_matches, slot_value_edits
+from slimvox.evaluation.outcomes import Counts, rate
 from slimvox.evaluation.protocols import MINI_RECOGNITION, OFFICIAL_LEARNING_RATES, RecognitionProtocol
 from slimvox.evaluation.readers.audio_snips import read_audio_snips
 from slimvox.evaluation.tasks.base import Metric
@@ -24,19 +25,19 @@ class SlotFilling(CTCTask[ExampleSet[SlotExample], RecognitionProtocol]):
         """Characters or words, and tokens around each slot."""
         return slot_symbols(example.segments, protocol.written)
 
-    def measured(
+    def counted(
         self, references: Sequence[Symbols], guesses: Sequence[Symbols], protocol: RecognitionProtocol
-    ) -> dict[str, float]:
-        """Slot-type F1 and slot-value character error rate."""
+    ) -> dict[str, Counts]:
+        """F1 of slot types and edits of slot values."""
         pair = _slots(references, protocol), _slots(guesses, protocol)
-        return {"sf_f1": 100 * slot_type_f1(*pair), "sf_cer": 100 * slot_value_cer(*pair)}
+        return {"sf_f1": slot_type_matches(*pair), "sf_cer": slot_value_edits(*pair)}
 
     def dev_score(
         self, references: Sequence[Symbols], guesses: Sequence[Symbols], protocol: RecognitionProtocol
     ) -> float:
         """F1 - CER: both count, as in SUPERB's overall score."""
-        pair = _slots(references, protocol), _slots(guesses, protocol)
-        return slot_type_f1(*pair) - slot_value_cer(*pair)
+        counted = self.counted(references, guesses, protocol)
+        return rate(counted["sf_f1"]) - rate(counted["sf_cer"])
 
 
 def _slots(sequences: Sequence[Symbols], protocol: RecognitionProtocol) -> list[list[tuple[str, str]]]:
