@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.intervals import Estimate, estimate, score_of, weighted
 from slimvox.evaluation.outcomes import Outcomes, mean_of_folds
+from slimvox.evaluation.tasks import task, task_names
 from slimvox.util.errors import SlimvoxError
+from tone_tasks import tone_protocol, tone_set
 
 SPEAKERS, CLIPS, SEEDS, REPEATS = 20, 6, 5, 150
 
@@ -109,3 +115,17 @@ def test_folds_of_different_size_count_alike() -> None:
         for count, value in ((3, 1.0), (30, 0.5))
     ]
     assert mean_of_folds(folds).scores[0] == pytest.approx((50 + 25) / 2)
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_outcomes_add_up_to_the_score(
+    name: str, tmp_path: Path, write_tones: Callable[..., str], make_cache: Callable[..., FeatureCache]
+) -> None:
+    data = tone_set(name, tmp_path, write_tones)
+    scores = task(name).run(data, make_cache(), tone_protocol(name), seeds=2)
+    assert scores.outcomes.keys() == scores.test.keys() == {each.name for each in task(name).metrics}
+    for metric, outcomes in scores.outcomes.items():
+        # The equal error rate lies between two thresholds.
+        tolerance = 60 if name == "asv" else 1e-6
+        assert outcomes.scores == pytest.approx(scores.test[metric], abs=tolerance)
+        assert len(outcomes.sources) == len(outcomes.sizes) == len(outcomes.values[0])

@@ -54,7 +54,11 @@ class QueryByExample(Task[ExampleSet[QuerySearch], SearchProtocol]):
         matches = _matches(test, features)
         asked = [each for each in test.queries if each.id in features]
         outcomes = Outcomes.of(
-            [each.sources for each, occurs in zip(asked, np.atleast_1d(matches.any(axis=1)).tolist(), strict=True) if occurs],
+            [
+                each.sources
+                for each, occurs in zip(asked, np.atleast_1d(matches.any(axis=1)).tolist(), strict=True)
+                if occurs
+            ],
             [[(each, 1.0) for each in found.of_queries]],
             factor=len(found.of_queries) / (len(found.of_queries) + test.unscored_queries),
         )
