@@ -66,7 +66,7 @@ def test_a_folder_says_what_it_leaves_out(tmp_path: Path, caplog: pytest.LogCapt
     with caplog.at_level(logging.INFO, logger="slimvox.audio"):
         assert len(find_audio([tmp_path])) == 2
     assert (
-        "2 files of audio; left out: 2 .txt, 1 without a suffix, 1 hidden, 1 .parquet, 1 .tar." in caplog.text
+        "2 files of audio; left out: 2 .txt, 1 without a suffix, 1 .parquet, 1 .tar, 1 hidden." in caplog.text
     )
 
 

@@ -133,7 +133,8 @@ def without_repetitions(
     sources: Sequence[AudioInput], tables: Sequence[AudioTable[AudioSource]]
 ) -> tuple[AudioTable[AudioSource], npt.NDArray[np.integer]]:
     """One table of all sources, and the number of the source that each stretch is from; repetitions are logged."""
-    table, origin = joined(tables)
+    # The stretches of a single source were joined when they were listed.
+    table, origin = joined(tables) if len(tables) > 1 else (tables[0], np.zeros(len(tables[0]), np.int16))
     kept = np.bincount(origin, minlength=len(tables))
     for source, each, left in zip(sources, tables, kept.tolist(), strict=True):
         if repeated := each.named - left:
@@ -217,29 +218,44 @@ def _ends_in(*extensions: str) -> Callable[[Place], bool]:
 
 def _read_folder(folder: Place, watched: list[str]) -> Iterable[AudioSource]:
     audio = (*AUDIO_EXTENSIONS, *UNSUPPORTED_EXTENSIONS)
-    left_out: Counter[str] = Counter()
-    found = list(_files(folder, (*audio, SHARD_EXTENSION, PARQUET_EXTENSION), watched, left_out))
     decoded = audio if has_av() else AUDIO_EXTENSIONS
-    if any(path.lower().endswith(decoded) for path in found):
-        chosen = [path for path in found if path.lower().endswith(audio)]
-        left_out.update(os.path.splitext(path)[1] for path in found if not path.lower().endswith(audio))
-        logger.info(
-            "The folder `%s`: %d files of audio; left out: %s.",
-            folder,
-            len(chosen),
-            ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in left_out.most_common())
-            or "none",
-        )
-        return (AudioSource(path=_at(path)) for path in chosen)
-    if shards := [_at(path) for path in found if path.endswith(SHARD_EXTENSION)]:
+    left_out: Counter[str] = Counter()
+    found = _files(folder, (*audio, SHARD_EXTENSION, PARQUET_EXTENSION), watched, left_out)
+    # Files before the first one that is decoded; the rest, which may be a million, is not kept as a list.
+    before = []
+    for path in found:
+        before.append(path)
+        if path.lower().endswith(decoded):
+            return _audio_of_folder(folder, itertools.chain(before, found), audio, left_out)
+    if shards := [_at(path) for path in before if path.endswith(SHARD_EXTENSION)]:
         # A folder of lhotse Shar: its other archives hold features, or other recordings of the same cuts.
         of_cuts = [shard for shard in shards if shard.name.startswith("recording.")]
         return read_shards(of_cuts or shards)
-    if tables := [Path(path) for path in found if path.lower().endswith(PARQUET_EXTENSION)]:
+    if tables := [Path(path) for path in before if path.lower().endswith(PARQUET_EXTENSION)]:
         return read_parquet(tables, Path(folder))
-    others = f", but {len(found)} such as `{found[0]}` that is not decoded" if found else ""
+    others = f", but {len(before)} such as `{before[0]}` that is not decoded" if before else ""
     raise SlimvoxError(
         f"The folder `{folder}` holds no audio: no file in it or below it ends in {_join(AUDIO_EXTENSIONS)}{others}."
+    )
+
+
+def _audio_of_folder(
+    folder: Place, paths: Iterable[str], extensions: tuple[str, ...], left_out: Counter[str]
+) -> Iterator[AudioSource]:
+    """The paths that end in one of `extensions`; in the end, their number and the suffixes left out are logged."""
+    count = 0
+    for path in paths:
+        if path.lower().endswith(extensions):
+            count += 1
+            yield AudioSource(path=_at(path))
+        else:
+            left_out[os.path.splitext(path)[1]] += 1
+    logger.info(
+        "The folder `%s`: %d files of audio; left out: %s.",
+        folder,
+        count,
+        ", ".join(f"{number} {suffix or 'without a suffix'}" for suffix, number in left_out.most_common())
+        or "none",
     )
 
 

@@ -41,7 +41,7 @@ from slimvox.util.user_cache import user_cache
 logger = logging.getLogger("slimvox.audio")
 
 _FORMAT = 1
-_FILES_PER_SAVE = 100_000
+_FILES_PER_SAVE = 1 << 14
 _SECONDS_PER_SAVE = 120.0
 _CLOCK_NS = 20_000_000
 """Resolution of file times: files that changed within this time before being listed may have changed again unseen."""

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -31,6 +32,13 @@ _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 15.0
 _SWEEPS_PER_LIMIT = 16
 _NETWORK_TIMEOUT = {"sock_connect": 10.0, "sock_read": 30.0}
 _TRANSIENT_STATUSES = (408, 425, 429)
+_ERRORS = (
+    ("aiohttp", "ClientError"),
+    ("botocore.exceptions", "BotoCoreError"),
+    ("botocore.exceptions", "ClientError"),
+    ("gcsfs.retry", "HttpError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+)
 
 _locks = [threading.Lock() for _ in range(64)]
 _versions: dict[str, tuple[int, str]] = {}
@@ -169,12 +177,13 @@ def _tried(url: str, request: Callable[[], _T]) -> _T:
         SlimvoxError: there was no answer for `PATIENCE_SECONDS`.
     """
     began, pause = time.monotonic(), _FIRST_WAIT_SECONDS
+    errors: tuple[type[Exception], ...] = (OSError, ValueError, RuntimeError, *_client_errors())
     while True:
         try:
             return request()
         except RemoteError:
             raise
-        except (OSError, TimeoutError, ValueError, RuntimeError, _client_error()) as error:
+        except errors as error:
             reason = _refusal(error)
             if isinstance(reason, FileNotFoundError):
                 raise reason from error
@@ -199,10 +208,10 @@ def _tried(url: str, request: Callable[[], _T]) -> _T:
 def _refusal(error: BaseException) -> OSError | None:
     """The error of a request that would fail again; None if trying again may help."""
     cause = _cause(error)
-    status = getattr(cause, "status", None)
+    status = _status(cause)
     if status == 404 or type(cause) is FileNotFoundError:
         return FileNotFoundError("its server has no such file (404)")
-    if isinstance(status, int) and 400 <= status < 500 and status not in _TRANSIENT_STATUSES:
+    if status is not None and 400 <= status < 500 and status not in _TRANSIENT_STATUSES:
         return RemoteError(f"its server refuses it (status {status}): check the address and the credentials")
     if isinstance(cause, PermissionError) or "credentials" in type(cause).__name__.lower():
         return RemoteError(f"its server refuses it ({_text(cause)}): check the address and the credentials")
@@ -221,12 +230,22 @@ def _text(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-def _client_error() -> type[Exception]:
-    try:
-        from aiohttp import ClientError
-    except ImportError:
-        return OSError
-    return ClientError
+def _status(error: BaseException) -> int | None:
+    """Status of HTTP in an error of aiohttp, gcsfs or botocore, or in the cause that s3fs gives for its own."""
+    for each in (error, error.__cause__):
+        response = getattr(each, "response", None)
+        if isinstance(response, dict):
+            return cast("int | None", response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
+        status = getattr(each, "status", None) or getattr(each, "code", None)
+        if isinstance(status, int):
+            return status
+    return None
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    """Errors of the imported packages that fsspec uses, which are none of Python's own."""
+    modules = [(sys.modules.get(module), name) for module, name in _ERRORS]
+    return tuple(getattr(module, name) for module, name in modules if module is not None)
 
 
 def _version(url: str) -> tuple[int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -109,24 +110,32 @@ class FileColumns:
 
     def stamps(self) -> tuple[Column, Column]:
         """Size and version of each file now: of separate files, their time of modification; -1 for missing ones."""
+        # Only servers take long to answer.
         with ThreadPoolExecutor(max_workers=_REQUESTS) as executor:
-            versions = np.fromiter(executor.map(Container.version, self.containers), np.int64)
+            answers = executor.map(
+                Container.version, [each for each in self.containers if is_remote(each.location)]
+            )
+            versions = np.fromiter(
+                (next(answers) if is_remote(each.location) else each.version() for each in self.containers),
+                np.int64,
+            )
         size, modified = self.size.copy(), versions[self.container]
         folders = [os.fsencode(f"{each.location.rstrip('/')}/") for each in self.containers]
+        stat = os.stat
         for first in range(0, len(self), FILES_AT_A_TIME):
             chunk = slice(first, first + FILES_AT_A_TIME)
-            chosen = (np.flatnonzero(modified[chunk] == _SEPARATE) + first).tolist()
-            sizes, times = [-1] * len(chosen), [-1] * len(chosen)
-            names = self.encoded_names(first, first + FILES_AT_A_TIME)
-            containers = self.container[chunk].tolist()
-            for place, index in enumerate(chosen):
-                # ValueError: names that no file can have.
+            is_separate = modified[chunk] == _SEPARATE
+            names = itertools.compress(self.encoded_names(chunk.start, chunk.stop), is_separate.tolist())
+            containers = self.container[chunk][is_separate].tolist()
+            sizes, times = [-1] * len(containers), [-1] * len(containers)
+            # A microsecond of each file is spent here and another one by the system.
+            for place, (container, name) in enumerate(zip(containers, names, strict=True)):
                 try:
-                    status = os.stat(folders[containers[index - first]] + names[index - first])
-                except (OSError, ValueError):
+                    status = stat(folders[container] + name)
+                except (OSError, ValueError):  # ValueError: names that no file can have
                     continue
                 sizes[place], times[place] = status.st_size, status.st_mtime_ns
-            size[chosen], modified[chosen] = sizes, times
+            size[chunk][is_separate], modified[chunk][is_separate] = sizes, times
         return size, modified
 
     def encoded_names(self, first: int, last: int) -> list[bytes]:
@@ -355,15 +364,16 @@ def joined(
     origin = np.repeat(np.arange(len(tables), dtype=np.int16), [len(table) for table in tables])
     table = tables[0] if len(tables) == 1 else _concatenated(tables)
     files = table.files
-    _, first, merged = np.unique(files.key, return_index=True, return_inverse=True)
-    if len(first) < len(files):
+    ordered = np.sort(files.key)
+    if (ordered[1:] == ordered[:-1]).any():
+        _, first, merged = np.unique(files.key, return_index=True, return_inverse=True)
         order = np.argsort(first)
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
         table = replace(
             table, files=files.taken(first[order]), file=rank[merged][table.file].astype(np.int32)
         )
-    if len(table) == len(np.unique(table.file)):
+    if not len(table) or np.bincount(table.file).max() == 1:
         return table, origin
     columns = [np.nan_to_num(table.seconds, nan=-1.0), table.offset_seconds, table.channel, table.file]
     order = np.lexsort(columns)
