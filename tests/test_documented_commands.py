@@ -110,6 +110,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         split = ("train", "dev", "test")[number % 3]
         rows.append({"path": path.name, "split": split, "label": "ab"[number // 3 % 2]})
     write_table(folder / "commands.tsv", rows)
+    write_table(
+        folder / "clips.tsv", [{"path": row["path"], "split": "test", "text": "hello"} for row in rows]
+    )
     whisper_models.recogniser(folder / "whisper")
     assert teacher.is_dir()
     return folder

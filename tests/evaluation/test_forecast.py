@@ -18,7 +18,7 @@ from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.fitting import TrainingProbe
 from slimvox.evaluation.forecast import TaskForecast
 from slimvox.evaluation.result_table import print_plan
-from slimvox.evaluation.tasks import task, task_names
+from slimvox.evaluation.tasks import SUPERB, task
 from slimvox.evaluation.upstreams import Upstream
 from tone_tasks import tone_protocol, tone_set
 
@@ -31,7 +31,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecasts, "PROBE_SECONDS", 0.02)
 
 
-@pytest.mark.parametrize("name", task_names())
+@pytest.mark.parametrize("name", [each.name for each in SUPERB])
 def test_every_task_has_a_plan_and_leaves_nothing(
     name: str, tmp_path: Path, write_tones: WriteTones, capsys: pytest.CaptureFixture[str]
 ) -> None:

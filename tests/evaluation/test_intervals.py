@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.intervals import Estimate, estimate, score_of, weighted
 from slimvox.evaluation.outcomes import Outcomes, mean_of_folds
-from slimvox.evaluation.tasks import task, task_names
+from slimvox.evaluation.tasks import SUPERB, task
 from slimvox.util.errors import SlimvoxError
 from tone_tasks import tone_protocol, tone_set
 
@@ -117,7 +117,7 @@ def test_folds_of_different_size_count_alike() -> None:
     assert mean_of_folds(folds).scores[0] == pytest.approx((50 + 25) / 2)
 
 
-@pytest.mark.parametrize("name", task_names())
+@pytest.mark.parametrize("name", [each.name for each in SUPERB])
 def test_outcomes_add_up_to_the_score(
     name: str, tmp_path: Path, write_tones: Callable[..., str], make_cache: Callable[..., FeatureCache]
 ) -> None:

@@ -17,7 +17,7 @@ from slimvox.evaluation import upstreams
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.features import StoredFeatures
 from slimvox.evaluation.fitting import Fit, sweep
-from slimvox.evaluation.tasks import task, task_names
+from slimvox.evaluation.tasks import SUPERB, task
 from slimvox.evaluation.upstreams import EncoderUpstream, Upstream
 from tone_tasks import COUNTS, tone_protocol, tone_set
 
@@ -25,7 +25,7 @@ MakeCache = Callable[..., FeatureCache]
 WriteTones = Callable[..., str]
 
 
-@pytest.mark.parametrize("name", task_names())
+@pytest.mark.parametrize("name", [each.name for each in SUPERB])
 def test_selection_sees_train_and_dev_alone_and_scores_are_those_of_test(
     name: str,
     tmp_path: Path,
@@ -60,7 +60,7 @@ def test_selection_sees_train_and_dev_alone_and_scores_are_those_of_test(
     assert set(scores.test) == {metric.name for metric in task(name).metrics}
 
 
-@pytest.mark.parametrize("name", task_names())
+@pytest.mark.parametrize("name", [each.name for each in SUPERB])
 def test_every_tensor_of_a_task_is_made_on_the_device_it_is_told(
     name: str, tmp_path: Path, write_tones: WriteTones, make_cache: MakeCache, bands: Upstream
 ) -> None:
@@ -74,7 +74,7 @@ def test_every_tensor_of_a_task_is_made_on_the_device_it_is_told(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("name", task_names())
+@pytest.mark.parametrize("name", [each.name for each in SUPERB])
 def test_every_task_trains_on_a_gpu(
     name: str, tmp_path: Path, write_tones: WriteTones, make_cache: MakeCache, bands: Upstream
 ) -> None:

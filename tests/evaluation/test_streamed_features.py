@@ -18,14 +18,14 @@ from slimvox.evaluation import fitting, waveforms
 from slimvox.evaluation.examples import Recording
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.features import StoredFeatures, StreamedFeatures
-from slimvox.evaluation.tasks import HeadTask, task, task_names
+from slimvox.evaluation.tasks import SUPERB, HeadTask, task
 from slimvox.evaluation.upstreams import EncoderUpstream, FilterBankUpstream, Upstream, load_upstream
 from slimvox.util.errors import SlimvoxError
 from tone_tasks import tone_protocol, tone_set
 
 MakeCache = Callable[..., FeatureCache]
 WriteTones = Callable[..., str]
-HEADS = tuple(name for name in task_names() if isinstance(task(name), HeadTask))
+HEADS = tuple(each.name for each in SUPERB if isinstance(each, HeadTask))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def scores(name: str, data: Any, cache: FeatureCache, **changes: Any) -> dict[st
     return {**dataclasses.asdict(found), "fit_seconds": 0}
 
 
-@pytest.mark.parametrize("name", task_names())
+@pytest.mark.parametrize("name", [each.name for each in SUPERB])
 def test_streamed_and_stored_features_give_the_same_bits(
     name: str, tmp_path: Path, write_tones: WriteTones, make_cache: MakeCache, encoder: Upstream
 ) -> None:

@@ -148,6 +148,26 @@ class SearchProtocol(HeadProtocol):
     """Minimum length of a query; shorter queries score 0 everywhere."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TranscriptionProtocol(HeadProtocol):
+    """Transcription: nothing is trained."""
+
+    learning_rates: tuple[Positive, ...] = ()
+    batch: Size = 8
+    """Number of clips in a batch."""
+    steps: CountOrZero = 0
+    evaluations: CountOrZero = 0
+    language: str | None = "en"
+    """Language that is spoken, as a code; `none` to let the model find it. English words are normalised as Whisper's
+    authors do before they are counted, all others by the simpler rules for other languages."""
+    reference: str | None = None
+    """Model whose words count instead of the column `text`."""
+    window_seconds: Seconds | None = None
+    """Length to which clips are padded with silence; by default the model's window, 30 s."""
+    most_tokens: Count = 224
+    """Maximum number of tokens of a clip."""
+
+
 OFFICIAL_LEARNING_RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 
 MINI_RECOGNITION = RecognitionProtocol(

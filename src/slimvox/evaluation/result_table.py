@@ -89,6 +89,13 @@ def print_table(console: Console, results: Sequence[TaskResult]) -> None:
             "± is half of the 95 % confidence interval: other test speakers and clips, other heads."
         )
     for result in results:
+        for each in result.details:
+            if "real_time_factor" in each:
+                console.print(
+                    f"{result.task.upper()}: {each['real_time_factor']:.3f} of real time, of which the encoder takes"
+                    f" {each['encoder_real_time_factor']:.3f} (threads: {each['threads']})",
+                    soft_wrap=True,
+                )
         if result.skipped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in result.skipped.items())
             console.print(f"{result.task.upper()}: skipped {reasons}", markup=False)
@@ -179,7 +186,8 @@ def _figure(value: float, percent: bool) -> str:
 def _chosen(chosen: Sequence[Mapping[str, Any]]) -> str:
     if "layer" in chosen[0]:
         return f"layer {chosen[0]['layer']}"
-    return " ".join(dict.fromkeys(f"{each['learning_rate']:g}" for each in chosen))
+    rates = (f"{each['learning_rate']:g}" for each in chosen if "learning_rate" in each)
+    return " ".join(dict.fromkeys(rates))
 
 
 def _seconds(result: TaskResult, key: str) -> str:

@@ -12,6 +12,7 @@ from slimvox.evaluation.tasks.pr import PR
 from slimvox.evaluation.tasks.qbe import QBE
 from slimvox.evaluation.tasks.sd import SD
 from slimvox.evaluation.tasks.sf import SF
+from slimvox.evaluation.tasks.transcription import TRANSCRIPTION
 from slimvox.util.registry import Registry
 
 SUPERB: tuple[Task[Any, Any], ...] = (PR, ASR, KS, QBE, SID, ASV, SD, IC, SF, ER)
@@ -33,11 +34,12 @@ task = _TASKS.find
 tasks = _TASKS.all
 task_names = _TASKS.names
 
-for _task in SUPERB:
+for _task in (*SUPERB, TRANSCRIPTION):
     register_task(_task)
 
 __all__ = [
     "SUPERB",
+    "TRANSCRIPTION",
     "ClassificationTask",
     "HeadTask",
     "Metric",
