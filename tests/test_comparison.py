@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import models
 import slimvox
+import whisper_models
 from slimvox.audio import read_audio
 from slimvox.cli.main import run
 from slimvox.util.errors import SlimvoxError
@@ -136,6 +137,16 @@ def test_the_draw_is_as_long_as_wanted_and_the_same_again(world: Path) -> None:
     assert 3.0 <= first.sources[0].distances.seconds < 3.0 + 1.5  # the last clip may be longer than needed
     assert measured(0) == first
     assert measured(1).sources[0].distances != first.sources[0].distances
+
+
+def test_clips_are_cut_to_the_window_of_a_whisper(world: Path, tmp_path: Path) -> None:
+    """The tones are 1.0, 1.05, 1.1 and 1.15 s long, the window is 1 s."""
+    teacher = whisper_models.directory(tmp_path / "whisper")
+    other = whisper_models.directory(tmp_path / "other", seed=1)
+    (source,) = slimvox.compare(other, world / "tones", teacher=teacher, seconds=0).sources
+    assert source.distances.seconds == pytest.approx(4) and source.skipped == {"unreadable": 1}
+    (source,) = slimvox.compare(other, world / "tones", teacher=teacher, seconds=2.02).sources
+    assert source.distances.seconds == pytest.approx(3), "what is cut off does not count as measured"
 
 
 def test_the_teacher_is_found_where_the_directory_names_it(

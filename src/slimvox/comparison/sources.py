@@ -39,7 +39,7 @@ from slimvox.util.hub_token import hub_token
 from slimvox.util.validation import SecondsOrZero, Seed, checked_arguments
 
 LONGEST_SECONDS = 30.0
-"""Maximum seconds of a clip; longer clips are cut at the end."""
+"""Maximum seconds of a clip, or less for an encoder with a shorter window; longer clips are cut at the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +154,11 @@ def _compare(
     shortest = max(each.receptive_field + (FEWEST_FRAMES - 1) * each.hop for each in anatomies)
     skips = SkipCounter()
     scan = index_audio([source], min_seconds=shortest / SAMPLE_RATE_HZ, skips=skips)
-    waveforms = _Waveforms(list(_drawn(scan.clips, seconds, seed)), dense.encoder.anatomy, shortest, skips)
+    windows = [each.most_samples / SAMPLE_RATE_HZ for each in anatomies if each.most_samples is not None]
+    longest = min([LONGEST_SECONDS, *windows])
+    waveforms = _Waveforms(
+        list(_drawn(scan.clips, seconds, seed, longest)), dense.encoder.anatomy, shortest, longest, skips
+    )
     distances = hidden_state_distances(
         dense.encoder, student.encoder, waveforms, names=(dense.name, student.name)
     )
@@ -170,7 +174,9 @@ def _name(source: AudioInput) -> str:
     return printable(str(source)) if isinstance(source, (str, Path)) else source_name(source)
 
 
-def _drawn(clips: Sequence[AudioClip], seconds: float | None, seed: int) -> Iterator[AudioClip]:
+def _drawn(
+    clips: Sequence[AudioClip], seconds: float | None, seed: int, longest: float
+) -> Iterator[AudioClip]:
     """Clips in random order up to the wanted duration; all clips in order if it is None."""
     if seconds is None:
         yield from clips
@@ -179,7 +185,7 @@ def _drawn(clips: Sequence[AudioClip], seconds: float | None, seed: int) -> Iter
         if seconds <= 0:
             return
         yield clips[index]
-        seconds -= min(clips[index].seconds, LONGEST_SECONDS)
+        seconds -= min(clips[index].seconds, longest)
 
 
 @dataclass
@@ -191,11 +197,13 @@ class _Waveforms:
     """Anatomy of the teacher, which determines the frames."""
     shortest: int
     """Number of samples."""
+    longest: float
+    """Seconds of a clip that are used."""
     skips: SkipCounter
 
     def __iter__(self) -> Iterator[Tensor]:
         for clip in self.clips:
-            seconds = min(clip.seconds, LONGEST_SECONDS)
+            seconds = min(clip.seconds, self.longest)
             try:
                 samples = read_audio(
                     clip.path, offset_seconds=clip.offset_seconds, seconds=seconds, channel=clip.channel
