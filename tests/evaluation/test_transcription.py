@@ -85,8 +85,9 @@ def words(dense: Path) -> list[str]:
 
 def table(path: Path, texts: Sequence[str] | None) -> Path:
     rows = [{"path": f"{number}.wav", "split": "test"} for number in range(CLIPS)]
-    for row, text in zip(rows, texts or (), strict=False):
-        row["text"] = text
+    rows.append({"path": "missing.wav", "split": "train"})
+    if texts is not None:
+        rows = [{**row, "text": text} for row, text in zip(rows, [*texts, "unheard"], strict=True)]
     return write_table(path, rows)
 
 
@@ -140,6 +141,22 @@ def test_the_words_of_another_model_are_the_reference(
     )
     with pytest.raises(SlimvoxError, match=r"no test clip has words .* --set transcription.reference=MODEL"):
         evaluated(dense, data, table_without_text)
+
+
+def test_nothing_but_words_is_written(tmp_path: Path) -> None:
+    """A model that prefers timestamps and the end of the text writes neither where it must not."""
+    whisper_models.recogniser(tmp_path, seed=0)
+    words = AutoProcessor.from_pretrained(tmp_path).tokenizer
+    letters = {words.convert_tokens_to_ids(letter) for letter in LETTERS}
+    times = set(range(words.convert_tokens_to_ids("<|0.00|>"), words.convert_tokens_to_ids("<|1.02|>")))
+    file = tmp_path / "generation_config.json"
+    settings = json.loads(file.read_text())
+    settings["suppress_tokens"] = [number for number in range(len(words)) if number not in letters | times]
+    file.write_text(json.dumps(settings))
+    texts = transcriber_of(load_upstream(tmp_path), most_tokens=20)(
+        [speak(str(n)) for n in range(CLIPS)], "en"
+    )
+    assert [len(text) for text in texts] == [20] * CLIPS
 
 
 def test_the_command_keeps_its_result_and_prints_the_pace(
