@@ -6,7 +6,7 @@
 # make mutate  mutate the code and count how many of the mutants the tests kill: MODULE="gates masks" SAMPLE=50 SEED=0
 # make docs    the documentation site, in site/
 # make dist    build the wheel, check it and use it outside of the checkout
-# make extras  install each extra of pyproject.toml alone and run its command
+# make extras  install each extra of pyproject.toml alone and run its command (EXTRAS="onnx av": only these)
 # make check   lint, format, types, documentation, packages and tests: what .ci/run runs
 #
 # The environment is made once and used again until pyproject.toml or constraints.txt changes.
@@ -20,6 +20,8 @@ TORCH_INDEX ?=
 OLDEST_PYTHON ?= python3.10
 # Further arguments of pytest: make test PYTEST_ARGS="-k surgery -x"
 PYTEST_ARGS ?=
+# Extras of make extras; all of them by default
+EXTRAS ?=
 # Options of make mutate: names of modules from tests/mutation/modules.toml (all of them by default), number of mutants
 # per module (0 for all) and the seed of the sample
 MODULE ?=
@@ -85,7 +87,7 @@ dist: setup-dev
 	PYTHON=$(BIN)/python .ci/wheel
 
 extras: dist
-	PYTHON=$(PYTHON) TORCH_INDEX=$(TORCH_INDEX) .ci/extras
+	PYTHON=$(PYTHON) TORCH_INDEX=$(TORCH_INDEX) .ci/extras $(EXTRAS)
 
 check: lint format-check types docs dist test
 

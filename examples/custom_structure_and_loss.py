@@ -87,7 +87,7 @@ class LogEnergy(Loss):
         """The loss, a scalar."""
         terms = []
         for mapped, wanted, valid, frames in zip(
-            states.mapped, states.wanted, states.valid, states.frames, strict=True
+            states.mapped, states.targets, states.valid, states.frames, strict=True
         ):
             gap = mapped.norm(dim=-1).clamp(min=1e-6).log() - wanted.norm(dim=-1).clamp(min=1e-6).log()
             terms.append((gap.abs() * valid.squeeze(-1)).sum() / frames)

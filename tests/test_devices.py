@@ -123,6 +123,8 @@ def test_times_are_measured_on_a_device(device: str) -> None:
     (factor,) = real_time_factors({"pruned": encoder}, seconds=0.5, rounds=2).values()
     assert 0 < factor < math.inf
     anatomy = encoder.anatomy
-    context = CostContext(dense=anatomy, seconds=0.2, device=torch.device(device), say=lambda line: None)
+    context = CostContext(
+        dense=anatomy, seconds=0.2, device=torch.device(device), on_progress=lambda line: None
+    )
     cost = cost_kind("latency").prepare(context)
     assert cost.of(anatomy) > 0

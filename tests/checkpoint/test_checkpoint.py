@@ -35,7 +35,7 @@ def test_the_encoder_is_taken_out_of_a_fine_tuned_model(family: str, head: str, 
     reference.base_model.save_pretrained(tmp_path / "bare")
     tuned = load_model(tmp_path / "tuned")
     assert same(tuned.encoder, slimvox.load(tmp_path / "bare"))
-    assert set(tuned.left_aside) == ({"lm_head"} if head == "ctc" else {"projector", "classifier"})
+    assert set(tuned.head_modules) == ({"lm_head"} if head == "ctc" else {"projector", "classifier"})
 
 
 def test_weights_only_pickles_and_shards_load_too(tmp_path: Path) -> None:

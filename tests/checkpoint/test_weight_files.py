@@ -150,7 +150,7 @@ def test_an_encoder_is_taken_out_of_a_speaker_model_with_a_feature_extractor_of_
     reference.wavlm.save_pretrained(tmp_path / "bare")
     loaded = load_model(tmp_path / "speaker")
     assert torch.equal(states(loaded.encoder), states(slimvox.load(tmp_path / "bare")))
-    assert set(loaded.left_aside) >= {"projector", "feature_extractor", "classifier", "tdnn.0.kernel"}
+    assert set(loaded.head_modules) >= {"projector", "feature_extractor", "classifier", "tdnn.0.kernel"}
     waveforms = torch.randn(2, 3000)
     with torch.no_grad():
         ours, theirs = load_with_head(tmp_path / "speaker")(waveforms), reference(waveforms)
@@ -164,7 +164,7 @@ def test_an_encoder_is_taken_out_of_a_pre_training_checkpoint(tmp_path: Path) ->
     reference.wav2vec2.save_pretrained(tmp_path / "bare")
     loaded = load_model(tmp_path / "pretraining")
     assert torch.equal(states(loaded.encoder), states(slimvox.load(tmp_path / "bare")))
-    assert set(loaded.left_aside) == {"quantizer", "quantizer.weight_proj", "project_hid", "project_q"}
+    assert set(loaded.head_modules) == {"quantizer", "quantizer.weight_proj", "project_hid", "project_q"}
 
 
 def write_shards(tensors: Tensors, directory: Path, kind: str) -> Path:

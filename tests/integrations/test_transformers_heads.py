@@ -229,5 +229,5 @@ def test_pruning_leaves_the_teachers_head_aside(tmp_path: Path) -> None:
     from slimvox.checkpoint import load_model
 
     fine_tuned("ctc", tmp_path)
-    assert load_model(tmp_path).left_aside == ("lm_head",)
+    assert load_model(tmp_path).head_modules == ("lm_head",)
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["WavLMForCTC"]

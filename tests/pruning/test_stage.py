@@ -320,7 +320,7 @@ def test_a_projection_starts_from_the_gates_before_the_step_and_their_gradients(
         assert float((stepped - before).abs().max()) < 1.5 * rate
         squares = 0.999 * squares + 0.001 * gradient.square()
         torch.testing.assert_close(roots, (squares / (1 - 0.999**step)).sqrt(), rtol=1e-3, atol=1e-9)
-        assert options["largest_move"] == pytest.approx(5 * rate)
+        assert options["max_change"] == pytest.approx(5 * rate)
         record = records[step - 1]
         assert record["sparsity"] == float(sparsity)
         if multiplier.isnan():

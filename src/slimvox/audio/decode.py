@@ -203,8 +203,8 @@ def _mono_blocks(
             return
     most = max(1, min(_FRAMES_PER_READ, _SAMPLES_PER_READ // file.channels))
     while frames is None or frames > 0:
-        wanted = most if frames is None else min(frames, most)
-        block = file.read(wanted, dtype="float32", always_2d=True)
+        count = most if frames is None else min(frames, most)
+        block = file.read(count, dtype="float32", always_2d=True)
         mono: FloatArray = (
             block[:, channel or 0]
             if block.shape[1] == 1 or channel is not None
@@ -214,7 +214,7 @@ def _mono_blocks(
             raise UnreadableAudioError(path, "unreadable", "it holds samples that are NaN or infinite")
         if len(mono):
             yield np.ascontiguousarray(mono)
-        if len(mono) < wanted:
+        if len(mono) < count:
             return
         if frames is not None:
             frames -= len(mono)

@@ -296,11 +296,11 @@ def _walk(folder: Path, watched: list[str]) -> Iterator[str]:
         seen.add(key)
         return True
 
-    def tell(error: OSError) -> None:
+    def warn(error: OSError) -> None:
         logger.warning("The folder `%s` cannot be read and is left out: %s.", error.filename, error.strerror)
 
     is_new(str(folder))
-    for directory, subfolders, names in os.walk(folder, followlinks=True, onerror=tell):
+    for directory, subfolders, names in os.walk(folder, followlinks=True, onerror=warn):
         watched.append(os.path.abspath(directory))
         subfolders[:] = [
             name

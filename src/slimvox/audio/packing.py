@@ -12,13 +12,13 @@ KEPT_SHARE = 0.9
 _SPREADS = (4.0, 3.0, 2.0, 1.5, 1.3, 1.2, 1.1)
 
 
-def split(clip_samples: IntArray, longest: int) -> tuple[IntArray, IntArray, IntArray]:
-    """Split clips into parts of at least `longest` samples, unless the clip itself is shorter.
+def split(clip_samples: IntArray, max_samples: int) -> tuple[IntArray, IntArray, IntArray]:
+    """Split clips into parts of at least `max_samples` samples, unless the clip itself is shorter.
 
     Returns:
         The clip, first sample and number of samples of each part, (parts,) each.
     """
-    counts = np.maximum(clip_samples // longest, 1)
+    counts = np.maximum(clip_samples // max_samples, 1)
     clip = np.repeat(np.arange(len(counts)), counts)
     number = np.arange(len(clip)) - np.repeat(np.cumsum(counts) - counts, counts)
     start = number * clip_samples[clip] // counts[clip]
@@ -43,7 +43,7 @@ def pack(lengths: IntArray, budget: int) -> IntArray:
 
 
 def _pack_within(lengths: IntArray, budget: int, spread: float) -> IntArray:
-    """Cut sorted `lengths` into batches of at most `budget` samples, longest / shortest at most `spread`.
+    """Cut sorted `lengths` into batches of at most `budget` samples, max_samples / shortest at most `spread`.
 
     Returns:
         The first position of each batch, then the number of all lengths (batches + 1,).

@@ -85,7 +85,7 @@ def _is_of(origin: Path, encoder: SpeechEncoder) -> bool:
 def _kept_indices(encoder: SpeechEncoder, origin: Path) -> dict[str, Any] | None:
     """Content of the origin's `kept_indices.json`; None if there is none, or it does not fit."""
     try:
-        model = LoadedModel(name=str(origin), directory=origin, encoder=encoder, left_aside=())
+        model = LoadedModel(name=str(origin), directory=origin, encoder=encoder, head_modules=())
         kept = model.kept_indices()
     except SlimvoxError as error:
         logger.warning("%s", error)

@@ -37,7 +37,7 @@ class LoadedModel:
     """Directory of the model's files."""
     encoder: SpeechEncoder
     """The encoder in evaluation mode, float32, on the CPU."""
-    left_aside: tuple[str, ...]
+    head_modules: tuple[str, ...]
     """Modules of the checkpoint that are not part of the encoder, such as a CTC head."""
 
     @property
@@ -103,14 +103,16 @@ def load_model(
         SlimvoxError: if there is no such model, or it is not one that slimvox can read.
     """
     directory = find_model(model, revision=revision, access=access)
-    left_aside: tuple[str, ...] = ()
+    head_modules: tuple[str, ...] = ()
     if is_slimvox_directory(directory):
         encoder = read_slimvox_directory(directory)
     else:
         read = read_transformers_directory(directory)
-        encoder, left_aside = read.encoder, read.left_aside
+        encoder, head_modules = read.encoder, read.head_modules
     encoder.origin = directory
-    return LoadedModel(name=str(model), directory=directory, encoder=encoder.eval(), left_aside=left_aside)
+    return LoadedModel(
+        name=str(model), directory=directory, encoder=encoder.eval(), head_modules=head_modules
+    )
 
 
 def find_anatomies(

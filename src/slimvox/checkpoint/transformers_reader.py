@@ -30,7 +30,7 @@ class ReadEncoder:
     """An encoder and further contents of the directory that it was read from."""
 
     encoder: SpeechEncoder
-    left_aside: tuple[str, ...]
+    head_modules: tuple[str, ...]
     """Names of the modules in the file that are not part of the encoder (task heads, quantizers)."""
 
 
@@ -51,7 +51,7 @@ def read_transformers_directory(directory: Path) -> ReadEncoder:
     load_exactly(encoder, encoder_tensors(split.encoder, family, directory), directory)
     if split.head:
         logger.info("%s: only the encoder is used; ignored: %s", directory, ", ".join(split.head_modules))
-    return ReadEncoder(encoder=encoder, left_aside=split.head_modules)
+    return ReadEncoder(encoder=encoder, head_modules=split.head_modules)
 
 
 def read_transformers_anatomy(directory: Path) -> EncoderAnatomy:

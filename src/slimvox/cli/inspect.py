@@ -37,8 +37,8 @@ class InspectCommand(VerboseOption):
             print(_dumps(loaded.encoder.anatomy, loaded.encoder.dense_anatomy))
             return
         anatomy_table(console, self.model, loaded.encoder.anatomy, loaded.encoder.dense_anatomy)
-        if loaded.left_aside:
-            console.print(f"ignored, not part of the encoder: {', '.join(loaded.left_aside)}")
+        if loaded.head_modules:
+            console.print(f"ignored, not part of the encoder: {', '.join(loaded.head_modules)}")
 
 
 def _dumps(anatomy: Any, dense: Any) -> str:

@@ -110,9 +110,9 @@ def hidden_state_distances(
         clips += len(batch)
         frames += int(sound.sum())
         outputs = [encoder(batch.to(device)).hidden_states for encoder in (teacher, student)]
-        for number, (wanted, got) in enumerate(zip(*outputs, strict=True)):
+        for number, (expected, got) in enumerate(zip(*outputs, strict=True)):
             # Clip by clip: each has a mean of its own.
-            for own, target, heard in zip(got.cpu().double(), wanted.cpu().double(), sound, strict=True):
+            for own, target, heard in zip(got.cpu().double(), expected.cpu().double(), sound, strict=True):
                 for name, encoder, state in zip(names, (teacher, student), (target, own), strict=True):
                     _check_finite(name, encoder, number, state)
                 own, target = own[heard], target[heard]

@@ -236,12 +236,12 @@ def _teacher_of(model: LoadedModel | _Named) -> str:
 
 def _check_alike(student: LoadedModel | _Named, dense: LoadedModel | _Named) -> None:
     first, second = student.encoder.anatomy, dense.encoder.anatomy
-    for what, own, wanted in (
+    for what, student_size, dense_size in (
         ("hidden states", len(first.layers) + 1, len(second.layers) + 1),
         ("dimensions", first.width, second.width),
         ("samples a frame", first.hop, second.hop),
     ):
-        if own != wanted:
+        if student_size != dense_size:
             raise SlimvoxError(
-                f"{student.name} has {own} {what}, but {dense.name} has {wanted}: they cannot be compared"
+                f"{student.name} has {student_size} {what}, but {dense.name} has {dense_size}: they cannot be compared"
             )

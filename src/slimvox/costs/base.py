@@ -126,7 +126,7 @@ class CostContext:
     """Length in seconds of the clip that is measured."""
     device: torch.device
     """Device of the run."""
-    say: Callable[[str], None]
+    on_progress: Callable[[str], None]
     """Function that shows a line of progress to the user."""
 
 

@@ -102,19 +102,19 @@ def travelling_files() -> dict[str, str]:
     return join(files, {reference.rpartition(".")[2] for reference in references})
 
 
-def join(files: Mapping[str, Iterable[Module]], wanted: Iterable[str]) -> dict[str, str]:
-    """The source of files from their modules, with only those statements that the `wanted` names need.
+def join(files: Mapping[str, Iterable[Module]], required: Iterable[str]) -> dict[str, str]:
+    """The source of files from their modules, with only those statements that the `required` names need.
 
     Args:
         files: by name, each with its modules in order of their imports; a file may need those before it.
-        wanted: names that must be defined.
+        required: names that must be defined.
 
     Raises:
         ValueError: if a name has different meanings in two modules, hides a builtin, or is nowhere defined.
     """
     _check_names([module for modules in files.values() for module in modules])
     kept = _needed(
-        [each for modules in files.values() for module in modules for each in module.statements], wanted
+        [each for modules in files.values() for module in modules for each in module.statements], required
     )
     sources: dict[str, str] = {}
     homes: dict[str, str] = {}
@@ -272,15 +272,15 @@ def _check_names(modules: Sequence[Module]) -> None:
             )
 
 
-def _needed(statements: Iterable[Statement], wanted: Iterable[str]) -> set[Statement]:
-    """The statements that define `wanted` names or have effects, and all statements that these use."""
+def _needed(statements: Iterable[Statement], required: Iterable[str]) -> set[Statement]:
+    """The statements that define `required` names or have effects, and all statements that these use."""
     statements = tuple(statements)
     homes: dict[str, list[Statement]] = {}
     for each in statements:
         for name in each.defines:
             homes.setdefault(name, []).append(each)
     waiting = [each for each in statements if each.has_effects]
-    waiting += [each for name in wanted for each in homes.get(name, [])]
+    waiting += [each for name in required for each in homes.get(name, [])]
     needed: set[Statement] = set()
     while waiting:
         each = waiting.pop()

@@ -20,7 +20,7 @@ class ComparedStates:
 
     mapped: Sequence[Tensor]
     """States of the student, or means over groups of them, after the linear maps if any; float32 (B, T, D)."""
-    wanted: Sequence[Tensor]
+    targets: Sequence[Tensor]
     """Corresponding states of the teacher, float32 (B, T, D)."""
     valid: Sequence[Tensor]
     """Weight of each frame in each comparison, 1 or 0, float32 (B, T, 1)."""

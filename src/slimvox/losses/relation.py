@@ -51,13 +51,13 @@ def temporal_relation_loss(
     passages = [(index - 1, index) for index in layers if index]
     with torch.autocast(valid.device.type, enabled=False):
         needed = {index for pair in (*outputs, *passages) for index in pair}
-        own = {index: _directions(student[index], valid) for index in needed}
-        wanted = {index: _directions(teacher[index], valid) for index in needed}
+        directions = {index: _directions(student[index], valid) for index in needed}
+        teacher_directions = {index: _directions(teacher[index], valid) for index in needed}
 
         def difference(first: int, second: int) -> Tensor:
-            ours = own[first] @ own[second].transpose(1, 2)
-            theirs = wanted[first] @ wanted[second].transpose(1, 2)
-            return ((ours - theirs).square() * pairs).sum() / count
+            student_gram = directions[first] @ directions[second].transpose(1, 2)
+            teacher_gram = teacher_directions[first] @ teacher_directions[second].transpose(1, 2)
+            return ((student_gram - teacher_gram).square() * pairs).sum() / count
 
         kinds = [[difference(*pair) for pair in kind] for kind in (outputs, passages) if kind]
         return torch.stack([torch.stack(kind).mean() for kind in kinds]).sum()

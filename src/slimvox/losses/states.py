@@ -20,7 +20,7 @@ class MeanAbsoluteDifference(Loss):
 
     def __call__(self, states: ComparedStates) -> Tensor:
         """The loss, a scalar."""
-        return _mean_over_comparisons(states, lambda mapped, wanted: (mapped - wanted).abs().mean(-1))
+        return _mean_over_comparisons(states, lambda mapped, target: (mapped - target).abs().mean(-1))
 
 
 class CosineDistance(Loss):
@@ -33,16 +33,16 @@ class CosineDistance(Loss):
     def __call__(self, states: ComparedStates) -> Tensor:
         """The loss, a scalar."""
         return _mean_over_comparisons(
-            states, lambda mapped, wanted: 1 - F.cosine_similarity(mapped, wanted, dim=-1)
+            states, lambda mapped, target: 1 - F.cosine_similarity(mapped, target, dim=-1)
         )
 
 
 def _mean_over_comparisons(states: ComparedStates, per_frame: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """The mean over valid frames of a distance (B, T) between states, then over all comparisons."""
     means = [
-        (per_frame(mapped, wanted).unsqueeze(-1) * valid).sum() / frames
-        for mapped, wanted, valid, frames in zip(
-            states.mapped, states.wanted, states.valid, states.frames, strict=True
+        (per_frame(mapped, target).unsqueeze(-1) * valid).sum() / frames
+        for mapped, target, valid, frames in zip(
+            states.mapped, states.targets, states.valid, states.frames, strict=True
         )
     ]
     return torch.stack(means).mean()

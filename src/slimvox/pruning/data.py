@@ -183,16 +183,16 @@ def gather_audio(
     if held_out:
         other = index_audio(held_out, min_seconds=settings.min_seconds, skips=skips)
         named += other.named
-        aside = other.clips
+        held_out_clips = other.clips
         fingerprint += other.fingerprint
     else:
         is_held_out[_chosen(scan, settings, seed, weights)] = True
-        aside = scan.clips.taken(np.flatnonzero(is_held_out))
+        held_out_clips = scan.clips.taken(np.flatnonzero(is_held_out))
     if weights:
         fingerprint += f" in shares of {', '.join(f'{weight:.6g}' for weight in weights)}"
     return RunAudio(
         training=scan.clips.taken(np.flatnonzero(~is_held_out)),
-        held_out=aside,
+        held_out=held_out_clips,
         settings=settings,
         seed=seed,
         fingerprint=fingerprint,
@@ -220,14 +220,14 @@ def _weights(sources: Sequence[AudioInput], scan: AudioScan) -> tuple[float, ...
 
 def _chosen(scan: AudioScan, settings: DataSettings, seed: int, weights: Sequence[float]) -> list[int]:
     """Positions of the clips to hold out: random ones, while they fit; each source of a mix keeps one at least."""
-    wanted = min(settings.held_out_seconds, HELD_OUT_SHARE * scan.total_seconds)
+    seconds_left = min(settings.held_out_seconds, HELD_OUT_SHARE * scan.total_seconds)
     groups = scan.sources if weights else np.zeros_like(scan.sources)
     left = np.bincount(groups).tolist()
     lengths = np.minimum(scan.clips.seconds, settings.max_seconds)
     chosen = []
     for index in np.random.default_rng(seed).permutation(len(lengths)).tolist():
-        if left[groups[index]] > 1 and lengths[index] <= wanted:
+        if left[groups[index]] > 1 and lengths[index] <= seconds_left:
             chosen.append(index)
             left[groups[index]] -= 1
-            wanted -= float(lengths[index])
+            seconds_left -= float(lengths[index])
     return chosen

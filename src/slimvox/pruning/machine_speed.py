@@ -34,12 +34,12 @@ def prepare_cost(
         accelerator: gives the device.
         console: shows progress where the machine is measured.
     """
-    wanted = cost_kind(kind)
+    cost = cost_kind(kind)
     context = CostContext(
         dense=dense,
         seconds=seconds,
         device=accelerator.device,
-        say=lambda line: console.print(line, highlight=False),
+        on_progress=lambda line: console.print(line, highlight=False),
     )
 
     def load_or_measure() -> Cost:
@@ -47,9 +47,7 @@ def prepare_cost(
         return parts.build_cost(kind, context) if cost is None else cost
 
     return (
-        Processes(accelerator).on_main(load_or_measure)
-        if wanted.measured
-        else parts.build_cost(kind, context)
+        Processes(accelerator).on_main(load_or_measure) if cost.measured else parts.build_cost(kind, context)
     )
 
 

@@ -42,18 +42,18 @@ class Processes:
             return work()
         failure: Exception | None = None
         contents: list[Tensor] = []
-        told: list[Any] = [None]
+        received: list[Any] = [None]
         if self.main:
             try:
                 packer = _Packer(packed := io.BytesIO())
                 packer.dump(work())
-                told, contents = [(None, packed.getvalue())], packer.contents
+                received, contents = [(None, packed.getvalue())], packer.contents
             except Exception as error:
                 failure = error
-                told = [(_message(error), b"")]
+                received = [(_message(error), b"")]
         with _connection():
-            dist.broadcast_object_list(told, device=self._device)
-        message, content = told[0]
+            dist.broadcast_object_list(received, device=self._device)
+        message, content = received[0]
         if failure is not None:
             raise failure
         if message is not None:
@@ -86,15 +86,15 @@ class Processes:
         except Exception as error:
             failure = error
             own = (_message(error), None)
-        told: list[Any] = [None] * self.count
+        received: list[Any] = [None] * self.count
         with _connection():
-            dist.all_gather_object(told, own)
+            dist.all_gather_object(received, own)
         if failure is not None:
             raise failure
-        for message, _ in told:
+        for message, _ in received:
             if message is not None:
                 raise SlimvoxError(message)
-        return [result for _, result in told]
+        return [result for _, result in received]
 
     def agree(self, content: dict[str, Any], advice: str) -> None:
         """Raise a `SlimvoxError` in all processes unless `content` is the same in all of them."""

@@ -30,7 +30,7 @@ from slimvox.pruning.recipe import Recipe, load_recipe
 from slimvox.pruning.result import PruneResult, RunSettings
 from slimvox.pruning.run import Run
 from slimvox.pruning.run_directory import RunDirectory
-from slimvox.pruning.target import WantedTarget, aim
+from slimvox.pruning.target import TargetRequest, plan_sizes
 from slimvox.pruning.time_budget import TimeLimit
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.structures.kept_indices import KeptIndices
@@ -136,7 +136,7 @@ def prune(
     _check_request(control, sizes)
     sources = as_sources(audio)
     directory = RunDirectory(path=Path(out).expanduser())
-    wanted = WantedTarget(parameters=target_parameters, macs=target_macs, speed=target_speed, sizes=sizes)
+    request = TargetRequest(parameters=target_parameters, macs=target_macs, speed=target_speed, sizes=sizes)
     name = recipe or ("quick" if str(model) == "embedded" else "default")
     chosen = load_recipe(name, overrides)
     if max_steps is not None:
@@ -149,15 +149,15 @@ def prune(
         processes.on_main(directory.refuse_if_taken)
         loaded, earlier_kept = _read_model(teacher, processes)
         _check_clips(chosen, loaded)
-        aims = aim(
+        planned = plan_sizes(
             chosen,
             loaded.encoder,
-            wanted,
+            request,
             lambda kind, seconds: prepare_cost(
                 parts, kind, seconds, loaded.encoder.dense_anatomy, directory, accelerator, console
             ),
         )
-        recipe_of_smallest, budget = aims[-1]
+        recipe_of_smallest, budget = planned[-1]
         settings = RunSettings(
             model=loaded,
             earlier_kept=earlier_kept,
@@ -169,9 +169,9 @@ def prune(
             seed=seed,
             control=control,
             parts=parts,
-            sizes=() if sizes is None else tuple(each.target.keep for each, _ in aims),
+            sizes=() if sizes is None else tuple(each.target.keep for each, _ in planned),
             schedule=SparsitySchedule(
-                sparsities=tuple(each.target_sparsity for _, each in aims),
+                sparsities=tuple(each.target_sparsity for _, each in planned),
                 ramp_steps=chosen.gates.ramp_steps,
                 steps=chosen.prune.steps,
                 shape=chosen.gates.ramp_shape,
@@ -188,7 +188,7 @@ def prune(
                     out=directory.of_size(its_recipe.target.keep),
                     cut_step=step,
                 )
-                for (its_recipe, its_budget), step in zip(aims, settings.schedule.ends, strict=True)
+                for (its_recipe, its_budget), step in zip(planned, settings.schedule.ends, strict=True)
             )
         with StopRequests(patient=processes.count > 1) as stop:
             return Run(
@@ -262,26 +262,26 @@ def _read_model(name: str | os.PathLike[str], processes: Processes) -> tuple[Loa
         return {
             "name": loaded.name,
             "directory": str(loaded.directory),
-            "left_aside": list(loaded.left_aside),
+            "head_modules": list(loaded.head_modules),
             "anatomy": encoder.anatomy.to_dict(),
             "dense_anatomy": encoder.dense_anatomy.to_dict(),
             "weights": encoder.state_dict(),
             "kept": None if kept is None else kept.to_dict(),
         }
 
-    told = processes.on_main(read)
+    sent = processes.on_main(read)
     if own:
         return own[0]
-    dense = EncoderAnatomy.from_dict(told["dense_anatomy"])
-    encoder = SpeechEncoder(EncoderAnatomy.from_dict(told["anatomy"]), dense).eval()
-    encoder.load_state_dict(told["weights"])
+    dense = EncoderAnatomy.from_dict(sent["dense_anatomy"])
+    encoder = SpeechEncoder(EncoderAnatomy.from_dict(sent["anatomy"]), dense).eval()
+    encoder.load_state_dict(sent["weights"])
     loaded = LoadedModel(
-        name=told["name"],
-        directory=Path(told["directory"]),
+        name=sent["name"],
+        directory=Path(sent["directory"]),
         encoder=encoder,
-        left_aside=tuple(told["left_aside"]),
+        head_modules=tuple(sent["head_modules"]),
     )
-    return loaded, None if told["kept"] is None else KeptIndices.from_dict(told["kept"], dense)
+    return loaded, None if sent["kept"] is None else KeptIndices.from_dict(sent["kept"], dense)
 
 
 def _read_audio(
@@ -310,11 +310,11 @@ def _read_audio(
         built.append(build())
         return built[0] if built[0].is_on_disk else None
 
-    told = processes.on_main(build_first)
-    if told is None:
+    sent = processes.on_main(build_first)
+    if sent is None:
         return processes.together(lambda: built[0] if built else build())
-    processes.together(told.check_files)
-    return told
+    processes.together(sent.check_files)
+    return sent
 
 
 def _check_request(control: Control | None, sizes: object) -> None:

@@ -248,8 +248,8 @@ def load_recipe(name: str | Path, overrides: Iterable[str] | Mapping[str, Any] =
     data = _data(str(name))
     data.setdefault("name", Path(name).stem)
     pairs = overrides.items() if isinstance(overrides, Mapping) else (_split(text) for text in overrides)
-    for dotted, value in pairs:
-        _set(data, dotted, value, str(name))
+    for key, value in pairs:
+        _set(data, key, value, str(name))
     try:
         recipe: Recipe = build(Recipe, data)
     except SlimvoxError as error:
@@ -317,13 +317,13 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _set(data: dict[str, Any], dotted: str, value: Any, recipe: str) -> None:
+def _set(data: dict[str, Any], key: str, value: Any, recipe: str) -> None:
     """Set a field by its dotted name, current or of an earlier version."""
-    target, parts = data, RENAMED.get(dotted, dotted).split(".")
+    target, parts = data, RENAMED.get(key, key).split(".")
     for part in parts[:-1]:
         target = target.setdefault(part, {})
         if not isinstance(target, dict):
-            raise SlimvoxError(f"recipe {recipe}: there is no field `{dotted}`")
+            raise SlimvoxError(f"recipe {recipe}: there is no field `{key}`")
     target[parts[-1]] = value
 
 
@@ -346,13 +346,13 @@ def _read(name: str) -> str:
 
 def _split(text: str) -> tuple[str, Any]:
     """The override `a.b=1` as ("a.b", 1): the value is read as TOML, or kept as text if it is not TOML."""
-    dotted, equals, value = text.partition("=")
+    key, equals, value = text.partition("=")
     if not equals:
         raise SlimvoxError(f"an override must read section.field=value, but is {text!r} instead")
     try:
-        return dotted.strip(), tomllib.loads(f"value = {value.strip()}")["value"]
+        return key.strip(), tomllib.loads(f"value = {value.strip()}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):
-        return dotted.strip(), value.strip()
+        return key.strip(), value.strip()
 
 
 def _contradictions(recipe: Recipe) -> list[str]:

@@ -157,13 +157,13 @@ class Run:
             f"{cost.describe(size.settings.budget.target)} ({size.settings.budget.target / whole:.1%} of dense)"
             for size in self.sizes
         )
-        say = self.console.print
-        say(
+        write = self.console.print
+        write(
             f"{settings.model.name}: {anatomy.family}, {len(anatomy.layers)} layers,"
             f" {short_number(parameters(anatomy))} parameters, {short_number(macs(anatomy))} MACs for 10 s",
             highlight=False,
         )
-        say(
+        write(
             f"target: {targets}; audio: {len(settings.audio.training)} clips to train on and"
             f" {len(settings.audio.held_out)} held out, of {settings.audio.named} files or rows,"
             f" {settings.audio.training_seconds / 3600:.2f} h;"

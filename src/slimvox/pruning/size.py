@@ -161,8 +161,8 @@ class Size:
             self.out.finish(self._fingerprint)
             return measured.distance_after_finish, measured.speed_up, measured.skipped_files
 
-        told = trainer.processes.on_main(measure_and_write)
-        return self._result(encoder, cut, *told)
+        measured_values = trainer.processes.on_main(measure_and_write)
+        return self._result(encoder, cut, *measured_values)
 
     def read(self) -> PruneResult | None:
         """Read the result if it is finished; otherwise return None.
@@ -203,7 +203,7 @@ class Size:
         )
 
 
-def _cure(gap: float, gates: GateSettings) -> str:
+def _advice(gap: float, gates: GateSettings) -> str:
     """Advice if the expected sparsity ends above or below its target."""
     if gates.sparsity_control == "projection":
         return "higher `gates.learning_rate`" if gap < 0 else "lower `gates.initial_drop`"
@@ -226,7 +226,7 @@ def _slice(student: Student, settings: RunSettings) -> SlicedEncoder:
                 " The target is met nevertheless, but a longer stage 1 (`prune.steps`), or a %s, would prune better.",
                 100 * sparsity,
                 100 * budget.target_sparsity,
-                _cure(gap, settings.recipe.gates),
+                _advice(gap, settings.recipe.gates),
             )
         scores = log_alpha
     else:

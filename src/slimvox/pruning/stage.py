@@ -247,9 +247,9 @@ class Stage:
                 return None
             return tuple(losses), tuple(each.grad is not None for each in self.student.parameters())
 
-        told = self.processes.gather(compute)
-        finished = [each for each in told if each is not None]
-        if len(finished) < len(told):
+        results = self.processes.gather(compute)
+        finished = [each for each in results if each is not None]
+        if len(finished) < len(results):
             self.forget_gradients()
             losses.clear()
             release_memory()
@@ -274,11 +274,11 @@ class Stage:
             waveforms = batch.waveforms[part].to(device, non_blocking=True)
             share = len(waveforms) / clips
             with torch.no_grad(), self.accelerator.autocast():
-                wanted = self.teacher(waveforms)
+                teacher_states = self.teacher(waveforms)
             with self.accelerator.autocast():
                 losses: dict[str, torch.Tensor] = self.student(
                     waveforms,
-                    wanted,
+                    teacher_states,
                     noise=noise.part(batch.slots[part], device),
                     target_sparsity=self._target_sparsity,
                     forced=self.settings.forced(self._timeline.position(self.step)),
@@ -288,7 +288,7 @@ class Stage:
             for name, loss in losses.items():
                 weighted = loss.detach() * (share * self.processes.count)
                 sums[name] = sums[name] + weighted if name in sums else weighted
-            del wanted, losses
+            del teacher_states, losses
         return sums
 
     def _update(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
@@ -389,7 +389,7 @@ class Stage:
             mean_square.sqrt(),
             self.student.expected_sparsity,
             target,
-            largest_move=LARGEST_MOVE * group["lr"],
+            max_change=LARGEST_MOVE * group["lr"],
         )
         # As Adam would have it: the multiplier of a penalty that has the gates at the same place after this step.
         return {"sparsity": sparsity, "lambda1": -multiplier / group["lr"]}

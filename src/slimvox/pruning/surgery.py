@@ -66,13 +66,13 @@ def slice_encoder(encoder: HasEncoder, masks: Masks) -> SlicedEncoder:
     anatomy = encoder.anatomy
     kept = survivors(anatomy, masks)
     smaller = SpeechEncoder(kept.anatomy(anatomy), encoder.dense_anatomy)
-    wanted = dict(smaller.named_parameters())
+    remaining = dict(smaller.named_parameters())
     parameters: dict[str, Tensor] = dict(encoder.named_parameters())
     parameters.update(scale_parameters(parameters, masks, anatomy))
     for address, indices in kept.units.items():
         index = torch.tensor(indices, dtype=torch.long)
         for rows in structure(address.structure).cut(anatomy, address.index):
-            if rows.parameter in wanted:
+            if rows.parameter in remaining:
                 assert rows.axis is not None
                 parameter = parameters[rows.parameter]
                 parameters[rows.parameter] = parameter.index_select(rows.axis, index.to(parameter.device))
@@ -80,5 +80,5 @@ def slice_encoder(encoder: HasEncoder, masks: Masks) -> SlicedEncoder:
     smaller = smaller.to(device=like.device, dtype=like.dtype)
     # Tables that are stored but are not parameters do not change.
     fixed = {name: tensor for name, tensor in encoder.state_dict().items() if name not in parameters}
-    smaller.load_state_dict({**fixed, **{name: parameters[name] for name in wanted}})
+    smaller.load_state_dict({**fixed, **{name: parameters[name] for name in remaining}})
     return SlicedEncoder(encoder=smaller.train(encoder.training), kept=kept)

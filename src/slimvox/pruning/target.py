@@ -15,7 +15,7 @@ from slimvox.util.quantities import parse_amount, parse_shares, parse_speed
 
 
 @dataclass(frozen=True, kw_only=True)
-class WantedTarget:
+class TargetRequest:
     """Target requested instead of the recipe's; at most one of the fields is set."""
 
     parameters: str | float | None = None
@@ -63,10 +63,10 @@ class WantedTarget:
         return (amount / whole,)
 
 
-def aim(
+def plan_sizes(
     recipe: Recipe,
     encoder: SpeechEncoder,
-    wanted: WantedTarget,
+    request: TargetRequest,
     prepare: Callable[[str, float], Cost],
 ) -> tuple[tuple[Recipe, Budget], ...]:
     """Recipe and budget of each size, largest first, with the requested target.
@@ -74,20 +74,20 @@ def aim(
     Args:
         recipe: the recipe.
         encoder: encoder to be pruned.
-        wanted: target requested by the caller.
+        request: target requested by the caller.
         prepare: function that returns the cost of a kind for clips of a length in seconds; it may measure the machine.
 
     Raises:
         SlimvoxError: if the target makes no sense or cannot be reached.
     """
-    settings = wanted.settings(recipe.target)
+    settings = request.settings(recipe.target)
     layout = GateLayout(encoder.anatomy, recipe.pruned_structures)
     if not layout:
         raise SlimvoxError("the encoder has none of the structures that the recipe prunes; switch others on")
     cost = prepare(settings.kind, settings.seconds)
     whole = cost.of(encoder.dense_anatomy)
-    aims = []
-    for share in wanted.shares_of(whole, cost, settings.keep):
+    planned = []
+    for share in request.shares_of(whole, cost, settings.keep):
         budget = Budget(
             cost=cost,
             target=share * whole,
@@ -100,5 +100,5 @@ def aim(
                 f" {cost.describe(budget.dense_cost)}; give a smaller target"
             )
         check_reachable(layout, budget)
-        aims.append((replace(recipe, target=replace(settings, keep=share)), budget))
-    return tuple(aims)
+        planned.append((replace(recipe, target=replace(settings, keep=share)), budget))
+    return tuple(planned)

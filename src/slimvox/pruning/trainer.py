@@ -206,17 +206,17 @@ class Trainer:
         """Decides after each step of a run of limited time how many steps the stage has; the same in all processes."""
         if self._limit is None:
             return None
-        limit, pace, said = self._limit, None, 0
+        limit, pace, announced = self._limit, None, 0
         if self.budget is not None:
             pace = self.budget.pace(
                 title, ahead=ahead, measurements=measurements, measure=lambda: self.distance(student.encoder)
             )
 
         def decide(step: int, timeline: Timeline) -> Timeline | None:
-            nonlocal said
+            nonlocal announced
             decided = None if pace is None else pace(step, timeline)
-            if decided is not None and abs(decided.steps - said) > 0.1 * said:
-                said = decided.steps
+            if decided is not None and abs(decided.steps - announced) > 0.1 * announced:
+                announced = decided.steps
                 self.console.print(
                     f"{decided.steps:,} steps of stage {title} instead of {steps:,}, to end in {limit.hours:g} h",
                     highlight=False,

@@ -39,9 +39,9 @@ class Registry(Generic[T]):
     def register(self, value: T) -> T:
         """Add a value; raises `ValueError` if its name is taken, or if it conflicts with another value."""
         for attribute in (self._key, *self._unique):
-            wanted = getattr(value, attribute)
-            if any(getattr(other, attribute) == wanted for other in self._values.values()):
-                raise ValueError(f"a {self._kind} with the {attribute} {wanted!r} is registered already")
+            key = getattr(value, attribute)
+            if any(getattr(other, attribute) == key for other in self._values.values()):
+                raise ValueError(f"a {self._kind} with the {attribute} {key!r} is registered already")
         if self._check is not None:
             self._check(value)
         self._values[getattr(value, self._key)] = value

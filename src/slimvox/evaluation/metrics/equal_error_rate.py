@@ -33,18 +33,18 @@ def equal_error_rate(scores: npt.ArrayLike, targets: npt.ArrayLike) -> EqualErro
     Raises:
         ValueError: if the lengths differ, a score is not finite, or one of the two kinds of trial is missing.
     """
-    values, wanted = np.asarray(scores, dtype=np.float64), np.asarray(targets, dtype=bool)
-    if values.ndim != 1 or values.shape != wanted.shape:
+    values, is_target = np.asarray(scores, dtype=np.float64), np.asarray(targets, dtype=bool)
+    if values.ndim != 1 or values.shape != is_target.shape:
         raise ValueError(
-            f"`scores` and `targets` must be (trials,), but are {values.shape} and {wanted.shape}"
+            f"`scores` and `targets` must be (trials,), but are {values.shape} and {is_target.shape}"
         )
     if not np.isfinite(values).all():
         raise ValueError("`scores` must be finite")
-    if wanted.all() or not wanted.any():
+    if is_target.all() or not is_target.any():
         raise ValueError("an equal error rate needs trials of both kinds, same and different")
     distinct, place = np.unique(-values, return_inverse=True)
-    hits = np.cumsum(np.bincount(place, weights=wanted)) / wanted.sum()
-    false_alarms = np.cumsum(np.bincount(place, weights=~wanted)) / (~wanted).sum()
+    hits = np.cumsum(np.bincount(place, weights=is_target)) / is_target.sum()
+    false_alarms = np.cumsum(np.bincount(place, weights=~is_target)) / (~is_target).sum()
     # A threshold above all scores accepts nothing; it has the same place on the axis as the highest score.
     misses = np.concatenate([[1.0], 1.0 - hits])
     false_alarms = np.concatenate([[0.0], false_alarms])

@@ -48,8 +48,8 @@ def slot_type_matches(references: Sequence[Slots], guesses: Sequence[Slots]) -> 
     _check(references, guesses)
     scores = []
     for reference, guess in zip(references, guesses, strict=True):
-        wanted, got = {name for name, _ in reference}, {name for name, _ in guess}
-        score = 2 * len(wanted & got) / (len(wanted) + len(got)) if wanted or got else 1.0
+        expected, got = {name for name, _ in reference}, {name for name, _ in guess}
+        score = 2 * len(expected & got) / (len(expected) + len(got)) if expected or got else 1.0
         scores.append((score, 1.0))
     return scores
 
@@ -67,9 +67,9 @@ def slot_value_edits(references: Sequence[Slots], guesses: Sequence[Slots]) -> C
         raise ValueError("no reference has a slot, so there are no values to compare")
     counts: list[tuple[float, float]] = []
     for reference, guess in zip(references, guesses, strict=True):
-        wanted = [value for _, value in reference]
+        expected = [value for _, value in reference]
         got = [_nearest(value, [other for kind, other in guess if kind == name]) for name, value in reference]
-        own = character_edits(wanted, got) if wanted else ()
+        own = character_edits(expected, got) if expected else ()
         counts.append((sum(edits for edits, _ in own), sum(size for _, size in own)))
     return counts
 

@@ -66,20 +66,20 @@ def maximum_term_weighted_value(
     Raises:
         ValueError: if the shapes differ, a score is not finite, or no query occurs in any document.
     """
-    values, wanted = np.asarray(scores, dtype=np.float64), np.asarray(matches, dtype=bool)
-    if values.ndim != 2 or values.shape != wanted.shape:
+    values, occurs = np.asarray(scores, dtype=np.float64), np.asarray(matches, dtype=bool)
+    if values.ndim != 2 or values.shape != occurs.shape:
         raise ValueError(
-            f"`scores` and `matches` must be (queries, documents), but are {values.shape}, {wanted.shape}"
+            f"`scores` and `matches` must be (queries, documents), but are {values.shape}, {occurs.shape}"
         )
     if not np.isfinite(values).all():
         raise ValueError("`scores` must be finite")
-    occurring = wanted.any(axis=1)
+    occurring = occurs.any(axis=1)
     if not occurring.any():
         raise ValueError("no query occurs in any document, so there is nothing to find")
-    values, wanted = values[occurring], wanted[occurring]
-    targets = wanted.sum(axis=1, keepdims=True)
-    others = np.maximum(wanted.shape[1] + unscored_documents - targets, 1)
-    gains = np.where(wanted, 1 / targets, -costs.beta / others)
+    values, occurs = values[occurring], occurs[occurring]
+    targets = occurs.sum(axis=1, keepdims=True)
+    others = np.maximum(occurs.shape[1] + unscored_documents - targets, 1)
+    gains = np.where(occurs, 1 / targets, -costs.beta / others)
     distinct, place = np.unique(-values.ravel(), return_inverse=True)
     totals = np.cumsum(np.bincount(place.ravel(), weights=gains.ravel()))
     best = int(totals.argmax())

@@ -198,9 +198,11 @@ def _clocks(encoder: SpeechEncoder, device: torch.device) -> Iterator[dict[Block
 
 
 def _measured(context: CostContext) -> LatencyTable:
-    context.say(f"measuring how long encoders of this shape take here, {context.seconds:g} s of audio ...")
+    context.on_progress(
+        f"measuring how long encoders of this shape take here, {context.seconds:g} s of audio ..."
+    )
     table = measure_latency(context.dense, seconds=context.seconds, device=context.device)
-    context.say(
+    context.on_progress(
         f"dense: {table.of(context.dense) / 1e6:.3g} ms on {table.device}, {table.threads} threads; the table misses"
         f" encoders that it has not seen by {table.error:.0%} (median)"
     )

@@ -82,7 +82,7 @@ class Distillation(nn.Module):
             pairs = max(1.0, len(speech) * hidden.pairs)
         states = ComparedStates(
             mapped=[self._mapped(student.hidden_states, group).float() for group in self.groups],
-            wanted=[_mean(teacher.hidden_states, group).float() for group in self.groups],
+            targets=[_mean(teacher.hidden_states, group).float() for group in self.groups],
             valid=[(speech if group[-1] else shown).unsqueeze(-1) for group in self.groups],
             frames=[spoken if group[-1] else shown_frames for group in self.groups],
             student=student.hidden_states,

@@ -28,7 +28,7 @@ def project(
     root_mean_squares: Tensor,
     expected_sparsity: Callable[[], Tensor],
     target: float,
-    largest_move: float,
+    max_change: float,
 ) -> tuple[Tensor, Tensor]:
     """Move the gates after a step on the loss to the nearest point at which the expected sparsity is at its target.
 
@@ -52,7 +52,7 @@ def project(
         root_mean_squares: root mean squares of the loss's gradient of log_alpha, (gates,), at least 0.
         expected_sparsity: expected sparsity s of these gates, a scalar, differentiable.
         target: target sparsity t.
-        largest_move: maximum change of log_alpha; if it is not enough, the gates do not reach the target.
+        max_change: maximum change of log_alpha; if it is not enough, the gates do not reach the target.
 
     Returns:
         Expected sparsity after the move, and the multiplier m, above 0 if gates were closed and NaN if the target was
@@ -83,7 +83,7 @@ def project(
         if log_alpha.device.type in HOST_DEVICES and bool(ended):
             break
         multiplier = following
-        moved = stepped + (multiplier * direction).clamp(-largest_move, largest_move)
+        moved = stepped + (multiplier * direction).clamp(-max_change, max_change)
         log_alpha.copy_(torch.minimum(moved, highest))
         reached = torch.where(ended, reached, expected_sparsity())
         found = (reached - target).abs() <= TOLERANCE

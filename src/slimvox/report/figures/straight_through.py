@@ -28,8 +28,8 @@ def straight_through_pairs(arms: Sequence[Arm]) -> tuple[Pair, ...]:
     pairs = []
     for arm in arms:
         if arm.fields.get(STE) == "true":
-            wanted = {**arm.fields, STE: "false"}
-            pairs += [(arm, other) for other in arms if other.fields == wanted]
+            without = {**arm.fields, STE: "false"}
+            pairs += [(arm, other) for other in arms if other.fields == without]
     return tuple(pairs)
 
 
