@@ -118,7 +118,7 @@ def _table(result: BenchmarkResult) -> str:
     for contender in result.contenders:
         cells: list[str] = []
         for length in seconds:
-            measured = result.at(contender.label, 1, length)
+            measured = result.at(contender.label, 1, length, result.machine["threads"])
             faster = "" if contender.label == result.reference else f", **{result.speedup(measured):.2f}x**"
             cells.append(f"{measured.median_ms:.0f} ms ± {measured.spread:.0%}{faster}")
         memory = f"{contender.peak_memory_bytes / 2**30:.2f} GiB"

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 import slimvox
 import whisper_models
 from slimvox.checkpoint.directory import write_slimvox_directory
 from slimvox.checkpoint.resolve import find_anatomies
 from slimvox.checkpoint.transformers_config import anatomy_from_config, transformers_config
+from slimvox.cli.benchmark import print_benchmark
 from slimvox.cli.main import run as command
 from slimvox.costs import macs, parameters
 from slimvox.encoder import SpeechEncoder
-from slimvox.measure.benchmark import BenchmarkResult, Contender, Measurement, benchmark
+from slimvox.measure.benchmark import BenchmarkResult, Contender, Measurement, benchmark, energy
 from slimvox.measure.benchmark.blocks import BLOCKS, BlockTimer, block_costs
 from slimvox.measure.benchmark.contenders import load_contender, short_names
 from slimvox.measure.benchmark.result import ContenderReport
+from slimvox.measure.benchmark.run import contenders_of
+from slimvox.measure.runtime import encoder_milliseconds
 from slimvox.structures.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
 from slimvox.util.errors import SlimvoxError
 from small_encoders import wavlm
@@ -57,8 +65,6 @@ def test_a_configuration_made_from_an_anatomy_describes_it(family: str) -> None:
 
 
 def test_a_pruned_encoder_has_no_configuration() -> None:
-    import dataclasses
-
     smaller = dataclasses.replace(dense_layer(heads=2, head_width=8, intermediate=12), intermediate=5)
     dense = anatomy()
     with pytest.raises(SlimvoxError, match="pruned"):
@@ -116,28 +122,130 @@ def test_the_transformers_contender_is_the_model_itself(tmp_path: Path) -> None:
             torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
-def result_with(milliseconds: dict[str, list[float]]) -> BenchmarkResult:
+def result_with(
+    milliseconds: dict[str, list[float]],
+    *,
+    dense: dict[str, str] | None = None,
+    reference: str = "dense",
+    joules: float | None = None,
+) -> BenchmarkResult:
+    """A result with times by label; `dense` gives the labels of dense counterparts."""
     return BenchmarkResult(
-        machine={},
-        reference="dense",
+        machine={"processor": "P", "torch": "2", "threads": 1, "device": "cpu"},
+        reference=reference,
         block_seconds=10.0,
         contenders=tuple(
             ContenderReport(
                 label=label,
                 model=label,
-                backend="torch",
-                parameters=1,
-                macs_10s=1,
-                peak_memory_bytes=0,
+                backend=label.rpartition(", ")[2],
+                parameters=94_371_712,
+                macs_10s=74_123_456_789,
+                dense=(dense or {}).get(label),
+                file_bytes=377_000_000,
+                import_seconds=0.1,
+                load_seconds=0.1,
+                first_call_seconds=0.1,
+                peak_memory_bytes=1 << 30,
                 blocks=None,
             )
             for label in milliseconds
         ),
         measurements=tuple(
-            Measurement(label=label, batch=2, seconds=5.0, milliseconds=tuple(times))
+            Measurement(
+                label=label, batch=2, seconds=5.0, threads=1, milliseconds=tuple(times), joules=joules
+            )
             for label, times in milliseconds.items()
         ),
     )
+
+
+def pruned_result(joules: float | None = None) -> BenchmarkResult:
+    return result_with(
+        {
+            "small dense, transformers": [120_000.0],
+            "small dense, openvino-bf16": [40_000.0],
+            "small, openvino-bf16": [10_000.0],
+        },
+        dense=dict.fromkeys(
+            ("small dense, openvino-bf16", "small, openvino-bf16"), "small dense, openvino-bf16"
+        ),
+        reference="small dense, transformers",
+        joules=joules,
+    )
+
+
+def test_the_gain_from_the_runtime_and_that_from_pruning() -> None:
+    result = pruned_result()
+    reference, dense, small = result.measurements
+    assert (result.by_runtime(dense), result.by_pruning(dense)) == (3.0, 1.0)
+    assert (result.by_runtime(small), result.by_pruning(small)) == (3.0, 4.0)
+    assert result.speedup(small) == 12.0
+    assert result.by_runtime(reference) is None and result.by_pruning(reference) is None
+
+
+@pytest.mark.parametrize("joules", [None, 1234.5])
+@pytest.mark.parametrize("width", [80, 120])
+def test_tables_keep_all_words_in_narrow_terminals(width: int, joules: float | None) -> None:
+    result = pruned_result(joules)
+    file = io.StringIO()
+    print_benchmark(Console(file=file, width=width), result)
+    lines = file.getvalue().splitlines()
+    assert "…" not in file.getvalue()
+    tables = "\n".join(line for line in lines if len(line) <= width)
+    for word in ("speed-up", "runtime", "pruning", "first call", "memory", "12.00x", "3.00x", "4.00x"):
+        assert word in tables, word
+    for label in (each.label for each in result.contenders):
+        assert all(word in tables for word in label.split())
+    assert ("1.23e+03" in tables) == (joules is not None)
+    assert ("energy is not available" in file.getvalue()) == (joules is None)
+
+
+def test_energy_is_what_all_packages_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(energy, "POWERCAP", tmp_path)
+    assert energy.read_counters() == {} and energy.joules_since({}) is None
+    for name, used in (("intel-rapl:0", 9_000_000), ("intel-rapl:1", 500), ("intel-rapl:0:0", 7)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text(f"{used}\n")
+        (tmp_path / name / "max_energy_range_uj").write_text("10000000\n")
+    before = energy.read_counters()
+    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("2000000")  # once round
+    (tmp_path / "intel-rapl:1" / "energy_uj").write_text("1000500")
+    (tmp_path / "intel-rapl:0:0" / "energy_uj").write_text("5000000")
+    assert energy.joules_since(before) == pytest.approx(3.0 + 1.0)
+
+
+def test_dense_rows_beside_those_of_a_pruned_encoder(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    small = dataclasses.replace(anatomy(), layers=(dense_layer(heads=1, head_width=8, intermediate=5),) * 2)
+    write_slimvox_directory(
+        SpeechEncoder(small, anatomy()), tmp_path / "small", kept_indices={}, model_card=""
+    )
+    options = ["--seconds", "0.2", "--threads", "1,2", "--runs", "1", "--backends", "torch,transformers"]
+    files = ["--out", str(tmp_path / "speed.json"), "--plot", str(tmp_path / "speed.svg")]
+    assert command(["benchmark", str(tmp_path / "small"), *options, *files]) == 0
+    captured = capfd.readouterr()
+    assert "1 x 0.2 s, 1 thread " in captured.out and "1 x 0.2 s, 2 threads" in captured.out
+    assert "model shards" not in captured.err
+    data = json.loads((tmp_path / "speed.json").read_text())
+    labels = ["small dense, transformers", "small dense, torch", "small, torch"]
+    assert [each["label"] for each in data["contenders"]] == labels
+    assert [each["dense"] for each in data["contenders"]] == [labels[0], labels[1], labels[1]]
+    assert [each["parameters"] for each in data["contenders"]] == [parameters(anatomy())] * 2 + [
+        parameters(small)
+    ]
+    assert [(each["label"], each["threads"]) for each in data["measurements"]] == [
+        (label, threads) for threads in (1, 2) for label in labels
+    ]
+    for each in data["measurements"][2::3]:
+        assert each["by_runtime"] * each["by_pruning"] == pytest.approx(each["speedup"])
+    for each in data["contenders"]:
+        assert min(each["import_seconds"], each["load_seconds"], each["first_call_seconds"]) > 0
+        assert each["file_bytes"] > 4 * each["parameters"]
+    assert (tmp_path / "speed.svg").read_text().count("small dense, torch") >= 1
+    alone = contenders_of([str(tmp_path / "small")], None, ["torch"], tmp_path, with_dense=False)
+    assert [(each.label, dense) for each, dense in alone] == [(labels[0], labels[0]), (labels[2], None)]
 
 
 def test_speed_ups_are_ratios_of_medians() -> None:
@@ -156,12 +264,14 @@ def test_speed_ups_are_ratios_of_medians() -> None:
         (["--seconds", "0.01"], "`seconds[0]` must be at least 0.1"),
         (["--backends", "tensorflow"], "`backends` must be some of torch"),
         (["--against", "no/such/dir/here"], "no directory"),
-        (["--threads", "0"], "`--threads` must be between 1 and 4096"),
+        (["--threads", "0"], "`threads[0]` must be between 1 and 4096"),
         (["--seconds", "nan"], "`seconds[0]` must be a finite number"),
         (["--seconds", "inf"], "`seconds[0]` must be a finite number"),
         (["--batch", "0"], "at least 1"),
         (["--out", "/dev/null/speed.json"], "cannot be written"),
         (["--out", "."], "must be a file, but . is a directory"),
+        (["--plot", "speed.gif"], "`--plot` must end in .png, .svg, .pdf, but is speed.gif"),
+        (["--device", "cuda"], "`device` is cuda, but this machine"),
     ],
 )
 def test_bad_input_is_one_sentence(
@@ -199,6 +309,28 @@ def test_onnx_is_asked_for_before_anything_is_measured(
     assert 'pip install "slimvox[onnx]"' in " ".join(capfd.readouterr().err.split())
 
 
+def test_exported_files_are_not_measured_on_a_gpu(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(SlimvoxError, match="has onnx, which runs on the CPU"):
+        benchmark([directory], backends=["torch", "onnx"], device="cuda")
+
+
+def test_processes_of_other_runtimes_do_not_import_torch() -> None:
+    code = "import sys, slimvox.measure.benchmark.worker; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_encoders_in_memory_are_timed_in_a_runtime() -> None:
+    pytest.importorskip("onnxscript")
+    encoders = {"one": SpeechEncoder(anatomy()), "other": SpeechEncoder(anatomy())}
+    for backend in ("torch-bf16", "onnx"):
+        found = encoder_milliseconds(encoders, backend=backend, threads=1, seconds=0.2, rounds=2)
+        assert [(name, len(times)) for name, times in found.items()] == [("one", 2), ("other", 2)]
+        assert all(time > 0 for times in found.values() for time in times)
+    with pytest.raises(SlimvoxError, match="dense models only"):
+        encoder_milliseconds(encoders, backend="transformers")
+
+
 def test_what_a_model_is_made_of_is_known_without_its_weights(directory: Path, tmp_path: Path) -> None:
     from transformers import AutoModel
 
@@ -213,7 +345,7 @@ def test_the_command_prints_tables_and_json(directory: Path, capfd: pytest.Captu
     options = ["--seconds", "0.5", "--threads", "1", "--runs", "1"]
     assert command(["benchmark", str(directory), *options]) == 0
     text = capfd.readouterr().out
-    assert "real-time" in text and "feed forward" in text and "peak memory" in text
+    assert "RTF" in text and "feed forward" in text and "memory" in text
     file = directory.parent / "speed.json"
     assert command(["benchmark", str(directory), *options, "--json", "--out", str(file)]) == 0
     data = json.loads(capfd.readouterr().out)

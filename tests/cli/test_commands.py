@@ -28,7 +28,7 @@ ONLY_ON_THE_COMMAND_LINE = {
     "encode": {"verbose"},
     "compare": {"json", "states", "verbose"},
     "evaluate": {"json", "verbose"},
-    "benchmark": {"json", "out", "verbose"},
+    "benchmark": {"json", "out", "plot", "verbose"},
     "export": {"verbose"},
     "report": set(),
     "figures": set(),

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from slimvox.cli.command import Argument, command
 from slimvox.cli.options import VerboseOption
+from slimvox.measure.benchmark.energy import UNAVAILABLE
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.output_paths import check_output_file
 from slimvox.util.quantities import short_number
@@ -46,6 +48,7 @@ def _numbers(name: str, metavar: str, kind: Callable[[str], Number]) -> Argument
     against=Argument(type=str | None, metavar="MODEL"),
     seconds=_numbers("seconds", "S,S,...", float),
     batch=_numbers("batch", "N,N,...", int),
+    threads=_numbers("threads", "N,N,...", int),
     backends=Argument(
         type=str,
         metavar="NAME,...",
@@ -60,17 +63,27 @@ class BenchmarkCommand(VerboseOption):
     """Print JSON with the time of every run."""
     out: Path | None = None
     """File for the results as JSON, in addition to the printed ones."""
+    plot: Path | None = None
+    """File for a bar chart of the times, .png, .svg or .pdf; needs the extra `figures`."""
 
     def run(self, console: Console) -> None:
         """Run the command."""
         if self.out is not None:
             check_output_file(self.out, "--out")
+        if self.plot is not None:
+            from slimvox.report.figures.speed import check_plot
+
+            check_plot(self.plot, "--plot")
         with Console(stderr=True).status("loading") as status:
             result: BenchmarkResult = self.call(on_progress=status.update)
         text = json.dumps(result.to_dict(), indent=1)
         if self.out is not None:
             self.out.parent.mkdir(parents=True, exist_ok=True)
             self.out.write_text(text + "\n")
+        if self.plot is not None:
+            from slimvox.report.figures.speed import write_plot
+
+            write_plot(result, self.plot)
         if self.json:
             print(text)
         else:
@@ -78,54 +91,95 @@ class BenchmarkCommand(VerboseOption):
 
 
 def print_benchmark(console: Console, result: BenchmarkResult) -> None:
-    """Print tables of times, sizes and blocks, and name the measurements that are not faster than the reference."""
-    machine = result.machine
+    """Print tables of times, start-up and blocks, and name the measurements that are not faster than the reference."""
+    machine, first = result.machine, result.measurements[0]
+    device = "" if machine["device"] == "cpu" else f", {machine['device']}"
     console.print(
-        f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}; medians of"
-        f" {len(result.measurements[0].milliseconds)} interleaved runs on noise, ± half the quartiles' distance",
+        f"{machine['processor']}{device}, torch {machine['torch']}; medians of {len(first.milliseconds)} interleaved"
+        " runs on noise, ± half the quartiles' distance",
         soft_wrap=True,
     )
-    times = Table(title="Time", title_justify="left")
-    for column in ("model", "clips", "ms", "±", "real-time factor", "speed-up"):
-        times.add_column(column, justify="left" if column in ("model", "clips") else "right")
-    for number, contender in enumerate(result.contenders):
-        if number:
-            times.add_section()
-        own = [measured for measured in result.measurements if measured.label == contender.label]
-        for place, measured in enumerate(own):
-            times.add_row("" if place else measured.label, *_row(result, measured))
-    console.print(times)
-    memory = Table(title="Size", title_justify="left")
-    for column in ("model", "parameters", "MACs/10 s", "peak memory"):
-        memory.add_column(column, justify="left" if column == "model" else "right")
-    for contender in result.contenders:
-        peak = f"{contender.peak_memory_bytes / 2**30:.2f} GiB" if contender.peak_memory_bytes else "?"
-        memory.add_row(
-            contender.label, short_number(contender.parameters), short_number(contender.macs_10s), peak
-        )
-    console.print(memory)
+    points = dict.fromkeys((each.threads, each.batch, each.seconds) for each in result.measurements)
+    for threads, batch, seconds in points:
+        at_point = [result.at(each.label, batch, seconds, threads) for each in result.contenders]
+        title = f"{_clips(at_point[0])}, {threads} {'thread' if threads == 1 else 'threads'}"
+        console.print(_times(result, at_point, title))
+    console.print(
+        f"speed-up: over {result.reference}; runtime: of the dense model in the same backend over it; pruning: over"
+        " the dense model in the same backend; RTF: real-time factor",
+        soft_wrap=True,
+    )
+    _print_processes(console, result)
+    if first.joules is None:
+        console.print(f"energy is {UNAVAILABLE}", soft_wrap=True)
     _print_blocks(console, result)
     slower = result.slower()
     reference = result.reference
     for measured in slower:
         console.print(
             f"[bold]not faster:[/] {measured.label} takes {1 / result.speedup(measured):.2f} times as long as"
-            f" {reference} for {_clips(measured)}",
+            f" {reference} for {_clips(measured)}, threads: {measured.threads}",
             soft_wrap=True,
         )
     if not slower:
         console.print(f"faster than {reference} at every length and batch size measured", soft_wrap=True)
 
 
-def _row(result: BenchmarkResult, measured: Measurement) -> list[str]:
-    speedup = "" if measured.label == result.reference else f"{result.speedup(measured):.2f}x"
-    return [
-        _clips(measured),
-        f"{measured.median_ms:.1f}",
-        f"{measured.spread:.0%}",
-        f"{measured.real_time_factor:.4f}",
-        speedup,
-    ]
+def _table(title: str, columns: Sequence[str], names: int = 1) -> Table:
+    """A table without lines between its columns, whose first `names` columns are text and the others are numbers."""
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    for place, column in enumerate(columns):
+        is_name = place < names
+        table.add_column(column, justify="left" if is_name else "right", overflow="fold", no_wrap=not is_name)
+    return table
+
+
+def _times(result: BenchmarkResult, measurements: Sequence[Measurement], title: str) -> Table:
+    with_energy = measurements[0].joules is not None
+    table = _table(title, ("model", "ms", "±", "RTF", *["J"] * with_energy, "speed-up", "runtime", "pruning"))
+    for measured in measurements:
+        is_reference = measured.label == result.reference
+        is_dense = result.contender(measured.label).dense == measured.label
+        table.add_row(
+            measured.label,
+            f"{measured.median_ms:.1f}",
+            f"{measured.spread:.0%}",
+            f"{measured.real_time_factor:.4f}",
+            *([] if measured.joules is None else [f"{measured.joules:.3g}"]),
+            "" if is_reference else _times_faster(result.speedup(measured)),
+            "" if is_reference else _times_faster(result.by_runtime(measured)),
+            "" if is_reference or is_dense else _times_faster(result.by_pruning(measured)),
+        )
+    return table
+
+
+def _times_faster(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}x"
+
+
+def _print_processes(console: Console, result: BenchmarkResult) -> None:
+    """Print sizes, peak memory and start-up times, which are those of a fresh process."""
+    columns = ("model", "parameters", "MACs/10 s", "file", "memory", "import", "load", "first call")
+    table = _table(f"Fresh process, {result.machine['threads']} threads", columns)
+    for each in result.contenders:
+        peak = f"{each.peak_memory_bytes / 2**20:.0f} MiB" if each.peak_memory_bytes else "?"
+        starts = (each.import_seconds, each.load_seconds, each.first_call_seconds)
+        table.add_row(
+            each.label,
+            short_number(each.parameters),
+            short_number(each.macs_10s),
+            f"{each.file_bytes / 1e6:.1f} MB",
+            peak,
+            *(f"{seconds:.2f} s" for seconds in starts),
+        )
+    console.print(table)
+    console.print(
+        "memory: peak over all lengths and batch sizes, libraries included; import: of the runtime; first call: one"
+        f" clip of {result.block_seconds:g} s",
+        soft_wrap=True,
+    )
 
 
 def _clips(measured: Measurement) -> str:
@@ -134,9 +188,11 @@ def _clips(measured: Measurement) -> str:
 
 def _print_blocks(console: Console, result: BenchmarkResult) -> None:
     with_blocks = [contender for contender in result.contenders if contender.blocks]
-    table = Table(title=f"Blocks, one clip of {result.block_seconds:g} s", title_justify="left")
-    for column in ("model", "block", "parameters", "MACs", "ms"):
-        table.add_column(column, justify="left" if column in ("model", "block") else "right")
+    table = _table(
+        f"Blocks, one clip of {result.block_seconds:g} s",
+        ("model", "block", "parameters", "MACs", "ms"),
+        names=2,
+    )
     for contender in with_blocks:
         table.add_section()
         for place, (block, costs) in enumerate((contender.blocks or {}).items()):

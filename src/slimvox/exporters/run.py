@@ -156,7 +156,7 @@ def export(
     with staging_directory(target) as staging:
         staged = staging / target.name
         report("tracing the encoder")
-        with _failures_named(chosen.name, target):
+        with failures_named(chosen.name, target):
             chosen.write(reference, staged, metadata=about, opset=opset)
             report("comparing with torch")
             comparison = compare(chosen.open(staged), reference)
@@ -167,13 +167,13 @@ def export(
             )
         if int8:
             report("quantising, and measuring the error")
-            with _failures_named(f"{chosen.name}, int8", target):
+            with failures_named(f"{chosen.name}, int8", target):
                 chosen.to_int8(staged, clips)
             errors = measured_errors(chosen.open(staged), reference)
             errors.check(max_error, force=force)
         if decoder is not None:
             report("exporting the decoder")
-            with _failures_named(chosen.name, decoder):
+            with failures_named(chosen.name, decoder):
                 _write_decoder(whisper, staging / decoder.name, about, opset)
         size = sum(file.stat().st_size for file in (staged, chosen.companion(staged)) if file.exists())
         move_into_place(staging, files)
@@ -214,7 +214,7 @@ export_encoder = export
 
 
 @contextmanager
-def _failures_named(format: str, target: Path) -> Iterator[None]:
+def failures_named(format: str, target: Path) -> Iterator[None]:
     """Turn any exception of torch or onnxruntime, whose classes differ, into a SlimvoxError."""
     try:
         yield

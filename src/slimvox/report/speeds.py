@@ -55,6 +55,8 @@ class _Measurement:
     median_ms: Positive
     spread: PositiveOrZero
     speedup: Positive
+    threads: Count | None = None
+    """None in files of earlier versions, which measure with one number of threads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,6 @@ def _read(path: Path, runs: Sequence[RunRecord]) -> list[Speed]:
         content: _Benchmark = build(_Benchmark, read_json_object(path), ignore_unknown=True)
     except SlimvoxError as error:
         raise SlimvoxError(f"{path} is not a result of `slimvox benchmark --out` ({error})") from error
-    machine = f"{content.machine.processor}, threads: {content.machine.threads}"
     contenders = {each.label: each for each in content.contenders}
     speeds = []
     for measured in content.measurements:
@@ -103,7 +104,7 @@ def _read(path: Path, runs: Sequence[RunRecord]) -> list[Speed]:
                 spread=measured.spread,
                 speedup=measured.speedup,
                 reference=content.reference,
-                machine=machine,
+                machine=f"{content.machine.processor}, threads: {measured.threads or content.machine.threads}",
             )
         )
     return speeds

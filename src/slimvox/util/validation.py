@@ -245,11 +245,16 @@ def _options(hint: Any) -> tuple[Any, ...]:
 
 
 def _first_that_fits(options: tuple[Any, ...], value: Any, name: str) -> Any:
+    problems = []
     for option in options:
         try:
             return convert(option, value, name)
-        except SlimvoxError:
-            continue
+        except SlimvoxError as error:
+            is_list = typing.get_origin(_without_range(option)[0]) in (list, tuple, Sequence)
+            if is_list == isinstance(value, (list, tuple)):
+                problems.append(error)
+    if len(problems) == 1:  # only one of them is of the kind of the value
+        raise problems[0]
     raise SlimvoxError(
         _message(name, " or ".join(_expected(_without_range(each)[0]) for each in options), value)
     )

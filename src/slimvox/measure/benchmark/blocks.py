@@ -6,6 +6,7 @@ import re
 import statistics
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ PATTERNS = {
 class BlockTimer:
     """Adds up the time spent in each block while it is entered as a context."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, wait: Callable[[], None] = lambda: None) -> None:
+        """`wait`: waits until the device has finished, before and after each block."""
+        self._wait = wait
         self.milliseconds: dict[str, float] = defaultdict(float)
         self._modules = [
             (block, part)
@@ -50,6 +53,7 @@ class BlockTimer:
 
     def _clock(self, block: str, sign: int) -> Any:
         def hook(*_: object) -> None:
+            self._wait()
             self.milliseconds[block] += sign * time.perf_counter() * 1000
 
         return hook

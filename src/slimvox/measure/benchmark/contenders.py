@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from slimvox.util.errors import SlimvoxError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-TORCH_BACKENDS = ("torch", "torch-bf16", "transformers")
+TRANSFORMERS = "transformers"
+TORCH_BACKENDS = ("torch", "torch-bf16", TRANSFORMERS)
 """Backends that run a model in torch, without an export."""
 INT8, BF16 = "-int8", "-bf16"
 
@@ -47,12 +49,21 @@ def backend_format(backend: str) -> ExportFormat | None:
     return next((each for each in export_formats() if backend in _backends(each)), None)
 
 
+def check_backend(backend: str) -> None:
+    """Raise SlimvoxError if there is no such backend, or packages or processor instructions for it are missing."""
+    format = backend_format(backend)
+    if format is not None:
+        format.require((*format.packages_to_write, *format.packages_to_run))
+        if backend == format.name + BF16:
+            format.check_bf16()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contender:
     """A model in a backend."""
 
     model: str
-    """Model, as `slimvox.load` takes it; for the backend `transformers`, its dense model is run."""
+    """Model, as `slimvox.load` takes it; for the backend `transformers`, a dense model."""
     backend: str
     """`torch`: slimvox in float32. `torch-bf16`: the same under bfloat16 autocast. `transformers`: the dense model as
     `AutoModel` runs it, float32, with all hidden states. Or the name of an export format, or that name and `-bf16` or
@@ -67,8 +78,7 @@ class Contender:
     @property
     def label(self) -> str:
         """Name for tables; no two contenders of a benchmark have the same."""
-        model = f"{self.name} dense" if self.backend == "transformers" else self.name
-        return f"{model}, {self.backend}"
+        return f"{self.name}, {self.backend}"
 
 
 def short_names(models: Iterable[str]) -> dict[str, str]:
@@ -84,33 +94,67 @@ class Loaded:
     run: Run
     module: nn.Module | None
     """Module whose blocks can be timed; None if the backend has none."""
+    wait: Callable[[], None] = lambda: None
+    """Waits until the device has finished all its work."""
 
 
-def load_contender(contender: Contender, threads: int) -> Loaded:
-    """Load in this process; only the modules that the backend needs are imported, so that memory use is realistic."""
+def import_runtime(contender: Contender) -> None:
+    """Import the modules that the backend needs, and no others, so that the memory use is realistic."""
+    packages = (
+        ("torch", "slimvox.checkpoint") if contender.format is None else contender.format.packages_to_run
+    )
+    for package in (*packages, *[TRANSFORMERS] * (contender.backend == TRANSFORMERS)):
+        importlib.import_module(package)
+
+
+def load_contender(contender: Contender, threads: int, device: str = "cpu") -> Loaded:
+    """Load in this process, to be run by so many CPU threads, or on a device of torch."""
     if contender.format is not None:
         assert contender.file is not None
-        bf16 = contender.backend == contender.format.name + BF16
-        opened = contender.format.open_bf16 if bf16 else contender.format.open
-        return Loaded(run=opened(contender.file, threads=threads), module=None)
+        return Loaded(
+            run=open_file(contender.format, contender.backend, contender.file, threads), module=None
+        )
     import torch
 
     torch.set_num_threads(threads)
-    module = _transformers_model(contender.model) if contender.backend == "transformers" else None
-    if module is None:
+    if contender.backend == TRANSFORMERS:
+        module = _transformers_model(contender.model)
+    else:
         from slimvox.checkpoint import load
 
         module = load(contender.model)
-    keywords: dict[str, Any] = {"output_hidden_states": True} if contender.backend == "transformers" else {}
-    half = contender.backend == "torch-bf16"
+    return load_module(module, contender.backend, device)
+
+
+def open_file(format: ExportFormat, backend: str, file: Path, threads: int) -> Run:
+    """An exported file in the precision of a backend."""
+    opened = format.open_bf16 if backend == format.name + BF16 else format.open
+    return opened(file, threads=threads)
+
+
+def load_module(module: nn.Module, backend: str, device: str = "cpu") -> Loaded:
+    """A module of torch, in one of `TORCH_BACKENDS`."""
+    import torch
+
+    from slimvox.measure.latency.real_time import wait_for
+
+    keywords: dict[str, Any] = {"output_hidden_states": True} if backend == TRANSFORMERS else {}
+    half = backend == "torch-bf16"
     prepare = _window_features(module) if hasattr(module, "config") else None
+    place = torch.device(device)
+    module = module.to(place)
 
     def run(waveforms: NDArray[np.float32]) -> object:
         inputs = torch.from_numpy(waveforms) if prepare is None else prepare(waveforms)
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
-            return module(inputs, **keywords)
+        with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=half):
+            return module(inputs.to(place), **keywords)
 
-    return Loaded(run=run, module=module)
+    return Loaded(run=run, module=module, wait=lambda: wait_for(place))
+
+
+def noise(batch: int, samples: int) -> NDArray[np.float32]:
+    """Waveforms (batch, samples) that contenders are timed on."""
+    return np.random.default_rng(0).normal(0, 0.1, (batch, samples)).astype(np.float32)
 
 
 def _window_features(module: nn.Module) -> Callable[[NDArray[np.float32]], Tensor] | None:
@@ -138,20 +182,10 @@ def _window_features(module: nn.Module) -> Callable[[NDArray[np.float32]], Tenso
 
 
 def _transformers_model(model: str) -> nn.Module:
-    """The dense model in `transformers`' own class; with random weights if only a pruned encoder exists.
-
-    Speed does not depend on the weights.
-    """
+    """A dense model in `transformers`' own class."""
     from transformers import AutoModel
 
-    from slimvox.checkpoint.directory import is_slimvox_directory
-    from slimvox.checkpoint.resolve import find_anatomies, find_model
-    from slimvox.checkpoint.transformers_config import transformers_config
+    from slimvox.checkpoint.resolve import find_model
 
-    directory = find_model(model)
-    if is_slimvox_directory(directory):
-        _, dense = find_anatomies(model)
-        whole = AutoModel.from_config(transformers_config(dense)).eval()
-    else:
-        whole = AutoModel.from_pretrained(directory).eval()
+    whole = AutoModel.from_pretrained(find_model(model)).eval()
     return whole.get_encoder() if whole.config.is_encoder_decoder else whole  # type: ignore[no-any-return]

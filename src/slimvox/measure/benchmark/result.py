@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slimvox.measure.benchmark.contenders import TRANSFORMERS
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
@@ -21,8 +23,12 @@ class Measurement:
     """Batch size: number of clips at once."""
     seconds: float
     """Length of each clip."""
+    threads: int
+    """Number of CPU threads."""
     milliseconds: tuple[float, ...]
     """Milliseconds of every timed run."""
+    joules: float | None = None
+    """Median energy of a run, of the whole processor; None if the machine does not count it."""
 
     @property
     def median_ms(self) -> float:
@@ -61,8 +67,19 @@ class ContenderReport:
     backend: str
     parameters: int
     macs_10s: int
+    dense: str | None
+    """Label of the dense model in the same backend, its own if it is dense; None if that was not measured."""
+    file_bytes: int
+    """Size of the files with the weights, or of the exported program."""
+    import_seconds: float
+    """Time to import the runtime in a fresh process."""
+    load_seconds: float
+    """Time to load the model there."""
+    first_call_seconds: float
+    """Time of the first call there, one clip of `block_seconds`."""
     peak_memory_bytes: int
-    """Peak memory of its process, libraries and weights included; 0 if the system does not report it."""
+    """Peak memory of its process at all lengths and batch sizes, libraries and weights included, or of the GPU; 0 if
+    the system does not report it."""
     blocks: dict[str, dict[str, float]] | None
     """Parameters, MACs and milliseconds (one clip of `block_seconds`) of each block; None if they cannot be
     measured."""
@@ -79,14 +96,41 @@ class BenchmarkResult:
     contenders: tuple[ContenderReport, ...]
     measurements: tuple[Measurement, ...]
 
-    def at(self, label: str, batch: int, seconds: float) -> Measurement:
+    def at(self, label: str, batch: int, seconds: float, threads: int) -> Measurement:
         """The measurement of one contender at one point."""
-        return next(m for m in self.measurements if (m.label, m.batch, m.seconds) == (label, batch, seconds))
+        point = (label, batch, seconds, threads)
+        return next(m for m in self.measurements if (m.label, m.batch, m.seconds, m.threads) == point)
+
+    def contender(self, label: str) -> ContenderReport:
+        """The contender with a label."""
+        return next(each for each in self.contenders if each.label == label)
+
+    def ratio(self, label: str | None, measurement: Measurement) -> float | None:
+        """Ratio of a contender's median at the same point to that of the measurement; None for no contender."""
+        if label is None:
+            return None
+        other = self.at(label, measurement.batch, measurement.seconds, measurement.threads)
+        return other.median_ms / measurement.median_ms
 
     def speedup(self, measurement: Measurement) -> float:
-        """Speed-up over the reference: the ratio of the medians."""
-        reference = self.at(self.reference, measurement.batch, measurement.seconds)
-        return reference.median_ms / measurement.median_ms
+        """Speed-up over the reference: that by the runtime times that by pruning, where both are known."""
+        ratio = self.ratio(self.reference, measurement)
+        assert ratio is not None
+        return ratio
+
+    def by_pruning(self, measurement: Measurement) -> float | None:
+        """Speed-up over the dense model in the same backend; None if that was not measured."""
+        return self.ratio(self.contender(measurement.label).dense, measurement)
+
+    def by_runtime(self, measurement: Measurement) -> float | None:
+        """Speed-up of the dense model in the same backend over the reference.
+
+        None if that was not measured, or the reference is not the dense model in `transformers`.
+        """
+        pruning = self.by_pruning(measurement)
+        if pruning is None or self.contender(self.reference).backend != TRANSFORMERS:
+            return None
+        return self.speedup(measurement) / pruning
 
     def slower(self) -> list[Measurement]:
         """Measurements that are not faster than the reference."""
@@ -99,18 +143,27 @@ class BenchmarkResult:
             "reference": self.reference,
             "block_seconds": self.block_seconds,
             "contenders": [dataclasses.asdict(contender) for contender in self.contenders],
-            "measurements": [{**m.to_dict(), "speedup": self.speedup(m)} for m in self.measurements],
+            "measurements": [
+                {
+                    **m.to_dict(),
+                    "speedup": self.speedup(m),
+                    "by_runtime": self.by_runtime(m),
+                    "by_pruning": self.by_pruning(m),
+                }
+                for m in self.measurements
+            ],
         }
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """Description of the machine that the figures were measured on."""
+def machine(threads: int, device: str = "cpu") -> dict[str, Any]:
+    """Description of the machine that the figures were measured on; `threads`: the most that were used."""
     import torch
 
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": threads,
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,

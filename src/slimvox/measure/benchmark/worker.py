@@ -10,10 +10,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from slimvox.measure.benchmark.contenders import Contender, load_contender
-from slimvox.structures.anatomy import SAMPLE_RATE_HZ
+from slimvox.measure.benchmark.contenders import Contender, Loaded, import_runtime, load_contender, noise
+from slimvox.measure.benchmark.energy import joules_since, read_counters
 from slimvox.util.errors import SlimvoxError
 
 
@@ -24,11 +22,16 @@ class Worker:
         SlimvoxError: if the contender cannot be loaded or a run fails there.
     """
 
-    def __init__(self, contender: Contender, threads: int) -> None:
+    import_seconds: float
+    """Time to import the runtime."""
+    load_seconds: float
+    """Time to load the model."""
+
+    def __init__(self, contender: Contender, threads: int, device: str = "cpu") -> None:
         self.contender = contender
         context = multiprocessing.get_context("spawn")
         self._connection, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, contender, threads), daemon=True)
+        self._process = context.Process(target=_serve, args=(other, contender, threads, device), daemon=True)
         before = os.environ.get("OMP_NUM_THREADS")
         os.environ["OMP_NUM_THREADS"] = str(threads)
         try:
@@ -39,18 +42,24 @@ class Worker:
             else:
                 os.environ["OMP_NUM_THREADS"] = before
         other.close()
-        self._answer()
+        self.import_seconds, self.load_seconds = self._answer()
 
-    def milliseconds(self, batch: int, seconds: float) -> float:
-        """Encode `batch` clips of `seconds` seconds once."""
-        return float(self._ask(("run", batch, seconds)))
+    def run(self, batch: int, samples: int) -> tuple[float, float | None]:
+        """Encode `batch` clips of `samples` samples once.
 
-    def blocks(self, batch: int, seconds: float) -> dict[str, float] | None:
+        Returns:
+            milliseconds, and the joules that the processor has used meanwhile, None if it does not count them.
+        """
+        return self._ask(("run", batch, samples))  # type: ignore[no-any-return]
+
+    def blocks(self, batch: int, samples: int) -> dict[str, float] | None:
         """Milliseconds by block in one run; None if the backend has no blocks."""
-        return self._ask(("blocks", batch, seconds))  # type: ignore[no-any-return]
+        return self._ask(("blocks", batch, samples))  # type: ignore[no-any-return]
 
     def peak_memory_bytes(self) -> int:
-        """The most memory that the process has held so far, libraries and weights included."""
+        """The most memory that the process has held so far, libraries and weights included; on a GPU, the most that
+        torch has held there.
+        """
         return int(self._ask(("memory",)))
 
     def close(self) -> None:
@@ -78,13 +87,17 @@ class Worker:
         return answer
 
 
-def _serve(connection: Connection, contender: Contender, threads: int) -> None:
+def _serve(connection: Connection, contender: Contender, threads: int, device: str) -> None:
     try:
-        loaded = load_contender(contender, threads)
+        began = time.perf_counter()
+        import_runtime(contender)
+        imported = time.perf_counter()
+        loaded = load_contender(contender, threads, device)
+        loaded.wait()
     except Exception as error:
         connection.send((_sentence(error), None))
         return
-    connection.send((None, None))
+    connection.send((None, (imported - began, time.perf_counter() - imported)))
     while True:
         try:
             request = connection.recv()
@@ -98,30 +111,34 @@ def _serve(connection: Connection, contender: Contender, threads: int) -> None:
             connection.send((_sentence(error), None))
 
 
-def _handle(request: tuple[Any, ...], loaded: Any) -> Any:
+def _handle(request: tuple[Any, ...], loaded: Loaded) -> Any:
     if request[0] == "memory":
-        return _peak_memory_bytes()
-    _, batch, seconds = request
-    samples = round(seconds * SAMPLE_RATE_HZ)
-    waveforms = np.random.default_rng(0).normal(0, 0.1, (batch, samples)).astype(np.float32)
+        return _peak_memory_bytes(loaded)
+    waveforms = noise(*request[1:])
     if request[0] == "run":
-        began = time.perf_counter()
+        before, began = read_counters(), time.perf_counter()
         loaded.run(waveforms)
-        return (time.perf_counter() - began) * 1000
+        loaded.wait()
+        return (time.perf_counter() - began) * 1000, joules_since(before)
     if loaded.module is None:
         return None
     from slimvox.measure.benchmark.blocks import BlockTimer
 
-    with BlockTimer(loaded.module) as timer:
+    with BlockTimer(loaded.module, loaded.wait) as timer:
         began = time.perf_counter()
         loaded.run(waveforms)
+        loaded.wait()
         whole = (time.perf_counter() - began) * 1000
     blocks = dict(timer.milliseconds)
     blocks["rest"] = whole - sum(blocks.values())
     return blocks
 
 
-def _peak_memory_bytes() -> int:
+def _peak_memory_bytes(loaded: Loaded) -> int:
+    if loaded.module is not None and next(loaded.module.parameters()).is_cuda:
+        import torch
+
+        return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     if status.is_file():
         # Not ru_maxrss, in which Linux counts what the parent held when it started this process.

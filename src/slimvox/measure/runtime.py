@@ -1,0 +1,90 @@
+"""Time of encoders in one runtime, for tables of latencies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from slimvox.encoder import SpeechEncoder
+from slimvox.exporters.signature import Layers
+from slimvox.measure.benchmark.contenders import (
+    TRANSFORMERS,
+    backend_format,
+    check_backend,
+    load_module,
+    noise,
+    open_file,
+)
+from slimvox.measure.benchmark.files import ExportedFiles
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ
+from slimvox.util.errors import SlimvoxError
+
+
+def encoder_milliseconds(
+    encoders: Mapping[str, SpeechEncoder],
+    *,
+    backend: str = "torch",
+    threads: int = 2,
+    seconds: float = 10.0,
+    batch: int = 1,
+    rounds: int = 7,
+    layers: Layers = "all",
+) -> dict[str, tuple[float, ...]]:
+    """Time encoders in a backend of `slimvox benchmark`, in this process, without the checks of an export.
+
+    The encoders take turns, after a warm-up round. An encoder without layers (`anatomy.layers == ()`) times the front
+    end, and one with a single layer that layer with it.
+
+    Args:
+        encoders: encoders by name, on the CPU.
+        backend: `torch`, `torch-bf16`, or an export format with the precision that it has, such as openvino-int8.
+        threads: number of CPU threads.
+        seconds: length of each clip.
+        batch: number of clips at once.
+        rounds: number of timed runs of each encoder.
+        layers: hidden states that an exported file returns.
+
+    Returns:
+        milliseconds of every run, by name.
+
+    Raises:
+        SlimvoxError: if there is no such backend, its packages are not installed, or this processor lacks its
+            precision.
+    """
+    if backend == TRANSFORMERS:
+        raise SlimvoxError("`transformers` runs dense models only: time encoders in another backend")
+    check_backend(backend)
+    format = backend_format(backend)
+    waveforms = noise(batch, round(seconds * SAMPLE_RATE_HZ))
+    times: dict[str, list[float]] = {name: [] for name in encoders}
+    with TemporaryDirectory() as folder, _torch_threads(threads):
+        files, runs = ExportedFiles(Path(folder), layers), {}
+        for name, encoder in encoders.items():
+            if format is None:
+                runs[name] = load_module(encoder.eval(), backend).run
+            else:
+                file = files.file(name, partial(lambda given: given, encoder), format, backend)
+                runs[name] = open_file(format, backend, file, threads)
+        for _ in range(rounds + 1):
+            for name, run in runs.items():
+                began = time.perf_counter()
+                run(waveforms)
+                times[name].append((time.perf_counter() - began) * 1000)
+    return {name: tuple(each[1:]) for name, each in times.items()}
+
+
+@contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    """Context in which torch uses so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
