@@ -24,9 +24,10 @@ from slimvox.pruning.budget import Budget
 from slimvox.pruning.gates import FinalMasks, GateLayout, check_reachable, final_masks, smallest_cost
 from slimvox.pruning.gates.final import TOLERANCE
 from slimvox.pruning.gates.hard_concrete import typical_open_value
+from slimvox.pruning.gates.widths import Widths
 from slimvox.pruning.size import check_promise
 from slimvox.pruning.surgery import slice_encoder, survivors
-from slimvox.structures import Address, structure_names
+from slimvox.structures import Address, structure, structure_names
 from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.util.errors import SlimvoxError, UnusableResultError
 
@@ -42,10 +43,11 @@ def budget_for(
     cost: Cost,
     share: float,
     round_to: int = 1,
+    fast_widths: bool = False,
 ) -> Budget:
     """A budget somewhere between everything closed and everything open."""
     whole = cost.of(layout.anatomy)
-    budget = Budget(cost=cost, target=0, dense_cost=whole, round_to=round_to)
+    budget = Budget(cost=cost, target=0, dense_cost=whole, round_to=round_to, fast_widths=fast_widths)
     smallest = smallest_cost(layout, budget)
     return replace(budget, target=smallest + share * (whole - smallest))
 
@@ -60,8 +62,14 @@ def check(
     left = survivors(anatomy, chosen.masks).anatomy(anatomy)
     assert budget.cost.of(left) == chosen.cost <= budget.target
 
-    def assert_rounded(size: int, dense: int, structure: str) -> None:
-        assert size == dense or (structure in structures and size % budget.round_to == 0)
+    def assert_rounded(size: int, dense: int, name: str) -> None:
+        if size == dense:
+            return
+        assert name in structures and size % budget.round_to == 0
+        if budget.fast_widths:
+            each = structure(name)
+            assert size % max(budget.round_to, each.multiple) == 0
+            assert size == 0 or size >= min(each.narrowest, dense)
 
     for convolution, dense in zip(left.convolutions, anatomy.convolutions, strict=True):
         assert_rounded(convolution.channels, dense.channels, "conv")
@@ -71,6 +79,10 @@ def check(
         for head in layer.heads:
             assert_rounded(head.qk, anatomy.head_width, "qk")
             assert_rounded(head.vo, anatomy.head_width, "vo")
+        if budget.fast_widths:
+            gated = [name for name in ("qk", "vo") if name in structures]
+            # Without gates on values, a head that is too thin stays without queries.
+            assert len({getattr(head, name) for head in layer.heads for name in gated} - {0}) <= 1
     return left
 
 
@@ -85,6 +97,7 @@ def check(
     low=st.sampled_from([-40.0, -15.0, -3.0]),
     high=st.sampled_from([-39.0, 0.0, 3.0, 40.0]),
     equal=st.booleans(),
+    fast_widths=st.booleans(),
 )
 def test_masks_keep_what_they_promise(
     anatomy: EncoderAnatomy,
@@ -96,12 +109,13 @@ def test_masks_keep_what_they_promise(
     low: float,
     high: float,
     equal: bool,
+    fast_widths: bool,
 ) -> None:
     """For gates anywhere, in the units of log_alpha, with the values that a run gives them."""
     layout = GateLayout(anatomy, structures)
     drawn = torch.rand(layout.size, generator=torch.Generator().manual_seed(seed))
     log_alpha = torch.full_like(drawn, low) if equal else low + (high - low) * drawn
-    budget = budget_for(layout, cost, share, round_to)
+    budget = budget_for(layout, cost, share, round_to, fast_widths)
     chosen = final_masks(layout, log_alpha, typical_open_value(log_alpha), budget)
     check(anatomy, structures, chosen, budget)
     if chosen.cost < budget.target * (1 - TOLERANCE):
@@ -116,7 +130,7 @@ def check_nothing_fits(
     budget: Budget,
 ) -> None:
     """Short of the target, no gate that is closed can open by itself: each costs more than what is left."""
-    if budget.round_to > 1:
+    if budget.round_to > 1 or budget.fast_widths:
         return  # single gates do not open there, and steps of a width are tested by the gap
     for gate in (~chosen.open).nonzero().flatten().tolist():
         opened = chosen.open.clone()
@@ -239,17 +253,52 @@ def test_a_sliced_encoder_that_breaks_the_promise_is_an_error() -> None:
         check_promise(sliced, chosen, budget)
 
 
-@pytest.mark.parametrize("round_to", [1, 8])
+@pytest.mark.parametrize(("round_to", "fast_widths"), [(1, False), (8, False), (1, True)])
 @pytest.mark.parametrize("kind", ["params", "macs"])
 @pytest.mark.parametrize("seed", range(3))
-def test_final_masks_come_within_half_a_percent(kind: str, seed: int, round_to: int) -> None:
+def test_final_masks_come_within_half_a_percent(
+    kind: str, seed: int, round_to: int, fast_widths: bool
+) -> None:
     layout = GateLayout(SMALL, structure_names())
     scores = torch.randn(layout.size, generator=torch.Generator().manual_seed(seed))
     cost = COSTS[kind]
     whole = cost.of(SMALL)
-    budget = Budget(cost=cost, target=0.28 * whole, dense_cost=whole, round_to=round_to)
+    budget = Budget(
+        cost=cost, target=0.28 * whole, dense_cost=whole, round_to=round_to, fast_widths=fast_widths
+    )
     chosen = final_masks(layout, scores, torch.ones_like(scores), budget)
     assert 0.995 * budget.target <= chosen.cost <= budget.target
+
+
+def test_thin_heads_close_and_the_others_share_their_mean_width() -> None:
+    """Three heads of 32 dimensions stay with 12 + 8, 30 + 26 and 10 + 14 open ones, and one with 3 + 3 does not."""
+    layout = GateLayout(SMALL, ["head", "qk", "vo"])
+    scores = torch.full((layout.size,), -1.0)
+    opened = {(0, "qk"): 12, (0, "vo"): 8, (2, "qk"): 30, (2, "vo"): 26, (4, "qk"): 3, (4, "vo"): 3}
+    opened |= {(5, "qk"): 10, (5, "vo"): 14, (1, "qk"): 32, (1, "vo"): 32}
+    for (head, name), count in opened.items():
+        span = layout.spans(Address(name, 3))[head]
+        scores[span.start : span.start + count] = 1
+    heads = layout.slices[Address("head", 3)]
+    scores[heads] = 1
+    scores[heads.start + 1] = -1  # closed as a whole, so that its open dimensions do not count
+    widths = Widths(layout, scores, Budget(cost=Parameters(), target=1, dense_cost=1, fast_widths=True))
+    left = survivors(SMALL, layout.masks(widths.rounded(scores > 0).float())).anatomy(SMALL)
+    # Means 10, 28 and 12; their mean is 16.7.
+    assert [(head.index, head.qk, head.vo) for head in left.layers[3].heads] == [
+        (0, 16, 16),
+        (2, 16, 16),
+        (5, 16, 16),
+    ]
+    # A single head with 9 and 10, nearer to 8 than to 16 but worth its time only from 16.
+    scores[layout.slices[Address("head", 4)].start] = 1
+    for name, count in (("qk", 9), ("vo", 10)):
+        start = layout.spans(Address(name, 4))[0].start
+        scores[start : start + count] = 1
+    left = survivors(SMALL, layout.masks(widths.rounded(scores > 0).float())).anatomy(SMALL)
+    assert [(head.index, head.qk, head.vo) for head in left.layers[4].heads] == [(0, 16, 16)]
+    best = layout.spans(Address("qk", 3))[2]
+    assert torch.equal(widths.rounded(scores > 0)[best], torch.arange(32) < 16)
 
 
 def check_target_is_met(layout: GateLayout, scores: torch.Tensor, kind: str, share: float) -> None:

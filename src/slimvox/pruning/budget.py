@@ -25,6 +25,8 @@ class Budget:
     """Cost of the encoder relative to which sparsity is measured."""
     round_to: int = 1
     """Divisor of the remaining widths and channels; a width from which nothing is removed stays unchanged."""
+    fast_widths: bool = False
+    """Round widths to those that are computed fast, see `Structure.multiple`, `narrowest` and `common_width`."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.target) and self.target >= 0 and self.dense_cost > 0):

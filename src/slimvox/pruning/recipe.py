@@ -70,6 +70,9 @@ class TargetSettings:
     """Divisor of the final head widths, feed-forward widths and channels; a width from which nothing is removed stays
     unchanged.
     """
+    fast_widths: bool = False
+    """Round the final widths to those that processors compute fast: multiples of 8 or 16, one width for all heads of a
+    layer, and no thin heads."""
 
 
 @dataclass(frozen=True, kw_only=True)

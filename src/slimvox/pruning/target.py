@@ -93,6 +93,7 @@ def plan_sizes(
             target=share * whole,
             dense_cost=cost.of(encoder.anatomy),
             round_to=settings.round_to,
+            fast_widths=settings.fast_widths,
         )
         if budget.target >= budget.dense_cost:
             raise SlimvoxError(

@@ -98,6 +98,13 @@ class Structure(ABC):
     """Names of contained structures: a unit that keeps no unit of one of them is removed as well."""
     min_kept: int = 0
     """Number of units of each address that are always kept."""
+    multiple: int = 1
+    """Multiple of which a width should be to be computed fast (`target.fast_widths`)."""
+    narrowest: int = 0
+    """Minimum of a width, unless it is 0, that is worth the time that does not depend on it (`target.fast_widths`)."""
+    common_width: bool = False
+    """True if the spans at an index, with those of all structures that lie inside the same one and say so too, are
+    computed at the width of the widest; with `target.fast_widths` they get one width."""
     per_layer: bool = True
     """True if addresses are Transformer layers; False for structures before the layers."""
 

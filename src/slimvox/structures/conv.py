@@ -24,6 +24,7 @@ class ConvChannels(Structure):
     title = "front-end channels"
     enabled = False
     min_kept = 1
+    multiple = 16
     per_layer = False
 
     def indices(self, anatomy: EncoderAnatomy) -> range:

@@ -20,6 +20,9 @@ class HeadDimensions(Structure):
 
     inside = "head"
     span_per_owner = True
+    multiple = 8
+    narrowest = 16
+    common_width = True
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ class FeedForwardDimensions(Structure):
     title = "feed-forward dimensions"
     column = "FFN"
     inside = "feed_forward"
+    multiple = 16
 
     def spans(self, anatomy: EncoderAnatomy, index: int) -> tuple[int, ...]:
         """All dimensions of a block are one width."""

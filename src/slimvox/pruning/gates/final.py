@@ -12,8 +12,8 @@ from torch import Tensor
 
 from slimvox.pruning.budget import Budget
 from slimvox.pruning.gates.gates import GateLayout
+from slimvox.pruning.gates.widths import Widths
 from slimvox.pruning.masks import Masks
-from slimvox.structures import structure
 from slimvox.structures.units import units
 from slimvox.util.errors import SlimvoxError
 
@@ -40,7 +40,7 @@ def final_masks(layout: GateLayout, scores: Tensor, values: Tensor, budget: Budg
     The cost is that of the encoder which surgery would leave, so a dimension in a closed head costs nothing. Gates open
     in the order of their scores; one that is too large for the remaining budget (such as a whole block) is skipped. If
     the result is more than 0.5 % below the target, skipped gates are opened one by one, and gates with low scores are
-    closed in exchange. With `budget.round_to`, every width is rounded to the nearest multiple, keeping its best gates.
+    closed in exchange. With `budget.round_to` or `budget.fast_widths`, widths are rounded, see `Widths.rounded`.
 
     Args:
         layout: the layout of the gates.
@@ -97,7 +97,7 @@ class _Search:
         self._form = budget.cost.form(layout.anatomy)
         self._units = units(layout.anatomy)
         self._gated = [(self._units.part(address), gates) for address, gates in layout.slices.items()]
-        self.widths = _Widths(layout, scores, budget.round_to)
+        self.widths = Widths(layout, scores, budget)
         self.always = self.widths.narrowest()
         """Gates that never close."""
         self._best_first: list[int] = torch.argsort(scores, descending=True, stable=True).tolist()
@@ -128,8 +128,8 @@ class _Search:
             if fit == len(line) or len(passed_over) == ATTEMPTS or self.is_near(opened, TOLERANCE / 5):
                 return opened, passed_over
             passed_over.append(line[fit])
-            too_large = self.widths.unit_of[line[fit]]
-            line = [gate for gate in line[fit + 1 :] if self.widths.unit_of[gate] != too_large]
+            too_large = self.widths.unit_of(line[fit])
+            line = [gate for gate in line[fit + 1 :] if self.widths.unit_of(gate) != too_large]
 
     def _fitting(self, opened: Tensor, line: Sequence[int]) -> int:
         """Number of gates from the front of a list that fit into the budget."""
@@ -164,72 +164,12 @@ class _Search:
     def _small_steps(self, opened: Tensor) -> Tensor:
         """Gates of widths in which one step costs at most the tolerance, (gates,) bool."""
         whole, small = self.cost(opened), torch.zeros_like(opened)
-        for best_first in self.widths.several():
+        for step, best_first in self.widths.several():
             # Gates that never close are not in it: no convolution may lose its last channel.
             still_open = best_first[opened[best_first] & ~self.always[best_first]]
-            trial = _with(opened, still_open[-self._budget.round_to :].tolist(), False)
+            trial = _with(opened, still_open[-step:].tolist(), False)
             small[best_first] = 0 < whole - self.cost(trial) <= TOLERANCE * self._budget.target
         return small
-
-
-class _Widths:
-    """Gates that make up one width: the channels of a convolution, the dimensions of a head, and so on."""
-
-    def __init__(self, layout: GateLayout, scores: Tensor, round_to: int) -> None:
-        self._round_to = round_to
-        self.unit_of: list[int] = []
-        """Index of the width that each gate belongs to; heads and blocks have their own."""
-        self.stands_alone: list[bool] = []
-        """Gates that are heads or blocks, (gates,) bool."""
-        self._several: list[tuple[int, Tensor]] = []
-        """Minimum number of open gates and the gates, best first, of each width that is not a head or block."""
-        self._fewest: list[tuple[int, Tensor]] = []
-        """Minimum number of open gates and the gates, best first, of each group of heads or blocks."""
-        number = 0
-        for address in layout.slices:
-            kind = structure(address.structure)
-            for span in layout.spans(address):
-                size = span.stop - span.start
-                alone = kind.kind != "width"
-                self.unit_of += list(range(number, number + size)) if alone else [number] * size
-                number += size if alone else 1
-                self.stands_alone += [alone] * size
-                order = span.start + torch.argsort(scores[span], descending=True, stable=True)
-                (self._fewest if alone else self._several).append((kind.min_kept, order))
-
-    def narrowest(self) -> Tensor:
-        """The best gates of structures that must keep some, such as channels for anything to reach the output.
-
-        Returns:
-            (gates,) bool.
-        """
-        opened = torch.zeros(len(self.unit_of), dtype=torch.bool)
-        for fewest, best_first in self._several:
-            opened[best_first[: self._at_least(fewest)]] = True
-        for fewest, best_first in self._fewest:
-            opened[best_first[:fewest]] = True
-        return opened
-
-    def several(self) -> Sequence[Tensor]:
-        """The gates of each width that is not a head or block, best first."""
-        return [best_first for _, best_first in self._several]
-
-    def rounded(self, opened: Tensor) -> Tensor:
-        """Every width rounded to the nearest multiple, or to its full size; monotone in `opened`."""
-        if self._round_to == 1:
-            return opened
-        result = opened.clone()
-        for fewest, best_first in self._several:
-            size, count = len(best_first), int(opened[best_first].sum())
-            multiple = (count + self._round_to // 2) // self._round_to * self._round_to
-            nearest = size if size - count <= abs(multiple - count) else multiple
-            result[best_first] = False
-            result[best_first[: max(nearest, self._at_least(fewest))]] = True
-        return result
-
-    def _at_least(self, fewest: int) -> int:
-        """The minimum number of gates of a width, rounded up to a multiple."""
-        return -(-fewest // self._round_to) * self._round_to
 
 
 def _first(stop: int, holds: Callable[[int], bool]) -> int:
