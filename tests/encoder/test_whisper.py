@@ -230,13 +230,14 @@ def test_an_overlap_for_which_the_window_is_too_short_is_an_error(tmp_path: Path
         slimvox.encode(np.zeros(SAMPLES, dtype=np.float32), encoder, overlap_seconds=0.5)
 
 
-def test_clips_longer_than_the_window_are_an_error_before_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("field", ["max_seconds", "pad_to_seconds"])
+def test_clips_longer_than_the_window_are_an_error_before_the_run(tmp_path: Path, field: str) -> None:
     teacher, speech = whisper_models.directory(tmp_path / "dense"), make_speech(tmp_path / "speech")
     with pytest.raises(
         slimvox.SlimvoxError,
-        match=r"`data\.max_seconds` must be at most 1, the longest input of .*, but is 1\.1",
+        match=rf"`data\.{field}` must be at most 1, the longest input of .*, but is 1\.1",
     ):
-        make_run(tmp_path / "out", teacher, speech, settings={"data.max_seconds": 1.1})
+        make_run(tmp_path / "out", teacher, speech, settings={f"data.{field}": 1.1})
     assert not (tmp_path / "out").exists()
 
 

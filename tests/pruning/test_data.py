@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,22 @@ def test_the_channel_of_a_manifest_reaches_training_and_held_out_audio(tmp_path:
         crop = next(batches).waveforms[0].numpy()
     spectrum = np.abs(np.fft.rfft(crop))
     assert spectrum.argmax() * 16_000 / len(crop) == pytest.approx(880.0, abs=2.0)
+
+
+def test_crops_are_padded_with_silence_that_counts_as_no_audio(tmp_path: Path) -> None:
+    write_tones(tmp_path, [1.0, 1.5, 3.0])
+    settings = replace(SETTINGS, pad_to_seconds=1.8, seconds_per_batch=2.0)
+    audio = gather_audio([tmp_path], settings, 0, [tmp_path])
+    with audio.batches(stage="prune", start=0, process=0, processes=1) as batches:
+        drawn = [next(batches) for _ in range(6)]
+    for waveforms, lengths in (
+        ([batch.waveforms for batch in drawn], [round(16_000 * batch.seconds) for batch in drawn]),
+        (list(audio.held_out_waveforms()), [16_000, 24_000, 32_000]),
+    ):
+        assert {*lengths} == {16_000, 24_000, 32_000}
+        for waveform, length in zip(waveforms, lengths, strict=True):
+            assert waveform.shape == (1, max(length, 28_800)) and not waveform[:, length:].any()
+            assert waveform[:, length - 100 : length].any()
 
 
 def test_each_skipped_file_is_named_once_and_counted(

@@ -67,6 +67,7 @@ class AudioBatches:
         workers: number of clips that are decoded at a time; by default one for each core of this process.
         prefetch: number of batches that are decoded in advance.
         cache_bytes: memory for decoded clips; 512 MiB hold 2.3 hours.
+        pad_to_seconds: length to which shorter crops are padded with silence; 0 for none.
         skips: counter of unusable files.
 
     Raises:
@@ -84,6 +85,7 @@ class AudioBatches:
         workers: int | None = None,
         prefetch: int = 4,
         cache_bytes: int = 512 * 2**20,
+        pad_to_seconds: float = 0.0,
         skips: SkipCounter | None = None,
     ) -> None:
         workers = default_workers() if workers is None else workers
@@ -92,6 +94,7 @@ class AudioBatches:
         self._plan = plan
         self._process, self._processes = process, processes
         self._prefetch = prefetch
+        self._least_samples = round(pad_to_seconds * plan.sample_rate_hz)
         self._next_step = start
         self._reader = CropReader(
             clips, sample_rate_hz=plan.sample_rate_hz, cache=ClipCache(cache_bytes), skips=self.skips
@@ -145,12 +148,13 @@ class AudioBatches:
             # All processes have to come to the same conclusion about a batch, whoever has its only usable clips.
             others = (slot for slot in range(len(specs)) if slot not in own)
             if crops or any(self._read(index, slot, specs[slot]) is not None for slot in others):
-                waveforms = torch.empty(len(crops), specs[0].samples)
+                samples = specs[0].samples
+                waveforms = torch.zeros(len(crops), max(samples, self._least_samples))
                 for row, crop in zip(waveforms, crops.values(), strict=True):
-                    row.copy_(torch.from_numpy(crop))
+                    row[:samples] = torch.from_numpy(crop)
                 return AudioBatch(
                     waveforms=waveforms,
-                    seconds=waveforms.numel() / self._plan.sample_rate_hz,
+                    seconds=len(crops) * samples / self._plan.sample_rate_hz,
                     step=step,
                     slots=tuple(crops),
                     planned=len(specs),

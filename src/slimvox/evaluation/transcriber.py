@@ -58,7 +58,7 @@ class Transcriber:
         Raises:
             SlimvoxError: if the model has no tokenizer, or no window of this length.
         """
-        from transformers import AutoTokenizer
+        from transformers import WhisperTokenizer
 
         if not any((directory / name).is_file() for name in TOKENIZER_FILES):
             raise SlimvoxError(f"{directory} has no tokenizer: copy tokenizer.json of the dense model there")
@@ -74,7 +74,7 @@ class Transcriber:
                 f"the window must be at most {longest / SAMPLE_RATE_HZ:g} s, that of the model, but is"
                 f" {self.window / SAMPLE_RATE_HZ:g} s instead"
             )
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(directory)
+        self._tokenizer: Any = WhisperTokenizer.from_pretrained(directory)
         self.encoding, self.decoding = Stopwatch(), Stopwatch()
 
     @torch.inference_mode()

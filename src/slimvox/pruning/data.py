@@ -108,6 +108,7 @@ class RunAudio:
             process=process,
             processes=processes,
             workers=self.workers,
+            pad_to_seconds=self.settings.pad_to_seconds,
             skips=self.skips,
         )
 
@@ -117,6 +118,7 @@ class RunAudio:
             self.held_out,
             min_seconds=self.settings.min_seconds,
             max_seconds=self.settings.max_seconds,
+            pad_to_seconds=self.settings.pad_to_seconds,
             skips=self.skips,
         )
 
@@ -133,11 +135,13 @@ class HeldOutWaveforms:
         *,
         min_seconds: float,
         max_seconds: float,
+        pad_to_seconds: float = 0.0,
         skips: SkipCounter,
         cache_bytes: int = HELD_OUT_CACHE_BYTES,
     ) -> None:
         self._clips, self._skips = clips, skips
         self._min_samples, self._max_seconds = min_seconds * SAMPLE_RATE_HZ, max_seconds
+        self._least_samples = round(pad_to_seconds * SAMPLE_RATE_HZ)
         self._cache = ClipCache(cache_bytes)
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -157,7 +161,9 @@ class HeldOutWaveforms:
                 self._cache.put(index, samples)
             if len(samples) >= self._min_samples:
                 # A copy of its own: what is kept must not change.
-                yield torch.from_numpy(samples.copy())[None]
+                waveform = torch.zeros(1, max(len(samples), self._least_samples))
+                waveform[0, : len(samples)] = torch.from_numpy(samples)
+                yield waveform
 
 
 def gather_audio(

@@ -240,11 +240,13 @@ class Pruner(PruningParts):
 
 def _check_clips(recipe: Recipe, model: LoadedModel) -> None:
     longest = model.encoder.anatomy.most_samples
-    if longest is not None and recipe.data.max_seconds * SAMPLE_RATE_HZ > longest:
-        raise SlimvoxError(
-            f"`data.max_seconds` must be at most {longest / SAMPLE_RATE_HZ:g}, the longest input of {model.name},"
-            f" but is {recipe.data.max_seconds:g} instead"
-        )
+    for name in ("max_seconds", "pad_to_seconds"):
+        seconds = getattr(recipe.data, name)
+        if longest is not None and seconds * SAMPLE_RATE_HZ > longest:
+            raise SlimvoxError(
+                f"`data.{name}` must be at most {longest / SAMPLE_RATE_HZ:g}, the longest input of {model.name},"
+                f" but is {seconds:g} instead"
+            )
 
 
 def _read_model(name: str | os.PathLike[str], processes: Processes) -> tuple[LoadedModel, KeptIndices | None]:

@@ -178,7 +178,9 @@ class Trainer:
             return
         plan = plan_steps(
             stage,
-            clip_seconds=min(data.max_seconds, max(data.seconds_per_batch, data.min_seconds)),
+            clip_seconds=max(
+                data.pad_to_seconds, min(data.max_seconds, max(data.seconds_per_batch, data.min_seconds))
+            ),
             micro_batch_seconds=self._micro_batch_seconds,
             recompute=self._recompute,
             earlier=self.processes.on_main(lambda: out.load_division(stage.name)),
