@@ -19,8 +19,16 @@ from transformers import pipeline
 import slimvox
 from slimvox.audio import read_audio
 
-SMALL_BATCHES = ("data.seconds_per_batch=32", "data.max_seconds=8", "structures.conv=true")
-"""Half a minute of speech a step, 240 steps: about ten minutes for Whisper base."""
+SETTINGS = (
+    "data.seconds_per_batch=8",
+    "data.max_seconds=8",
+    "data.pad_to_seconds=15",
+    "distillation.layers=3",
+    "finish.teacher_forcing=0",
+    "prune.learning_rate=3e-4",
+    "finish.learning_rate=3e-4",
+)
+"""Changes to the recipe `quick`: clips padded with silence, which the decoder expects, and lower learning rates."""
 
 
 def transcribe(directory: Path, recording: Path) -> tuple[str, float]:
@@ -53,7 +61,7 @@ def main() -> None:
         recipe="quick",
         target_macs=arguments.keep,
         max_steps=arguments.steps,
-        overrides=[*SMALL_BATCHES, *arguments.set],
+        overrides=[*SETTINGS, *arguments.set],
     )
     print(f"encoder: {result.parameters_dense / 1e6:.1f} -> {result.parameters / 1e6:.1f} M parameters")
     for name, directory in (("dense", arguments.model), ("pruned", result.directory)):

@@ -1,0 +1,86 @@
+"""Word errors of an encoder with Whisper's decoder, by slimvox's own measure."""
+
+from __future__ import annotations
+
+import csv
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from windows import clips_of
+
+from slimvox.encoder import SpeechEncoder
+from slimvox.evaluation.suite import EvaluationPlan, TaskResult, evaluate
+from slimvox.evaluation.upstreams import EncoderUpstream
+
+SETS = ("so762", "libri")
+"""Sets whose test clips are transcribed: the first against its texts, the second against the dense model's words."""
+
+
+def write_manifests(data: Path, out: Path, *, clips: Mapping[str, int], longest_seconds: float) -> None:
+    """Write SET.tsv for each set: that many fixed clips of its test split."""
+    for name in SETS:
+        found = [each for each in clips_of(data, name, "test") if each.seconds <= longest_seconds]
+        random.Random(0).shuffle(found)
+        rows = [(f"{name}/{each.path.name}", each.text) for each in found[: clips[name]]]
+        _write(out / f"{name}.tsv", rows)
+
+
+def score(
+    encoder: SpeechEncoder, name: str, folder: Path, *, data: Path, tables: Path, window_seconds: float
+) -> dict[str, TaskResult]:
+    """Result of each set; kept in `folder`, and read from there if they exist.
+
+    Args:
+        encoder: encoder whose `origin` is a Whisper with its decoder.
+        name: name for the results.
+        folder: folder for the results.
+        data: folder of the sets.
+        tables: folder of the manifests, in which the dense model, the first that is scored, leaves its words.
+        window_seconds: length to which clips are padded.
+    """
+    results = {}
+    for each in SETS:
+        table, overrides = tables / f"{each}.tsv", [f"transcription.window_seconds={window_seconds:g}"]
+        dense = each == "libri" and name == "dense"
+        if each == "libri" and not dense:
+            table = tables / "libri-dense.tsv"
+        overrides += ["transcription.most_tokens=100", "transcription.batch=16"]
+        overrides += [f"transcription.reference={encoder.origin}"] if dense else []
+        plan = EvaluationPlan(
+            model=name,
+            data=data,
+            manifests={"transcription": (table,)},
+            overrides=tuple(overrides),
+            out=folder / each,
+            cache="none",
+            precision="bf16",
+            workers=1,
+        )
+        upstream = EncoderUpstream(encoder, name, precision="bf16")
+        (results[each],) = evaluate(plan, upstream=upstream)
+        if dense:
+            words = [(clip["id"], clip["words"]) for clip in results[each].details[0]["clips"]]
+            _write(tables / "libri-dense.tsv", words)
+    return results
+
+
+def _write(path: Path, rows: list[tuple[str, str]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(("path", "split", "text"))
+        writer.writerows((name, "test", text) for name, text in rows)
+
+
+def summary(results: Mapping[str, TaskResult]) -> dict[str, Any]:
+    """Word error rates in percent, and the number of words that they count."""
+    return {
+        name: {
+            "wer": round(result.scores["transcription"]["mean"], 3),
+            "clips": result.counts["test"],
+            "words": result.details[0]["words"],
+        }
+        for name, result in results.items()
+    }

@@ -1,0 +1,102 @@
+"""Write the results of `run.py` and `timing.py` as a page.
+
+    python benchmarks/whisper/table.py RUNS --out docs/results-whisper.md [--keep docs/results-whisper.json]
+
+`--keep` writes all figures of both files into one. The text of the page around the tables is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from arms import ARMS, Arm
+
+from slimvox.report.write import write_tables
+from slimvox.util.files import write_atomically
+
+TITLE = "# Whisper base, pruned"
+
+
+def main() -> None:
+    """Read, and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, help="folder of results.json and speed.json, or a file of --keep")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--keep", type=Path)
+    arguments = parser.parse_args()
+    if arguments.runs.is_file():
+        content = json.loads(arguments.runs.read_text())
+    else:
+        content = {
+            name: json.loads(file.read_text()) if (file := arguments.runs / f"{name}.json").is_file() else {}
+            for name in ("results", "speed")
+        }
+    if arguments.keep is not None:
+        write_atomically(arguments.keep, (json.dumps(content, indent=1) + "\n").encode())
+    write_tables(arguments.out, TITLE, tables(content["results"], content["speed"]))
+
+
+def tables(results: Mapping[str, Any], speed: Mapping[str, Any]) -> str:
+    """Word errors and times, as Markdown."""
+    dense = results["dense"]["word_errors"]["so762"]["wer"]
+    lines = [
+        "| encoder | runs | steps | MACs | error of states | WER, so762 | more than dense | libri, against dense |",
+        "|---|---|---|---|---|---|---|---|",
+        f"| dense | 1 | - | 100 % | 0 | {dense:.1f} % | - | 0 % |",
+    ]
+    for arm in ARMS:
+        runs = [each for each in results.values() if each.get("arm") == arm.name]
+        if runs:
+            lines.append(f"| {' | '.join(_cells(arm, runs, dense))} |")
+    parts = ["\n".join(lines)]
+    if speed:
+        parts.append(_speeds(speed["seconds"]))
+    commits = sorted({each["commit"] for each in results.values()})
+    recipes = sorted({f"{each['arm']} {each['recipe']}" for each in results.values() if "recipe" in each})
+    parts.append(f"Commit {', '.join(commits)}; digests of the recipes: {', '.join(recipes)}.")
+    return "\n\n".join(parts)
+
+
+def _cells(arm: Arm, runs: Sequence[Mapping[str, Any]], dense: float) -> list[str]:
+    errors = [run["word_errors"]["so762"]["wer"] for run in runs]
+    return [
+        arm.title,
+        str(len(runs)),
+        str(runs[0]["steps"]),
+        f"{100 * statistics.fmean(run['macs'] for run in runs):.1f} %",
+        _spread([run["relative_error"] for run in runs], 3),
+        f"**{_spread(errors, 1)} %**",
+        f"{100 * (statistics.fmean(errors) / dense - 1):+.0f} %",
+        f"{_spread([run['word_errors']['libri']['wer'] for run in runs], 1)} %",
+    ]
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    text = f"{statistics.fmean(values):.{digits}f}"
+    return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.{digits}f}"
+
+
+def _speeds(seconds: Mapping[str, Mapping[str, float]]) -> str:
+    titles = {"dense": "dense"} | {arm.name: arm.title for arm in ARMS}
+    columns = list(seconds["dense"])
+    lines = [f"| encoder | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name, times in seconds.items():
+        cells = [
+            f"{1000 * times[each]:.0f} ms ({seconds['dense'][each] / times[each]:.2f}x)"
+            if each in times
+            else "-"
+            for each in columns
+        ]
+        lines.append(f"| {titles[name]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
