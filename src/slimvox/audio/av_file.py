@@ -65,7 +65,7 @@ class AVFile:
         """Move to a frame; raises `OSError` if times in the file are not exact to a frame."""
         if self._stream.time_base * self.samplerate != 1:
             raise OSError("no seeking")
-        # The decoder needs what lies before.
+        # The decoder needs the packets before the start.
         before = max(0.0, frame / self.samplerate - 0.5)
         self._container.seek(int(before / self._stream.time_base), stream=self._stream)
         self._blocks = self._decoded(frame)
@@ -85,7 +85,7 @@ class AVFile:
         """Blocks (frames, channels) from a frame onwards."""
         from av.audio.resampler import AudioResampler
 
-        # Only the type of the samples changes.
+        # Only the sample type is converted.
         resampler = AudioResampler(format="fltp", layout=self._stream.layout, rate=self.samplerate)
         position: int | None = None
         try:

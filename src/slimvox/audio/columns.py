@@ -112,7 +112,7 @@ def time_column(name: str) -> TimeColumn | None:
     seconds_per_unit = _SECONDS_PER_UNIT[units[0]] if units else 1.0
     if quantities and quantities[0] != "length":
         return TimeColumn(quantity=quantities[0], seconds_per_unit=seconds_per_unit)
-    # A size of its own: `seconds`, `length_ms`, `num_samples`, `length`.
+    # A length without a start or an end: `seconds`, `length_ms`, `num_samples`, `length`.
     if units and seconds_per_unit is not None:
         return TimeColumn(quantity="duration", seconds_per_unit=seconds_per_unit)
     return TimeColumn(quantity="length", seconds_per_unit=None)
@@ -242,7 +242,7 @@ def _combined(
             raise SlimvoxError(
                 f"`{end_column}` in {where} must not be before the start at {start:g} s, but is {end:g} s instead."
             )
-        # A duration beside an end is that of the stretch, or that of a file in which the stretch lies.
+        # A duration beside an end is either the length of the segment or that of the whole file.
         if "duration" in times and not _agree(end - start, duration) and end > duration + _TOLERANCE_SECONDS:
             raise _contradiction(
                 where, [name for name in (start_column, end_column, duration_column) if name]

@@ -200,7 +200,7 @@ def _checked_status(path: Path) -> os.stat_result:
 def _name_or_content(path: AudioFile) -> str | bytes | GuardedContent:
     if isinstance(path, Recording):
         return GuardedContent(path.open())
-    # As bytes: a name need not be UTF-8.
+    # Compared as bytes, because a name need not be UTF-8.
     return str(path) if sys.platform == "win32" else os.fsencode(path)
 
 

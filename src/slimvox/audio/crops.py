@@ -31,7 +31,7 @@ class CropReader:
         self._sample_rate_hz = sample_rate_hz
         self._cache = cache
         self._skips = skips
-        # Only a shortcut: trying again would end the same way. Adding to a set is atomic.
+        # Only a shortcut, since trying again would fail again. Adding to a set is atomic.
         self._unusable: set[int] = set()
 
     def read(self, crop: CropSpec) -> FloatArray | None:
@@ -50,7 +50,7 @@ class CropReader:
             else:
                 waveform = self._part(clip, crop)
         except UnreadableAudioError as error:
-            # Another part of a long clip may be good, and must be found so whichever was tried first.
+            # Another part of a long clip may be usable, and the result must not depend on which was tried first.
             if clip.seconds <= WHOLE_CLIP_SECONDS:
                 self._unusable.add(crop.clip)
             self._skips.add(clip.path, error.reason, error.detail)
@@ -82,7 +82,7 @@ class CropReader:
             clip.path,
             sample_rate_hz=self._sample_rate_hz,
             offset_seconds=clip.offset_seconds + crop.start / self._sample_rate_hz,
-            # A little more, so that rounding to the file's own rate cannot leave the crop a sample short.
+            # Slightly more, so that rounding to the file's sample rate cannot make the crop a sample too short.
             seconds=(crop.samples + 32) / self._sample_rate_hz,
             channel=clip.channel,
         )[: crop.samples]

@@ -192,7 +192,7 @@ def _mono_blocks(
     """Read one channel or the mean of all: `frames` frames, or all up to the end, after skipping `skip`."""
     if skip > 0:
         try:
-            # Seeking past the end is an error of its own, and means that there is nothing left to read.
+            # Seeking past the end is an error in libsndfile; there is nothing left to read.
             if skip >= file.frames:
                 return
             if isinstance(file, SequentialFile):

@@ -275,7 +275,7 @@ def _files(
         if os.path.basename(name).startswith("."):
             left_out["hidden"] += 1
         elif name.lower().endswith(extensions):
-            # Pipes, devices and dangling links too: the scan names and counts them, and opens none.
+            # Includes pipes, devices and dangling links: the scan names and counts them without opening them.
             yield name
         else:
             left_out[os.path.splitext(name)[1].lower()] += 1

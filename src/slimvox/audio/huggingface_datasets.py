@@ -167,7 +167,7 @@ def _read_split(dataset: Any, name: Path) -> list[AudioSource]:
         if path and not is_inside:
             found.append(AudioSource(path=Path(path)))
             continue
-        # Outputs are named after it, and a name may be missing or come up again.
+        # Outputs are named after it, and a name may be missing or occur twice.
         unique = (
             file_name if file_name and often[file_name] == 1 else f"{row:08d}{file_name and '-'}{file_name}"
         )
@@ -179,7 +179,7 @@ def _read_split(dataset: Any, name: Path) -> list[AudioSource]:
 def _stored(dataset: Any, name: Path) -> Path:
     """The audio of a streamed data set in a tar archive, which is deleted at the end of the process."""
     package = _package(f"`{name}`")
-    # Not all streams know their columns before the first row is read.
+    # Some streams know their columns only after the first row.
     dataset = dataset if dataset.features else dataset._resolve_features()
     column = _audio_column(dataset, name)
     if type(dataset.features[column]).__name__ == "Audio":

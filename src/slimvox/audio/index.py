@@ -94,7 +94,7 @@ def _indexed(source: BareInput, number: int, threads: int) -> AudioTable[AudioSo
             for files in measured_files(table.files, threads, on_progress, at_once=_FILES_PER_SAVE):
                 table = replace(table, files=files)
                 if time.monotonic() - saved > _SECONDS_PER_SAVE:
-                    # What was measured until an interruption need not be measured again.
+                    # After an interruption, files measured so far are not measured again.
                     _write(path, table, {}, is_cached)
                     saved = time.monotonic()
         is_new = known is None or watched is not known[1]
@@ -170,7 +170,7 @@ def _read(path: Path) -> tuple[AudioTable[AudioSource], dict[str, list[int]]] | 
                 named=int(about["named"]),
                 **{name: content[f"stretch_{name}"] for name in STRETCH_COLUMNS},
             )
-        # The unusable ones are tried again: their permissions, or what decodes them, may have changed.
+        # Unusable files are tried again: permissions or installed decoders may have changed.
         os.utime(path)
     except FileNotFoundError:
         return None

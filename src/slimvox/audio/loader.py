@@ -118,7 +118,7 @@ class AudioBatches:
             with self.waits:
                 return self._waiting.popleft().result()
         except BaseException:
-            # An interrupt included: no thread may outlive the loop that it works for.
+            # Also for an interrupt: no thread may outlive the loop that it works for.
             self.close()
             raise
 
@@ -145,7 +145,7 @@ class AudioBatches:
             tasks = [self._workers.submit(self._read, index, slot, specs[slot]) for slot in own]
             read = zip(own, [task.result() for task in tasks], strict=True)
             crops = {slot: crop for slot, crop in read if crop is not None}
-            # All processes have to come to the same conclusion about a batch, whoever has its only usable clips.
+            # All processes must decide the same about a batch, whichever of them has its only usable clips.
             others = (slot for slot in range(len(specs)) if slot not in own)
             if crops or any(self._read(index, slot, specs[slot]) is not None for slot in others):
                 samples = specs[0].samples
@@ -198,7 +198,7 @@ class Waits:
         now = time.monotonic()
         self._count += 1
         if self._count == 1:
-            # Nothing could be decoded ahead of it.
+            # No clip could be decoded ahead of this one.
             self._first = self._told = now
             return
         self._seconds += now - self._began

@@ -133,7 +133,7 @@ def _table(frame_bytes: bytes, frame: _Frame) -> tuple[int, int] | None:
 
 def _table_frame(head: bytes, frame: _Frame, frames: int, size: int) -> bytes:
     """A frame of silence that holds the length of the stream."""
-    # 128 or 64 kbit/s, whatever the stream has: room enough for the table. No checksum, no padding.
+    # 128 or 64 kbit/s whatever the bit rate of the stream, which has room for the table. No checksum, no padding.
     version = 1 if frame.kind[0] == 3 else 2
     index = _BIT_RATES_KBPS[version].index(128 if version == 1 else 64) + 1
     header = bytes((0xFF, head[1] | 1, index << 4 | (head[2] & 0b1100), head[3]))

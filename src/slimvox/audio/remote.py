@@ -142,7 +142,7 @@ class _BlockReader(PartedFile):
         start = number * BLOCK_BYTES
         stop = min(start + BLOCK_BYTES, self._size)
         kept = self._folder / f"{number}-{BLOCK_BYTES}"
-        # Many threads read from one block, and one fetches it.
+        # Many threads may need the same block; only one fetches it.
         with _locks[hash((self._url, number)) % len(_locks)]:
             try:
                 if os.path.getsize(kept) == stop - start:
@@ -313,7 +313,7 @@ class _Sweeper:
         blocks = []
         for folder, _, names in os.walk(user_cache() / "blocks"):
             for name in names:
-                # Other processes sweep, too.
+                # Another process may have removed it.
                 with contextlib.suppress(FileNotFoundError):
                     status = os.stat(path := os.path.join(folder, name))
                     blocks.append((status.st_mtime_ns, status.st_size, path))

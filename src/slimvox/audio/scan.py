@@ -150,7 +150,7 @@ def usable(
     file_seconds = table.files.seconds[table.file]
     left = file_seconds - table.offset_seconds
     seconds = np.fmin(left, table.seconds)
-    # NaN: the file cannot be used.
+    # NaN marks a file that cannot be used.
     is_usable = (seconds > 0.0) & (seconds >= min_seconds - _SECONDS_TOLERANCE)
     is_usable &= table.channel < table.files.channels[table.file]
     is_usable &= ~(table.seconds > left + end_tolerance_seconds(table.seconds))

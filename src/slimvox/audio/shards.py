@@ -79,7 +79,7 @@ def members(shard: AudioFile) -> Iterator[ArchiveMember]:
                         yield ArchiveMember(
                             archive=shard, member=name, start=member.offset_data, size=member.size
                         )
-                # Damage in later headers is silently taken for the end, which blocks of zeros mark.
+                # tarfile silently takes a damaged header for the end of the archive, which blocks of zeros mark.
                 file.seek(archive.offset)
                 if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                     raise tarfile.ReadError("no mark of its end")

@@ -67,7 +67,7 @@ def read_text(path: Place) -> str:
         SlimvoxError: the file cannot be read, is not a regular file, or is not UTF-8.
     """
     if os.path.exists(path) and not os.path.isfile(path):
-        # Reading from a pipe would wait for its writer for ever.
+        # Reading from a pipe could block forever.
         raise SlimvoxError(f"`{path}` cannot be read: it is not a file.")
     is_packed = path.suffix.lower() == ".gz"
     try:

@@ -112,7 +112,7 @@ def read_slimvox_directory(directory: Path) -> SpeechEncoder:
         logger.info("%s: only the encoder is used; ignored: %s", directory, ", ".join(split.head_modules))
     tensors = dict(split.encoder) if split.prefix else {**split.encoder, **split.head}
     encoder = empty_encoder(anatomy, dense)
-    for name in encoder.absent_tensors:  # of earlier versions
+    for name in encoder.absent_tensors:  # tensors that earlier versions stored
         tensors.pop(name, None)
     load_exactly(encoder, as_float32(tensors, directory), directory)
     return encoder

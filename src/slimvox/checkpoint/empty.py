@@ -38,7 +38,7 @@ def empty_encoder(anatomy: EncoderAnatomy, dense_anatomy: EncoderAnatomy | None 
         RuntimeError,
         MemoryError,
         OverflowError,
-    ) as error:  # torch's words for sizes that no memory holds
+    ) as error:  # raised by torch for sizes beyond any memory
         raise SlimvoxError(
             f"an encoder of the sizes in config.json cannot be built: {first_line(error)}"
         ) from error

@@ -112,7 +112,7 @@ class _Snapshot:
 
         cache, commit = self.access.cache_dir, self.access.revision
         known = try_to_load_from_cache(self.name, file, cache_dir=cache, revision=commit)
-        if known is not None:  # a path, or the mark that there is no such file
+        if known is not None:  # a path, or the marker for a file that does not exist
             return Path(known) if isinstance(known, str) else None
         return _fetch(self.name, file, self.access)
 

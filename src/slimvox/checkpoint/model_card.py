@@ -42,7 +42,7 @@ def licence_of(directory: Path) -> str | None:
         return None
     try:
         licence = ModelCard.load(card, ignore_metadata_errors=True).data.get("license")
-    except Exception:  # those of the file system, of text that is not UTF-8, of front matter that is not YAML
+    except Exception:  # unreadable files, text that is not UTF-8, front matter that is not YAML
         return None
     return ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence) if licence else None
 

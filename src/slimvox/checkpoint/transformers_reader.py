@@ -62,7 +62,7 @@ def read_transformers_anatomy(directory: Path) -> EncoderAnatomy:
     """
     file = directory / "config.json"
     config = read_json(file)
-    family = family_of(config, file)  # before anything else is said about a model of another kind
+    family = family_of(config, file)  # first, so that the error for another kind of model is about its family
     normalize = normalizes_waveforms(directory, family)
     return anatomy_from_config(config, file, normalize_waveform=normalize)
 

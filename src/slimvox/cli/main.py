@@ -66,7 +66,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     errors = Console(stderr=True, soft_wrap=True)
     words = sys.argv[1:] if arguments is None else list(arguments)
     if "" in words:
-        # Most often a variable of the shell that is not set; as a path it would mean the current folder.
+        # Usually an unset shell variable; as a path it would mean the current folder.
         errors.print("[bold red]error:[/] an argument is empty; give a value or omit it", highlight=False)
         return BAD_INPUT
     if words == ["--version"]:
@@ -93,11 +93,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         errors.print("interrupted", highlight=False)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader (`slimvox inspect ... | head`) has seen enough.
+        # The reader of a pipe has closed it, as in `slimvox inspect ... | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        # Writing to an open file that no longer fits on the disk names no file.
+        # The error of a full disk while writing to an open file has no file name.
         where = error.filename or getattr(command, "out", None)
         text = f"{error.strerror or error}{f': {where}' if where else ''}"
         errors.print(f"[bold red]error:[/] {escape(text)}", highlight=False)
@@ -109,7 +109,7 @@ def parse(words: Sequence[str]) -> Any:
     """Parse the arguments of `slimvox` as a command; if that is impossible, print help or the error and exit."""
     with contextlib.redirect_stdout(cast(TextIO, _WordWrap(sys.stdout))):
         return tyro.cli(
-            # Without a help text tyro would look for one in its own source, which takes a tenth of the time.
+            # Without a help text tyro would search for one in its own source, a tenth of the start-up time.
             Annotated[Command, tyro.conf.arg(name="", help="")],
             prog="slimvox",
             description=f"Structured pruning of self-supervised speech encoders, version {__version__}.",

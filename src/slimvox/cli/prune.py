@@ -52,7 +52,7 @@ class PruneCommand(VerboseOption):
         from slimvox.pruning import RunInterrupted
 
         if os.environ.get("RANK", "0") != "0":
-            # Of several processes, the first speaks for all.
+            # Only the first of several processes prints.
             console = Console(quiet=True)
         if self.push_to_hub is not None:
             from slimvox.checkpoint import check_repository_name

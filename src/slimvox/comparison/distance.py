@@ -111,7 +111,7 @@ def hidden_state_distances(
         frames += int(sound.sum())
         outputs = [encoder(batch.to(device)).hidden_states for encoder in (teacher, student)]
         for number, (expected, got) in enumerate(zip(*outputs, strict=True)):
-            # Clip by clip: each has a mean of its own.
+            # Clip by clip, because each has its own mean.
             for own, target, heard in zip(got.cpu().double(), expected.cpu().double(), sound, strict=True):
                 for name, encoder, state in zip(names, (teacher, student), (target, own), strict=True):
                     _check_finite(name, encoder, number, state)

@@ -163,7 +163,7 @@ class CostForm:
                 _add(expected, outer, term.coefficient)
         for factors, coefficient in products.items():
             _add(expected, factors, coefficient)
-        # Beyond the last count there is a 1, which fills up products of fewer factors than the longest.
+        # A 1 follows the last count, to pad products that have fewer factors than the longest.
         self._products, self._expected = (_columns(each, one=len(places)) for each in (products, expected))
         self._tensors: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
@@ -181,7 +181,7 @@ class CostForm:
         """
         factors, weights = self._on(counts.device)
         n = torch.cat([counts, torch.ones_like(counts[:1])])
-        # Not `prod`, whose gradient asks for zeros.
+        # Not `prod`, whose gradient has to search for zeros.
         value: Tensor = weights @ functools.reduce(torch.mul, n[factors])
         return value
 

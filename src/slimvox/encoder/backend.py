@@ -102,7 +102,7 @@ def backend_obstacle() -> str | None:
         return None
     if _BACKEND.get() == "reference":
         return "the backend is `reference`"
-    # FLOP counters, fake tensors, logging: they have to see the operators that they know.
+    # FLOP counters, fake tensors and loggers need to see the standard operators.
     if torch._C._len_torch_dispatch_stack():
         return "a dispatch mode is active"
     if torch._C._len_torch_function_stack():
@@ -135,7 +135,7 @@ def tensor_obstacle(*tensors: Tensor | None) -> str | None:
     for tensor in tensors:
         if tensor is None:
             continue
-        # Quantised, distributed and fake tensors are subclasses: what their memory holds is their own affair.
+        # Quantised, distributed and fake tensors are subclasses with a memory layout of their own.
         if type(tensor) is not Tensor and type(tensor) is not nn.Parameter:
             return f"a tensor is a {type(tensor).__name__}"
         if tensor.layout is not torch.strided or not tensor.is_floating_point():

@@ -29,7 +29,7 @@ class ChannelNorm(nn.LayerNorm):
         """
         if kept is None:
             return super().forward(x)
-        # Which precision that result has is up to the device and autocast: asked of no rows at all.
+        # The precision of the result depends on device and autocast, and is found from an empty batch.
         dtype = super().forward(x[:0]).dtype
         with torch.autocast(x.device.type, enabled=False):
             precise = torch.promote_types(x.dtype, torch.float32)

@@ -88,7 +88,7 @@ class PositionalConvolution(nn.Module):
         conv = self.conv
         if multiplied_wrongly(conv, x):
             if module_obstacle(conv, nn.Conv1d) is None:
-                # One more tap, of zeros, and the kernel is another. It also takes the surplus frame away.
+                # With one more tap, of zeros, another kernel is used. This also removes the surplus frame.
                 weight = F.pad(conv.weight, (0, 1))
                 return F.conv1d(x, weight, conv.bias, padding=conv.padding, groups=conv.groups)
             with torch.autocast(x.device.type, enabled=False):

@@ -29,12 +29,12 @@ class SparseTaps(nn.Conv1d):
         self.taps = taps
         self.positions: Tensor
         self.register_buffer("positions", torch.tensor(list(kept), dtype=torch.long), persistent=False)
-        # The middle is always among them, so that padding is never negative.
+        # The middle tap is always included, so that the padding is never negative.
         self._first, self._last = min(kept[0], taps // 2), max(kept[-1], taps // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, frames) to the same shape."""
-        # An odd number of taps, with a tap of zeros if need be: see `multiplied_wrongly`.
+        # An odd number of taps, padded with a tap of zeros if necessary; see `multiplied_wrongly`.
         span = self._last - self._first + 1
         span += 1 - span % 2
         before = self.taps // 2 - self._first

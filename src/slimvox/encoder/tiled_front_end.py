@@ -141,7 +141,7 @@ def normalised_weight(weight: Tensor, covariance: Tensor, norm: nn.GroupNorm) ->
     Returns:
         (..., taps * channels in, channels out).
     """
-    # Rounding may leave a variance of nothing a little below it.
+    # Rounding may make a variance of zero slightly negative.
     variance = F.relu((weight * (covariance @ weight)).sum(-2, keepdim=True))
     assert norm.weight is not None
     return weight * (norm.weight.to(weight.dtype) * torch.rsqrt(variance + norm.eps))

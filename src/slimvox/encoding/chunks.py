@@ -118,7 +118,7 @@ def cut_chunks(blocks: Iterator[FloatArray], plan: ChunkPlan) -> Iterator[Chunk]
                 break
         buffer = np.concatenate(parts)
         if count <= plan.longest:
-            # Ended: what is left is one chunk, however little of it is new.
+            # The audio has ended: the rest is one chunk, however little of it is new.
             if count >= plan.anatomy.receptive_field:
                 yield Chunk(waveform=buffer, first=first, end=None)
             return

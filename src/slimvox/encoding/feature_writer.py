@@ -100,7 +100,7 @@ class FeatureWriter:
             length = f"{counted.samples / SAMPLE_RATE_HZ:.4f} s, less than one frame"
             raise UnreadableAudioError(source.path, "too short", length)
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Next to the output: renaming is atomic within a file system only.
+        # In the folder of the output, because renaming is atomic only within a file system.
         temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX, dir=target.parent))
         try:
             frames = 0

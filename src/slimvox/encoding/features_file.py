@@ -120,7 +120,7 @@ def _write_npz(
 def _write_safetensors(
     path: Path, arrays: Mapping[str, RawArray], dtype: FeatureDtype, frame_rate_hz: float, origin: str
 ) -> None:
-    # The widest type first: everything stays aligned.
+    # The widest type comes first, so that all arrays are aligned.
     header: dict[str, Any] = {
         METADATA: {ORIGIN: origin},
         FRAME_RATE: {"dtype": "F64", "shape": [], "data_offsets": [0, 8]},

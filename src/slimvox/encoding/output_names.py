@@ -51,8 +51,8 @@ def output_names(found: Sequence[AudioSource], sources: Sequence[AudioInput], *,
             stem += f"_channel{source.channel}"
         return path.relative_to(root).with_name(_fitting(stem, suffix))
 
-    # What is not decoded has no output, and must not change the name of its neighbour's. Keeping a suffix may itself
-    # meet a name (`a.wav`, `a.flac`, `a.wav.mp3`), so until nothing changes.
+    # A file that is not decoded has no output, and must not change the names of others. Keeping a suffix may itself
+    # create a clash (`a.wav`, `a.flac`, `a.wav.mp3`), so this is repeated until nothing changes.
     kept = {index for index, path in enumerate(paths) if path.name.lower().endswith(UNSUPPORTED_EXTENSIONS)}
     names = [name(index, index in kept) for index in range(len(found))]
     while True:
@@ -71,6 +71,6 @@ def _fitting(stem: str, suffix: str) -> str:
     if len(whole) <= MOST_NAME_BYTES:
         return stem + suffix
     tail = f"~{hashlib.sha256(whole).hexdigest()[:12]}{suffix}"
-    # Cutting within a character leaves bytes that are not text, which are left out.
+    # Cutting inside a character leaves invalid bytes, which are dropped.
     cut = os.fsencode(stem)[: MOST_NAME_BYTES - len(tail.encode())].decode("utf-8", "ignore")
     return cut + tail

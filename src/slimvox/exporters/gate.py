@@ -66,7 +66,7 @@ def compare(program: Program, reference: Reference) -> Comparison:
             )
         for name, theirs in expected.items():
             ours = found[name]
-            if speech is not None and ours.ndim == 3:  # what padding becomes is of no meaning
+            if speech is not None and ours.ndim == 3:  # outputs for padding have no meaning
                 ours, theirs = ours[speech], theirs[speech]
             largest = np.abs(theirs).max(initial=np.finfo(np.float32).tiny)
             worst = max(worst, float(np.abs(ours - theirs).max(initial=0.0) / largest))

@@ -37,7 +37,7 @@ class MatrixLogMel(nn.Module):
         """Waveforms (batch, samples) to (batch, windows, bins)."""
         windows = waveforms.shape[1] // MEL_HOP
         extended = mirrored(waveforms, attention_mask)
-        # As many whole hops as the windows reach over.
+        # Number of whole hops that a window covers.
         shifts = -(-MEL_WINDOW // MEL_HOP)
         extended = F.pad(extended, (0, (windows + shifts - 1) * MEL_HOP - extended.shape[1]))
         cut = aligned_patches(extended.unsqueeze(-1), MEL_WINDOW, MEL_HOP)

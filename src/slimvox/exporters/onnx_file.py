@@ -132,7 +132,7 @@ class OnnxProgram(Program):
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
-            # Idle threads would wait for work at full speed, and take the processor from whatever else runs.
+            # Otherwise idle threads spin while they wait for work, and slow down other processes.
             options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session = onnxruntime.InferenceSession(

@@ -86,7 +86,7 @@ class OpenVino(ExportFormat):
         from slimvox.exporters.signature import ATTENTION_MASK, WAVEFORMS
 
         core = openvino.Core()
-        core.set_property({"ENABLE_MMAP": False})  # the file is replaced while the model is still there
+        core.set_property({"ENABLE_MMAP": False})  # the file may be replaced while the model is loaded
         model = core.read_model(path)
         masked = any(ATTENTION_MASK in given.get_names() for given in model.inputs)
         inputs = [

@@ -43,7 +43,7 @@ def traced(model: nn.Module, arguments: tuple[Tensor, ...], dynamic_shapes: Any)
     """`torch.export.export`, without the guards that come from the sample arguments."""
     with _sizes_of_one(), torch.no_grad():
         program: Any = torch.export.export(model, arguments, dynamic_shapes=dynamic_shapes)
-    # What tracing took for granted of the sample, such as more than one clip; none of it is needed.
+    # Assumptions that tracing made about the sample, such as more than one clip; none is needed.
     if hasattr(program, "_guards_code"):
         program._guards_code = []
     for module in program.graph_module.modules():

@@ -14,7 +14,7 @@ register_family(
         },
         constants={"projection_norm": True},
         renames=(
-            # `transformers` keeps the table that all layers share in the first of them.
+            # `transformers` stores the table that all layers share in the first layer.
             (r"^encoder\.layers\.0\.attention\.rel_attn_embed\.", "rel_attn_embed."),
             (r"^encoder\.(layers\.\d+\.attention)\.gru_rel_pos_", r"\1.gate.gru_rel_pos_"),
             *RENAMES,

@@ -56,7 +56,7 @@ def code_files(*, whisper: bool) -> dict[str, str]:
     names = CODE_FILES if whisper else ENCODER_CODE
     if not __name__.startswith("slimvox."):
         return {name: Path(__file__).with_name(name).read_text(encoding="utf-8") for name in names}
-    # Not a plain import: the generator itself does not travel.
+    # Imported by name, because the generator is not part of the code that travels.
     generated: dict[str, str] = importlib.import_module("slimvox.hf.travelling_code").travelling_files()
     return {name: generated[name] for name in names}
 
@@ -104,6 +104,6 @@ def _origin_of(name: str, config: Any) -> Path | None:
     if not Path(model).is_dir():
         try:
             path = try_to_load_from_cache(model, name)
-        except ValueError:  # huggingface_hub's word for a name that cannot be one of a model
+        except ValueError:  # raised by huggingface_hub for an invalid model id
             return None
     return Path(path) if isinstance(path, str | Path) and Path(path).is_file() else None

@@ -180,7 +180,7 @@ class SlimvoxForCTC(SlimvoxWithHead):
         blank = self.config.pad_token_id
         real = (labels >= 0) & (labels != blank)
         log_probabilities = logits.log_softmax(-1, dtype=torch.float32).transpose(0, 1)
-        # cuDNN's kernel wants labels on the CPU and is not deterministic.
+        # cuDNN's kernel requires labels on the CPU and is not deterministic.
         with torch.backends.cudnn.flags(enabled=False):
             return F.ctc_loss(
                 log_probabilities,
@@ -276,7 +276,7 @@ class SlimvoxForXVector(SlimvoxWithLayerWeights):
             x = layer(x)
         mask = None
         if frame_mask is not None:
-            # Frames that a clip has left, dilations not counted: so `transformers` does it.
+            # Number of frames left in each clip; dilation is ignored, as in `transformers`.
             left = frame_mask.sum(-1, keepdim=True) - sum(kernel - 1 for kernel in self.config.tdnn_kernel)
             mask = torch.arange(x.shape[1], device=x.device) < left.clamp(min=1)
         embeddings = self.feature_extractor(torch.cat(_statistics(x, mask), dim=-1))
@@ -306,6 +306,6 @@ def _statistics(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     count = mask.sum(1, keepdim=True)
     mean = (x * counted).sum(1) / count.clamp(min=1)
     variance = ((x - mean.unsqueeze(1)).square() * counted).sum(1) / (count - 1).clamp(min=1)
-    # The root of a variance of nothing has no gradient.
+    # The square root has no gradient at zero variance.
     deviation = variance.clamp(min=torch.finfo(x.dtype).tiny).sqrt()
     return mean, deviation

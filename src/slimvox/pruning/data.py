@@ -160,7 +160,7 @@ class HeldOutWaveforms:
                     continue
                 self._cache.put(index, samples)
             if len(samples) >= self._min_samples:
-                # A copy of its own: what is kept must not change.
+                # A copy, because the cached waveform must not change.
                 waveform = torch.zeros(1, max(len(samples), self._least_samples))
                 waveform[0, : len(samples)] = torch.from_numpy(samples)
                 yield waveform

@@ -46,7 +46,7 @@ def scale_parameters(
     factors: dict[str, dict[int | None, Tensor]] = {}
     for address, mask in masks.items():
         for rows in structure(address.structure).scaled(anatomy, address.index):
-            # A parameter that has shrunk to nothing does not exist.
+            # A parameter of size 0 does not exist.
             if rows.parameter not in parameters:
                 continue
             factor = mask if rows.repeats is None else _repeated(mask, rows.repeats)

@@ -108,7 +108,7 @@ class JsonLog:
                 record = json.loads(line)
                 done = (order.index(record["stage"]), int(record["step"])) <= (order.index(stage), step)
             except (ValueError, KeyError, TypeError, RecursionError):
-                continue  # a damaged line, or the one that was being written when the power went
+                continue  # a damaged line, or one that was being written when the process was killed
             if done:
                 kept.append(line)
         with self._writable():

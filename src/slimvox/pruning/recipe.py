@@ -259,7 +259,7 @@ def load_recipe(name: str | Path, overrides: Iterable[str] | Mapping[str, Any] =
     try:
         recipe: Recipe = build(Recipe, data)
     except SlimvoxError as error:
-        # A recipe that was built has named itself.
+        # A recipe that was built already has a name.
         prefix = f"recipe {name}: "
         text = str(error)
         raise SlimvoxError(text if text.startswith("recipe ") else prefix + text) from error

@@ -48,7 +48,7 @@ class _Forward(nn.Module):
 
 def _checkpointed(module: nn.Module, forward: Callable[..., Tensor], *inputs: Any) -> Tensor:
     weights = {f"module.{name}": weight for name, weight in module.named_parameters()}
-    # Nothing in an encoder is random, so that there is no random state to restore.
+    # An encoder uses no random numbers, so that there is no random state to restore.
     outputs: Tensor = checkpoint(
         _run, _Forward(module, forward), weights, inputs, use_reentrant=False, preserve_rng_state=False
     )

@@ -324,7 +324,7 @@ class RunDirectory:
         try:
             write_checked_state(path, state, before=backup)
         except (OSError, RuntimeError) as error:
-            # torch's writer hides the error of the file behind one of its own.
+            # torch's writer replaces the file's error by its own.
             cause = error if isinstance(error, OSError) else error.__context__
             reason = (cause.strerror if isinstance(cause, OSError) else None) or first_line(error)
             raise SlimvoxError(
@@ -336,7 +336,7 @@ class RunDirectory:
         def read(path: Path) -> dict[str, Any]:
             settings = read_checked_json(path)
             if not {"status", "fingerprint"} <= settings.keys():
-                raise FileNotFoundError(path)  # some other program's
+                raise FileNotFoundError(path)  # written by another program
             if isinstance(settings["fingerprint"], dict):
                 return settings
             raise DamagedFileError(path)

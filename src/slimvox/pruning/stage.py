@@ -150,7 +150,7 @@ class Stage:
         while self.step < self.steps:
             values, seconds = self._train_step(batches)
             self.step += 1
-            # The main process's clock counts, and any process's signal.
+            # The clock of the main process decides, and a signal to any process.
             is_time = self.processes.main and time.monotonic() - saved > save_every_seconds
             *means, stopping, saving = self.processes.mean([*values.values(), stop.requested, is_time])
             values = dict(zip(values, means, strict=True))

@@ -95,7 +95,7 @@ def read_log(path: Path) -> tuple[Mapping[str, Any], ...]:
 
 
 def _record(record: Any) -> dict[str, Any]:
-    # By hand and not by annotations: a log may have 100,000 lines.
+    # Checked by hand rather than by annotations, for speed: a log may have 100,000 lines.
     if not isinstance(record, dict) or not isinstance(record.get("stage"), str):
         raise ValueError("it has no stage")
     if type(record.get("step")) is not int or not 1 <= record["step"] <= LARGEST_COUNT:

@@ -116,7 +116,7 @@ def _search(path: Path, depth: int) -> list[Path]:
     if is_slimvox_directory(path):
         return [path]
     children = sorted(child for child in path.iterdir() if child.is_dir()) if depth else []
-    # The directory of a run for several sizes has a log, and each size below it one of its own.
+    # The directory of a run for several sizes has a log, and so has each size below it.
     below = [run for child in children for run in _search(child, depth - 1)]
     is_run = any((path / "run" / name).is_file() for name in (LOG, SETTINGS))
     return below or ([path] if is_run else [])

@@ -366,7 +366,7 @@ def _wrong_values(anatomy: EncoderAnatomy) -> Iterator[str]:
             yield "`position_kernel`, `position_stack` and `position_taps` must be 0 or empty beside a `position_table`"
     elif anatomy.position_kernel < 1:
         yield f"`position_kernel` must be positive, but is {anatomy.position_kernel} instead"
-    exact = anatomy.position_buckets // 4  # distances with a bucket of their own
+    exact = anatomy.position_buckets // 4  # distances that each have their own bucket
     if anatomy.position_buckets < 0:
         yield f"`position_buckets` must be at least 0, but is {anatomy.position_buckets} instead"
     elif anatomy.position_buckets and not 1 <= exact < anatomy.position_max_distance:

@@ -51,7 +51,7 @@ class AttentionHeads(Structure):
             gate = POSITION_GATE_OUTPUTS * (anatomy.head_width + 1)
             yield Term(block=block, coefficient=1, factors=factors)
             yield Term(block=block, coefficient=gate, factors=factors, once=True)
-            # The table of all layers goes with the last head that reads it.
+            # The shared table is removed with the last head that uses it.
             readers = self.addresses(anatomy)
             if self.address(index) == readers[0]:
                 table = anatomy.position_buckets * anatomy.attention_heads

@@ -61,7 +61,7 @@ class KeptIndices:
         """The anatomy of the kept part of an encoder whose anatomy is `anatomy`."""
         smaller = anatomy
         table = units(anatomy)
-        # Containers before their contents, so that each finds the spans that are left.
+        # Containers come before their contents, so that each content is looked up in the spans that are left.
         for address in sorted(table.addresses, key=lambda each: depth(each.structure)):
             each, outer = structure(address.structure), container(address.structure)
             kept = set(self[address])
@@ -106,7 +106,7 @@ class KeptIndices:
         everything = cls.everything(dense).units
         recorded = {address.structure for address in named}
         for address, whole in everything.items():
-            # A file from before a structure could be pruned means that all of it is kept.
+            # A structure that is missing from an older file is kept whole.
             kept[address] = named.get(address, () if address.structure in recorded else whole)
             least = structure(address.structure).min_kept
             if len(kept[address]) < least:

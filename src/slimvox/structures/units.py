@@ -67,7 +67,7 @@ class Units:
         """
         left: Bools = kept.copy()
         for containers, contents in self._needs:
-            # A container stays if any unit of the needed kind in it is kept.
+            # A container is kept if any of the units that it needs is kept.
             filled = np.zeros(len(self) + 1, dtype=bool)
             filled[self.owner[contents[kept[contents]]]] = True
             left[containers] &= filled[containers]

@@ -39,7 +39,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
     except OSError as error:
         if error.errno is not None and error.filename in (None, str(temporary)):
-            # The error of a full disk names no file, and that of a temporary file helps nobody.
+            # A full disk gives an error without a file name, and the name of the temporary file would not help.
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:

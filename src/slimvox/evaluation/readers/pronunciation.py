@@ -66,6 +66,6 @@ def english_pronouncer(unknown: Sequence[str]) -> Callable[[str], Sequence[str]]
         ) from error
     try:
         converter = G2p()
-    except Exception as error:  # it downloads what it lacks, which can fail in many ways
+    except Exception as error:  # it downloads missing data, which can fail in many ways
         raise SlimvoxError(f"{needed}, and g2p_en cannot start: {error}") from error
     return lambda word: [phone for phone in converter(word) if phone.strip() and phone[0].isalpha()]

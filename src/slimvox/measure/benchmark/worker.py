@@ -141,7 +141,7 @@ def _peak_memory_bytes(loaded: Loaded) -> int:
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     if status.is_file():
-        # Not ru_maxrss, in which Linux counts what the parent held when it started this process.
+        # Not ru_maxrss, because on Linux it includes the memory of the parent at the time of the fork.
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024

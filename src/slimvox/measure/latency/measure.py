@@ -121,7 +121,7 @@ def _fit(kind: str, probes: Sequence[Probe], seconds: float) -> dict[str, float]
     rows, times = [], []
     for probe in probes:
         for block, features in feature_values(probe.anatomy, seconds).items():
-            # A block with nothing in it is a constant: it would bend the line through the others.
+            # An empty block has constant time; including it would bend the line through the others.
             if block.kind == kind and block in probe.blocks and all(features.values()):
                 names = names or tuple(features)
                 if set(features) == set(names):

@@ -137,7 +137,7 @@ def fit_times(terms: Sequence[Sequence[float]], times: Sequence[float]) -> tuple
     from scipy.optimize import nnls
 
     design = np.asarray(terms, dtype=np.float64) / np.asarray(times, dtype=np.float64)[:, None]
-    # Columns of one size: the terms differ by many orders of magnitude.
+    # Columns are scaled to the same norm, because the terms differ by many orders of magnitude.
     scale = np.maximum(np.abs(design).max(0), 1e-300)
     solution, _ = nnls(design / scale, np.ones(len(design)))
     return tuple(float(value) for value in solution / scale)

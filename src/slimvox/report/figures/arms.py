@@ -56,7 +56,7 @@ def arms_of(runs: Sequence[RunRecord], quality: Quality) -> tuple[Arm, ...]:
     groups: dict[str, list[RunRecord]] = {}
     for run in measured:
         groups.setdefault(json.dumps(_fields(run), sort_keys=True), []).append(run)
-    # Stable: otherwise in the order of the runs.
+    # The sort is stable, so that other arms keep the order of the runs.
     groups = dict(sorted(groups.items(), key=lambda group: _place(json.loads(group[0]))))
     fields = [json.loads(key) for key in groups]
     members_of = list(groups.values())
@@ -109,7 +109,7 @@ def _fields(run: RunRecord) -> dict[str, str]:
         for field, text in values.items()
         if section != "target"
     }
-    # A control learns no gates, so their settings say nothing of it.
+    # A control learns no gates, so that their settings have no effect on it.
     kept = {name: text for name, text in flat.items() if not (run.control and name.startswith("gates."))}
     return {"control": run.control or "", **kept}
 

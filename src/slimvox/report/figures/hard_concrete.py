@@ -77,7 +77,7 @@ def _distributions(left: Axes, right: Axes, u: torch.Tensor) -> None:
     edges = np.linspace(LEFT, RIGHT, BINS + 1).tolist()
     s_bar, z = stretched(zero, u).numpy(), sample(zero, u, straight_through=False).numpy()
     left.hist(s_bar, edges, color=COLOURS[0], alpha=0.75, label=f"{SAMPLES} samples")
-    # At its two ends the density grows without bound.
+    # The density is unbounded at both ends.
     middle = np.linspace(LEFT + 0.005, RIGHT - 0.005, 400)
     expected = SAMPLES * (edges[1] - edges[0]) * _density(middle)
     left.plot(middle, expected, color="black", linewidth=1.2, label="density")
