@@ -2,9 +2,9 @@
 
     python benchmarks/speed/run.py --out docs/results-speed.md --readme README.md --pruned DIR [--threads 2] [--runs 7]
 
-DIR is an encoder really pruned from the embedded teacher (`slimvox prune embedded ...`, or the demo's): it is measured as
-it is, and in the part `encoders` its uneven sizes are measured at WavLM-Base+'s size too. The others have the right shape
-and random weights. Parts that are not measured keep their sections of the file.
+DIR is an encoder really pruned from the embedded teacher (`slimvox prune embedded ...`, or the demo's): it is measured
+as it is, and in the part `encoders` its uneven sizes are measured at WavLM-Base+'s size too. The others have the right
+shape and random weights. Parts that are not measured keep their sections of the file.
 """
 
 from __future__ import annotations
