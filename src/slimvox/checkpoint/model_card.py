@@ -15,6 +15,12 @@ from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.util.quantities import short_number
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_EXAMPLE = """\
+```python
+import slimvox, torch
+encoder = slimvox.load("PATH")
+states = encoder(torch.randn(1, 16_000)).hidden_states  # layers + 1 tensors (batch, frames, width)
+```"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +95,7 @@ def model_card(
             f"A smaller encoder with the hidden states of `{provenance.teacher}`, made by structured pruning and"
             " distillation with slimvox.",
             "",
-            "```python",
-            "import slimvox, torch",
-            'encoder = slimvox.load("PATH")',
-            "states = encoder(torch.randn(1, 16_000)).hidden_states  # layers + 1 tensors (batch, frames, width)",
-            "```",
+            _EXAMPLE,
             "",
             "With `transformers`, where slimvox need not be installed:",
             "",
@@ -152,11 +154,7 @@ def short_card(anatomy: EncoderAnatomy, dense: EncoderAnatomy, *, licence: str |
             "",
             f"A speech encoder with {size}, saved by slimvox. Input: 16 kHz mono waveforms.",
             "",
-            "```python",
-            "import slimvox, torch",
-            'encoder = slimvox.load("PATH")',
-            "states = encoder(torch.randn(1, 16_000)).hidden_states  # layers + 1 tensors (batch, frames, width)",
-            "```",
+            _EXAMPLE,
             "",
         ]
     )

@@ -93,25 +93,15 @@ def _kept_indices(encoder: SpeechEncoder, origin: Path) -> dict[str, Any] | None
     return None if kept is None else kept.to_dict()
 
 
-def push_encoder(
-    encoder: SpeechEncoder,
-    name: str,
-    *,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    private: bool | None = None,
-    commit_message: str = "Upload speech encoder",
-) -> str:
-    """Save an encoder to a repository on the hub; see `SpeechEncoder.push_to_hub`.
+def push_encoder(encoder: SpeechEncoder, name: str, **options: Any) -> str:
+    """Save an encoder to a repository on the hub, with the options of `push_directory`.
 
     Raises:
         SlimvoxError: if the hub cannot be reached or refuses the upload.
     """
     with tempfile.TemporaryDirectory() as folder:
         save_encoder(encoder, folder)
-        return push_directory(
-            folder, name, revision=revision, token=token, private=private, commit_message=commit_message
-        )
+        return push_directory(folder, name, **options)
 
 
 def check_repository_name(name: str) -> None:

@@ -20,7 +20,6 @@ from slimvox.util.json_files import parse_json
 FeatureFormat = Literal["npz", "safetensors"]
 FeatureDtype = Literal["float32", "float16"]
 
-FORMATS: tuple[FeatureFormat, ...] = ("npz", "safetensors")
 DTYPES: dict[FeatureDtype, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 
 FRAME_RATE = "frame_rate_hz"
