@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimvox.evaluation.points import ERROR_RATES, METRICS, METRICS_OF, FixedRows, counted_metrics, mini_score
+from slimvox.evaluation.points import (
+    ERROR_RATES,
+    METRICS,
+    METRICS_OF,
+    FixedRows,
+    Scale,
+    counted_metrics,
+    mini_score,
+    task_points,
+)
 from slimvox.evaluation.suite import TaskResult, metric_means, read_results
 from slimvox.evaluation.tasks import task_names
 from slimvox.util.errors import SlimvoxError
@@ -126,6 +135,38 @@ def tasks_told_apart(
         if all(_ahead(fbank[metric], teacher[metric], metric) for metric in metrics):
             told.append(task)
     return tuple(told)
+
+
+def pruning_noise(rows: Sequence[Mapping[str, str]], scale: Scale) -> dict[str, float]:
+    """Standard deviation of each task's points over prunings of one recipe, each with heads of its own.
+
+    Args:
+        rows: lines of `docs/results-ablation.csv`: an arm, and values by metric, empty where not scored.
+        scale: values that are 0 and 1000 points.
+    """
+    arms: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        scores = {metric: float(row[metric]) for metric in METRICS if row.get(metric)}
+        for task, points in task_points(scores, scale).items():
+            arms.setdefault((task, row["arm"]), []).append(points)
+    by_task: dict[str, list[float]] = {}
+    for (task, _), points in arms.items():
+        if len(points) > 1:
+            by_task.setdefault(task, []).append(statistics.variance(points))
+    return {task: math.sqrt(statistics.fmean(variances)) for task, variances in by_task.items()}
+
+
+def task_weights(noise: Mapping[str, float], tasks: Sequence[str]) -> dict[str, float]:
+    """Weights of the tasks that count, inverse to the noise of their points, with a sum of 1.
+
+    Raises:
+        SlimvoxError: if the noise of a task is unknown.
+    """
+    unknown = [task for task in tasks if not noise.get(task)]
+    if unknown:
+        raise SlimvoxError(f"the prunings have no scores for {unknown[0]}, so its weight is unknown")
+    total = sum(1 / noise[task] for task in tasks)
+    return {task: round(1 / noise[task] / total, 4) for task in tasks}
 
 
 def fixed_row(model: ScoredModel) -> dict[str, float]:

@@ -13,27 +13,35 @@ The text of the page around the tables is kept: only what stands between the two
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import math
 from pathlib import Path
 
 from published_scores import published_models
 from score_tables import (
     fixed_row,
+    pruning_noise,
     read_model,
     score_table,
     seeds_of,
+    task_weights,
     tasks_told_apart,
     time_table,
 )
 
 from slimvox.evaluation.against import check_comparable
-from slimvox.evaluation.points import mean11, superb_s
+from slimvox.evaluation.points import Scale, mean11, superb_s
 from slimvox.evaluation.result_table import FIXED_ROWS, fixed_rows
 from slimvox.report.write import write_tables
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
 
 MINI = Path(__file__).parents[2] / "src" / "slimvox" / "evaluation" / "mini"
+PRUNINGS = Path(__file__).parents[2] / "docs" / "results-ablation.csv"
+"""Scores of mini-SUPERB 1, three prunings for most recipes."""
+TESTS_OF_PRUNINGS = {"sid": 200, "ic": 139}
+"""Test clips of these tasks in `PRUNINGS`: the noise is taken to fall with the square root of their number."""
 TITLE = "# mini-SUPERB: results"
 
 
@@ -46,6 +54,12 @@ def main() -> None:
     rows = commands.add_parser("fixed-rows", help=f"write {FIXED_ROWS}")
     rows.add_argument("fbank", type=Path)
     rows.add_argument("embedded", type=Path)
+    rows.add_argument(
+        "--prunings",
+        type=Path,
+        default=PRUNINGS,
+        help="scores of several prunings per recipe, for the weights",
+    )
     table = commands.add_parser("table", help="write the page with the tables")
     table.add_argument("models", nargs="+", metavar="NAME=DIR")
     table.add_argument("--out", type=Path, required=True)
@@ -54,7 +68,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         if arguments.command == "fixed-rows":
-            write_fixed_rows(arguments.fbank, arguments.embedded)
+            write_fixed_rows(arguments.fbank, arguments.embedded, arguments.prunings)
         elif arguments.command == "published":
             write_tables(arguments.out, "# Published SUPERB scores", published_table())
         else:
@@ -63,8 +77,8 @@ def main() -> None:
         parser.exit(2, f"{error}\n")
 
 
-def write_fixed_rows(fbank: Path, embedded: Path) -> None:
-    """Keep the means of the two models in the package."""
+def write_fixed_rows(fbank: Path, embedded: Path, prunings: Path) -> None:
+    """Keep the means of the two models in the package, with the weights of the tasks that tell them apart."""
     models = {"fbank": read_model("fbank", fbank), "embedded": read_model("embedded", embedded)}
     check_comparable({name: model.results for name, model in models.items()})
     for name, model in models.items():
@@ -74,6 +88,13 @@ def write_fixed_rows(fbank: Path, embedded: Path) -> None:
                 f"the row of {name} must come from the model {name}, but is of {given} instead"
             )
     rows = {name: fixed_row(model) for name, model in models.items()}
+    with prunings.open(encoding="utf-8", newline="") as file:
+        noise = pruning_noise(list(csv.DictReader(file)), Scale(low=rows["fbank"], high=rows["embedded"]))
+    for task, tests in TESTS_OF_PRUNINGS.items():
+        found = models["embedded"].of(task)
+        if found is not None and task in noise:
+            noise[task] *= math.sqrt(tests / found.counts["test"])
+    counted = tasks_told_apart(seeds_of(models["fbank"]), seeds_of(models["embedded"]))
     content = {
         "made_by": "benchmarks/mini_superb/write_results.py fixed-rows",
         "seeds": models["fbank"].results[0].configuration["seeds"],
@@ -83,9 +104,8 @@ def write_fixed_rows(fbank: Path, embedded: Path) -> None:
         "model_fingerprints": {
             name: model.results[0].configuration["model_fingerprint"] for name, model in models.items()
         },
-        "weights": dict.fromkeys(
-            tasks_told_apart(seeds_of(models["fbank"]), seeds_of(models["embedded"])), 1.0
-        ),
+        "weights": task_weights(noise, counted),
+        "noise_in_points": {task: round(value, 1) for task, value in noise.items()},
         "rows": rows,
     }
     write_atomically(MINI / FIXED_ROWS, (json.dumps(content, indent=1) + "\n").encode())

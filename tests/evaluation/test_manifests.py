@@ -101,7 +101,7 @@ def test_matches_of_queries_and_documents(tmp_path: Path) -> None:
         (
             "ks",
             "path | split | label\na | valid | b\n",
-            "line 2 .* must be train, dev or test, but is 'valid'",
+            "line 2 .* must be train, dev or test, or the number of a fold, but is 'valid'",
         ),
         ("ks", "path | split | label\n | test | b\n", "line 2 .*`path` is empty"),
         (

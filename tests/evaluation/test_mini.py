@@ -6,20 +6,26 @@ import itertools
 import json
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from slimvox.evaluation.examples import VerificationSet
+from slimvox.evaluation.examples import ExampleSet, VerificationSet
 from slimvox.evaluation.result_table import FIXED_ROWS
 from slimvox.evaluation.suite import default_tasks, describe_data
 from slimvox.evaluation.tasks import SUPERB, task, task_names
 
-FOLDS = [(name, path) for name in task_names() for path in task(name).mini_tables()]
+
+def folds_of(name: str) -> list[ExampleSet[Any]]:
+    return [fold for path in task(name).mini_tables() for fold in task(name).read_folds(path, Path("/"))]
 
 
-def files_by_split(name: str, path: Path) -> dict[str, set[str]]:
+FOLDS = [(name, fold) for name in task_names() for fold in range(len(folds_of(name)))]
+
+
+def files_by_split(name: str, fold: int) -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
-    for example in task(name).read_manifest(path, Path("/")).examples:
+    for example in folds_of(name)[fold].examples:
         recordings = task(name).recordings(example)
         found[example.split] |= {str(clip.path) for each in recordings for clip in each.clips}
     return found
@@ -31,9 +37,9 @@ def speaker(file: str) -> str:
     return stem[1:5] if "so762" in file else stem[:2] if "emodb" in file else stem.split("_")[0]
 
 
-@pytest.mark.parametrize(("name", "path"), FOLDS, ids=[path.stem for _, path in FOLDS])
-def test_no_recording_is_in_two_splits(name: str, path: Path) -> None:
-    files = files_by_split(name, path)
+@pytest.mark.parametrize(("name", "fold"), FOLDS)
+def test_no_recording_is_in_two_splits(name: str, fold: int) -> None:
+    files = files_by_split(name, fold)
     splits = {"dev", "test"} if name == "qbe" else {"train", "dev", "test"}
     assert set(files) == splits
     for a, b in itertools.combinations(files.values(), 2):
@@ -42,29 +48,52 @@ def test_no_recording_is_in_two_splits(name: str, path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["pr", "asr", "asv", "sd", "er", "qbe", "ks"])
 def test_no_speaker_is_in_two_splits(name: str) -> None:
-    for path in task(name).mini_tables():
+    for fold in range(len(folds_of(name))):
         speakers = {
             # The wake words' speakers are not named.
             split: {speaker(file) for file in files if "wake/" not in file}
-            for split, files in files_by_split(name, path).items()
+            for split, files in files_by_split(name, fold).items()
         }
         for a, b in itertools.combinations(speakers.values(), 2):
             assert not a & b
 
 
 def test_every_speaker_to_be_identified_is_in_all_splits() -> None:
-    labels = defaultdict(set)
-    for example in task("sid").read_manifest(task("sid").mini_tables()[0], Path("/")).examples:
-        labels[example.split].add(example.labels)
-    assert labels["train"] == labels["dev"] == labels["test"]
+    for fold in folds_of("sid"):
+        labels = defaultdict(set)
+        for example in fold.examples:
+            labels[example.split].add(example.labels)
+        assert labels["train"] == labels["dev"] == labels["test"]
+
+
+@pytest.mark.parametrize(("name", "clips"), [("sid", 600), ("ic", 619), ("er", 535)])
+def test_folds_test_every_clip_once_on_the_same_features(name: str, clips: int) -> None:
+    folds = folds_of(name)
+    tested = [each.recording for fold in folds for each in fold.examples if each.split == "test"]
+    assert len(tested) == clips == len(set(tested))
+    # The same recordings in the same order are one entry of the feature cache.
+    assert {tuple(each.recording for each in fold.examples) for fold in folds} == {
+        tuple(each.recording for each in folds[0].examples)
+    }
+    assert task(name).protocols["mini"].train_seconds is None
+
+
+@pytest.mark.parametrize("name", ["pr", "asr", "sid", "asv", "er", "ks", "qbe"])
+def test_speakers_of_test_clips_are_named_where_they_are_known(name: str) -> None:
+    for example in folds_of(name)[0].examples:
+        given = example.queries if name == "qbe" else task(name).recordings(example)
+        for recording in given:
+            path = str(recording.clips[0].path)
+            if "wake/" in path:
+                assert recording.speaker is None and recording.sources == (recording.id,)
+            else:
+                assert recording.speaker == f"{Path(path).parts[1]}-{speaker(path)}"
 
 
 def test_five_folds_of_emotions_test_every_speaker_once() -> None:
-    tested = [
-        speaker(file) for path in task("er").mini_tables() for file in files_by_split("er", path)["test"]
-    ]
-    assert len(task("er").mini_tables()) == 5
-    assert len(tested) == 535 and len(set(tested)) == 10
+    assert len(folds_of("er")) == 5
+    tested = [{speaker(file) for file in files_by_split("er", fold)["test"]} for fold in range(5)]
+    assert [len(each) for each in tested] == [2] * 5 and len(set().union(*tested)) == 10
 
 
 def test_verification_has_trials_of_both_kinds() -> None:
@@ -83,8 +112,7 @@ def test_every_task_has_both_protocols_and_data() -> None:
 @pytest.mark.parametrize("name", [each.name for each in SUPERB])
 def test_the_tables_are_those_that_the_fixed_rows_were_measured_on(name: str) -> None:
     fixed = json.loads((task(name).mini_tables()[0].parent / FIXED_ROWS).read_text(encoding="utf-8"))
-    folds = [task(name).read_manifest(path, Path("/")) for path in task(name).mini_tables()]
-    assert describe_data(folds, Path("/")) == fixed["data_fingerprints"][name]
+    assert describe_data(folds_of(name), Path("/")) == fixed["data_fingerprints"][name]
 
 
 @pytest.mark.parametrize("name", ["sid", "asv"])
@@ -105,6 +133,6 @@ def test_intents_and_slots_are_of_the_same_orders_and_agree() -> None:
     slots = task("sf").read_manifest(task("sf").mini_tables()[0], Path("/"))
     assert len(intents.examples) == len(slots.examples)
     for intent, order in zip(intents.examples, slots.examples, strict=True):
-        assert intent.recording == order.recording and intent.split == order.split
+        assert intent.recording == order.recording
         filled = {segment.slot: segment.text for segment in order.segments}
         assert intent.labels == tuple(filled.get(name, "") for name in intents.label_names)

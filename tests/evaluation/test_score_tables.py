@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import importlib.util
 import json
+import math
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -152,14 +154,29 @@ def test_the_page_keeps_its_text(tmp_path: Path, script: ModuleType, monkeypatch
     fbank, embedded = (
         write(tmp_path / name, around(row, 1.0)) for name, row in (("fbank", LOW), ("embedded", HIGH))
     )
-    script.write_fixed_rows(fbank, embedded)
+    prunings = tmp_path / "prunings.csv"
+    better = {name: value + (-4 if name in ERROR_RATES else 4) for name, value in HIGH.items()}
+    # The single pruning of arm b has no spread.
+    rows = [{"arm": "a", **HIGH}, {"arm": "a", **better}, {"arm": "b", **HIGH}]
+    with prunings.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    script.write_fixed_rows(fbank, embedded, prunings)
     content = json.loads((tmp_path / "fixed_rows.json").read_text())
     assert content["rows"] == {"fbank": LOW, "embedded": HIGH}
-    assert content["weights"] == dict.fromkeys(METRICS_OF, 1.0)
+    # 4 of 40 are 100 points; QbE's 4 of .2 are 20,000, and SID's and IC's noise is of more test clips than here.
+    noise = dict.fromkeys(METRICS_OF, 100 / math.sqrt(2)) | {"qbe": 20_000 / math.sqrt(2)}
+    noise |= {name: noise[name] * math.sqrt(tests / 3) for name, tests in (("sid", 200), ("ic", 139))}
+    assert content["noise_in_points"] == pytest.approx(noise, abs=0.1)
+    total = sum(1 / each for each in noise.values())
+    assert content["weights"] == pytest.approx(
+        {name: 1 / each / total for name, each in noise.items()}, abs=1e-4
+    )
     with pytest.raises(
         SlimvoxError, match="the row of fbank must come from the model fbank, but is of embedded"
     ):
-        script.write_fixed_rows(embedded, fbank)
+        script.write_fixed_rows(embedded, fbank, prunings)
 
     page = tmp_path / "page.md"
     script.write_page([f"log-mel={fbank}"], page)

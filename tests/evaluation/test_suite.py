@@ -13,10 +13,11 @@ import models
 import slimvox
 from evaluation_tables import write_table
 from slimvox.cli.main import run
+from slimvox.evaluation.against import differences
 from slimvox.evaluation.points import METRICS, counted_metrics
 from slimvox.evaluation.protocols import overridden
 from slimvox.evaluation.result_table import fixed_rows, overall
-from slimvox.evaluation.suite import EvaluationPlan, TaskResult, _plain, evaluate, read_result
+from slimvox.evaluation.suite import YARDSTICK, EvaluationPlan, TaskResult, _plain, evaluate, read_result
 from slimvox.evaluation.tasks import task
 from slimvox.evaluation.upstreams import Upstream
 from slimvox.util.errors import SlimvoxError
@@ -153,11 +154,11 @@ def test_overrides_reach_their_task_only() -> None:
         overridden("ks", mini, ("ks.balanced=yes",))
 
 
-def _result(suite: str, scores: dict[str, float]) -> TaskResult:
+def _result(suite: str, scores: dict[str, float], **configuration: str) -> TaskResult:
     described: dict[str, Any] = {name: {"mean": value} for name, value in scores.items()}
     return TaskResult(
         task="x",
-        configuration={"suite": suite},
+        configuration={"suite": suite, **configuration},
         scores=described,
         chance_is="",
         counts={},
@@ -180,9 +181,23 @@ def test_mini_needs_the_tasks_that_count_and_no_others() -> None:
     fixed = fixed_rows()
     assert fixed is not None and "asv" not in fixed.tasks
     scores = {metric: fixed.teacher[metric] for metric in counted_metrics(fixed.tasks)}
-    assert overall([_result("mini", scores)], own_data=False) == {"mini": pytest.approx(1000)}
+    results = [_result("mini", scores, yardstick=YARDSTICK)]
+    assert overall(results, own_data=False) == {"mini": pytest.approx(1000)}
     del scores["er"]
-    assert overall([_result("mini", scores)], own_data=False) == {}
+    assert overall([_result("mini", scores, yardstick=YARDSTICK)], own_data=False) == {}
+
+
+def test_results_of_the_first_version_load_and_are_not_compared_with_later_ones() -> None:
+    first, fixed = fixed_rows(1), fixed_rows()
+    assert first is not None and fixed is not None
+    scores = {metric: first.teacher[metric] for metric in counted_metrics(first.tasks)}
+    old, new = _result("mini", scores), _result("mini", scores, yardstick=YARDSTICK)
+    assert overall([old], own_data=False) == {"mini_1": pytest.approx(1000)}
+    assert overall([old, new], own_data=False) == {}
+    with pytest.raises(
+        SlimvoxError, match="x: the first model and the second were scored with different yardstick"
+    ):
+        differences([old], [new], fixed)
 
 
 def test_two_models_are_compared_clip_by_clip(

@@ -56,7 +56,7 @@ def print_comparison(console: Console, result: Comparison, *, states: bool) -> N
     names = _short([source.source for source in result.sources])
     table = Table(title=escape(f"{result.model} beside {result.teacher}"), title_justify="left")
     table.add_column("audio", overflow="fold")
-    for column in ("clips", "seconds", "relative error", "1 - cosine", "worst state"):
+    for column in ("clips", "seconds", "relative error", "after a map", "1 - cosine", "worst state"):
         table.add_column(column, justify="right")
     for name, source in zip(names, result.sources, strict=True):
         by_state, mean = source.distances.relative_errors, source.distances.mean
@@ -66,22 +66,27 @@ def print_comparison(console: Console, result: Comparison, *, states: bool) -> N
             str(source.clips),
             f"{mean.seconds:.0f}",
             f"{mean.relative_error:.3f}",
+            _error(source.distances.mapped_error),
             f"{mean.cosine:.3f}",
             f"{worst} ({by_state[worst]:.3f})",
         )
     console.print(table)
     if states:
-        console.print("Relative error of each hidden state")
+        console.print("Relative error of each hidden state, and after a linear map")
         of_states = Table()
         of_states.add_column("state", justify="right")
         for name in names:
             of_states.add_column(escape(name), justify="right", overflow="fold")
-        columns = (source.distances.relative_errors for source in result.sources)
-        for state, row in enumerate(zip(*columns, strict=True)):
-            of_states.add_row(str(state), *(f"{error:.3f}" for error in row))
+        for state in range(len(result.sources[0].distances.relative_errors)):
+            cells = (
+                f"{each.relative_errors[state]:.3f}, {_error(each.mapped_errors and each.mapped_errors[state])}"
+                for each in (source.distances for source in result.sources)
+            )
+            of_states.add_row(str(state), *cells)
         console.print(of_states)
     console.print(
         "Relative error: 0 is a perfect copy, 1 no better than the teacher's mean; state 0 enters the first layer."
+        " After a map: what the best linear map of the states leaves, fitted on other clips."
     )
     for name, source in zip(names, result.sources, strict=True):
         if source.skipped:
@@ -105,6 +110,10 @@ def print_comparison(console: Console, result: Comparison, *, states: bool) -> N
                 soft_wrap=True,
                 markup=False,
             )
+
+
+def _error(error: float | None) -> str:
+    return "-" if error is None else f"{error:.3f}"
 
 
 def _short(sources: Sequence[str]) -> list[str]:

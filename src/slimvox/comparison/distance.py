@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slimvox.audio.crops import SILENT_PEAK
+from slimvox.comparison.linear_map import HeldOutMap
 from slimvox.encoder import HasEncoder, SpeechEncoder
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.util.errors import NotFiniteError, SlimvoxError
@@ -44,10 +45,17 @@ class StateDistances:
     cosines: tuple[float, ...]
     seconds: float
     silent_seconds: float = 0.0
+    mapped_errors: tuple[float, ...] | None = None
+    """`relative_errors` after the best linear map of the student's states, see `HeldOutMap`; None if not measured."""
     clips: int = 0
     """Clips it was measured on."""
     silent_clips: int = 0
     """Clips left out entirely because they have fewer than two frames with sound."""
+
+    @property
+    def mapped_error(self) -> float | None:
+        """Mean of `mapped_errors` over the hidden states."""
+        return None if self.mapped_errors is None else statistics.fmean(self.mapped_errors)
 
     @property
     def mean(self) -> Distance:
@@ -88,13 +96,23 @@ def hidden_state_distances(
     waveforms: Iterable[Tensor],
     *,
     names: tuple[str, str] = ("the teacher", "the student"),
+    mapped: bool = False,
 ) -> StateDistances | None:
-    """`hidden_state_distance` for each hidden state; `names` are those of both encoders, for errors."""
+    """`hidden_state_distance` for each hidden state.
+
+    Args:
+        teacher: encoder whose states are to be matched.
+        student: encoder with as many hidden states.
+        waveforms: tensors (batch, samples).
+        names: names of both encoders, for errors.
+        mapped: measure the error after the best linear map as well.
+    """
     teacher, student = teacher.as_encoder(), student.as_encoder()
     device = next(student.parameters()).device
     states = len(teacher.anatomy.layers) + 1
     # Sums over frames in float64: float32 would overflow for states that are finite, and lose short clips among long.
     errors, variances, cosines = (torch.zeros(states, dtype=torch.float64) for _ in range(3))
+    maps = [HeldOutMap() for _ in range(states)] if mapped else []
     samples = silent_samples = frames = clips = silent_clips = 0
     for batch in waveforms:
         sound = frames_with_sound(batch, teacher.anatomy)
@@ -112,20 +130,29 @@ def hidden_state_distances(
         outputs = [encoder(batch.to(device)).hidden_states for encoder in (teacher, student)]
         for number, (expected, got) in enumerate(zip(*outputs, strict=True)):
             # Clip by clip, because each has its own mean.
-            for own, target, heard in zip(got.cpu().double(), expected.cpu().double(), sound, strict=True):
+            found = zip(got.cpu().double(), expected.cpu().double(), sound, strict=True)
+            for clip, (own, target, heard) in enumerate(found, clips - len(batch)):
                 for name, encoder, state in zip(names, (teacher, student), (target, own), strict=True):
                     _check_finite(name, encoder, number, state)
                 own, target = own[heard], target[heard]
                 errors[number] += (own - target).square().sum()
                 variances[number] += (target - target.mean(0)).square().sum()
                 cosines[number] += (1 - F.cosine_similarity(own, target, dim=-1)).sum()
+                if mapped:
+                    maps[number].add(clip, own, target)
     if not clips:
         return None
-    return StateDistances(
-        relative_errors=tuple(
+
+    def relative(errors: Sequence[float]) -> tuple[float, ...]:
+        return tuple(
             _relative(error, variance, number, names[0])
-            for number, (error, variance) in enumerate(zip(errors.tolist(), variances.tolist(), strict=True))
-        ),
+            for number, (error, variance) in enumerate(zip(errors, variances.tolist(), strict=True))
+        )
+
+    remaining = [error for each in maps if (error := each.squared_error()) is not None]
+    return StateDistances(
+        relative_errors=relative(errors.tolist()),
+        mapped_errors=relative(remaining) if len(remaining) == states else None,
         cosines=tuple((cosines / frames).tolist()),
         seconds=samples / SAMPLE_RATE_HZ,
         silent_seconds=silent_samples / SAMPLE_RATE_HZ,

@@ -85,7 +85,9 @@ def compare(
     """Compare the hidden states of an encoder with its teacher's, source by source.
 
     A pruned encoder imitates its teacher best on the kind of audio that it was pruned on. This function shows where it
-    deviates, without a downstream task. Silence does not count: neither clips nor single frames without sound.
+    deviates, without a downstream task: by the error of the states as they are, and by the error that remains after the
+    best linear map, as a head could apply it. The map is fitted on other clips than it is measured on. Silence does not
+    count: neither clips nor single frames without sound.
 
     Args:
         model: encoder to measure: usually a directory written by `slimvox prune`; for other models see `teacher`. In
@@ -160,7 +162,7 @@ def _compare(
         list(_drawn(scan.clips, seconds, seed, longest)), dense.encoder.anatomy, shortest, longest, skips
     )
     distances = hidden_state_distances(
-        dense.encoder, student.encoder, waveforms, names=(dense.name, student.name)
+        dense.encoder, student.encoder, waveforms, names=(dense.name, student.name), mapped=True
     )
     if distances is None:
         raise SlimvoxError(f"{_name(source)}: none of the audio can be used: {skips.summary()}")

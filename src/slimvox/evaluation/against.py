@@ -9,7 +9,7 @@ from typing import Any
 from slimvox.evaluation.intervals import Estimate, Score, estimate, score_of, weighted
 from slimvox.evaluation.outcomes import Outcomes
 from slimvox.evaluation.points import FixedRows
-from slimvox.evaluation.suite import TaskResult
+from slimvox.evaluation.suite import YARDSTICK, TaskResult
 from slimvox.util.errors import SlimvoxError
 
 COMPARED = ("suite", "yardstick", "data_fingerprint", "protocol", "seeds", "precision")
@@ -132,7 +132,9 @@ def differences(
         for metric, score in result.scores.items()
     ]
     own = other = both = None
-    if fixed is not None and all(result.configuration["suite"] == "mini" for result in (*first, *second)):
+    if fixed is not None and all(
+        result.configuration.get("yardstick") == YARDSTICK for result in (*first, *second)
+    ):
         own, other = points_score(first, fixed), points_score(second, fixed)
         both = points_score(first, fixed, second)
     if own is not None and other is not None and both is not None:

@@ -83,7 +83,7 @@ def forecast(
         upstream = load_upstream(plan.model, device=plan.device, precision=plan.precision)
     for name, folds in sets.items():
         report(name)
-        yield _forecast(name, folds, feature_cache(plan, upstream), protocols[name], plan.seeds)
+        yield _forecast(name, folds, feature_cache(plan, upstream), protocols[name], plan.heads)
 
 
 def _forecast(

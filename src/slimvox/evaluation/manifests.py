@@ -5,7 +5,8 @@ Every table is a TSV (or CSV) file with a header. These columns are read for eve
     path            the file, relative to the data folder; several clips are joined by " + ", and each may be placed
                     at a time and scaled: `a.wav@0.5*0.8 + b.wav@2`
     id              unique name of the recording; the path where there is no such column
-    split           train, dev or test
+    split           train, dev or test; or the number of a fold, 1 to N: each fold is tested once, while the next one is
+                    dev and the others train
     start_seconds   where in the file to begin (optional)
     end_seconds     where in the file to stop (optional)
     channel         which channel of the file, counted from 0; the mean of all where empty (optional)
@@ -32,12 +33,12 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
 
 from slimvox.audio.columns import MAX_SECONDS, PATH_COLUMNS, file_of, normalized, stretch_of
 from slimvox.audio.sources import read_text
 from slimvox.audio.tables import read_rows
 from slimvox.evaluation.examples import (
+    SPLITS,
     Clip,
     ConversationExample,
     ExampleSet,
@@ -57,6 +58,7 @@ from slimvox.util.errors import SlimvoxError
 Row = Mapping[str, str]
 LABEL_PREFIX = "label_"
 SEED_COLUMN = "channel_seed"
+FEWEST_FOLDS = 3
 MOST_TRIALS = 20_000
 """Maximum number of trials of each kind, per split."""
 
@@ -76,7 +78,7 @@ def _column(name: str | None) -> str:
 class TaskTable:
     """Rows of a manifest, checked."""
 
-    def __init__(self, manifest: Path, root: Path, task: str) -> None:
+    def __init__(self, manifest: Path, root: Path, task: str, *, fold: int = 1) -> None:
         if not manifest.is_file():
             raise SlimvoxError(f"{task}: there is no manifest {manifest}")
         self.columns, rows = read_rows(
@@ -91,6 +93,15 @@ class TaskTable:
             self.need("path", "split")
         self.need("split")
         self._rows = list(rows)
+        numbers = {row["split"] for _, row in self._rows} - set(SPLITS)
+        self.fold, self.folds = fold, len(numbers)
+        """The fold that is tested, and the number of folds; 0 for a table with fixed splits."""
+        given = sorted(int(each) for each in numbers if each.isascii() and each.isdecimal())
+        if given and (given != list(range(1, len(numbers) + 1)) or len(given) < FEWEST_FOLDS):
+            raise SlimvoxError(
+                f"{manifest}: the folds in `split` must be numbered from 1 to N without gaps, with N at least"
+                f" {FEWEST_FOLDS}, and each other `split` must be train, dev or test"
+            )
 
     def need(self, *columns: str) -> None:
         """Raise SlimvoxError if a column is missing."""
@@ -112,10 +123,15 @@ class TaskTable:
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
 
     def _split(self, row: Row, where: str) -> Split:
-        for split in get_args(Split):
-            if row["split"] == split:
-                return split  # type: ignore[no-any-return]
-        raise SlimvoxError(f"{where}: `split` must be train, dev or test, but is {row['split']!r} instead")
+        text = row["split"]
+        for split in SPLITS:
+            if text == split:
+                return split
+        if not (text.isascii() and text.isdecimal()):
+            raise SlimvoxError(
+                f"{where}: `split` must be train, dev or test, or the number of a fold, but is {text!r} instead"
+            )
+        return {self.fold: SPLITS[2], self.fold % self.folds + 1: SPLITS[1]}.get(int(text), SPLITS[0])
 
     def _recording(self, row: Row, where: str) -> Recording:
         path = file_of(row, where)

@@ -115,8 +115,6 @@ class FixedRows:
     """Values of the embedded teacher, which give 1000 points."""
     weights: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(METRICS_OF, 1.0))
     """Weights of the tasks that count, proportional to how precisely each is measured."""
-    version: int = 1
-    """Version of mini-SUPERB's data and protocols."""
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from slimvox.evaluation.against import Difference, metric_score, points_score
 from slimvox.evaluation.forecast import TaskForecast
 from slimvox.evaluation.intervals import Estimate, estimate
 from slimvox.evaluation.points import METRICS, FixedRows, counted_metrics, mean11, mini_score, superb_s
-from slimvox.evaluation.suite import TaskResult, metric_means
+from slimvox.evaluation.suite import YARDSTICK, TaskResult, metric_means
 from slimvox.util.quantities import short_number
 
 FIXED_ROWS = "fixed_rows.json"
@@ -24,7 +24,8 @@ FIXED_ROWS = "fixed_rows.json"
 
 def overall(results: Sequence[TaskResult], *, own_data: bool) -> dict[str, float]:
     """`superb_s` and `mean11` of the official suite, or `mini` of mini-SUPERB; empty unless all tasks that count are
-    there: all ten, and in `mini` those of the fixed rows.
+    there: all ten, and in `mini` those of the fixed rows. Results of mini-SUPERB's first version give `mini_1`, which
+    is not comparable with `mini`.
 
     Args:
         results: results of one model.
@@ -36,24 +37,31 @@ def overall(results: Sequence[TaskResult], *, own_data: bool) -> dict[str, float
         return {}
     if suites == {"official"} and means.keys() >= set(METRICS):
         return {"superb_s": superb_s(means), "mean11": mean11(means)}
-    fixed = fixed_rows()
-    if suites == {"mini"} and fixed is not None and means.keys() >= set(counted_metrics(fixed.tasks)):
-        return {"mini": mini_score(means, fixed)}
+    yardsticks = {result.configuration.get("yardstick") for result in results}
+    if suites == {"mini"} and len(yardsticks) == 1:
+        name, fixed = ("mini", fixed_rows()) if YARDSTICK in yardsticks else ("mini_1", fixed_rows(1))
+        if fixed is not None and means.keys() >= set(counted_metrics(fixed.tasks)):
+            return {name: mini_score(means, fixed)}
     return {}
 
 
 def mini_estimate(results: Sequence[TaskResult]) -> Estimate | None:
     """The `mini` score with its interval; None if it has none."""
     fixed = fixed_rows()
-    if fixed is None or {result.configuration["suite"] for result in results} != {"mini"}:
+    if fixed is None or {result.configuration.get("yardstick") for result in results} != {YARDSTICK}:
         return None
     score = points_score(results, fixed)
     return estimate(score) if score is not None and score[1] else None
 
 
-def fixed_rows() -> FixedRows | None:
-    """The scores of `fbank` and of the embedded teacher on mini-SUPERB; None if they have not been measured."""
-    file = resources.files("slimvox.evaluation") / "mini" / FIXED_ROWS
+def fixed_rows(version: int | None = None) -> FixedRows | None:
+    """The scores of `fbank` and of the embedded teacher on mini-SUPERB; None if they have not been measured.
+
+    Args:
+        version: an earlier version of mini-SUPERB.
+    """
+    name = FIXED_ROWS if version is None else f"fixed_rows_{version}.json"
+    file = resources.files("slimvox.evaluation") / "mini" / name
     if not file.is_file():
         return None
     content = json.loads(file.read_text(encoding="utf-8"))
@@ -64,7 +72,7 @@ def fixed_rows() -> FixedRows | None:
 def print_table(console: Console, results: Sequence[TaskResult]) -> None:
     """Print scores with their intervals, chance scores and times."""
     first = results[0].configuration
-    title = f"{first['model']} on {'SUPERB' if first['suite'] == 'official' else 'mini-SUPERB'}"
+    title = f"{first['model']} on {'SUPERB' if first['suite'] == 'official' else first.get('yardstick', 'mini-SUPERB')}"
     table = Table(title=title, title_justify="left")
     for column in ("task", "metric", "score", "chance", "chosen on dev", "test", "skipped", "encode", "fit"):
         left = column in ("task", "metric")

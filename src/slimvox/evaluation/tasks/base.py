@@ -102,9 +102,14 @@ class Task(ABC, Generic[Set, Settings]):
         """True if a suite has data for the task."""
         return self.read_corpus is not None if suite == "official" else bool(self.mini_tables())
 
-    def read_manifest(self, manifest: Path, root: Path) -> Set:
-        """Read a table whose paths are relative to `root`; errors name the line."""
-        return self.read_table(TaskTable(manifest, root, self.name))
+    def read_manifest(self, manifest: Path, root: Path, *, fold: int = 1) -> Set:
+        """Read a table whose paths are relative to `root`, for a table of folds one of them; errors name the line."""
+        return self.read_table(TaskTable(manifest, root, self.name, fold=fold))
+
+    def read_folds(self, manifest: Path, root: Path) -> list[Set]:
+        """Read a table: one set for fixed splits, or one for each fold."""
+        count = max(1, TaskTable(manifest, root, self.name).folds)
+        return [self.read_manifest(manifest, root, fold=fold) for fold in range(1, count + 1)]
 
     def read_official(self, data: Path) -> tuple[Set, ...]:
         """Read the official data, one set per fold.

@@ -11,6 +11,10 @@ from slimvox.evaluation.tasks import tasks
 from slimvox.report.charts.svg import WIDTH, Panel, drawing, element, series_class, shortened, text
 from slimvox.report.score_files import ScoreSet
 
+NOTES = {
+    "mini": "0 is the filter bank, 1000 the embedded teacher.",
+    "mini_1": "Version 1 of mini-SUPERB: not comparable with later scores.",
+}
 LEFT, RIGHT, ROW = 106, 98, 24
 
 
@@ -24,7 +28,7 @@ def score_panels(sets: Sequence[ScoreSet], series: Mapping[str, int]) -> tuple[P
     panels = []
     for name in dict.fromkeys(key for each in sets for key in each.overall):
         bars = [(each.label, each.overall[name], None) for each in sets if name in each.overall]
-        note = {"mini": "0 is the filter bank, 1000 the embedded teacher."}.get(name, "")
+        note = NOTES.get(name, "")
         chart = _bars(bars, name, series, lambda value: f"{value:.0f}", None)
         panels.append(Panel(title=f"All tasks: {name} ↑", chart=chart, note=note))
     for metric in (metric.name for task in tasks() for metric in task.metrics):
