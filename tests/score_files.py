@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slimvox.evaluation.suite import TaskResult
+from slimvox.evaluation.suite import YARDSTICK, TaskResult
 from slimvox.evaluation.tasks import tasks
 
 
@@ -29,6 +29,7 @@ def write_scores(
                 "model_fingerprint": model,
                 "parameters": parameters,
                 "suite": "mini",
+                "yardstick": YARDSTICK,
                 "data": [path.stem for path in each.mini_tables()],
             },
             scores={name: _score(name, value, spread) for name, value in own.items()},

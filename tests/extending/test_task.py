@@ -72,7 +72,9 @@ def test_evaluate_its_file_and_the_report(
     assert result.configuration["protocol"]["balanced"] is True
     (scores,) = read_scores([tmp_path / "out"], [])
     assert [panel.title for panel in score_panels([scores], {})] == ["GENDER: accuracy ↑"]
-    assert "| GENDER | accuracy ↑ | 100.0 |" in score_table([read_model("fbank", tmp_path / "out")], None)
+    assert "| GENDER | accuracy ↑ | 100.0 ± 0.0 |" in score_table(
+        [read_model("fbank", tmp_path / "out")], None
+    )
     # Started again, the result is that of the file.
     assert run([*arguments(tmp_path, table), "--json"]) == 0
     printed = capsys.readouterr().out

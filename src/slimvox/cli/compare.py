@@ -78,10 +78,14 @@ def print_comparison(console: Console, result: Comparison, *, states: bool) -> N
         for name in names:
             of_states.add_column(escape(name), justify="right", overflow="fold")
         for state in range(len(result.sources[0].distances.relative_errors)):
-            cells = (
-                f"{each.relative_errors[state]:.3f}, {_error(each.mapped_errors and each.mapped_errors[state])}"
+            pairs = [
+                (
+                    each.relative_errors[state],
+                    None if each.mapped_errors is None else each.mapped_errors[state],
+                )
                 for each in (source.distances for source in result.sources)
-            )
+            ]
+            cells = (f"{error:.3f}, {_error(mapped)}" for error, mapped in pairs)
             of_states.add_row(str(state), *cells)
         console.print(of_states)
     console.print(
