@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ import torch
 
 import slimvox
 from measures import TABLE
-from slimvox.measure.latency import measure
-from slimvox.pruning import stage
+from slimvox.measure.latency import prepare
+from slimvox.pruning import machine_speed, stage
 from slimvox.pruning.checked_files import read_checked_json
 from slimvox.pruning.interrupts import RunInterrupted
 
 SETTINGS = ["data.seconds_per_batch=3.0", "data.min_seconds=0.5", "data.max_seconds=1.0", "target.seconds=1"]
 
 
-def run(teacher: Path, speech: Path, out: Path, speed: str = "2x") -> slimvox.PruneResult:
+def run(
+    teacher: Path, speech: Path, out: Path, speed: str = "2x", runtime: str | None = None
+) -> slimvox.PruneResult:
     return slimvox.prune(
         teacher,
         speech,
@@ -29,6 +32,7 @@ def run(teacher: Path, speech: Path, out: Path, speed: str = "2x") -> slimvox.Pr
         recipe="quick",
         overrides=SETTINGS,
         target_speed=speed,
+        runtime=runtime,
         max_steps=4,
         device="cpu",
     )
@@ -37,7 +41,7 @@ def run(teacher: Path, speech: Path, out: Path, speed: str = "2x") -> slimvox.Pr
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> Any:
     """In place of measuring: a machine whose table is known."""
-    monkeypatch.setattr(measure, "measure_latency", lambda *_, **__: TABLE)
+    monkeypatch.setattr(prepare, "kept_table", lambda *_: TABLE)
     return TABLE
 
 
@@ -69,9 +73,9 @@ def test_a_resumed_run_goes_on_with_its_first_table(
         with pytest.raises(RunInterrupted):
             run(teacher, speech, tmp_path / "out")
     other = replace(TABLE, rest=10 * TABLE.rest)
-    monkeypatch.setattr(measure, "measure_latency", lambda *_, **__: other)
+    monkeypatch.setattr(prepare, "kept_table", lambda *_: other)
     resumed = run(teacher, speech, tmp_path / "out")
-    monkeypatch.setattr(measure, "measure_latency", lambda *_, **__: TABLE)
+    monkeypatch.setattr(prepare, "kept_table", lambda *_: TABLE)
     whole = run(teacher, speech, tmp_path / "whole")
     assert resumed.encoder.anatomy == whole.encoder.anatomy
     for name, weights in whole.encoder.state_dict().items():
@@ -80,7 +84,11 @@ def test_a_resumed_run_goes_on_with_its_first_table(
 
 @pytest.mark.parametrize(
     ("speed", "message"),
-    [("1000x", "cannot be reached"), ("0.5x", "speed-up above 1"), ("fast", "such as 4x")],
+    [
+        ("1000x", "cannot be reached: the largest speed-up with the structures chosen is .*x"),
+        ("0.5x", "speed-up above 1"),
+        ("fast", "such as 4x"),
+    ],
 )
 def test_a_speed_out_of_reach_is_one_sentence(
     speed: str, message: str, table: Any, teacher: Path, speech: Path, tmp_path: Path
@@ -88,3 +96,45 @@ def test_a_speed_out_of_reach_is_one_sentence(
     with pytest.raises(slimvox.SlimvoxError, match=message):
         run(teacher, speech, tmp_path / "out", speed)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target_speed": "2x", "runtime": "abacus"}, "abacus"),
+        ({"target_macs": "50%", "runtime": "onnx"}, "`target.runtime` is for a target in time"),
+        ({"target_speed": "2x", "runtime": "openvino-bf16"}, r"slimvox\[openvino\]"),
+    ],
+)
+def test_a_runtime_that_cannot_be_used_is_one_sentence(
+    options: dict[str, str],
+    message: str,
+    teacher: Path,
+    speech: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(slimvox.SlimvoxError, match=message):
+        slimvox.prune(teacher, speech, tmp_path / "out", recipe="quick", device="cpu", **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_target_is_a_speed_in_the_runtime_that_was_asked_for(
+    teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def table(context: Any, _: Any) -> Any:
+        asked.append(context.runtime)
+        return replace(TABLE, runtime=context.runtime)
+
+    def milliseconds(encoders: Any, *, backend: str, **_: Any) -> dict[str, tuple[float, ...]]:
+        asked.append(backend)
+        return {"dense": (3.0, 90.0, 3.0), "pruned": (1.0, 1.0, 80.0)}
+
+    monkeypatch.setattr(prepare, "kept_table", table)
+    monkeypatch.setattr(machine_speed, "encoder_milliseconds", milliseconds)
+    result = run(teacher, speech, tmp_path / "out", runtime="torch-bf16")
+    assert asked == ["torch-bf16", "torch-bf16"] and result.speed_up == 3.0
+    assert read_checked_json(tmp_path / "out" / "run" / "cost.json")["runtime"] == "torch-bf16"

@@ -128,6 +128,8 @@ class CostContext:
     """Device of the run."""
     on_progress: Callable[[str], None]
     """Function that shows a line of progress to the user."""
+    runtime: str = "torch"
+    """Backend of `slimvox benchmark` that computing times are measured in."""
 
 
 _COSTS: Registry[CostKind] = Registry("cost", option="target.kind")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from statistics import median
+
+import torch
 from accelerate import Accelerator
 from rich.console import Console
 
 from slimvox.costs import Cost, CostContext, cost_kind
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.latency import real_time_factors
+from slimvox.measure.latency.table import TORCH
+from slimvox.measure.runtime import encoder_milliseconds
 from slimvox.pruning.parts import PruningParts
 from slimvox.pruning.processes import Processes
 from slimvox.pruning.run_directory import RunDirectory
@@ -18,6 +23,7 @@ def prepare_cost(
     parts: PruningParts,
     kind: str,
     seconds: float,
+    runtime: str,
     dense: EncoderAnatomy,
     directory: RunDirectory,
     accelerator: Accelerator,
@@ -29,6 +35,7 @@ def prepare_cost(
         parts: parts of the run, which build the cost.
         kind: name of the kind of cost.
         seconds: length in seconds of the clip that is measured.
+        runtime: backend of `slimvox benchmark` to measure in; torch if empty.
         dense: anatomy of the dense encoder.
         directory: directory of the run.
         accelerator: gives the device.
@@ -38,6 +45,7 @@ def prepare_cost(
     context = CostContext(
         dense=dense,
         seconds=seconds,
+        runtime=runtime or TORCH,
         device=accelerator.device,
         on_progress=lambda line: console.print(line, highlight=False),
     )
@@ -51,9 +59,25 @@ def prepare_cost(
     )
 
 
-def speed_up(encoder: SpeechEncoder, seconds: float) -> float:
-    """Speed-up over its dense encoder, from interleaved measurements; it does not depend on the weights."""
+def speed_up(encoder: SpeechEncoder, seconds: float, runtime: str) -> float:
+    """Speed-up over its dense encoder, from interleaved measurements; it does not depend on the weights.
+
+    Args:
+        encoder: the pruned encoder.
+        seconds: length of the clip.
+        runtime: backend of `slimvox benchmark`; torch if empty.
+    """
     device = next(encoder.parameters()).device
-    dense = SpeechEncoder(encoder.dense_anatomy).to(device).eval()
-    factors = real_time_factors({"dense": dense, "pruned": encoder}, seconds=seconds)
-    return factors["dense"] / factors["pruned"]
+    encoders = {"dense": SpeechEncoder(encoder.dense_anatomy).to(device).eval(), "pruned": encoder}
+    if not runtime or runtime == TORCH:
+        times = real_time_factors(encoders, seconds=seconds)
+    else:
+        runs = encoder_milliseconds(
+            {name: each.cpu() for name, each in encoders.items()},
+            backend=runtime,
+            threads=torch.get_num_threads(),
+            seconds=seconds,
+        )
+        encoder.to(device)
+        times = {name: median(each) for name, each in runs.items()}
+    return times["dense"] / times["pruned"]

@@ -60,6 +60,7 @@ def prune(
     target_parameters: str | float | None = None,
     target_macs: str | float | None = None,
     target_speed: str | float | None = None,
+    runtime: str | None = None,
     sizes: str | Sequence[str | float] | None = None,
     held_out: Sequence[AudioInput] = (),
     device: Device = "auto",
@@ -96,8 +97,9 @@ def prune(
             of such texts, or a mapping.
         target_parameters: parameters to keep: a share of the dense encoder (28%) or a number (26.5M).
         target_macs: multiply-accumulates to keep: a share (20%) or a number (15G, for 10 s of audio).
-        target_speed: speed-up over the dense encoder (4x), in float32 on this machine; the measurement takes about a
-            minute.
+        target_speed: speed-up over the dense encoder (4x) on this machine; the measurement takes a minute or more.
+        runtime: runtime of `target_speed`: torch, torch-bf16, onnx, onnx-int8, openvino, openvino-bf16, openvino-int8.
+            By default torch, in float32.
         sizes: several encoders from one run, instead of a single target: shares to keep (50%,28%,15%) of the dense
             encoder's parameters, or of the cost that the recipe counts. Each gets a directory in `out`, such as
             keep-28.
@@ -136,7 +138,9 @@ def prune(
     _check_request(control, sizes)
     sources = as_sources(audio)
     directory = RunDirectory(path=Path(out).expanduser())
-    request = TargetRequest(parameters=target_parameters, macs=target_macs, speed=target_speed, sizes=sizes)
+    request = TargetRequest(
+        parameters=target_parameters, macs=target_macs, speed=target_speed, sizes=sizes, runtime=runtime
+    )
     name = recipe or ("quick" if str(model) == "embedded" else "default")
     chosen = load_recipe(name, overrides)
     if max_steps is not None:
@@ -153,8 +157,15 @@ def prune(
             chosen,
             loaded.encoder,
             request,
-            lambda kind, seconds: prepare_cost(
-                parts, kind, seconds, loaded.encoder.dense_anatomy, directory, accelerator, console
+            lambda target: prepare_cost(
+                parts,
+                target.kind,
+                target.seconds,
+                target.runtime,
+                loaded.encoder.dense_anatomy,
+                directory,
+                accelerator,
+                console,
             ),
         )
         recipe_of_smallest, budget = planned[-1]

@@ -66,6 +66,8 @@ class TargetSettings:
     """Share of the dense encoder's cost to keep, between 0 and 1."""
     seconds: Seconds = 10.0
     """Clip length in seconds for counting MACs and predicting latency."""
+    runtime: str = ""
+    """Runtime that latency is measured in: a backend of `slimvox benchmark`, such as openvino-int8; torch if empty."""
     round_to: Count = 1
     """Divisor of the final head widths, feed-forward widths and channels; a width from which nothing is removed stays
     unchanged.
@@ -368,6 +370,11 @@ def _contradictions(recipe: Recipe) -> list[str]:
     if recipe.target.kind not in kinds:
         problems.append(
             f"`target.kind` must be one of {', '.join(kinds)}, but is {recipe.target.kind!r} instead"
+        )
+    if recipe.target.runtime and recipe.target.kind != "latency":
+        problems.append(
+            f"`target.runtime` is for a target in time: give --target-speed or target.kind=latency with"
+            f" {recipe.target.runtime!r}"
         )
     named = (
         ("structures", recipe.structures, structure_names()),

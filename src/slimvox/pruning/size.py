@@ -177,7 +177,8 @@ class Size:
         settings, trainer = self.settings, self._trainer
         distance = trainer.distance(encoder)
         by_speed = cost_kind(settings.budget.cost.kind).measured
-        faster = speed_up(encoder, settings.recipe.target.seconds) if by_speed else None
+        target = settings.recipe.target
+        faster = speed_up(encoder, target.seconds, target.runtime) if by_speed else None
         return self._result(encoder, cut, distance, faster, settings.audio.skips.counts)
 
     def _result(

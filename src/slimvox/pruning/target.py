@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from slimvox.costs import Cost
 from slimvox.encoder import SpeechEncoder
 from slimvox.pruning.budget import Budget
-from slimvox.pruning.gates import GateLayout, check_reachable
+from slimvox.pruning.gates import GateLayout, check_reachable, smallest_cost
 from slimvox.pruning.recipe import Recipe, TargetSettings
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.quantities import parse_amount, parse_shares, parse_speed
@@ -24,6 +25,8 @@ class TargetRequest:
     """Multiply-accumulates to keep, in the same form."""
     speed: str | float | None = None
     """Speed-up over the dense encoder ("4x", 4)."""
+    runtime: str | None = None
+    """Runtime of that speed-up, in place of the recipe's."""
     sizes: str | Sequence[str | float] | None = None
     """Several shares of the dense encoder, of the recipe's kind ("50%,28%", [0.5, 0.28])."""
 
@@ -37,13 +40,14 @@ class TargetRequest:
 
     def settings(self, recipe: TargetSettings) -> TargetSettings:
         """The recipe's settings with the requested kind, and for a speed also the share."""
-        if self.parameters is not None:
-            return replace(recipe, kind="params")
-        if self.macs is not None:
-            return replace(recipe, kind="macs")
+        runtime = recipe.runtime if self.runtime is None else self.runtime
+        if self.parameters is not None or self.macs is not None:
+            kind = "macs" if self.parameters is None else "params"
+            return replace(recipe, kind=kind, runtime=self.runtime or "")
         if self.speed is not None:
-            return replace(recipe, kind="latency", keep=1 / parse_speed(str(self.speed), "target_speed"))
-        return recipe
+            keep = 1 / parse_speed(str(self.speed), "target_speed")
+            return replace(recipe, kind="latency", keep=keep, runtime=runtime)
+        return replace(recipe, runtime=runtime)
 
     def shares_of(self, whole: int, cost: Cost, otherwise: float) -> tuple[float, ...]:
         """Shares of the dense encoder's cost `whole` to keep, one per size, largest first."""
@@ -67,7 +71,7 @@ def plan_sizes(
     recipe: Recipe,
     encoder: SpeechEncoder,
     request: TargetRequest,
-    prepare: Callable[[str, float], Cost],
+    prepare: Callable[[TargetSettings], Cost],
 ) -> tuple[tuple[Recipe, Budget], ...]:
     """Recipe and budget of each size, largest first, with the requested target.
 
@@ -75,16 +79,17 @@ def plan_sizes(
         recipe: the recipe.
         encoder: encoder to be pruned.
         request: target requested by the caller.
-        prepare: function that returns the cost of a kind for clips of a length in seconds; it may measure the machine.
+        prepare: function that returns the cost that a target limits; it may measure the machine.
 
     Raises:
         SlimvoxError: if the target makes no sense or cannot be reached.
     """
     settings = request.settings(recipe.target)
+    replace(recipe, target=settings)  # checks that its fields go together
     layout = GateLayout(encoder.anatomy, recipe.pruned_structures)
     if not layout:
         raise SlimvoxError("the encoder has none of the structures that the recipe prunes; switch others on")
-    cost = prepare(settings.kind, settings.seconds)
+    cost = prepare(settings)
     whole = cost.of(encoder.dense_anatomy)
     planned = []
     for share in request.shares_of(whole, cost, settings.keep):
@@ -100,6 +105,19 @@ def plan_sizes(
                 f"the target of {cost.describe(budget.target)} is not below the present cost of this encoder,"
                 f" {cost.describe(budget.dense_cost)}; give a smaller target"
             )
+        if request.speed is not None:
+            _check_speed(layout, budget, whole, str(request.speed))
         check_reachable(layout, budget)
         planned.append((replace(recipe, target=replace(settings, keep=share)), budget))
     return tuple(planned)
+
+
+def _check_speed(layout: GateLayout, budget: Budget, whole: int, speed: str) -> None:
+    """Raise `SlimvoxError` if a speed-up over a dense encoder that takes time `whole` is out of reach."""
+    smallest = smallest_cost(layout, budget)
+    if smallest > budget.target:
+        largest = math.floor(10 * whole / max(1, smallest)) / 10
+        raise SlimvoxError(
+            f"the target of {speed} cannot be reached: the largest speed-up with the structures chosen is {largest:g}x"
+            f" ({budget.cost.describe(smallest)}); ask for less, or switch more structures on (such as `conv`)"
+        )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from slimvox.costs import BLOCK_KINDS, LAYER_BLOCKS, CostContext, CostKind, register_cost
+from slimvox.costs import BLOCK_KINDS, LAYER_BLOCKS
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.latency.real_time import wait_for
 from slimvox.measure.latency.table import LatencyTable, feature_values, fit_times
@@ -195,26 +195,3 @@ def _clocks(encoder: SpeechEncoder, device: torch.device) -> Iterator[dict[Block
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _measured(context: CostContext) -> LatencyTable:
-    context.on_progress(
-        f"measuring how long encoders of this shape take here, {context.seconds:g} s of audio ..."
-    )
-    table = measure_latency(context.dense, seconds=context.seconds, device=context.device)
-    context.on_progress(
-        f"dense: {table.of(context.dense) / 1e6:.3g} ms on {table.device}, {table.threads} threads; the table misses"
-        f" encoders that it has not seen by {table.error:.0%} (median)"
-    )
-    return table
-
-
-register_cost(
-    CostKind(
-        name="latency",
-        title="time for a clip of `target.seconds`, predicted from a table that the run measures on its machine",
-        prepare=_measured,
-        from_dict=LatencyTable.from_dict,
-        measured=True,
-    )
-)

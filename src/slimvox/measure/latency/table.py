@@ -15,6 +15,8 @@ from slimvox.structures import Block, Term, structures
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.structures.units import units
 
+TORCH = "torch"
+"""Runtime of an encoder as it is, in float32."""
 FIXED = tuple(Block(kind) for kind in BLOCK_KINDS if kind not in LAYER_BLOCKS)
 """Blocks that take some time regardless of what is left of them. (Blocks of layers are structures themselves.)"""
 
@@ -41,6 +43,8 @@ class LatencyTable(Cost):
     """Nanoseconds outside all blocks: norms, residual sums, calls."""
     error: float
     """Median relative error of the predicted time for whole encoders that were not used in the fit."""
+    runtime: str = TORCH
+    """Runtime it was measured in: a backend of `slimvox benchmark`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.nanoseconds, Mapping) or not all(
@@ -61,6 +65,8 @@ class LatencyTable(Cost):
             problems.append(f"`seconds` must be a finite number above 0, but is {self.seconds!r} instead")
         if type(self.threads) is not int or self.threads < 1:
             problems.append(f"`threads` must be an integer of at least 1, but is {self.threads!r} instead")
+        if not isinstance(self.runtime, str):
+            problems.append(f"`runtime` must be a name, but is {self.runtime!r} instead")
         if not problems and not any(times.values()):
             problems.append("a block must take some time, but all take none")
         if problems:
@@ -75,7 +81,8 @@ class LatencyTable(Cost):
 
     def describe(self, cost: float) -> str:
         """Text such as `12.3 ms for 10 s of audio`."""
-        return f"{cost / 1e6:.3g} ms for {self.seconds:g} s of audio"
+        place = "" if self.runtime == TORCH else f" in {self.runtime}"
+        return f"{cost / 1e6:.3g} ms for {self.seconds:g} s of audio{place}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

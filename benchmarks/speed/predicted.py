@@ -1,0 +1,96 @@
+"""Predicted against measured computing times, for encoders of drawn sizes and really pruned ones.
+
+    python benchmarks/speed/predicted.py --out predicted.json [--runtime openvino] [--drawn 20] [--pruned DIR ...]
+
+The table of the runtime is measured first, or read if it was measured before, as by `slimvox prune --target-speed`.
+Nothing else should run on the machine meanwhile; the shortest of interleaved runs counts on both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from slimvox.checkpoint import load
+from slimvox.costs import CostContext, cost_kind
+from slimvox.encoder import SpeechEncoder
+from slimvox.measure.benchmark.result import machine
+from slimvox.measure.latency.measure import drawn_anatomy
+from slimvox.measure.runtime import encoder_milliseconds
+
+SEED = 1
+"""Not the seed of the encoders that the table is measured on."""
+AT_ONCE = 5
+"""Number of encoders that take turns, so that only so many are in memory."""
+
+
+def main() -> None:
+    """Measure, print a table and write the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument(
+        "--model", default="embedded", help="dense model whose shape the sizes are drawn from"
+    )
+    parser.add_argument("--pruned", nargs="*", default=[], help="directories of encoders pruned from it")
+    parser.add_argument("--runtime", default="torch", help="backend of `slimvox benchmark`")
+    parser.add_argument("--drawn", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    dense = load(arguments.model)
+    table = cost_kind("latency").prepare(
+        CostContext(
+            dense=dense.anatomy,
+            seconds=arguments.seconds,
+            device=torch.device("cpu"),
+            on_progress=print,
+            runtime=arguments.runtime,
+        )
+    )
+    draw = np.random.default_rng(SEED)
+    encoders: dict[str, SpeechEncoder] = {"dense": dense}
+    encoders |= {Path(path).name: load(path) for path in arguments.pruned}
+    for number in range(arguments.drawn):
+        encoders[f"drawn {number}"] = SpeechEncoder(drawn_anatomy(dense.anatomy, draw)).eval()
+    names = list(encoders)
+    milliseconds: dict[str, float] = {}
+    for start in range(0, len(names), AT_ONCE):
+        times = encoder_milliseconds(
+            {name: encoders[name] for name in names[start : start + AT_ONCE]},
+            backend=arguments.runtime,
+            threads=arguments.threads,
+            seconds=arguments.seconds,
+            rounds=arguments.rounds,
+        )
+        milliseconds |= {name: min(each) for name, each in times.items()}
+    rows = [
+        {
+            "encoder": name,
+            "predicted_ms": table.of(encoders[name].anatomy) / 1e6,
+            "measured_ms": milliseconds[name],
+        }
+        for name in names
+    ]
+    errors = [row["predicted_ms"] / row["measured_ms"] - 1 for row in rows]  # type: ignore[operator]
+    print("| encoder | predicted | measured | error |\n|---|---|---|---|")
+    for row, error in zip(rows, errors, strict=True):
+        print(
+            f"| {row['encoder']} | {row['predicted_ms']:.1f} ms | {row['measured_ms']:.1f} ms | {error:+.0%} |"
+        )
+    within = sum(abs(error) <= 0.1 for error in errors)
+    print(f"\nmedian error {median(map(abs, errors)):.1%}; {within} of {len(errors)} within 10 %")
+    content = {"machine": machine(arguments.threads), "table": table.to_dict(), "encoders": rows}
+    arguments.out.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

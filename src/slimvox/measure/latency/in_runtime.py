@@ -1,0 +1,93 @@
+"""Latency tables of runtimes that time only whole encoders: exported files, and torch in bfloat16."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from statistics import median
+
+import numpy as np
+import torch
+
+from slimvox.encoder import SpeechEncoder
+from slimvox.measure.latency.measure import drawn_anatomy
+from slimvox.measure.latency.table import LatencyTable, feature_values, fit_times
+from slimvox.measure.runtime import encoder_milliseconds
+from slimvox.structures.anatomy import EncoderAnatomy
+
+FRONT_ENDS, LAYERS, WHOLE = 10, 10, 4
+"""Number of encoders that are timed: without layers, with a single one, and whole ones besides the dense encoder."""
+UNSEEN = 2
+"""Number of whole ones that only check the table."""
+ROUNDS = 5
+
+
+def measure_in_runtime(dense: EncoderAnatomy, runtime: str, *, seconds: float, seed: int = 0) -> LatencyTable:
+    """Time encoders of random sizes in a runtime on the CPU, and fit a table to the times.
+
+    A runtime tells the time of a whole call only. Encoders without layers, with one layer, and whole ones differ in
+    what they consist of, so that one fit over all of them finds the time of each part. Small encoders make up most of
+    them, because an export takes as long as its encoder has layers.
+
+    Args:
+        dense: anatomy of the dense encoder.
+        runtime: backend of `slimvox benchmark`, such as openvino-int8.
+        seconds: length of the clip, one at a time.
+        seed: random seed of the sizes.
+
+    Raises:
+        SlimvoxError: if the runtime is unknown, not installed, or lacks its precision on this processor.
+    """
+    draw, threads = np.random.default_rng(seed), torch.get_num_threads()
+    anatomies = {"dense": dense}
+    for number in range(FRONT_ENDS):
+        anatomies[f"front end {number}"] = replace(drawn_anatomy(dense, draw), layers=())
+    for number in range(LAYERS):
+        part = drawn_anatomy(dense, draw)
+        anatomies[f"layer {number}"] = replace(part, layers=part.layers[:1])
+    for number in range(WHOLE):
+        anatomies[f"whole {number}"] = drawn_anatomy(dense, draw)
+    times = encoder_milliseconds(
+        {name: SpeechEncoder(anatomy).eval() for name, anatomy in anatomies.items()},
+        backend=runtime,
+        threads=threads,
+        seconds=seconds,
+        rounds=ROUNDS,
+    )
+    # The shortest of several rounds: other load on the machine can only add time.
+    shortest = {name: 1e6 * min(each) for name, each in times.items()}
+    unseen = [f"whole {number}" for number in range(WHOLE - UNSEEN, WHOLE)]
+    fitted = {name: anatomies[name] for name in anatomies if name not in unseen}
+    table = LatencyTable(
+        seconds=seconds,
+        device="cpu",
+        threads=threads,
+        nanoseconds=_fit(fitted, shortest, seconds),
+        rest=0.0,
+        error=0.0,
+        runtime=runtime,
+    )
+    errors = [abs(table.of(anatomies[name]) / shortest[name] - 1) for name in unseen]
+    return replace(table, error=median(errors))
+
+
+def _fit(
+    anatomies: Mapping[str, EncoderAnatomy], nanoseconds: Mapping[str, float], seconds: float
+) -> dict[str, dict[str, float]]:
+    """Nanoseconds of each feature of each kind of block, from times of whole encoders."""
+    rows: list[dict[tuple[str, str], float]] = []
+    for anatomy in anatomies.values():
+        row: dict[tuple[str, str], float] = defaultdict(float)
+        for block, features in feature_values(anatomy, seconds).items():
+            for feature, value in features.items():
+                row[block.kind, feature] += value
+        rows.append(row)
+    names = sorted({name for row in rows for name in row})
+    coefficients = fit_times(
+        [[row[name] for name in names] for row in rows], [nanoseconds[name] for name in anatomies]
+    )
+    table: dict[str, dict[str, float]] = defaultdict(dict)
+    for (kind, feature), value in zip(names, coefficients, strict=True):
+        table[kind][feature] = value
+    return dict(table)

@@ -1,0 +1,88 @@
+"""Latency tables of runtimes that time whole encoders only, and tables that are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from measures import TABLE
+from models import config
+from slimvox.checkpoint.transformers_config import anatomy_from_config
+from slimvox.costs import CostContext
+from slimvox.encoder import SpeechEncoder
+from slimvox.measure.latency import in_runtime, kept_table, measure_in_runtime
+from slimvox.measure.latency.measure import drawn_anatomy
+from slimvox.measure.latency.prepare import table_path
+from slimvox.measure.latency.table import LatencyTable
+
+DENSE = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
+
+
+def test_times_of_whole_encoders_tell_those_of_their_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runtime that takes exactly as long as a table says, now and then delayed by something else."""
+    asked: list[tuple[str, float]] = []
+
+    def known(
+        encoders: Mapping[str, SpeechEncoder], *, backend: str, seconds: float, **_: Any
+    ) -> dict[str, tuple[float, ...]]:
+        asked.append((backend, seconds))
+        times = {name: TABLE.of(encoder.anatomy) / 1e6 for name, encoder in encoders.items()}
+        return {name: (3 * time, time, 1.5 * time) for name, time in times.items()}
+
+    monkeypatch.setattr(in_runtime, "encoder_milliseconds", known)
+    table = measure_in_runtime(DENSE, "openvino", seconds=TABLE.seconds)
+    assert asked == [("openvino", TABLE.seconds)] and table.runtime == "openvino"
+    assert table.error < 0.01
+    draw = np.random.default_rng(5)
+    for _ in range(10):
+        part = drawn_anatomy(DENSE, draw)
+        assert table.of(part) == pytest.approx(TABLE.of(part), rel=0.02)
+    assert table.describe(2e6) == "2 ms for 1 s of audio in openvino"
+    assert LatencyTable.from_dict(table.to_dict()) == table
+
+
+def test_a_table_is_measured_in_torch_bf16() -> None:
+    table = measure_in_runtime(DENSE, "torch-bf16", seconds=0.5)
+    assert table.of(DENSE) > 0 and table.threads == torch.get_num_threads()
+
+
+def test_a_table_is_measured_once_for_the_same_conditions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLIMVOX_CACHE", str(tmp_path))
+    said: list[str] = []
+    context = CostContext(
+        dense=DENSE, seconds=1.0, device=torch.device("cpu"), on_progress=said.append, runtime="onnx"
+    )
+    measured: list[CostContext] = []
+
+    def measure(given: CostContext) -> LatencyTable:
+        measured.append(given)
+        return replace(TABLE, rest=float(len(measured)))
+
+    first = kept_table(context, measure)
+    assert kept_table(context, measure) == first and len(measured) == 1
+    assert any(str(table_path(context)) in line for line in said)
+    shorter = replace(DENSE, layers=DENSE.layers[:1])
+    for other in (
+        replace(context, runtime="openvino"),
+        replace(context, seconds=2.0),
+        replace(context, dense=shorter),
+    ):
+        assert kept_table(other, measure) != first
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        assert kept_table(context, measure) != first
+    finally:
+        torch.set_num_threads(threads)
+    assert len(measured) == 5
+    table_path(context).write_text('{"table": {"seconds": 1}}')
+    assert kept_table(context, measure).rest == 6.0
+    assert kept_table(context, measure).rest == 6.0
