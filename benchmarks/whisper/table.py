@@ -58,9 +58,8 @@ def tables(results: Mapping[str, Any], speed: Mapping[str, Any]) -> str:
     parts = ["\n".join(lines)]
     if speed:
         parts.append(_speeds(speed["seconds"]))
-    commits = sorted({each["commit"] for each in results.values()})
     recipes = sorted({f"{each['arm']} {each['recipe']}" for each in results.values() if "recipe" in each})
-    parts.append(f"Commit {', '.join(commits)}; digests of the recipes: {', '.join(recipes)}.")
+    parts.append(f"Digests of the recipes: {', '.join(recipes)}.")
     return "\n\n".join(parts)
 
 
