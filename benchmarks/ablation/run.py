@@ -41,21 +41,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("audio", nargs="+", help="what to prune on, as slimvox prune takes it")
-    parser.add_argument("--held-out", nargs="+", required=True, help="what to measure the distance on")
-    parser.add_argument("--out", type=Path, required=True, help="folder of all runs")
+    add_arguments(parser, seeds=3)
     parser.add_argument(
         "--arms", nargs="+", choices=[arm.name for arm in ARMS], help="by default all", metavar="ARM"
     )
     parser.add_argument(
         "--score", type=Path, metavar="DATA", help="data of mini-SUPERB to score every run on"
     )
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=400, help="of both stages together")
-    parser.add_argument("--model", default="embedded")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, each with its share of the cores")
-    parser.add_argument("--set", nargs="*", default=[], help="fields of the recipe, for every arm")
     arguments = parser.parse_args()
     threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
     waiting = [
@@ -81,6 +76,16 @@ def main() -> None:
         print(error, file=sys.stderr)
     if failed:
         parser.exit(1, f"these failed: {', '.join(failed)}\n")
+
+
+def add_arguments(parser: argparse.ArgumentParser, seeds: int) -> None:
+    """Arguments of every script that makes runs."""
+    parser.add_argument("audio", nargs="+", help="what to prune on, as slimvox prune takes it")
+    parser.add_argument("--held-out", nargs="+", required=True, help="what to measure the distance on")
+    parser.add_argument("--out", type=Path, required=True, help="folder of all runs")
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--set", nargs="*", default=[], help="fields of the recipe, for every run")
 
 
 def run(arm: Arm, seed: int, arguments: argparse.Namespace, threads: int) -> str | None:

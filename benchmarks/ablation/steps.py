@@ -17,7 +17,7 @@ from pathlib import Path
 
 from arms import ARMS
 from results import Row, read_rows
-from run import run
+from run import add_arguments, run
 
 from slimvox.pruning.recipe import load_recipe
 from slimvox.report.write import write_tables
@@ -32,14 +32,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("audio", nargs="+", help="what to prune on, as slimvox prune takes it")
-    parser.add_argument("--held-out", nargs="+", required=True, help="what to measure the distance on")
-    parser.add_argument("--out", type=Path, required=True, help="folder of all runs")
+    add_arguments(parser, seeds=1)
     parser.add_argument("--steps", type=int, nargs="+", default=[150, 300, 600, 1200], help="of both stages")
-    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--model", default="embedded")
-    parser.add_argument("--set", nargs="*", default=[], help="fields of the recipe, for every run")
     arguments = parser.parse_args()
     failed = []
     for steps in arguments.steps:

@@ -15,7 +15,6 @@ the clock, and of the processor's time, which other programs on the machine chan
 from __future__ import annotations
 
 import argparse
-import copy
 import resource
 import subprocess
 import sys
@@ -24,20 +23,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+sys.path.append(str(Path(__file__).parents[1]))
+
 import torch
+from stages import make_stage
 
 from slimvox.audio import AudioBatch
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
-from slimvox.costs import Parameters
-from slimvox.encoder import SpeechEncoder
 from slimvox.pruning import memory
-from slimvox.pruning.accelerator import build_accelerator
-from slimvox.pruning.budget import Budget, SparsitySchedule
+from slimvox.pruning.accelerator import Precision
 from slimvox.pruning.micro_batches import Division, MicroBatches
-from slimvox.pruning.parts import PruningParts
-from slimvox.pruning.recipe import load_recipe
 from slimvox.pruning.stage import Stage
-from slimvox.pruning.student import Student
 
 SHAPES = {
     "base": {},
@@ -69,31 +65,10 @@ class FirstParts(Division):
         return super().parts(clips, samples)[: self.most]
 
 
-def make_stage(shape: str, precision: str) -> Stage:
+def stage_of(shape: str, precision: Precision) -> Stage:
     """Stage 1 of the `default` recipe."""
-    torch.manual_seed(0)
-    anatomy = anatomy_from_config({"model_type": "wavlm", **SHAPES[shape]}, shape, normalize_waveform=False)
-    recipe, parts, cost = load_recipe("default"), PruningParts(), Parameters()
-    teacher, dense = SpeechEncoder(anatomy).requires_grad_(False), cost.of(anatomy)
-    keep = recipe.target.keep
-    student = Student(
-        copy.deepcopy(teacher).requires_grad_(True),
-        parts.build_distillation(anatomy, recipe),
-        gates=parts.build_gates(anatomy, recipe),
-        budget=Budget(cost=cost, target=keep * dense, dense_cost=dense),
-    )
-    return Stage(
-        name="prune",
-        student=student,
-        teacher=teacher,
-        settings=recipe.prune,
-        gate_settings=recipe.gates,
-        schedule=SparsitySchedule(
-            sparsities=(1 - keep,), ramp_steps=recipe.gates.ramp_steps, steps=recipe.prune.steps
-        ),
-        seed=0,
-        accelerator=build_accelerator(device="cpu", precision=precision, log_directory=Path(".")),
-    )
+    settings = {"model_type": "wavlm", **SHAPES[shape]}
+    return make_stage(anatomy_from_config(settings, shape, normalize_waveform=False), "default", precision)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +110,9 @@ def timed_gradients(stage: Stage, row: Row, batch: AudioBatch) -> tuple[float, f
     return time.perf_counter() - began, time.process_time() - busy
 
 
-def measure(row: Row, precision: str, planned: bool) -> str:
+def measure(row: Row, precision: Precision, planned: bool) -> str:
     """A line of the table, measured in this process."""
-    stage, division, expected = make_stage(row.shape, precision), row.division, "-"
+    stage, division, expected = stage_of(row.shape, precision), row.division, "-"
     if planned:
         plan = memory.plan_steps(
             stage,
@@ -162,9 +137,9 @@ def measure(row: Row, precision: str, planned: bool) -> str:
     )
 
 
-def compare_pace(rows: list[Row], precision: str, rounds: int) -> None:
+def compare_pace(rows: list[Row], precision: Precision, rounds: int) -> None:
     """Print the median seconds of the rows' gradients, measured in turn."""
-    stages = {shape: make_stage(shape, precision) for shape in dict.fromkeys(row.shape for row in rows)}
+    stages = {shape: stage_of(shape, precision) for shape in dict.fromkeys(row.shape for row in rows)}
     batches = [row.batch() for row in rows]
     times: list[list[tuple[float, float]]] = [[] for _ in rows]
     for stage in stages.values():

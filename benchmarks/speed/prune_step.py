@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+sys.path.append(str(Path(__file__).parents[1]))
+
 import torch
 import torch.nn.functional as F
 from shapes import base_plus
+from stages import make_stage
 from torch import Tensor, nn
 
 from slimvox.audio import AudioBatch
-from slimvox.costs import Parameters
 from slimvox.encoder import SpeechEncoder
 from slimvox.encoder.attention import SelfAttention
-from slimvox.pruning.accelerator import build_accelerator
-from slimvox.pruning.budget import Budget, Lagrangian, SparsitySchedule
-from slimvox.pruning.distillation import Distillation, distilled_layers
-from slimvox.pruning.gates import Gates
+from slimvox.pruning import update
+from slimvox.pruning.budget import Lagrangian
 from slimvox.pruning.masks import Masks
 from slimvox.pruning.optimisers import MATRICES, build_optimisers
 from slimvox.pruning.recipe import load_recipe
 from slimvox.pruning.stage import Stage
-from slimvox.pruning.student import Student
 from slimvox.structures import Address
 
 BATCH, SECONDS = 4, 8.0
@@ -59,20 +58,7 @@ def slimvox_step(structures: str) -> Callable[[Tensor], object]:
 
 
 def _stage_step(structures: str) -> tuple[Stage, Callable[[Tensor], object]]:
-    accelerator = build_accelerator(device="cpu", precision="auto", log_directory=Path("."))
-    teacher, student, recipe = _parts(structures)
-    stage = Stage(
-        name="prune",
-        student=student,
-        teacher=teacher,
-        settings=recipe.prune,
-        gate_settings=recipe.gates,
-        schedule=SparsitySchedule(
-            sparsities=(0.72,), ramp_steps=recipe.gates.ramp_steps, steps=recipe.prune.steps
-        ),
-        seed=0,
-        accelerator=accelerator,
-    )
+    stage = make_stage(base_plus(), structures)
 
     def step(waveforms: Tensor) -> None:
         clips, samples = waveforms.shape
@@ -90,7 +76,8 @@ def _stage_step(structures: str) -> tuple[Stage, Callable[[Tensor], object]]:
 
 def plain_step(structures: str) -> Callable[[Tensor], object]:
     """Float32, attention with its scores and softmax written out, masks multiplied onto activations, a Lagrangian."""
-    teacher, student, recipe = _parts(structures)
+    stage, recipe = make_stage(base_plus(), structures), load_recipe(structures)
+    teacher, student = stage.teacher, stage.student
     encoder, gates, lagrangian = student.encoder, student.gates, student.lagrangian or Lagrangian()
     assert gates is not None
     student.lagrangian = lagrangian
@@ -198,7 +185,7 @@ def parts_table(runs: int, recipe: str = "fast") -> str:
     stage.accelerator.backward = timed("backward", stage.accelerator.backward)
     for name, optimiser in stage.optimisers.items():
         optimiser.step = timed("Muon" if name == MATRICES else "other optimisers", optimiser.step)  # type: ignore[method-assign]
-    stage._project = timed("projection of the gates", stage._project)  # type: ignore[method-assign]
+    update.project = timed("projection of the gates", update.project)
     for _ in range(runs + 1):
         timed("whole step", step)(waveforms)
     lines = ["| part | CPU s |", "|---|---|"]
@@ -215,20 +202,3 @@ def stamp(recipe: str) -> str:
         ["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True
     ).stdout.strip()
     return f"Measured with recipe `{recipe}` (`{load_recipe(recipe).digest}`) at commit `{commit}`."
-
-
-def _parts(structures: str):  # type: ignore[no-untyped-def]
-    torch.manual_seed(0)
-    anatomy, recipe = base_plus(), load_recipe(structures)
-    teacher = SpeechEncoder(anatomy).requires_grad_(False)
-    gates = Gates(anatomy, recipe.pruned_structures)
-    cost = Parameters()
-    whole = cost.of(anatomy)
-    student = Student(
-        copy.deepcopy(teacher).requires_grad_(True),
-        Distillation(anatomy.width, distilled_layers(len(anatomy.layers))),
-        gates=gates,
-        budget=Budget(cost=cost, target=0.28 * whole, dense_cost=whole),
-        lagrangian=Lagrangian() if recipe.gates.sparsity_control == "lagrangian" else None,
-    )
-    return teacher, student, recipe

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from slimvox.encoder import SpeechEncoder
-from slimvox.pruning import stage as stage_module
+from slimvox.pruning import update
 from slimvox.pruning.stage import Stage
 from slimvox.structures import structure_names
 from slimvox.util.errors import SlimvoxError
@@ -67,7 +67,7 @@ def test_a_scale_changes_no_bit_of_a_step_that_does_not_overflow(
 def test_a_scale_that_is_too_large_is_halved_and_is_no_failure(
     control: str, teacher: SpeechEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage_module, "SKIPS_IN_A_ROW", 2)
+    monkeypatch.setattr(update, "SKIPS_IN_A_ROW", 2)
     monkeypatch.setattr(Accelerator, "autocast", lambda self: torch.autocast("cpu", dtype=torch.float16))
     stage = stage_of(teacher, tmp_path, control, steps=10)
     set_scale(stage, 2.0**30)
@@ -89,7 +89,7 @@ def test_a_scale_that_is_too_large_is_halved_and_is_no_failure(
 def test_gradients_that_are_not_finite_without_a_scale_are_a_failure(
     teacher: SpeechEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage_module, "SKIPS_IN_A_ROW", 3)
+    monkeypatch.setattr(update, "SKIPS_IN_A_ROW", 3)
     stage = stage_of(teacher, tmp_path)
     set_scale(stage, 4.0)
     bad = WAVEFORMS * torch.nan

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import slimvox
 from interruptions import interrupt_after, kill_when
-from slimvox.pruning import CONTROLS, checked_files, stage, student
+from slimvox.pruning import CONTROLS, checked_files, stage, student, update
 from slimvox.pruning.checked_files import read_checked_json, read_checked_state, write_checked_json
 from slimvox.pruning.interrupts import RunInterrupted
 from slimvox.pruning.recipe import shipped_recipes
@@ -262,7 +262,7 @@ def test_a_step_whose_gates_or_multipliers_have_no_finite_gradient_changes_nothi
 def test_a_run_whose_gradients_stay_bad_stops_with_a_good_checkpoint(
     teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "SKIPS_IN_A_ROW", 3)
+    monkeypatch.setattr(update, "SKIPS_IN_A_ROW", 3)
     out = tmp_path / "out"
     bad = "3 steps in a row were not finite, up to step 5 of stage prune; start again with a lower learning rate"
     with spoiled_losses(lambda step: step >= 3), pytest.raises(slimvox.SlimvoxError, match=bad):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from slimvox.comparison.distance import hidden_state_distance
 from slimvox.encoder import SpeechEncoder
-from slimvox.pruning import stage as stage_module
+from slimvox.pruning import update
 from slimvox.pruning.distillation import teacher_forcing
 from slimvox.pruning.recipe import GateSettings, StageSettings
 from slimvox.pruning.stage import Stage
@@ -301,7 +301,7 @@ def test_a_projection_starts_from_the_gates_before_the_step_and_their_gradients(
         gates=GateSettings(learning_rate=rate),
         steps=6,
     )
-    seen, calls, project = gradients(stage), [], stage_module.project
+    seen, calls, project = gradients(stage), [], update.project
 
     def looking(gates: Any, before: Tensor, roots: Tensor, *others: Any, **options: Any) -> Any:
         calls.append((before.clone(), gates.log_alpha.detach().clone(), roots.clone(), options))
@@ -309,7 +309,7 @@ def test_a_projection_starts_from_the_gates_before_the_step_and_their_gradients(
         calls[-1] += (gates.log_alpha.detach().clone(), result)
         return result
 
-    monkeypatch.setattr(stage_module, "project", looking)
+    monkeypatch.setattr(update, "project", looking)
     start = student.gates.log_alpha.detach().clone()
     records = train(stage, tmp_path)
     squares = torch.zeros_like(start)
@@ -397,7 +397,7 @@ def assert_equal(first: Any, second: Any) -> None:
 def test_bad_steps_count_only_in_a_row(
     teacher: SpeechEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage_module, "SKIPS_IN_A_ROW", 3)
+    monkeypatch.setattr(update, "SKIPS_IN_A_ROW", 3)
     stage = make_stage(teacher, make_student(teacher), tmp_path)
     bad = WAVEFORMS * torch.nan
     for waveforms in (bad, bad, WAVEFORMS, bad, bad, WAVEFORMS):

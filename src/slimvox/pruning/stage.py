@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,12 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from slimvox.audio import AudioBatch
 from slimvox.encoder import SpeechEncoder
 from slimvox.pruning.budget import SparsitySchedule
-from slimvox.pruning.gates import project
 from slimvox.pruning.gates.gates import gate_histograms
 from slimvox.pruning.interrupts import RunInterrupted, StopRequests
 from slimvox.pruning.micro_batches import Division, MicroBatches, ran_out_of_memory, release_memory
@@ -27,18 +24,13 @@ from slimvox.pruning.progress import JsonLog, StageProgress
 from slimvox.pruning.recipe import GateSettings, StageSettings
 from slimvox.pruning.student import StepNoise, Student
 from slimvox.pruning.timeline import Timeline
+from slimvox.pruning.update import Skips, clip_gradients, step_controls
 from slimvox.util.devices import read_scalars
-from slimvox.util.errors import SlimvoxError
 
 NOISE_STREAM = 0x51_1A
 """Stream number that separates the gates' noise from other uses of the run's seed."""
 GATE_HISTOGRAMS = 50
 """Approximate number of times that stage 1 logs the distribution of its gates."""
-SKIPS_IN_A_ROW = 20
-"""Number of consecutive steps without a finite gradient after which a stage fails."""
-LARGEST_MOVE = 5.0
-"""Maximum move of log_alpha in a projection, as a multiple of a step of Adam."""
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -79,7 +71,7 @@ class Stage:
             # bfloat16 where the run trusts it: where it is not fast, the run has float32.
             matrix_dtype=torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32,
         )
-        self._skipped, self._skipped_in_a_row = False, 0
+        self._skipped, self._skips = False, Skips()
         if self.scaler is not None:
             # Each stage starts from the same scale, also where an earlier one ran in another process.
             self.accelerator.scaler = torch.amp.GradScaler(self.accelerator.device.type)
@@ -306,9 +298,13 @@ class Stage:
             figures["loss_scale"] = scale
         controls = [optimiser for name, optimiser in self.optimisers.items() if name not in OF_WEIGHTS]
         snapshot = Snapshot(controls)
-        figures.update(self._step_controls(controls))
+        figures.update(step_controls(self.student, controls, self._target_sparsity))
         values = read_scalars(figures)
-        self._count_skips(bool(values.pop("finite")), rate, values.get("loss_scale", 0.0))
+        where = f"step {self.step + 1} of stage {self.name}"
+        self._skipped = not values.pop("finite")
+        self._skips.count(
+            self._skipped, where, f"{self.name}.learning_rate={rate / 4:.1e}", values.get("loss_scale", 0.0)
+        )
         values.update(learning_rate=rate)
         if self.student.gates is not None:
             values.update(target_sparsity=self._target_sparsity)
@@ -323,18 +319,6 @@ class Stage:
         if self.scaler is not None:
             self.scaler.update()
         return values
-
-    def _step_controls(self, optimisers: Sequence[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
-        """Step the optimisers of gates and multipliers; returns their values to log."""
-        gates, lagrangian = self.student.gates, self.student.lagrangian
-        before = None if gates is None or lagrangian is not None else gates.log_alpha.detach().clone()
-        for optimiser in optimisers:
-            optimiser.step()
-        if before is not None:
-            return self._project(before, self._target_sparsity)
-        if lagrangian is not None:
-            return {"lambda1": lagrangian.linear, "lambda2": lagrangian.quadratic}
-        return {}
 
     @property
     def steps(self) -> int:
@@ -355,63 +339,5 @@ class Stage:
         return 0.0 if self.schedule is None else self.schedule.target(self._timeline.position(step))
 
     def _clip(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Clip the gradients of the weights, after they are divided by the scale of the loss, if there is one.
-
-        Returns:
-            Norm of the gradients before they were clipped, and 1 if all gradients, including those of gates and
-            multipliers, are finite, else 0; scalars.
-        """
-        if self.scaler is not None:
-            for optimiser in self.optimisers.values():
-                self.scaler.unscale_(optimiser)
-        norm = nn.utils.clip_grad_norm_(self.student.weights(), self.settings.gradient_clip)
-        finite = norm.isfinite()
-        for part in (self.student.gates, self.student.lagrangian):
-            for parameter in () if part is None else part.parameters():
-                if parameter.grad is not None:
-                    finite = finite & parameter.grad.isfinite().all()
-        return norm, finite.float()
-
-    def _project(self, before: torch.Tensor, target: float) -> dict[str, torch.Tensor]:
-        """Project the gates onto the target after a step on the loss; returns the values to log.
-
-        Args:
-            before: log_alpha before the step.
-            target: target sparsity t.
-        """
-        gates, adam = self.student.gates, self.optimisers["gates"]
-        assert gates is not None
-        state, (group,) = adam.state[gates.log_alpha], adam.param_groups
-        mean_square = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
-        sparsity, multiplier = project(
-            gates,
-            before,
-            mean_square.sqrt(),
-            self.student.expected_sparsity,
-            target,
-            max_change=LARGEST_MOVE * group["lr"],
-        )
-        # As Adam would have it: the multiplier of a penalty that has the gates at the same place after this step.
-        return {"sparsity": sparsity, "lambda1": -multiplier / group["lr"]}
-
-    def _count_skips(self, finite: bool, rate: float, loss_scale: float) -> None:
-        """Skip a step with a bad batch without ending a run of days, but end a stage that does not recover.
-
-        A loss that is scaled by more than 1 may overflow: its scale is too large, and is halved. Gradients are the same
-        in all processes, so all of them skip the same steps.
-        """
-        self._skipped = not finite
-        if finite:
-            self._skipped_in_a_row = 0
-            return
-        if loss_scale > 1:
-            return
-        self._skipped_in_a_row += 1
-        where = f"step {self.step + 1} of stage {self.name}"
-        if self._skipped_in_a_row >= SKIPS_IN_A_ROW:
-            raise SlimvoxError(
-                f"the gradients of {SKIPS_IN_A_ROW} steps in a row were not finite, up to {where}; start again with a"
-                f" lower learning rate, such as `--set {self.name}.learning_rate={rate / 4:.1e}`, or with `--precision"
-                " float32`"
-            )
-        logger.warning("Skipped %s: its gradient is not finite.", where)
+        """See `clip_gradients`."""
+        return clip_gradients(self.student, self.optimisers, self.settings.gradient_clip, self.scaler)
