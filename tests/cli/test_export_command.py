@@ -65,7 +65,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
         (["export", str(model), "--int8", "--format", "torch-export", *out], "int8 is for"),
         (
             ["export", str(model), "--format", "tflite", *out],
-            "must be one of onnx, torch-export, openvino, but is 'tflite'",
+            "must be one of onnx, torch-export, openvino, executorch, but is 'tflite'",
         ),
         (["export", str(model), "--int8", "--max-error", "0", *out], "`--max-error` must be above 0"),
         (["export", str(model), "--out", str(tmp_path)], "is a directory"),

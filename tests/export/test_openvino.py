@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 import slimvox
@@ -97,6 +98,10 @@ def test_int8_and_its_error(
     errors = measured_errors(OpenVino().open(file), reference)
     assert any(error > 1e-5 for error in errors.states.values())
     assert max(errors.states.values()) < 0.1
+    # It is evaluated like any encoder.
+    waveforms = torch.randn(2, 1_500)
+    found, expected = load_upstream(file)(waveforms), load_upstream(exported.path)(waveforms)
+    assert 1e-5 < float((found - expected).norm() / expected.norm()) < 0.1
 
 
 @pytest.mark.parametrize("backend", ["openvino", "openvino-bf16"])
@@ -138,6 +143,11 @@ def test_bad_input_is_one_sentence(directory: Path, tmp_path: Path, monkeypatch:
     with pytest.raises(SlimvoxError, match=r"OpenVINO cannot read .*broken\.xml"):
         load_upstream(tmp_path / "broken.xml")
 
+    soundfile.write(tmp_path / "silence.wav", np.zeros(16_000, dtype=np.float32), 16_000)
+    silence = [str(tmp_path / "silence.wav")]
+    with pytest.raises(SlimvoxError, match="is not silent: give it speech"):
+        export_encoder(directory, tmp_path / "q.xml", format="openvino", int8=True, calibration=silence)
+
     class Old:
         def get_property(self, device: str, name: str) -> list[str]:
             return ["FP32", "INT8"]
@@ -146,4 +156,4 @@ def test_bad_input_is_one_sentence(directory: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(openvino, "Core", Old)
     with pytest.raises(SlimvoxError, match="lacks the instructions"):
         benchmark([directory], backends=["openvino-bf16"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.xml", "mine.bin"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.xml", "mine.bin", "silence.wav"]

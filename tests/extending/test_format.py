@@ -82,4 +82,4 @@ def test_the_benchmark_runs_it_in_another_process(model: Path) -> None:
 def test_names_and_endings_are_taken_once() -> None:
     with pytest.raises(ValueError, match="registered already"):
         register_format(NumpyWeights())
-    assert export_format_names() == ("onnx", "torch-export", "openvino", "npz")
+    assert export_format_names() == ("onnx", "torch-export", "openvino", "executorch", "npz")

@@ -15,6 +15,7 @@ from slimvox.exporters.base import (
     register_format,
     unregister_format,
 )
+from slimvox.exporters.executorch_file import ExecuTorch
 from slimvox.exporters.onnx_file import Onnx
 from slimvox.exporters.openvino_file import OpenVino
 from slimvox.exporters.torch_program import TorchExport
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from slimvox.exporters.run import ExportResult, export, export_encoder
     from slimvox.exporters.signature import Layers
 
-for _format in (Onnx(), TorchExport(), OpenVino()):
+for _format in (Onnx(), TorchExport(), OpenVino(), ExecuTorch()):
     register_format(_format)
 
 __all__ = [

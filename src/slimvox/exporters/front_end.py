@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from slimvox.encoder.convolution import ChannelNorm, ConvLayer
 from slimvox.encoder.front_end import FeatureExtractor
 from slimvox.encoder.tiled_front_end import normalised_weight
+from slimvox.exporters.crop import pad
 from slimvox.structures.anatomy import EncoderAnatomy
 
 
@@ -47,7 +48,11 @@ class PatchConvolution(nn.Module):
         return F.gelu(x)
 
     def _lengthened(self, patches: Tensor) -> Tensor:
-        return F.pad(patches, (0, 0, 0, -patches.shape[1] % self.multiple)) if self.multiple else patches
+        if not self.multiple:
+            return patches
+        # Not `-x % y`, which ExecuTorch rounds as C does, to a negative number.
+        missing = (self.multiple - patches.shape[1] % self.multiple) % self.multiple
+        return F.pad(patches, (0, 0, 0, missing))
 
     def _normalised(self, patches: Tensor, norm: nn.GroupNorm) -> Tensor:
         # The convolution's own bias goes with the mean.
@@ -86,9 +91,7 @@ class PatchFrontEnd(nn.Module):
         x = waveforms.unsqueeze(-1)
         for layer in self.layers:
             x = layer(x)
-        # Padded by a negative number: torch.export takes the size of a slice for an unknown, and stops where that is
-        # compared with 1 (the number of heads, say).
-        return F.pad(x, (0, 0, 0, frames - x.shape[1]))
+        return pad(x, (0, 0, 0, frames - x.shape[1]))
 
 
 def patches(x: Tensor, kernel: int, stride: int) -> Tensor:
@@ -99,7 +102,7 @@ def patches(x: Tensor, kernel: int, stride: int) -> Tensor:
     for first in range(0, kernel, stride):
         taps = min(stride, kernel - first)
         if taps == stride:
-            block = F.pad(x, (0, 0, -first, first + positions * stride - time))
+            block = pad(x, (0, 0, -first, first + positions * stride - time))
             parts.append(block.reshape(batch, positions, stride * channels))
         else:
             parts += [x[:, tap : tap + (positions - 1) * stride + 1 : stride] for tap in range(first, kernel)]
@@ -114,5 +117,5 @@ def aligned_patches(x: Tensor, kernel: int, stride: int) -> Tensor:
     for shift in range(-(-kernel // stride)):
         missing = max(0, (shift + 1) * stride - kernel) * channels
         # Blocks from `shift` on, without the channels of taps that the kernel does not have.
-        parts.append(F.pad(blocks, (0, -missing, -shift, shift)) if shift or missing else blocks)
+        parts.append(pad(blocks, (0, -missing, -shift, shift)) if shift or missing else blocks)
     return torch.cat(parts, -1) if len(parts) > 1 else parts[0]

@@ -16,6 +16,7 @@ from slimvox.encoder.log_mel import (
     scaled_logarithm,
     window_mask,
 )
+from slimvox.exporters.crop import pad
 from slimvox.exporters.front_end import aligned_patches, patches
 from slimvox.structures.anatomy import MEL_HOP, MEL_WINDOW
 
@@ -39,9 +40,9 @@ class MatrixLogMel(nn.Module):
         extended = mirrored(waveforms, attention_mask)
         # Number of whole hops that a window covers.
         shifts = -(-MEL_WINDOW // MEL_HOP)
-        extended = F.pad(extended, (0, (windows + shifts - 1) * MEL_HOP - extended.shape[1]))
+        extended = pad(extended, (0, (windows + shifts - 1) * MEL_HOP - extended.shape[1]))
         cut = aligned_patches(extended.unsqueeze(-1), MEL_WINDOW, MEL_HOP)
-        cut = F.pad(cut, (0, 0, 0, 1 - shifts))
+        cut = pad(cut, (0, 0, 0, 1 - shifts))
         mel = (cut @ self.transform).square() @ self.filters
         kept = window_mask(attention_mask, windows)
         return scaled_logarithm(mel, None if kept is None else kept.transpose(1, 2))

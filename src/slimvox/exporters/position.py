@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from slimvox.encoder.front_end import PositionalConvolution, PositionalStack
 from slimvox.encoder.log_mel import PositionTable
 from slimvox.encoder.sparse_taps import SparseTaps, all_taps
+from slimvox.exporters.crop import pad
 
 
 class SpectralPositions(nn.Module):
@@ -76,7 +77,7 @@ class SpectralPositions(nn.Module):
 
 
 class ExportedPositionTable(nn.Module):
-    """`PositionTable`, cut by padding with a negative number of zeros: see `PatchFrontEnd`."""
+    """`PositionTable`, cut to the number of frames."""
 
     def __init__(self, table: PositionTable) -> None:
         super().__init__()
@@ -84,7 +85,7 @@ class ExportedPositionTable(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The positions (frames, width) to be added to x (batch, frames, width)."""
-        return F.pad(self.weight, (0, 0, 0, x.shape[1] - self.weight.shape[0]))
+        return pad(self.weight, (0, 0, 0, x.shape[1] - self.weight.shape[0]))
 
 
 def exported_positions(positions: nn.Module, *, taps_in_file: bool) -> nn.Module:

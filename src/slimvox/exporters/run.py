@@ -101,8 +101,8 @@ def export(
         out: output file. By default, encoder, encoder-int8 or (with `heads`) model, with the format's ending such as
             encoder.onnx, in the model's directory; for a model that is not a local directory, its name with that ending
             in the current folder.
-        format: file format, such as onnx, or torch-export, a .pt2 file for AOTInductor, ExecuTorch or torch itself. In
-            Python the name of any registered `ExportFormat`.
+        format: file format, such as onnx, openvino, executorch, or torch-export, a .pt2 file for AOTInductor or torch
+            itself. In Python the name of any registered `ExportFormat`.
         int8: quantise matrix products to int8, fast on processors with 8-bit dot products (x86: VNNI; Arm: dotprod);
             convolutions stay float32. The error is measured on the embedded speech.
         calibration: speech for determining the scales of an int8 OpenVINO file; by default, the embedded speech.

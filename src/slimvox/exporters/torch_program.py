@@ -22,8 +22,7 @@ class TorchExport(ExportFormat):
     """A program that needs torch and not slimvox.
 
     `torch.export.load(path).module()` runs it. It is also what AOTInductor compiles
-    (`torch._inductor.aoti_compile_and_package(torch.export.load(path))`) and what ExecuTorch lowers
-    (`executorch.exir.to_edge(torch.export.load(path))`).
+    (`torch._inductor.aoti_compile_and_package(torch.export.load(path))`). For ExecuTorch, see `ExecuTorch`.
     """
 
     name = "torch-export"

@@ -71,7 +71,7 @@ def benchmark(
         seconds: lengths of the clips in seconds.
         batch: batch sizes.
         backends: backends for each model: any of torch, torch-bf16, transformers, or an export format (onnx,
-            onnx-int8, torch-export, openvino, openvino-bf16, openvino-int8).
+            onnx-int8, torch-export, openvino, openvino-bf16, openvino-int8, executorch).
         threads: numbers of CPU threads per measured process.
         runs: number of timed runs per model, backend, length, batch size and number of threads.
         device: device of the backends in torch; only these can be measured on a GPU.
