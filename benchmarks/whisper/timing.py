@@ -34,7 +34,7 @@ from slimvox.evaluation.upstreams import EncoderUpstream, load_upstream
 from slimvox.util.files import write_atomically
 
 WINDOWS_SECONDS = (15.0, 30.0)
-TRANSCRIBED = 4
+TRANSCRIBED = 3
 """Clips that are transcribed in each round."""
 
 
@@ -54,7 +54,11 @@ def main() -> None:
     encoders = {"dense": teacher}
     for arm in ARMS:
         folder = out / "runs" / f"{arm.name}-0"
-        if arm.steps_factor == 1 and (encoder := load_encoder(arm, folder, teacher)) is not None:
+        if (
+            arm.trained
+            and arm.steps_factor == 1
+            and (encoder := load_encoder(arm, folder, teacher)) is not None
+        ):
             encoders[arm.name] = encoder
     clips = clips_of(arguments.data, SETS[0], "test")[:TRANSCRIBED]
     waveforms = [read_audio(clip.path) for clip in clips]
