@@ -161,9 +161,7 @@ class HeldOutWaveforms:
                 self._cache.put(index, samples)
             if len(samples) >= self._min_samples:
                 # A copy, because the cached waveform must not change.
-                waveform = torch.zeros(1, max(len(samples), self._least_samples))
-                waveform[0, : len(samples)] = torch.from_numpy(samples)
-                yield waveform
+                yield torch.from_numpy(np.pad(samples, (0, max(0, self._least_samples - len(samples)))))[None]
 
 
 def gather_audio(
