@@ -226,7 +226,7 @@ def test_a_step_without_a_finite_gradient_changes_nothing(
         run(teacher, speech, out)
     assert torch.equal(begun_with[2], begun_with[3]) and torch.equal(begun_with[7], begun_with[8])
     assert not torch.equal(begun_with[1], begun_with[2]) and not torch.equal(begun_with[3], begun_with[4])
-    assert [record.getMessage() for record in caplog.records if record.name == stage.__name__] == [
+    assert [record.getMessage() for record in caplog.records if record.name == update.logger.name] == [
         "Skipped step 3 of stage prune: its gradient is not finite.",
         "Skipped step 2 of stage finish: its gradient is not finite.",
     ]
