@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +9,14 @@ import pytest
 import soundfile
 
 import slimvox
+from missing_packages import hide_packages
 from slimvox.util.optional import require
 
 
 @pytest.fixture
 def without(monkeypatch: pytest.MonkeyPatch) -> None:
     """jiwer and onnxruntime are not there."""
-    find = importlib.util.find_spec
-    missing = ("jiwer", "onnxruntime")
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name in missing else find(name, *rest)
-    )
+    hide_packages(monkeypatch, "jiwer", "onnxruntime")
 
 
 @pytest.mark.usefixtures("without")

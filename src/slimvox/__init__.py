@@ -7,11 +7,11 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from slimvox._version import __version__
 from slimvox.integrations.auto_classes import register_auto_classes, register_if_imported
+from slimvox.util.lazy_imports import lazy_attributes
 
 if TYPE_CHECKING:
     from slimvox.checkpoint import load
@@ -88,11 +88,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import on first use, so that `slimvox --help` does not wait for torch."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
+# `slimvox --help` does not wait for torch.
+__getattr__ = lazy_attributes(__name__, _HOMES)
 
 register_if_imported()

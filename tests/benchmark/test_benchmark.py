@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import io
 import json
 import subprocess
@@ -16,6 +15,7 @@ from rich.console import Console
 
 import slimvox
 import whisper_models
+from missing_packages import hide_packages
 from slimvox.checkpoint.directory import write_slimvox_directory
 from slimvox.checkpoint.resolve import find_anatomies
 from slimvox.checkpoint.transformers_config import anatomy_from_config, transformers_config
@@ -301,10 +301,7 @@ def test_a_benchmark_of_nothing_is_refused() -> None:
 def test_onnx_is_asked_for_before_anything_is_measured(
     directory: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name == "onnxruntime" else found(name, *rest)
-    )
+    hide_packages(monkeypatch, "onnxruntime")
     assert command(["benchmark", str(directory), "--backends", "torch,onnx"]) == 2
     assert 'pip install "slimvox[onnx]"' in " ".join(capfd.readouterr().err.split())
 

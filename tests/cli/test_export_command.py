@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import models
+from missing_packages import hide_packages
 from slimvox.cli.main import run
 
 pytest.importorskip("onnxruntime")
@@ -96,12 +95,7 @@ def test_a_head_is_mentioned_and_exported_when_asked_for(
 def test_a_missing_package_names_the_extra(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = importlib.util.find_spec
-
-    def without_onnxruntime(name: str, package: str | None = None) -> Any:
-        return None if name == "onnxruntime" else found(name, package)
-
-    monkeypatch.setattr(importlib.util, "find_spec", without_onnxruntime)
+    hide_packages(monkeypatch, "onnxruntime")
     assert run(["export", str(model), "--out", str(tmp_path / "model.onnx")]) == 2
     text = said(capsys)
     assert "needs onnxruntime" in text and 'pip install "slimvox[onnx]"' in text

@@ -68,7 +68,7 @@ def data(dense: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def words(dense: Path) -> list[str]:
-    """What `transformers` writes, clip by clip, normalised."""
+    """Transcript of each clip by `transformers`, normalised."""
     model, processor = (
         WhisperForConditionalGeneration.from_pretrained(dense),
         AutoProcessor.from_pretrained(dense),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import soundfile
 
 from drawn import odd_encoder
+from missing_packages import hide_packages
 from slimvox import SlimvoxError, export
 from slimvox.checkpoint import write_slimvox_directory
 from slimvox.evaluation.upstreams import load_upstream
@@ -70,10 +70,7 @@ def test_both_files_are_replaced_or_none(
 def test_the_extra_is_named_where_openvino_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name == "openvino" else find(name, *rest)
-    )
+    hide_packages(monkeypatch, "openvino")
     with pytest.raises(SlimvoxError, match=r'OpenVINO needs openvino.*, which .*"slimvox\[openvino\]"$'):
         export("embedded", tmp_path / "encoder.xml", format="openvino")
     (tmp_path / "encoder.xml").write_text("")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 
 import slimvox
 from drawn import odd_encoder
+from missing_packages import hide_packages
 from slimvox import SlimvoxError, export
 from slimvox.checkpoint import write_slimvox_directory
 from slimvox.evaluation.upstreams import load_upstream
@@ -30,10 +30,7 @@ def test_slices_crop_as_negative_padding_does(amounts: tuple[int, ...]) -> None:
 def test_the_extra_is_named_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name == "executorch" else find(name, *rest)
-    )
+    hide_packages(monkeypatch, "executorch")
     with pytest.raises(SlimvoxError, match=r'ExecuTorch needs executorch, which .*"slimvox\[executorch\]"$'):
         export("embedded", tmp_path / "encoder.pte", format="executorch")
     with pytest.raises(SlimvoxError, match=r'"slimvox\[executorch\]"$'):

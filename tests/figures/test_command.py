@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 import slimvox
+from missing_packages import hide_packages
 from score_files import write_benchmark
 from slimvox.cli.main import run
 
@@ -78,12 +77,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
         assert run(["figures", *arguments]) == 2
         text = said(capsys)
         assert message in text and text.count("error:") == 1, text
-    find = importlib.util.find_spec
-
-    def without(name: str, *rest: Any) -> Any:
-        return None if name == "matplotlib" else find(name, *rest)
-
-    monkeypatch.setattr(importlib.util, "find_spec", without)
+    hide_packages(monkeypatch, "matplotlib")
     assert run(["figures", "--out", str(out)]) == 2
     assert 'pip install "slimvox[figures]"' in said(capsys)
     assert not out.exists() and (tmp_path / "file").read_text() == "mine"

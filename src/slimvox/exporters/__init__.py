@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from slimvox.exporters.base import (
     ExportFormat,
@@ -19,6 +18,7 @@ from slimvox.exporters.executorch_file import ExecuTorch
 from slimvox.exporters.onnx_file import Onnx
 from slimvox.exporters.openvino_file import OpenVino
 from slimvox.exporters.torch_program import TorchExport
+from slimvox.util.lazy_imports import lazy_attributes
 
 if TYPE_CHECKING:
     from slimvox.exporters.int8 import Int8Errors
@@ -45,16 +45,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ExportResult": "run",
-    "Int8Errors": "int8",
-    "Layers": "signature",
-    "export": "run",
-    "export_encoder": "run",
+    "ExportResult": "slimvox.exporters.run",
+    "Int8Errors": "slimvox.exporters.int8",
+    "Layers": "slimvox.exporters.signature",
+    "export": "slimvox.exporters.run",
+    "export_encoder": "slimvox.exporters.run",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import on first use: the command line needs the formats' names before it needs torch."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"slimvox.exporters.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# The command line needs the names of the formats before it needs torch.
+__getattr__ = lazy_attributes(__name__, _HOMES)

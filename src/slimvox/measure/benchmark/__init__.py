@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from slimvox.util.lazy_imports import lazy_attributes
 
 if TYPE_CHECKING:
     from slimvox.measure.benchmark.contenders import Contender, backend_names
@@ -13,16 +14,12 @@ if TYPE_CHECKING:
 __all__ = ["BenchmarkResult", "Contender", "Measurement", "backend_names", "benchmark"]
 
 _HOMES = {
-    "BenchmarkResult": "result",
-    "Contender": "contenders",
-    "Measurement": "result",
-    "backend_names": "contenders",
-    "benchmark": "run",
+    "BenchmarkResult": "slimvox.measure.benchmark.result",
+    "Contender": "slimvox.measure.benchmark.contenders",
+    "Measurement": "slimvox.measure.benchmark.result",
+    "backend_names": "slimvox.measure.benchmark.contenders",
+    "benchmark": "slimvox.measure.benchmark.run",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import on first use: the processes of runtimes other than torch do not import torch."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"slimvox.measure.benchmark.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# The processes of runtimes other than torch do not import torch.
+__getattr__ = lazy_attributes(__name__, _HOMES)

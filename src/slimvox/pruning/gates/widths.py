@@ -132,24 +132,24 @@ class Widths:
             return opened
         gates = opened.numpy()
         counts = np.bincount(self._width_of[gates], minlength=len(self._widths))
-        wanted = counts.copy()
+        targets = counts.copy()
         for index in self._single:
             width, size = self._widths[index], int(self._sizes[index])
             nearest = _nearest(float(counts[index]), size, width.multiple)
             if nearest < width.narrowest:
                 nearest = min(width.narrowest, size) if 2 * counts[index] >= width.narrowest else 0
-            wanted[index] = max(nearest, _at_least(width))
+            targets[index] = max(nearest, _at_least(width))
         for group in self._groups.values():
-            self._round_group(group, gates, counts, wanted)
-        return torch.from_numpy(self._rank < wanted[self._width_of])
+            self._round_group(group, gates, counts, targets)
+        return torch.from_numpy(self._rank < targets[self._width_of])
 
     def _round_group(
-        self, group: _Group, gates: npt.NDArray[np.bool_], counts: Counts, wanted: Counts
+        self, group: _Group, gates: npt.NDArray[np.bool_], counts: Counts, targets: Counts
     ) -> None:
-        """Write the common width of a group's widths into `wanted`, and 0 for those of units that are closed."""
+        """Write the common width of a group's widths into `targets`, and 0 for those of units that are closed."""
         remaining, means = [], []
         for number, owner in enumerate(group.owners):
-            wanted[owner] = 0
+            targets[owner] = 0
             if not owner or (group.gates and not gates[group.gates[number]]):
                 continue
             mean, narrowest = counts[owner].mean(), min(group.narrowest, int(self._sizes[owner].max()))
@@ -159,7 +159,7 @@ class Widths:
         if remaining:
             largest = int(self._sizes[remaining].max())
             common = _nearest(float(np.mean(means)), largest, group.multiple)
-            wanted[remaining] = np.minimum(max(common, group.narrowest), self._sizes[remaining])
+            targets[remaining] = np.minimum(max(common, group.narrowest), self._sizes[remaining])
 
 
 def _nearest(count: float, size: int, multiple: int) -> int:
