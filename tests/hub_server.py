@@ -126,7 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving(monkeypatch: pytest.MonkeyPatch, cache: Path, **repositories: Path) -> Iterator[Hub]:
     """Serve directories as the repositories `someone/NAME` of the hub, with an empty cache."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, hf_api
+    from transformers.utils import hub as hub_of_transformers
 
     hub = Hub({f"someone/{name}": path for name, path in repositories.items()})
     handler = type("Handler", (_Handler,), {"hub": hub})
@@ -134,6 +135,9 @@ def serving(monkeypatch: pytest.MonkeyPatch, cache: Path, **repositories: Path) 
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     endpoint = hub.endpoint = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    # Both libraries keep a client with the address of its making, which may be that of the real hub.
+    monkeypatch.setattr(hf_api.api, "endpoint", endpoint)
+    monkeypatch.setattr(hub_of_transformers, "_hf_api", None, raising=False)
     template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
