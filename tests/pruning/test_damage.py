@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -70,6 +72,27 @@ def stopped(teacher: Path, speech: Path, tmp_path_factory: pytest.TempPathFactor
         with pytest.raises(slimvox.RunInterrupted):
             make_run(out, teacher, speech, checkpoint_seconds=0)
     return out
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard-links", "no-hard-links"])
+def test_a_whole_state_is_there_at_any_time(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, before, seen = tmp_path / "file", tmp_path / "backup" / "file", []
+    sync = os.fsync
+
+    def look(descriptor: int) -> None:
+        """The last moment before the new file takes its place."""
+        seen.append([read_checked_state(each)["step"] if each.is_file() else None for each in (path, before)])
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", look)
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", Mock(side_effect=PermissionError))
+    for step in (1, 2, 3):
+        write_checked_state(path, {"step": step}, before=before)
+    assert seen == [[None, None], *([[1, 1], [2, 2]] if links else [[None, 1], [None, 2]])]
+    assert (read_checked_state(path)["step"], read_checked_state(before)["step"]) == (3, 2)
 
 
 @pytest.mark.parametrize("kind", ["state", "json"])

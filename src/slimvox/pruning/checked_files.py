@@ -57,7 +57,8 @@ def write_checked_state(path: Path, state: Mapping[str, Any], *, before: Path | 
     Args:
         path: file to write.
         state: values that `torch.load(weights_only=True)` can read.
-        before: path to which the present file at `path` is moved once the new one is complete.
+        before: path at which the present file of `path` is kept once the new one is complete. There is a file at
+            `path` at any time, where the file system has hard links.
 
     Raises:
         OSError: if it cannot be written.
@@ -68,7 +69,11 @@ def write_checked_state(path: Path, state: Mapping[str, Any], *, before: Path | 
         file.flush()
         if before is not None and path.is_file():
             before.parent.mkdir(exist_ok=True)
-            path.replace(before)
+            before.unlink(missing_ok=True)
+            try:
+                before.hardlink_to(path)
+            except OSError:
+                path.replace(before)
 
 
 def read_checked_state(path: Path) -> dict[str, Any]:
