@@ -20,10 +20,13 @@ from slimvox.structures.anatomy import EncoderAnatomy
 KEEP = 0.28
 
 
-def make_stage(anatomy: EncoderAnatomy, recipe_name: str, precision: Precision = "auto") -> Stage:
-    """Stage 1 of a shipped recipe on the CPU, to 28 % of the parameters."""
+def make_stage(
+    anatomy: EncoderAnatomy, recipe_name: str, precision: Precision = "auto", device: str = "cpu"
+) -> Stage:
+    """Stage 1 of a shipped recipe, to 28 % of the parameters."""
     torch.manual_seed(0)
     recipe, parts, cost = load_recipe(recipe_name), PruningParts(), Parameters()
+    accelerator = build_accelerator(device=device, precision=precision, log_directory=Path("."))
     teacher, dense = SpeechEncoder(anatomy).requires_grad_(False), cost.of(anatomy)
     student = Student(
         copy.deepcopy(teacher).requires_grad_(True),
@@ -34,13 +37,13 @@ def make_stage(anatomy: EncoderAnatomy, recipe_name: str, precision: Precision =
     )
     return Stage(
         name="prune",
-        student=student,
-        teacher=teacher,
+        student=student.to(accelerator.device),
+        teacher=teacher.to(accelerator.device),
         settings=recipe.prune,
         gate_settings=recipe.gates,
         schedule=SparsitySchedule(
             sparsities=(1 - KEEP,), ramp_steps=recipe.gates.ramp_steps, steps=recipe.prune.steps
         ),
         seed=0,
-        accelerator=build_accelerator(device="cpu", precision=precision, log_directory=Path(".")),
+        accelerator=accelerator,
     )

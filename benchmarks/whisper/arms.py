@@ -25,6 +25,10 @@ class Arm:
     """False for an encoder that is not distilled."""
     steps_factor: float = 1.0
     """Factor on the number of steps."""
+    batch: int = 1
+    """Windows of a step."""
+    more_audio: bool = False
+    """True to train on all windows that the data gives."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the recipe that differ from those of the other arms."""
     seeds: int = 1
@@ -48,10 +52,20 @@ ARMS = (
     ),
     Arm(name="keep-50-long", title="slimvox, 50 %, three times the steps", steps_factor=3.0),
 )
+ON_A_GPU = tuple(
+    Arm(name=f"{name}-gpu", title=title, batch=32, more_audio=True, **options)
+    for name, title, options in (
+        ("keep-50", "slimvox, 50 %", {}),
+        ("keep-28", "slimvox, 28 %", {"keep": 0.28}),
+        ("keep-75", "slimvox, 75 %", {"keep": 0.75}),
+        ("low-rank", "low rank, 50 %", {"low_rank": True}),
+    )
+)
+"""Arms whose steps hold 32 windows, and which are run only if they are named."""
 MAIN = ARMS[0]
 ORDER = (
     *((arm, 0) for arm in ARMS[:6]),
     *((MAIN, seed) for seed in range(1, MAIN.seeds)),
-    *((arm, 0) for arm in ARMS[6:]),
+    *((arm, 0) for arm in (*ARMS[6:], *ON_A_GPU)),
 )
 """Arm and seed of each run, the most telling ones first."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,30 +23,38 @@ SAVE_EVERY_SECONDS = 60.0
 
 
 def distil(
-    teacher: SpeechEncoder, student: SpeechEncoder, recipe: Recipe, audio: Path, out: Path, *, seed: int
+    teacher: SpeechEncoder,
+    student: SpeechEncoder,
+    recipe: Recipe,
+    audio: Sequence[Path],
+    held_out: Path,
+    out: Path,
+    *,
+    seed: int,
 ) -> None:
     """Train `student` in place, for as many steps as both stages of a recipe have; resumes from `out`.
 
     Raises:
         RunInterrupted: on Ctrl-C, after a checkpoint.
     """
+    accelerator = build_accelerator(device="auto", precision="auto", log_directory=out)
     checkpoint, steps = out / "checkpoint.pt", recipe.prune.steps + recipe.finish.steps
     settings = StageSettings(**{**vars(recipe.finish), "steps": steps})
     stage = Stage(
         name="finish",
         student=Student(
             student.requires_grad_(True), PruningParts().build_distillation(teacher.anatomy, recipe)
-        ),
-        teacher=teacher.requires_grad_(False),
+        ).to(accelerator.device),
+        teacher=copy.deepcopy(teacher).to(accelerator.device).requires_grad_(False),
         settings=settings,
         gate_settings=recipe.gates,
         schedule=None,
         seed=seed,
-        accelerator=build_accelerator(device="auto", precision="auto", log_directory=out),
+        accelerator=accelerator,
     )
     if checkpoint.is_file():
         stage.load_state_dict(torch.load(checkpoint, weights_only=True))
-    data = gather_audio([audio], recipe.data, seed, [audio.with_name("held-out")])
+    data = gather_audio(audio, recipe.data, seed, [held_out])
     console = Console()
     with (
         StopRequests() as stop,
@@ -60,4 +70,4 @@ def distil(
             save_every_seconds=SAVE_EVERY_SECONDS,
             log_every=1,
         )
-    student.eval().requires_grad_(False)
+    student.cpu().eval().requires_grad_(False)

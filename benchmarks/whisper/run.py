@@ -16,13 +16,14 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from arms import ORDER, Arm
+from arms import ON_A_GPU, ORDER, Arm
 from distil import distil
-from encoders import load_low_rank, save_low_rank
+from encoders import load_encoder, load_low_rank, save_low_rank
 from low_rank import factorised, low_rank_macs, principal_components, ranks_for
 from scoring import score, summary, write_manifests
 from torch import Tensor
@@ -68,15 +69,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", type=Path, help="directory of Whisper base; by default, made from PyPI")
     parser.add_argument("--steps", type=int, default=300, help="steps of both stages together")
-    parser.add_argument("--only", nargs="*", help="names of arms; by default all")
+    parser.add_argument(
+        "--only", nargs="*", help="names of arms; by default all but those for a GPU (`arms.py`)"
+    )
+    parser.add_argument(
+        "--no-scores",
+        action="store_true",
+        help="train only, for which an encoder without a decoder is enough; without it, finished runs are scored",
+    )
     arguments = parser.parse_args()
     out = arguments.out
     model = arguments.model or whisper_base(out)
-    training, held_out = write_windows(
+    training, held_out, others = write_windows(
         arguments.data, out / "windows", seconds=WINDOW_SECONDS, count=TRAINING_WINDOWS
     )
     tables = out / "tables"
-    if not (tables / "so762.tsv").is_file():
+    if not (arguments.no_scores or (tables / "so762.tsv").is_file()):
         write_manifests(arguments.data, tables, clips=CLIPS, longest_seconds=WINDOW_SECONDS)
     teacher = load(model)
 
@@ -100,36 +108,45 @@ def main() -> None:
         )
 
     done = known(out / "results.json")
-    if "dense" not in done:
+    if not (arguments.no_scores or "dense" in done):
         measure("dense", teacher, macs(teacher.anatomy, WINDOW_SECONDS), {"steps": 0, "seed": 0})
     for arm, seed in ORDER:
         name = f"{arm.name}-{seed}"
-        if (arguments.only and arm.name not in arguments.only) or name in done:
+        if name in done or (arm in ON_A_GPU if not arguments.only else arm.name not in arguments.only):
             continue
+        audio = [training, others] if arm.more_audio else [training]
         steps = round(arguments.steps * arm.steps_factor) if arm.trained else 0
         print(f"{time.strftime('%H:%M:%S')} {name}: {steps} steps", flush=True)
-        settings = {**SETTINGS, "target.keep": arm.keep, **arm.settings}
+        settings = {
+            **SETTINGS,
+            "target.keep": arm.keep,
+            "data.seconds_per_batch": arm.batch * WINDOW_SECONDS,
+            **arm.settings,
+        }
         settings |= stage_steps(steps) if steps else {}
         recipe = load_recipe("quick", settings)
-        facts = {"arm": arm.name, "steps": steps, "seed": seed, "recipe": recipe.digest}
+        facts = {"arm": arm.name, "steps": steps, "batch": arm.batch, "seed": seed, "recipe": recipe.digest}
         folder = out / "runs" / name
         if arm.low_rank:
-            encoder, ranks = low_rank(arm, teacher, recipe, training, folder, seed)
+            encoder, ranks = low_rank(arm, teacher, recipe, audio, held_out, folder, seed)
             cost = low_rank_macs(teacher, ranks, WINDOW_SECONDS)
         else:
-            result = slimvox.prune(
-                model,
-                training,
-                folder,
-                recipe="quick",
-                overrides=settings,
-                held_out=[held_out],
-                seed=seed,
-                control=arm.control,
-                checkpoint_seconds=60.0,
-            )
-            encoder = load(result.directory)
+            if load_encoder(arm, folder, teacher) is None:
+                slimvox.prune(
+                    model,
+                    audio,
+                    folder,
+                    recipe="quick",
+                    overrides=settings,
+                    held_out=[held_out],
+                    seed=seed,
+                    control=arm.control,
+                    checkpoint_seconds=60.0,
+                )
+            encoder = load(folder)
             cost = macs(encoder.anatomy, WINDOW_SECONDS)
+        if arguments.no_scores:
+            continue
         measure(name, encoder, cost, facts)
         print(json.dumps({name: known(out / "results.json")[name]}), flush=True)
 
@@ -147,17 +164,23 @@ def stage_steps(steps: int) -> dict[str, Any]:
 
 
 def low_rank(
-    arm: Arm, teacher: SpeechEncoder, recipe: Recipe, training: Path, folder: Path, seed: int
+    arm: Arm,
+    teacher: SpeechEncoder,
+    recipe: Recipe,
+    audio: Sequence[Path],
+    held_out: Path,
+    folder: Path,
+    seed: int,
 ) -> tuple[SpeechEncoder, dict[str, int]]:
     """The teacher with low-rank maps, distilled if the arm says so, and the ranks."""
     if (folder / "encoder.pt").is_file():
         return load_low_rank(folder, teacher)
     folder.mkdir(parents=True, exist_ok=True)
-    components = principal_components(teacher, read_windows(training, CALIBRATION_WINDOWS))
+    components = principal_components(teacher, read_windows(audio[0], CALIBRATION_WINDOWS))
     ranks = ranks_for(teacher, components, keep=arm.keep, seconds=WINDOW_SECONDS)
     encoder = factorised(teacher, ranks, components)
     if arm.trained:
-        distil(teacher, encoder, recipe, training, folder, seed=seed)
+        distil(teacher, encoder, recipe, audio, held_out, folder, seed=seed)
     save_low_rank(folder, encoder, ranks)
     return encoder, ranks
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from arms import ARMS, Arm
+from arms import ARMS, ON_A_GPU, Arm
 from scoring import SETS, read_summary
 
 from slimvox.report.write import write_tables
@@ -50,11 +50,12 @@ def tables(results: Mapping[str, Any], speed: Mapping[str, Any]) -> str:
     """Word errors and times, as Markdown."""
     dense = results["dense"]["word_errors"]
     lines = [
-        "| encoder | runs | steps | MACs | error of states | WER, so762 | capped | libri, against dense | capped |",
-        "|---|---|---|---|---|---|---|---|---|",
-        f"| dense | 1 | - | 100 % | 0 | {' | '.join(_word_errors([dense]))} |",
+        "| encoder | runs | steps | windows a step | MACs | error of states | WER, so762 | capped | libri, against"
+        " dense | capped |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        f"| dense | 1 | - | - | 100 % | 0 | {' | '.join(_word_errors([dense]))} |",
     ]
-    for arm in ARMS:
+    for arm in (*ARMS, *ON_A_GPU):
         runs = [each for each in results.values() if each.get("arm") == arm.name]
         if runs:
             lines.append(f"| {' | '.join(_cells(arm, runs))} |")
@@ -70,7 +71,8 @@ def _cells(arm: Arm, runs: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         arm.title,
         str(len(runs)),
-        str(runs[0]["steps"]),
+        f"{runs[0]['steps']:,}",
+        str(arm.batch),
         f"{100 * statistics.fmean(run['macs'] for run in runs):.1f} %",
         _spread([run["relative_error"] for run in runs], 3),
         *_word_errors([run["word_errors"] for run in runs]),

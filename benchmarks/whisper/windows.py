@@ -10,7 +10,9 @@ from __future__ import annotations
 import csv
 import random
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +49,8 @@ def clips_of(data: Path, name: str, split: str) -> list[LabelledClip]:
     ]
 
 
-def write_windows(data: Path, out: Path, *, seconds: float, count: int) -> tuple[Path, Path]:
-    """Write windows of the training splits; returns the folders of those to train on and those to measure on.
+def write_windows(data: Path, out: Path, *, seconds: float, count: int) -> tuple[Path, Path, Path]:
+    """Write windows of the training splits; returns the folders of those to train on, to measure on, and the rest.
 
     Args:
         data: folder of the sets.
@@ -56,8 +58,8 @@ def write_windows(data: Path, out: Path, *, seconds: float, count: int) -> tuple
         seconds: length of a window.
         count: number of windows to train on.
     """
-    folders = out / "training", out / "held-out"
-    if (out / "complete").is_file():
+    folders = out / "training", out / "held-out", out / "more"
+    if (out / "complete").is_file() and folders[2].is_dir():
         return folders
     draw = random.Random(0)
     clips = [
@@ -65,12 +67,18 @@ def write_windows(data: Path, out: Path, *, seconds: float, count: int) -> tuple
     ]
     draw.shuffle(clips)
     windows = _windows(clips, seconds, draw)
-    for folder, number in zip(folders, (count, HELD_OUT_WINDOWS), strict=True):
-        folder.mkdir(parents=True, exist_ok=True)
-        for index, members in zip(range(number), windows, strict=False):
-            soundfile.write(folder / f"{index:05}.flac", _joined(members, seconds), SAMPLE_RATE_HZ)
+    with ThreadPoolExecutor() as pool:
+        for folder, number in zip(folders, (count, HELD_OUT_WINDOWS, None), strict=True):
+            folder.mkdir(parents=True, exist_ok=True)
+            chosen = list(islice(windows, number))
+            files = (folder / f"{index:05}.flac" for index in range(len(chosen)))
+            list(pool.map(_write, files, chosen, repeat(seconds)))
     (out / "complete").touch()
     return folders
+
+
+def _write(path: Path, members: Sequence[LabelledClip], seconds: float) -> None:
+    soundfile.write(path, _joined(members, seconds), SAMPLE_RATE_HZ)
 
 
 def _windows(
