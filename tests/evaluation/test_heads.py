@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from slimvox.evaluation.heads import (
     AdditiveMarginSoftmax,
+    BidirectionalLSTM,
     DiarizationHead,
     MeanPoolHead,
     RecurrentCTCHead,
@@ -72,3 +75,24 @@ def test_additive_margin_softmax_by_hand() -> None:
     # Cosines 0.6 and 0.8; the right one, the first, becomes 0.2.
     expected = -math.log(math.exp(0.6) / (math.exp(0.6) + math.exp(2.4)))
     torch.testing.assert_close(loss(torch.tensor([[3.0, 4.0]]), torch.tensor([0])), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_both_directions_end_where_each_sequence_ends(layers: int) -> None:
+    """The same as torch's LSTM on packed sequences, forwards and backwards."""
+    torch.manual_seed(1)
+    packed = nn.LSTM(4, 3, num_layers=layers, bidirectional=True, batch_first=True)
+    torch.manual_seed(1)
+    padded = BidirectionalLSTM(4, 3, layers=layers, dropout=0.5).eval()
+    lengths = torch.tensor([5, 7, 1])
+    found = []
+    for name in ("packed", "padded"):
+        x = torch.randn(3, 7, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        if name == "packed":
+            sequences = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            states, _ = nn.utils.rnn.pad_packed_sequence(packed(sequences)[0], batch_first=True)
+        else:
+            states = padded(x, lengths)
+        (states * torch.arange(states.numel()).view_as(states).sin()).sum().backward()
+        found.append((states.detach(), x.grad))
+    torch.testing.assert_close(found[1], found[0])

@@ -18,7 +18,8 @@ import slimvox
 import whisper_models
 from evaluation_tables import write_table
 from slimvox.cli.main import run
-from slimvox.evaluation.transcriber import normalizer, transcriber_of
+from slimvox.evaluation import waveforms
+from slimvox.evaluation.transcriber import Transcriber, normalizer, transcriber_of
 from slimvox.evaluation.upstreams import load_upstream
 from slimvox.util.errors import SlimvoxError
 from tiny_runs import make_run, make_speech
@@ -141,6 +142,68 @@ def test_the_words_of_another_model_are_the_reference(
     )
     with pytest.raises(SlimvoxError, match=r"no test clip has words .* --set transcription.reference=MODEL"):
         evaluated(dense, data, table_without_text)
+
+
+def test_one_batch_is_in_memory_at_a_time(
+    dense: Path, data: Path, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clips are decoded when their batch comes, shortest first; those that are much too long are not decoded."""
+    events: list[str] = []
+    soundfile.write(data / "long.wav", np.tile(speak("0"), 3), 16_000)
+    texts = table(tmp_path / "a.tsv", words)
+    texts.write_text(texts.read_text() + "\t".join(["long.wav", "test", "long"]) + "\n")
+    monkeypatch.setattr(
+        waveforms, "_read", lambda each, real=waveforms._read: events.append(each.id) or real(each)
+    )
+    monkeypatch.setattr(
+        Transcriber,
+        "_tokens",
+        lambda self, *a, real=Transcriber._tokens: events.append("batch") or real(self, *a),
+    )
+    result = evaluated(dense, data, texts, "batch=2")
+    assert wer(result) == 0 and result.skipped == {"longer than the window": 1}
+    assert [each[0] for each in events] == ["4", "3", "b", "2", "1", "b", "0", "b"]
+
+
+@pytest.mark.parametrize("overrides", [("batch=1",), ("batch=3",)])
+def test_a_plan_of_the_time_and_nothing_is_kept(
+    dense: Path,
+    pruned: Path,
+    data: Path,
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    overrides: Sequence[str],
+) -> None:
+    """The pace of some clips, multiplied by all of them; a second model takes its own time."""
+    calls: list[int] = []
+
+    def take(self: Transcriber, heard: Sequence[Any], language: str | None) -> list[str]:
+        calls.append(len(heard))
+        self.encoding.seconds += 2 * len(heard)
+        self.decoding.seconds += 3 * len(heard)
+        return [""] * len(heard)
+
+    monkeypatch.setattr(Transcriber, "__call__", take)
+    manifest = table(tmp_path / "a.tsv", words)
+    plan = {"manifests": {"transcription": [manifest]}, "device": "cpu", "plan": True}
+    chosen = [f"transcription.{each}" for each in overrides]
+    (alone,) = slimvox.evaluate(dense, data, overrides=chosen, **plan).plan  # type: ignore[arg-type]
+    assert (alone.recordings, alone.unreadable, alone.heads, alone.place) == (CLIPS, 0, 0, "none")
+    assert alone.encoding_hours * 3600 == pytest.approx(2 * CLIPS)
+    assert alone.head_hours * 3600 == pytest.approx(3 * CLIPS)
+    assert alone.encoded_hours * 3600 == pytest.approx(CLIPS), "windows of 1 s"
+    assert alone.audio_hours * 3600 == pytest.approx(sum(len(speak(str(n))) for n in range(CLIPS)) / 16_000)
+    assert max(calls) == int(overrides[0][-1])
+    with_other = [*chosen, f"transcription.reference={dense}"]
+    (both,) = slimvox.evaluate(pruned, data, overrides=with_other, **plan).plan  # type: ignore[arg-type]
+    assert both.hours == pytest.approx(2 * alone.hours)
+    arguments = ["evaluate", str(dense), "--data", str(data), "--plan", "--device", "cpu"]
+    assert run([*arguments, "--manifest", f"transcription={manifest}", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "TRANSCRIPTION" in printed and "features do not fit" not in printed
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_but_words_is_written(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from slimvox.evaluation.fitting import Training, TrainingProbe
 from slimvox.evaluation.suite import EvaluationPlan, feature_cache, prepared
 from slimvox.evaluation.tasks import HeadTask, task
 from slimvox.evaluation.tasks.qbe import QueryByExample
+from slimvox.evaluation.tasks.transcription import Transcription
 from slimvox.evaluation.upstreams import Upstream, load_upstream
 from slimvox.evaluation.waveforms import Excerpt, measure_excerpts, read_ahead
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ
@@ -45,14 +46,14 @@ class TaskForecast:
     """Steps of each head."""
     feature_bytes: int
     """Size of all features of a fold."""
-    place: Literal["disk", "memory", "streamed"]
-    """Storage of the features; streamed ones are computed whenever they are read."""
+    place: Literal["disk", "memory", "streamed", "none"]
+    """Storage of the features; streamed ones are computed whenever they are read, and transcription needs none."""
     encoded_hours: float
     """Audio that is encoded, as often as it is read."""
     encoding_hours: float
     """Time for decoding and encoding."""
     head_hours: float
-    """Time for training and scoring heads; for QbE, for searching."""
+    """Time for training and scoring heads; for QbE, for searching; for transcription, for the decoder."""
     stored_hours: float
     """`encoding_hours` if the features were stored."""
 
@@ -89,8 +90,10 @@ def forecast(
 def _forecast(
     name: str, folds: Sequence[Any], cache: FeatureCache, protocol: Any, seeds: int
 ) -> TaskForecast:
-    measured = [_Measured.of(cache) for _ in folds]
     chosen = task(name)
+    if isinstance(chosen, Transcription):
+        return _transcription(chosen, folds, cache, protocol)
+    measured = [_Measured.of(cache) for _ in folds]
     head_seconds, trainings = 0.0, 0
     read_seconds = [0.0] * len(folds)  # seconds of audio that are read after features were asked for
     probe: TrainingProbe | None = None
@@ -123,6 +126,28 @@ def _forecast(
         encoding_hours=encoded * pace / 3600,
         head_hours=head_seconds / 3600,
         stored_hours=once * pace / 3600,
+    )
+
+
+def _transcription(
+    chosen: Transcription, folds: Sequence[Any], cache: FeatureCache, protocol: Any
+) -> TaskForecast:
+    paces = [chosen.measured(fold, cache, protocol, seconds=PROBE_SECONDS) for fold in folds]
+    by_id = {id: seconds for each in paces for id, seconds in each.seconds_by_id.items()}
+    encoding_hours = sum(each.encoder_seconds for each in paces) / 3600
+    return TaskForecast(
+        task=chosen.name,
+        recordings=len(by_id),
+        unreadable=sum(not seconds for seconds in by_id.values()),
+        audio_hours=sum(by_id.values()) / 3600,
+        heads=0,
+        steps=0,
+        feature_bytes=0,
+        place="none",
+        encoded_hours=sum(each.windows_seconds for each in paces) / 3600,
+        encoding_hours=encoding_hours,
+        head_hours=sum(each.decoder_seconds for each in paces) / 3600,
+        stored_hours=encoding_hours,
     )
 
 

@@ -64,6 +64,39 @@ class LinearCTCHead(nn.Module):
         return self.output(self.projection(self.mix(features))), lengths
 
 
+class BidirectionalLSTM(nn.Module):
+    """`nn.LSTM(bidirectional=True)` for padded sequences: (B, T, D) to (B, T, 2 x hidden), 0 after the end of each.
+
+    The backward direction reads each sequence turned round within its length. Packed sequences would give the same, but
+    on a CPU their gradient takes time quadratic in T.
+    """
+
+    def __init__(self, width: int, hidden: int, *, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.directions = nn.ModuleList(
+            nn.LSTM(width if layer == 0 else 2 * hidden, hidden, batch_first=True)
+            for layer in range(layers)
+            for _ in range(2)
+        )
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """States of the last layer; `lengths` (B,) are the numbers of frames that count."""
+        frame = torch.arange(x.shape[1], device=x.device)
+        counts = frame < lengths[:, None]
+        turned = torch.where(counts, lengths[:, None] - 1 - frame, frame)[..., None]
+
+        def turn(sequences: Tensor) -> Tensor:
+            return sequences.gather(1, turned.expand_as(sequences))
+
+        for index in range(0, len(self.directions), 2):
+            if index:
+                x = F.dropout(x, self.dropout, self.training)
+            forward, backward = self.directions[index : index + 2]
+            x = torch.cat([forward(x)[0], turn(backward(turn(x))[0])], -1)
+        return x * counts[..., None]
+
+
 class RecurrentCTCHead(nn.Module):
     """ASR, SF: linear, BLSTM, linear; features (B, T, L, D) to logits (B, T / stack, C); class 0 is CTC's blank."""
 
@@ -72,13 +105,8 @@ class RecurrentCTCHead(nn.Module):
         self.protocol = protocol
         self.mix = WeightedSum(layers)
         self.projection = nn.Linear(width * protocol.stack, protocol.projection)
-        self.lstm = nn.LSTM(
-            protocol.projection,
-            protocol.hidden,
-            num_layers=protocol.lstm_layers,
-            dropout=protocol.dropout if protocol.lstm_layers > 1 else 0.0,
-            bidirectional=True,
-            batch_first=True,
+        self.blstm = BidirectionalLSTM(
+            protocol.projection, protocol.hidden, layers=protocol.lstm_layers, dropout=protocol.dropout
         )
         self.dropout = nn.Dropout(protocol.dropout)
         self.output = nn.Linear(2 * protocol.hidden, classes)
@@ -94,12 +122,7 @@ class RecurrentCTCHead(nn.Module):
             x = F.pad(x, (0, 0, 0, -x.shape[1] % stack))
             x = x.reshape(len(x), -1, stack * x.shape[2])
             lengths = (lengths + stack - 1) // stack
-        packed = nn.utils.rnn.pack_padded_sequence(
-            self.projection(x), lengths.cpu(), batch_first=True, enforce_sorted=False
-        )
-        states, _ = nn.utils.rnn.pad_packed_sequence(
-            self.lstm(packed)[0], batch_first=True, total_length=x.shape[1]
-        )
+        states = self.blstm(self.projection(x), lengths)
         return self.output(self.dropout(states)), lengths
 
     def _masked(self, x: Tensor) -> Tensor:
