@@ -15,6 +15,10 @@ from slimvox.evaluation.suite import metric_means
 from slimvox.report.runs import RunRecord, read_runs
 from slimvox.report.score_files import ScoreSet, read_scores
 from slimvox.util.errors import SlimvoxError
+from slimvox.util.json_files import read_json_object
+
+COMPARISON = "run/comparison.json"
+"""Output of `slimvox compare` on the held-out audio, in the directory of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,8 @@ class Result:
     """Relative error right after surgery."""
     error: float
     """Relative error at the end."""
+    mapped: float | None
+    """Relative error after the best linear map, by `slimvox compare`; None if not measured."""
     cosine: float
     """1 - cosine at the end."""
     parameters: float
@@ -91,6 +97,15 @@ def larger_than_spread(first: Sequence[float], second: Sequence[float]) -> bool:
     return abs(statistics.fmean(first) - statistics.fmean(second)) > 2 * error
 
 
+def mapped_error(directory: Path) -> float | None:
+    """Mean over the held-out sources and the states of the error after a map; None if it was not measured."""
+    file = directory / COMPARISON
+    if not file.is_file():
+        return None
+    sources = [each["distances"]["mapped_errors"] for each in read_json_object(file)["sources"]]
+    return statistics.fmean(map(statistics.fmean, sources)) if all(sources) else None
+
+
 def _result(run: RunRecord, scores: ScoreSet | None) -> Result:
     if run.after_prune is None or run.after_finish is None:
         raise SlimvoxError(f"{run.directory} measured no distance; give run.py audio that is held out")
@@ -100,6 +115,7 @@ def _result(run: RunRecord, scores: ScoreSet | None) -> Result:
         seed=run.directory.name,
         after_prune=run.after_prune.relative_error,
         error=run.after_finish.relative_error,
+        mapped=mapped_error(run.directory),
         cosine=run.after_finish.cosine,
         parameters=parameters(run.anatomy) / parameters(run.dense),
         macs=macs(run.anatomy) / macs(run.dense),

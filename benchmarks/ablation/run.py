@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from arms import ARMS, Arm
-from results import read_rows
+from results import COMPARISON, read_rows
 from table import TITLE, speed_ups, tables, write_csv
 
 from slimvox.evaluation.result_table import fixed_rows
@@ -29,6 +29,7 @@ from slimvox.report.runs import read_runs
 from slimvox.report.score_files import SCORES
 from slimvox.report.write import write_tables
 from slimvox.util.errors import SlimvoxError
+from slimvox.util.files import write_atomically
 
 RAMP = 0.87
 """Share of stage 1 in which the target grows."""
@@ -93,28 +94,43 @@ def run(arm: Arm, seed: int, arguments: argparse.Namespace, threads: int) -> str
     out = arguments.out / arm.name / str(seed)
     name = f"{arm.name}/{seed}"
     todo = [] if finished(out) else [("pruned", command(arm, seed, out, arguments))]
+    if not (out / COMPARISON).is_file():
+        todo.append(("compared", comparing(out, arguments)))
     tasks = missing_tasks(arm, out) if arguments.score is not None else ()
     if tasks:
         todo.append(("scored", scoring(out, tasks, arguments.score)))
     for what, call in todo:
-        if not slimvox(call, out.parent / f"{seed}.log", threads, anew=what == "pruned"):
-            print(f"{name}: failed, see {out.parent / f'{seed}.log'}", flush=True)
+        log, printed = out.parent / f"{seed}.log", out / COMPARISON if what == "compared" else None
+        if not slimvox(call, log, threads, anew=what == "pruned", printed=printed):
+            print(f"{name}: failed, see {log}", flush=True)
             return name
         print(f"{name}: {what}", flush=True)
     return None
 
 
-def slimvox(arguments: Sequence[str], log: Path, threads: int, *, anew: bool) -> bool:
-    """Run the command line in a process of its own, with what it prints in a file; returns whether it went well."""
+def slimvox(
+    arguments: Sequence[str], log: Path, threads: int, *, anew: bool, printed: Path | None = None
+) -> bool:
+    """Run the command line in a process of its own; returns whether it went well.
+
+    Args:
+        arguments: of the command line.
+        log: file for what it prints.
+        threads: threads of the process.
+        anew: whether the log begins anew.
+        printed: file for the standard output instead of the log, written only if the command succeeds.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w" if anew else "a") as file:
         done = subprocess.run(
             [sys.executable, "-m", "slimvox", *arguments],
             check=False,
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-            stdout=file,
+            stdout=file if printed is None else subprocess.PIPE,
             stderr=file,
         )
+    if printed is not None and done.returncode == 0:
+        write_atomically(printed, done.stdout)
     return done.returncode == 0
 
 
@@ -137,6 +153,11 @@ def missing_tasks(arm: Arm, out: Path) -> tuple[str, ...]:
 def scoring(out: Path, tasks: Sequence[str], data: Path) -> Sequence[str]:
     """Arguments of slimvox that score one run."""
     return ["evaluate", str(out), "--data", str(data), "--out", str(out / SCORES), "--tasks", *tasks]
+
+
+def comparing(out: Path, arguments: argparse.Namespace) -> Sequence[str]:
+    """Arguments of slimvox that measure the error of one run after a linear map."""
+    return ["compare", str(out), *arguments.held_out, "--teacher", arguments.model, "--json"]
 
 
 def command(arm: Arm, seed: int, out: Path, arguments: argparse.Namespace) -> Sequence[str]:

@@ -86,7 +86,7 @@ def tables(rows: Sequence[Row], speeds: Mapping[str, float]) -> str:
 
 def write_csv(out: Path, rows: Sequence[Row]) -> None:
     """A line per run; scores that were not measured are empty."""
-    fields = ("after_prune", "error", "cosine", "parameters", "macs", "mini")
+    fields = ("after_prune", "error", "mapped", "cosine", "parameters", "macs", "mini")
     with out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["arm", "seed", *fields, *METRICS])
@@ -119,8 +119,9 @@ def speed_ups(folder: Path, rows: Sequence[Row], *, measure: bool) -> dict[str, 
 
 def _table(rows: Sequence[Row], speeds: Mapping[str, float]) -> str:
     lines = [
-        "| arm | runs | error after surgery | error at the end | 1 - cosine | parameters | MACs | speed-up | mini |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| arm | runs | error after surgery | error at the end | after a map | 1 - cosine | parameters | MACs"
+        " | speed-up | mini |",
+        "|---" * 10 + "|",
     ]
     for row in rows:
         speed_up = speeds.get(row.arm.name)
@@ -129,6 +130,7 @@ def _table(rows: Sequence[Row], speeds: Mapping[str, float]) -> str:
             str(len(row.runs)),
             _spread(row.values(lambda run: run.after_prune), 3),
             f"**{_spread(row.errors, 3)}**",
+            _spread(row.values(lambda run: run.mapped), 3),
             _spread(row.values(lambda run: run.cosine), 3),
             f"{statistics.fmean(run.parameters for run in row.runs):.1%}",
             f"{statistics.fmean(run.macs for run in row.runs):.0%}",

@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import os
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -157,6 +158,10 @@ def test_a_grid_runs_once_and_becomes_a_table(tmp_path: Path) -> None:
     ]
     errors = [outcome["distance_after_finish"]["relative_error"] for outcome in outcomes]
     assert [float(row["error"]) for row in rows] == pytest.approx(errors)
+    compared = [json.loads((out / "random" / str(seed) / results.COMPARISON).read_text()) for seed in (0, 1)]
+    mapped = [statistics.fmean(each["sources"][0]["distances"]["mapped_errors"]) for each in compared]
+    assert [float(row["mapped"]) for row in rows] == pytest.approx(mapped) and min(mapped) > 0
+    assert f"| {table._spread(mapped, 3)} |" in text
     mean = sum(errors) / 2
     spread = abs(errors[0] - errors[1]) / 2**0.5
     assert (
@@ -173,6 +178,7 @@ def test_every_table_is_rectangular(tmp_path: Path) -> None:
             seed=seed,
             after_prune=0.5,
             error=error,
+            mapped=0.5 * error,
             cosine=0.1,
             parameters=0.28,
             macs=0.3,
@@ -245,6 +251,7 @@ def test_errors_by_number_of_steps(tmp_path: Path) -> None:
             measured = {
                 "after_prune": 2 * error,
                 "error": error,
+                "mapped": None,
                 "cosine": 0.0,
                 "parameters": 0.28,
                 "macs": 0.3,

@@ -281,7 +281,7 @@ class _Head:
         self.module.to(training.features.device)
         self.random = _RandomState(training.features.device)
         kind = torch.optim.Adam if self.protocol.optimiser == "adam" else torch.optim.AdamW
-        self.optimiser = kind(self.module.parameters(), lr=rate)
+        self.optimiser = kind(self.module.parameters(), lr=rate, fused=True)
         self.lost = 0
         self.best, self.best_step = -math.inf, 0
         self.best_state = copy.deepcopy(self.module.state_dict())
