@@ -34,7 +34,6 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 REPLACED = {
     "microsoft/wavlm-base-plus": "teacher",
     "openai/whisper-base": "whisper",
-    "data.pad_to_seconds=30": "data.pad_to_seconds=1",
     "/data/speech": "speech",
     "my-finetuned-wavlm": "finetuned",
     '"embedded", "speech/", "runs/small"': '"teacher", "speech/", "runs/second"',

@@ -89,7 +89,7 @@ def main() -> None:
     teacher = load(model)
 
     def measure(name: str, encoder: SpeechEncoder, cost: int, facts: dict[str, Any]) -> None:
-        encoder.origin = encoder.origin or model
+        encoder.origin = model  # whose decoder transcribes
         folder = out / "scores" / name
         results = score(
             encoder, name, folder, data=arguments.data, tables=tables, window_seconds=WINDOW_SECONDS

@@ -23,7 +23,7 @@ from slimvox.encoder import use_backend
 from slimvox.pruning.surgery import slice_encoder
 from slimvox.structures import Address
 from slimvox.structures.anatomy import EncoderAnatomy
-from tiny_runs import make_run, make_speech
+from tiny_runs import make_run, make_speech, make_teacher
 from whisper_models import SAMPLES
 
 
@@ -228,6 +228,22 @@ def test_an_overlap_for_which_the_window_is_too_short_is_an_error(tmp_path: Path
         slimvox.SlimvoxError, match="`overlap_seconds` must be less than half the model's longest input, 1 s"
     ):
         slimvox.encode(np.zeros(SAMPLES, dtype=np.float32), encoder, overlap_seconds=0.5)
+
+
+@pytest.mark.parametrize(("family", "recipe"), [("whisper", "whisper"), ("wavlm", "default")])
+def test_a_family_has_a_recipe_of_its_own(tmp_path: Path, family: str, recipe: str) -> None:
+    if family == "whisper":
+        teacher = whisper_models.directory(tmp_path / "dense")
+    else:
+        make_teacher(teacher := tmp_path / "dense")
+    settings: dict[str, Any] = {
+        f"data.{name}": 1.0 for name in ("max_seconds", "pad_to_seconds", "seconds_per_batch")
+    }
+    settings |= {"data.min_seconds": 0.5}
+    speech = make_speech(tmp_path / "speech")
+    slimvox.prune(teacher, speech, tmp_path / "out", overrides=settings, max_steps=3, device="cpu")
+    settings = json.loads((tmp_path / "out" / "run" / "settings.json").read_text())
+    assert settings["fingerprint"]["recipe"]["name"] == recipe
 
 
 @pytest.mark.parametrize("field", ["max_seconds", "pad_to_seconds"])

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimvox.encoder.backend import inference_obstacle, module_obstacle, takes
+from slimvox.encoder.backend import backend_obstacle, inference_obstacle, module_obstacle, takes
 from slimvox.encoder.convolution import ChannelNorm, ConvLayer, KeptChannels
 from slimvox.encoder.linear import apply_linear, linear_map
 from slimvox.encoder.sparse_taps import SparseTaps
@@ -91,9 +91,14 @@ class PositionalConvolution(nn.Module):
                 # With one more tap, of zeros, another kernel is used. This also removes the surplus frame.
                 weight = F.pad(conv.weight, (0, 1))
                 return F.conv1d(x, weight, conv.bias, padding=conv.padding, groups=conv.groups)
-            with torch.autocast(x.device.type, enabled=False):
-                return self._called(x.to(conv.weight.dtype))
+            return self._in_dtype_of_weights(x)
+        if x.device.type == "cuda" and takes("positional convolution in float32", float32_obstacle(conv)):
+            return self._in_dtype_of_weights(x).to(x.dtype)
         return self._called(x)
+
+    def _in_dtype_of_weights(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return self._called(x.to(self.conv.weight.dtype))
 
     def _called(self, x: Tensor) -> Tensor:
         # An even kernel with this padding gives one frame too many, the last, which the originals drop.
@@ -115,6 +120,19 @@ class PositionalStack(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return x
+
+
+def float32_obstacle(convolution: nn.Conv1d) -> str | None:
+    """The reason why a convolution on CUDA is not computed in float32 where autocast is on, or None.
+
+    cuDNN's grouped convolutions are slow in bfloat16: that of WavLM-Base+ takes 13.1 ms for 10 s of audio on an H200,
+    and 1.4 ms in float32.
+    """
+    if convolution.groups == 1:
+        return "the convolution has no groups"
+    if convolution.weight.dtype != torch.float32 or not torch.is_autocast_enabled("cuda"):
+        return "the weights are not float32 under autocast"
+    return backend_obstacle()
 
 
 FEWEST_CHANNELS = 16

@@ -77,6 +77,8 @@ class Family:
     """Settings that the feature extractor must have, with their values, if it computes the spectrogram that slimvox
     computes in the encoder; None if its only relevant setting is `do_normalize`.
     """
+    recipe: str = "default"
+    """Recipe of `slimvox prune` for its models, if none is given."""
     heads: tuple[str, ...] = HEAD_NAMES
     """Those of `HEAD_NAMES` for which `transformers` has a class of this family."""
 

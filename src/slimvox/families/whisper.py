@@ -48,6 +48,7 @@ register_family(
         ),
         feature_extractor="WhisperFeatureExtractor",
         extractor_settings={"n_fft": MEL_WINDOW, "hop_length": MEL_HOP, "dither": 0.0, "do_normalize": False},
+        recipe="whisper",
         heads=(),
     )
 )

@@ -78,8 +78,7 @@ def outcome(result: PruneResult, settings: RunSettings, device: torch.device) ->
         "environment": {
             "slimvox": __version__,
             "transformers": transformers.__version__,
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            **machine(torch.get_num_threads()),
+            **machine(torch.get_num_threads(), device.type),
         },
     }
 

@@ -16,6 +16,7 @@ from slimvox.audio.find import source_place
 from slimvox.audio.mix import unweighted
 from slimvox.checkpoint import LoadedModel, Model, load_model, on_disk
 from slimvox.encoder import SpeechEncoder
+from slimvox.families import families
 from slimvox.pruning.accelerator import Precision, build_accelerator, own_accelerate_state
 from slimvox.pruning.budget import SparsitySchedule
 from slimvox.pruning.callbacks import Callback
@@ -91,8 +92,8 @@ def prune(
             number after a source is its weight in a mix, such as libri/:1 arabic/:0.3. In Python also a loaded
             `datasets.Dataset`, or a mapping of sources to weights.
         out: output directory for the pruned encoder; new, empty, or of the same run.
-        recipe: name of a recipe (default, paper, fast or quick) or a TOML file. By default, quick for the embedded
-            teacher, else default.
+        recipe: name of a recipe (default, paper, fast, quick or whisper) or a TOML file. By default, quick for the
+            embedded teacher, whisper for a Whisper, else default.
         overrides: fields of the recipe to override, such as prune.steps=1000 structures.conv=false. In Python a list
             of such texts, or a mapping.
         target_parameters: parameters to keep: a share of the dense encoder (28%) or a number (26.5M).
@@ -141,10 +142,8 @@ def prune(
     request = TargetRequest(
         parameters=target_parameters, macs=target_macs, speed=target_speed, sizes=sizes, runtime=runtime
     )
-    name = recipe or ("quick" if str(model) == "embedded" else "default")
-    chosen = load_recipe(name, overrides)
-    if max_steps is not None:
-        chosen = chosen.limited_to(max_steps)
+    name = recipe or ("quick" if str(model) == "embedded" else None)
+    given = load_recipe(name, overrides) if name is not None else None
     console = console or Console(quiet=True)
     parts = parts or PruningParts()
     with on_disk(model, revision=revision, token=token) as teacher, own_accelerate_state():
@@ -152,6 +151,10 @@ def prune(
         processes = Processes(accelerator)
         processes.on_main(directory.refuse_if_taken)
         loaded, earlier_kept = _read_model(teacher, processes)
+        recipes = {family.model_type: family.recipe for family in families()}
+        chosen = given or load_recipe(recipes.get(loaded.encoder.anatomy.family, "default"), overrides)
+        if max_steps is not None:
+            chosen = chosen.limited_to(max_steps)
         _check_clips(chosen, loaded)
         planned = plan_sizes(
             chosen,

@@ -247,7 +247,7 @@ def load_recipe(name: str | Path, overrides: Iterable[str] | Mapping[str, Any] =
     """Load a recipe and override some of its fields.
 
     Args:
-        name: a shipped recipe (`default`, `paper`, `fast`, `quick`), or a path to a TOML file.
+        name: a shipped recipe (`default`, `paper`, `fast`, `quick`, `whisper`), or a path to a TOML file.
         overrides: `section.field=value` texts, such as `prune.steps=1000`, or the same as a mapping.
 
     Raises:
