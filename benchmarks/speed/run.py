@@ -1,23 +1,34 @@
 """All figures of docs/results-speed.md and of README's speed tables. Nothing else should run on the machine meanwhile.
 
-    python benchmarks/speed/run.py --out docs/results-speed.md --readme README.md --pruned DIR [--threads 2] [--runs 7]
+    python benchmarks/speed/run.py --out docs/results-speed.md --readme README.md --pruned DIR --keep RESULTS
+        [--parts NAME ...] [--threads 2] [--runs 7] [--most 1]
 
 DIR is an encoder really pruned from the embedded teacher (`slimvox prune embedded ...`, or the demo's): it is measured
 as it is, and in the part `encoders` its uneven sizes are measured at WavLM-Base+'s size too. The others have the right
 shape and random weights. Parts that are not measured keep their sections of the file.
+
+A part is measured in pieces of some minutes. Each piece is a JSON file in RESULTS that is not measured again, so that
+the command can be stopped and repeated, also with `--most 1`, which measures one piece at most. A part's tables are
+written once all its pieces are there.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import platform
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import attention_layouts
+import compiled
+import long_audio
 import prune_step
 import shapes
 import torch
@@ -25,12 +36,19 @@ import torch
 from slimvox.costs import Macs, macs, parameters
 from slimvox.measure.benchmark import BenchmarkResult, benchmark
 from slimvox.measure.benchmark.result import machine
+from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.util.quantities import short_number
 
-PARTS = ("runtimes", "pruned", "encoders", "attention", "step", "plain-step")
-DEFAULT_PARTS = ("runtimes", "pruned")
 RUNTIMES = (("torch", "torch-bf16"), ("onnx", "onnx-int8"), ("openvino", "openvino-bf16"))
 """Backends that are measured at once. Of random weights, an int8 OpenVINO file says nothing."""
+PIECES = {
+    "runtimes": RUNTIMES,
+    "pruned": (*RUNTIMES[:-1], (*RUNTIMES[-1], "openvino-int8")),
+    "short": (RUNTIMES[0], ("onnx-int8", "openvino-bf16")),
+}
+"""Backends of each piece, for the parts that are measured in pieces."""
+PARTS = (*PIECES, "compiled", "long", "encoders", "attention", "step", "plain-step")
+README_PARTS = ("runtimes", "pruned")
 TITLES = {
     "torch": "torch, float32",
     "torch-bf16": "torch, bf16",
@@ -41,7 +59,7 @@ TITLES = {
     "openvino-int8": "OpenVINO, int8",
 }
 README_SECONDS = 10.0
-MARKS = {part: (f"<!-- speed of {part} -->", f"<!-- end of speed of {part} -->") for part in DEFAULT_PARTS}
+MARKS = {part: (f"<!-- speed of {part} -->", f"<!-- end of speed of {part} -->") for part in README_PARTS}
 """Comments in README around the tables that this script writes."""
 
 
@@ -55,53 +73,109 @@ def main() -> None:
     parser.add_argument("--pruned", type=Path, help="directory of a really pruned encoder")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--parts", nargs="+", default=DEFAULT_PARTS, choices=PARTS)
+    parser.add_argument("--parts", nargs="+", default=README_PARTS, choices=PARTS)
+    parser.add_argument("--keep", type=Path, help="folder for the results of pieces")
+    parser.add_argument("--most", type=int, default=sys.maxsize, help="number of pieces to measure at most")
     arguments = parser.parse_args()
-    if "pruned" in arguments.parts and arguments.pruned is None:
-        parser.error("the part `pruned` needs --pruned DIR")
+    if arguments.pruned is None and {"pruned", "attention"} & {*arguments.parts}:
+        parser.error("the parts `pruned` and `attention` need --pruned DIR")
     torch.set_num_threads(arguments.threads)
+    left = arguments.most
     with TemporaryDirectory() as folder:
         for part in arguments.parts:
-            print(f"measuring: {part}", file=sys.stderr, flush=True)
-            if part in DEFAULT_PARTS:
-                results, names = measure(
-                    part, arguments.pruned, Path(folder), arguments.threads, arguments.runs
-                )
-                text = runtimes_section(part, results)
-                if arguments.readme is not None:
-                    write_between(arguments.readme, *MARKS[part], readme_table(results, names))
-            else:
+            if part not in PIECES:
+                print(f"measuring: {part}", file=sys.stderr, flush=True)
                 text = section(part, arguments.pruned, Path(folder), arguments.threads, arguments.runs)
-            if text:
-                write_section(arguments.out, text, _stamp(arguments.threads))
+                write_section(arguments.out, text, _stamp(arguments.threads, [commit()]))
+                continue
+            pieces = pieces_of(
+                part,
+                arguments.pruned,
+                Path(folder),
+                arguments.keep or Path(folder),
+                arguments.threads,
+                arguments.runs,
+            )
+            for piece in pieces:
+                if not piece.file.exists() and left:
+                    print(f"measuring: {piece.file.stem}", file=sys.stderr, flush=True)
+                    piece.measure()
+                    left -= 1
+            missing = [piece.file.stem for piece in pieces if not piece.file.exists()]
+            if missing:
+                print(f"{part}: not measured yet: {', '.join(missing)}", file=sys.stderr)
+                continue
+            results, commits = zip(*[piece.read() for piece in pieces], strict=True)
+            write_section(arguments.out, runtimes_section(part, results), _stamp(arguments.threads, commits))
+            if arguments.readme is not None and part in MARKS:
+                names = {"paper": "`paper`, 28 % of the parameters", "fast": "`fast`, 20 % of the MACs"}
+                if arguments.pruned is not None:
+                    names[arguments.pruned.name] = "really pruned"
+                write_between(arguments.readme, *MARKS[part], readme_table(results, names))
 
 
-def measure(
-    part: str, pruned: Path, folder: Path, threads: int, runs: int
-) -> tuple[list[BenchmarkResult], dict[str, str]]:
-    """Results of one part, one for each group of backends, and the rows of README's table by the encoder's name."""
-    if part == "pruned":
-        backends = [each for group in RUNTIMES for each in group]
-        whole = benchmark(
-            [pruned],
-            against="embedded",
-            seconds=(2.0, README_SECONDS),
-            backends=(*backends, "openvino-int8"),
-            threads=threads,
-            runs=runs,
-        )
-        return [whole], {pruned.name: "pruned by 72 %"}
-    anatomies = {
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Backends of a part that are measured at once, and the file with their result."""
+
+    file: Path
+    run: Callable[[], BenchmarkResult]
+
+    def measure(self) -> None:
+        """Write the file."""
+        content = {"commit": commit(), "result": self.run().to_dict()}
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.write_text(json.dumps(content, indent=1) + "\n")
+
+    def read(self) -> tuple[BenchmarkResult, str]:
+        """The result and the commit that it was measured at."""
+        content = json.loads(self.file.read_text())
+        return BenchmarkResult.from_dict(content["result"]), content["commit"]
+
+
+def pieces_of(
+    part: str, pruned: Path | None, folder: Path, keep: Path, threads: int, runs: int
+) -> list[Piece]:
+    """The pieces of a part; models of the right shape are written to `folder`."""
+
+    @cache
+    def models() -> list[Path]:
+        if part == "pruned":
+            assert pruned is not None
+            return [pruned]
+        anatomies = even_shapes()
+        names = ("fast",) if part == "short" else ("paper", "fast")
+        return [_written(anatomies[name], folder / name) for name in names]
+
+    seconds = {"runtimes": (README_SECONDS,), "pruned": (2.0, README_SECONDS), "short": (0.5, 1.0, 2.0)}[part]
+
+    def piece(backends: tuple[str, ...]) -> Piece:
+        def run() -> BenchmarkResult:
+            return benchmark(
+                models(),
+                against="embedded" if part == "pruned" else None,
+                seconds=seconds,
+                backends=backends,
+                threads=threads,
+                runs=runs,
+            )
+
+        name = f"{part}-{'+'.join(backends)}-{threads}-threads-{runs}-runs.json"
+        return Piece(file=keep / name, run=run)
+
+    return [piece(backends) for backends in PIECES[part]]
+
+
+def even_shapes() -> dict[str, EncoderAnatomy]:
+    """The even shapes that stand for the recipes `paper` and `fast`."""
+    return {
         "paper": shapes.even(channels=512, heads=5),
         "fast": shapes.even(channels=192, heads=4, cost=Macs()),
     }
-    models = [shapes.write(anatomy, folder / name) for name, anatomy in anatomies.items()]
-    # Not all at once: the dense encoder takes a GiB in each backend.
-    results = [
-        benchmark(models, seconds=(README_SECONDS,), backends=group, threads=threads, runs=runs)
-        for group in RUNTIMES
-    ]
-    return results, {"paper": "`paper`, 28 % of the parameters", "fast": "`fast`, 20 % of the MACs"}
+
+
+def _written(anatomy: EncoderAnatomy, directory: Path) -> Path:
+    return directory if directory.exists() else shapes.write(anatomy, directory)
 
 
 def readme_table(results: Sequence[BenchmarkResult], names: Mapping[str, str]) -> str:
@@ -131,9 +205,11 @@ def readme_table(results: Sequence[BenchmarkResult], names: Mapping[str, str]) -
 
 def runtimes_section(part: str, results: Sequence[BenchmarkResult]) -> str:
     """Times of one part with the gains from the runtime and from pruning."""
-    title = (
-        "The embedded teacher, and pruned by 72 %" if part == "pruned" else "WavLM-Base+'s shape, by runtime"
-    )
+    title = {
+        "pruned": "The embedded teacher, really pruned",
+        "runtimes": "WavLM-Base+'s shape, by runtime",
+        "short": "Short clips",
+    }[part]
     lines = [
         f"## {title}",
         "",
@@ -187,29 +263,30 @@ def write_between(path: Path, start: str, end: str, table: str) -> None:
 
 
 def section(part: str, pruned: Path | None, folder: Path, threads: int, runs: int) -> str:
-    """One part as Markdown; empty where it needs a pruned encoder and there is none."""
+    """A part that is measured at once, as Markdown."""
     if part == "step":
         table = prune_step.parts_table(max(2, runs // 2))
         return f"## A step of stage 1, {prune_step.BATCH} x {prune_step.SECONDS:g} s\n\n{table}"
     if part == "plain-step":
         return f"## A step of stage 1 against the plain way\n\n{prune_step.table(max(3, runs // 2))}"
     if part == "attention":
-        if pruned is None:
-            return ""
+        assert pruned is not None
         return f"## Attention with heads of unequal width\n\n{attention_layouts.table(shapes.uneven(pruned), runs)}"
+    if part == "compiled":
+        encoders = {"dense": shapes.base_plus(), "fast": even_shapes()["fast"]}
+        return f"## `torch.compile`\n\n{compiled.table(encoders, runs)}"
+    if part == "long":
+        models = {"embedded": "embedded", "fast": str(_written(even_shapes()["fast"], folder / "fast"))}
+        return f"## An hour of audio\n\n{long_audio.table(models, threads)}"
     wanted = {
         "dense": shapes.base_plus(),
-        "paper": shapes.even(channels=512, heads=5),
-        "fast": shapes.even(channels=192, heads=4, cost=Macs()),
+        **even_shapes(),
         "fast-28-224": shapes.even(channels=224, heads=4),
         "fast-28-128": shapes.even(channels=128, heads=4),
     }
     if pruned is not None:
         wanted |= {"uneven": shapes.uneven(pruned), "uneven-8": shapes.uneven(pruned, round_to=8)}
-    directories = {
-        name: folder / name if (folder / name).exists() else shapes.write(anatomy, folder / name)
-        for name, anatomy in wanted.items()
-    }
+    directories = {name: _written(anatomy, folder / name) for name, anatomy in wanted.items()}
     described = "\n".join(
         f"- `{name}`: {short_number(parameters(anatomy))} parameters, {short_number(macs(anatomy))} MACs for 10 s"
         for name, anatomy in wanted.items()
@@ -243,11 +320,19 @@ def _table(result: BenchmarkResult) -> str:
     return "\n".join(lines) + f"\n\nMedians of {len(runs)} interleaved runs, one clip at a time."
 
 
-def _stamp(threads: int) -> str:
+def commit() -> str:
+    """The commit that is measured."""
+    return subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def _stamp(threads: int, commits: Sequence[str]) -> str:
     about = machine(threads)
+    at = " and ".join(f"`{each}`" for each in dict.fromkeys(commits))
     return (
-        f"Measured on {about['processor']}, {threads} threads, torch {about['torch']}, Python"
-        f" {platform.python_version()}, {date.today().isoformat()}."
+        f"Measured on {about['processor']}, {about['cores']} cores, {threads} threads, torch {about['torch']}, Python"
+        f" {platform.python_version()}, {date.today().isoformat()}, at commit {at}."
     )
 
 

@@ -185,6 +185,12 @@ def test_the_gain_from_the_runtime_and_that_from_pruning() -> None:
 
 
 @pytest.mark.parametrize("joules", [None, 1234.5])
+def test_results_are_read_from_the_json_that_was_written(joules: float | None) -> None:
+    result = pruned_result(joules)
+    assert BenchmarkResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+
+
+@pytest.mark.parametrize("joules", [None, 1234.5])
 @pytest.mark.parametrize("width", [80, 120])
 def test_tables_keep_all_words_in_narrow_terminals(width: int, joules: float | None) -> None:
     result = pruned_result(joules)

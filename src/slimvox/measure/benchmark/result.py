@@ -6,6 +6,7 @@ import dataclasses
 import os
 import platform
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,30 @@ class BenchmarkResult:
     def slower(self) -> list[Measurement]:
         """Measurements that are not faster than the reference."""
         return [m for m in self.measurements if m.label != self.reference and self.speedup(m) <= 1.0]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> BenchmarkResult:
+        """The reverse of `to_dict`.
+
+        Raises:
+            KeyError: if a field is missing.
+        """
+
+        def own(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+            return {field.name: values[field.name] for field in dataclasses.fields(kind)}
+
+        measurements = [own(Measurement, each) for each in data["measurements"]]
+        for each in measurements:
+            each["milliseconds"] = tuple(each["milliseconds"])
+        return cls(
+            **own(cls, data)
+            | {
+                "contenders": tuple(
+                    ContenderReport(**own(ContenderReport, each)) for each in data["contenders"]
+                ),
+                "measurements": tuple(Measurement(**each) for each in measurements),
+            }
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types."""
