@@ -33,6 +33,7 @@ import prune_step
 import shapes
 import torch
 
+from slimvox.checkpoint import load
 from slimvox.costs import Macs, macs, parameters
 from slimvox.measure.benchmark import BenchmarkResult, benchmark
 from slimvox.measure.benchmark.result import machine
@@ -110,7 +111,9 @@ def main() -> None:
             if arguments.readme is not None and part in MARKS:
                 names = {"paper": "`paper`, 28 % of the parameters", "fast": "`fast`, 20 % of the MACs"}
                 if arguments.pruned is not None:
-                    names[arguments.pruned.name] = "really pruned"
+                    encoder = load(arguments.pruned)
+                    share = macs(encoder.anatomy) / macs(encoder.dense_anatomy)
+                    names[arguments.pruned.name] = f"really pruned, {share:.0%} of the MACs"
                 write_between(arguments.readme, *MARKS[part], readme_table(results, names))
 
 
@@ -179,7 +182,14 @@ def _written(anatomy: EncoderAnatomy, directory: Path) -> Path:
 
 
 def readme_table(results: Sequence[BenchmarkResult], names: Mapping[str, str]) -> str:
-    """Speed-ups over `transformers` by encoder and backend, and those by pruning alone."""
+    """Speed-ups over `transformers` by encoder and backend, and those by pruning alone.
+
+    Args:
+        results: one per group of backends, of the same encoders.
+        names: row titles by name of the encoder; those that were not measured are left out.
+    """
+    measured_names = {each.label.rpartition(", ")[0] for each in results[0].contenders}
+    names = {name: title for name, title in names.items() if name in measured_names}
     totals: dict[str, dict[str, str]] = {"dense, slimvox": {}} | {name: {} for name in names.values()}
     alone: dict[str, dict[str, str]] = {f"by pruning alone: {name}": {} for name in names.values()}
     for result in results:

@@ -86,3 +86,16 @@ def test_a_table_is_measured_once_for_the_same_conditions(
     table_path(context).write_text('{"table": {"seconds": 1}}')
     assert kept_table(context, measure).rest == 6.0
     assert kept_table(context, measure).rest == 6.0
+
+
+def test_a_table_measured_on_a_busy_machine_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLIMVOX_CACHE", str(tmp_path))
+    said: list[str] = []
+    context = CostContext(dense=DENSE, seconds=1.0, device=torch.device("cpu"), on_progress=said.append)
+    busy = replace(TABLE, error=2.37)
+    assert kept_table(context, lambda _: busy) == busy
+    assert len(said) == 1 and "237%" in said[0] and "busy" in said[0]
+    assert kept_table(context, lambda _: TABLE) == TABLE
+    assert kept_table(context, lambda _: busy) == TABLE

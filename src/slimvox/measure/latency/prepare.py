@@ -23,6 +23,8 @@ from slimvox.util.files import write_atomically
 from slimvox.util.json_files import read_json_object
 from slimvox.util.user_cache import user_cache
 
+MOST_ERROR = 0.3
+"""Median relative error above which a table is not kept: then something else ran while it was measured."""
 PACKAGES = ("torch", "onnxruntime", "openvino", "nncf")
 """Packages whose version decides on the time of some runtime."""
 
@@ -42,6 +44,12 @@ def kept_table(context: CostContext, measure: Callable[[CostContext], LatencyTab
         context.on_progress(f"computing times are those measured before ({path}; delete it to measure again)")
         return table
     table = measure(context)
+    if table.error > MOST_ERROR:
+        context.on_progress(
+            f"the computing times do not fit together ({table.error:.0%} off): this machine is probably busy, so the"
+            " target may be missed, and the next run measures again"
+        )
+        return table
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({"table": table.to_dict(), **_conditions(context)}).encode())
