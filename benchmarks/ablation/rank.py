@@ -1,10 +1,10 @@
 """Print how well each distance to the teacher predicts the task scores of the prunings that exist.
 
-    python benchmarks/ablation/rank.py RUN... --audio HELD_OUT [--scores SCORES] [--out FILE.csv]
+    python benchmarks/ablation/rank.py RUN... [--audio HELD_OUT] [--scores SCORES] [--out FILE.csv]
 
 Each RUN is a directory written by `slimvox prune`, whose scores lie in its folder `scores`, or with `--scores SCORES`
 in SCORES/NAME, where NAME is the directory's name. The distances are measured on HELD_OUT (the map of the mapped ones
-is fitted on other clips than it is measured on) and kept in FILE.csv with the scores. The rank correlation (Spearman)
+is fitted on other clips than it is measured on), or read where run.py kept them; FILE.csv has them with the scores. The rank correlation (Spearman)
 of each distance with each metric is signed so that 1 means that the smaller distance always has the better score; the
 distance with the largest mean comes first.
 """
@@ -17,6 +17,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from results import COMPARISON
+
 from slimvox.comparison.distance import StateDistances
 from slimvox.comparison.sources import compare
 from slimvox.evaluation.result_table import overall
@@ -24,6 +26,8 @@ from slimvox.evaluation.suite import metric_means, read_results
 from slimvox.evaluation.tasks import tasks
 from slimvox.report.score_files import SCORES
 from slimvox.util.errors import SlimvoxError
+from slimvox.util.json_files import read_json_object
+from slimvox.util.validation import build
 
 FEWEST = 4
 """Minimum number of prunings for a rank correlation."""
@@ -36,7 +40,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--audio", required=True, help="held-out audio, as slimvox compare takes it")
+    parser.add_argument("--audio", help="held-out audio, as slimvox compare takes it")
     parser.add_argument("--seconds", type=float, default=200.0)
     parser.add_argument(
         "--scores", type=Path, help="folder with a folder of scores for each run, by its name"
@@ -116,10 +120,26 @@ def write_csv(out: Path, rows: Sequence[Row]) -> None:
             writer.writerow([name, *distances.values(), *(scores.get(metric, "") for metric in metrics)])
 
 
+def kept_distances(run: Path) -> StateDistances:
+    """The distances that `run.py` measured on its first held-out source.
+
+    Raises:
+        SlimvoxError: if it did not.
+    """
+    file = run / COMPARISON
+    if not file.is_file():
+        raise SlimvoxError(f"there is no {file}; give audio to measure on with --audio")
+    found: StateDistances = build(StateDistances, read_json_object(file)["sources"][0]["distances"])
+    return found
+
+
 def _row(run: Path, arguments: argparse.Namespace) -> Row:
     folder = run / SCORES if arguments.scores is None else arguments.scores / run.name
     results = read_results(folder)
-    measured = compare(run, arguments.audio, seconds=arguments.seconds).sources[0].distances
+    if arguments.audio is None:
+        measured = kept_distances(run)
+    else:
+        measured = compare(run, arguments.audio, seconds=arguments.seconds).sources[0].distances
     return (
         run.name,
         distances_by_name(measured),

@@ -5,6 +5,7 @@ or recompute the published scores.
     slimvox evaluate embedded --data DIR --out scores/embedded --seeds 3
     python benchmarks/mini_superb/write_results.py fixed-rows scores/fbank scores/embedded
     python benchmarks/mini_superb/write_results.py published --out docs/published-superb.md
+    python benchmarks/mini_superb/write_results.py spread scores/seed-1 scores/seed-2 scores/seed-3
     python benchmarks/mini_superb/write_results.py table fbank=scores/fbank teacher=scores/embedded --out FILE.md
 
 The text of the page around the tables is kept: only what stands between the two marks is replaced.
@@ -16,6 +17,7 @@ import argparse
 import csv
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from published_scores import published_models
@@ -25,6 +27,7 @@ from score_tables import (
     read_model,
     score_table,
     seeds_of,
+    spread_table,
     task_weights,
     tasks_told_apart,
     time_table,
@@ -63,12 +66,16 @@ def main() -> None:
     table = commands.add_parser("table", help="write the page with the tables")
     table.add_argument("models", nargs="+", metavar="NAME=DIR")
     table.add_argument("--out", type=Path, required=True)
+    spread = commands.add_parser("spread", help="print how far scores of prunings of one recipe differ")
+    spread.add_argument("models", nargs="+", type=Path, metavar="DIR")
     published = commands.add_parser("published", help="recompute the published SUPERB scores")
     published.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     try:
         if arguments.command == "fixed-rows":
             write_fixed_rows(arguments.fbank, arguments.embedded, arguments.prunings)
+        elif arguments.command == "spread":
+            print(spread_of(arguments.models))
         elif arguments.command == "published":
             write_tables(arguments.out, "# Published SUPERB scores", published_table())
         else:
@@ -109,6 +116,15 @@ def write_fixed_rows(fbank: Path, embedded: Path, prunings: Path) -> None:
         "rows": rows,
     }
     write_atomically(MINI / FIXED_ROWS, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def spread_of(folders: Sequence[Path]) -> str:
+    """Markdown: standard deviations of the points of prunings of one recipe, in points of the `mini` score."""
+    models = [read_model(str(folder), folder) for folder in folders]
+    check_comparable({model.name: model.results for model in models})
+    fixed = fixed_rows()
+    assert fixed is not None
+    return spread_table(models, fixed)
 
 
 def published_table() -> str:

@@ -135,6 +135,32 @@ def test_the_table_has_mean_and_spread_and_chance(tmp_path: Path) -> None:
     assert times[-2:] == ["| all, minutes | 20.0 | 2.0 |", "| of a processor, minutes | 10.0 | 1.0 |"]
 
 
+def test_spread_over_heads_and_prunings_by_hand(tmp_path: Path) -> None:
+    """KS weighs 3, ASR 1: a percent of KS is 3 / 4 x 25 points, a percent of ASR 1 / 4 x 25 points."""
+    fixed = FixedRows(fbank=LOW, teacher=HIGH, weights={"ks": 3.0, "asr": 1.0})
+    values = [
+        {"ks": [58.0, 62.0], "asr": [41.0, 43.0]},  # variance of the mean: 4 and 1
+        {"ks": [61.0, 63.0], "asr": [46.0, 46.0]},  # 1 and 0
+    ]
+    models = [read_model(str(n), write(tmp_path / str(n), each)) for n, each in enumerate(values)]
+    heads = 18.75 * math.sqrt(2.5), 6.25 * math.sqrt(0.5)
+    prunings = 18.75 * math.sqrt(2), 6.25 * math.sqrt(8)
+    # The second is 2 percent better in KS, worth 37.5 points, and 4 worse in ASR, worth 25.
+    assert score_tables.spread_table(models, fixed).splitlines()[2:] == [
+        f"| KS | 0.75 | {heads[0]:.1f} | {prunings[0]:.1f} |",
+        f"| ASR | 0.25 | {heads[1]:.1f} | {prunings[1]:.1f} |",
+        f"| as if independent | 1.00 | {math.hypot(*heads):.1f} | {math.hypot(*prunings):.1f} |",
+        f"| **mini** | 1.00 |  | {12.5 / math.sqrt(2):.1f} |",
+    ]
+    one = read_model("one", write(tmp_path / "one", {"ks": [58.0, 62.0]}))
+    assert score_tables.spread_table([one], fixed).splitlines()[2:] == [
+        f"| KS | 0.75 | {18.75 * 2:.1f} | - |",
+        f"| as if independent | 0.75 | {18.75 * 2:.1f} | - |",
+    ]
+    with pytest.raises(SlimvoxError, match="no task that counts"):
+        score_tables.spread_table([read_model("sd", write(tmp_path / "sd", {"sd": [1.0]}))], fixed)
+
+
 def test_results_that_do_not_compare(tmp_path: Path) -> None:
     models = [
         read_model("a", write(tmp_path / "a", {"ks": [1.0]})),
