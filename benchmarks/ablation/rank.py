@@ -4,9 +4,9 @@
 
 Each RUN is a directory written by `slimvox prune`, whose scores lie in its folder `scores`, or with `--scores SCORES`
 in SCORES/NAME, where NAME is the directory's name. The distances are measured on HELD_OUT (the map of the mapped ones
-is fitted on other clips than it is measured on), or read where run.py kept them; FILE.csv has them with the scores. The rank correlation (Spearman)
-of each distance with each metric is signed so that 1 means that the smaller distance always has the better score; the
-distance with the largest mean comes first.
+is fitted on other clips than it is measured on), or read where run.py kept them; FILE.csv has them with the scores. The
+rank correlation (Spearman) of each distance with each metric is signed so that 1 means that the smaller distance always
+has the better score; the distance with the largest mean comes first.
 """
 
 from __future__ import annotations
