@@ -32,12 +32,12 @@ from stages import make_stage
 
 from slimvox.audio import AudioBatch
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
-from slimvox.measure.latency.real_time import wait_for
 from slimvox.pruning import memory
 from slimvox.pruning.accelerator import Precision
 from slimvox.pruning.micro_batches import Division, MicroBatches
 from slimvox.pruning.recipe import load_recipe
 from slimvox.pruning.stage import Stage
+from slimvox.util.timing import wait_for
 
 SHAPES = {
     "base": {},

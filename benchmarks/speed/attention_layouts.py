@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from statistics import median
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from slimvox.encoder.attention import SelfAttention
 from slimvox.encoder.position_bias import PositionBiasTable
 from slimvox.structures.anatomy import EncoderAnatomy, HeadAnatomy, LayerAnatomy
+from slimvox.util.timing import seconds_in_turns
 
 
 class GroupedAttention(nn.Module):
@@ -80,20 +80,19 @@ def table(anatomy: EncoderAnatomy, runs: int, seconds: float = 10.0) -> str:
         "grouped by width, multiples of 16": _grouped(whole, layers, lambda h: -(-max(h.qk, h.vo) // 16)),
         "one by one": _grouped(whole, layers, lambda h: h.index),
     }
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    calls = {
+        name: lambda modules=modules: [module(x, bias, None) for module in modules]
+        for name, modules in ways.items()
+    }
     with torch.inference_mode():
         expected = [module(x, bias, None) for module in whole]
-        for number in range(runs + 1):
-            for name, modules in ways.items():
-                began = time.perf_counter()
-                outputs = [module(x, bias, None) for module in modules]
-                if number:
-                    times[name].append(1000 * (time.perf_counter() - began))
-                for output, wanted in zip(outputs, expected, strict=True):
-                    torch.testing.assert_close(output, wanted, rtol=1e-3, atol=1e-3)
-    best = median(times["one width (slimvox)"])
+        for call in calls.values():
+            for output, wanted in zip(call(), expected, strict=True):
+                torch.testing.assert_close(output, wanted, rtol=1e-3, atol=1e-3)
+        times = {name: 1000 * median(each) for name, each in seconds_in_turns(calls, runs).items()}
+    best = times["one width (slimvox)"]
     lines = ["| heads of unequal width | ms, all layers | time, of slimvox's |", "|---|---|---|"]
-    lines += [f"| {name} | {median(each):.1f} | {median(each) / best:.2f} |" for name, each in times.items()]
+    lines += [f"| {name} | {each:.1f} | {each / best:.2f} |" for name, each in times.items()]
     return "\n".join(lines)
 
 

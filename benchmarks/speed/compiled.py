@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from statistics import median
 
 import torch
-from torch import Tensor
 
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.benchmark.contenders import noise
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
+from slimvox.util.timing import seconds_in_turns
 
 SECONDS = (2.0, 10.0)
 
@@ -41,24 +42,12 @@ def table(encoders: Mapping[str, EncoderAnatomy], runs: int) -> str:
                 began = time.perf_counter()
                 found = compiled(waveforms).last_hidden_state
                 compile_seconds = time.perf_counter() - began
-                times = _in_turns({"plain": encoder, "compiled": compiled}, waveforms, runs)
+                ways = {"plain": partial(encoder, waveforms), "compiled": partial(compiled, waveforms)}
+                times = seconds_in_turns(ways, runs)
             difference = (found - expected).abs().max() / expected.abs().max()
-            plain, fast = median(times["plain"]), median(times["compiled"])
+            plain, fast = (1000 * median(times[each]) for each in ways)
             lines.append(
                 f"| {name} | {seconds:g} | {plain:.0f} | {fast:.0f} | **{plain / fast:.2f}x** |"
                 f" {compile_seconds:.0f} s | {difference:.0e} |"
             )
     return "\n".join(lines) + f"\n\nMedians of {runs} runs in turns, float32, one clip at a time."
-
-
-def _in_turns(
-    ways: Mapping[str, Callable[[Tensor], object]], waveforms: Tensor, runs: int
-) -> dict[str, list[float]]:
-    """Milliseconds of each way, after a round that is not counted."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(runs + 1):
-        for name, way in ways.items():
-            began = time.perf_counter()
-            way(waveforms)
-            times[name].append(1000 * (time.perf_counter() - began))
-    return {name: each[1:] for name, each in times.items()}

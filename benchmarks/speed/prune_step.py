@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,6 +15,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import torch
 import torch.nn.functional as F
+from checkout import commit
 from shapes import base_plus
 from stages import make_stage
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ from slimvox.pruning.optimisers import MATRICES, build_optimisers
 from slimvox.pruning.recipe import load_recipe
 from slimvox.pruning.stage import Stage
 from slimvox.structures import Address
+from slimvox.util.timing import seconds_in_turns
 
 BATCH, SECONDS = 4, 8.0
 
@@ -42,14 +44,7 @@ def compare(runs: int, structures: str) -> dict[str, list[float]]:
     """
     waveforms = 0.1 * torch.randn(BATCH, int(16_000 * SECONDS), generator=torch.Generator().manual_seed(0))
     ways = {"plain": plain_step(structures), "slimvox": slimvox_step(structures)}
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(runs + 1):
-        for name, step in ways.items():
-            began = time.perf_counter()
-            step(waveforms)
-            if number:
-                times[name].append(time.perf_counter() - began)
-    return times
+    return seconds_in_turns({name: partial(step, waveforms) for name, step in ways.items()}, runs)
 
 
 def slimvox_step(structures: str) -> Callable[[Tensor], object]:
@@ -198,7 +193,4 @@ def parts_table(runs: int, recipe: str = "fast") -> str:
 
 def stamp(recipe: str) -> str:
     """The recipe and the commit of a measurement; a test fails when the recipe has changed since."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True
-    ).stdout.strip()
-    return f"Measured with recipe `{recipe}` (`{load_recipe(recipe).digest}`) at commit `{commit}`."
+    return f"Measured with recipe `{recipe}` (`{load_recipe(recipe).digest}`) at commit `{commit()}`."

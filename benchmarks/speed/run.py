@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,12 +25,15 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+sys.path.append(str(Path(__file__).parents[1]))
+
 import attention_layouts
 import compiled
 import long_audio
 import prune_step
 import shapes
 import torch
+from checkout import commit
 
 from slimvox.checkpoint import load
 from slimvox.costs import Macs, macs, parameters
@@ -328,13 +330,6 @@ def _table(result: BenchmarkResult) -> str:
         lines.append(f"| {contender.label} | " + " | ".join([*cells, memory]) + " |")
     runs: Sequence[float] = result.measurements[0].milliseconds
     return "\n".join(lines) + f"\n\nMedians of {len(runs)} interleaved runs, one clip at a time."
-
-
-def commit() -> str:
-    """The commit that is measured."""
-    return subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True
-    ).stdout.strip()
 
 
 def _stamp(threads: int, commits: Sequence[str]) -> str:

@@ -20,8 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).parents[1]))
+
 import torch
 from arms import ON_A_GPU, ORDER, Arm
+from checkout import commit
 from distil import distil
 from encoders import load_encoder, load_low_rank, save_low_rank
 from low_rank import factorised, low_rank_macs, principal_components, ranks_for
@@ -215,12 +218,6 @@ def add_result(file: Path, name: str, result: dict[str, Any]) -> None:
     """Add a result to the file, which is complete at any time."""
     content = json.dumps({**known(file), name: result}, indent=1) + "\n"
     write_atomically(file, content.encode())
-
-
-def commit() -> str:
-    """Commit of the checkout."""
-    call = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(call, capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from slimvox.checkpoint import load
 from slimvox.evaluation.transcriber import transcriber_of
 from slimvox.evaluation.upstreams import EncoderUpstream, load_upstream
 from slimvox.util.files import write_atomically
+from slimvox.util.timing import seconds_in_turns
 
 WINDOWS_SECONDS = (15.0, 30.0)
 TRANSCRIBED = 3
@@ -111,15 +111,8 @@ def int8(directory: Path, window: Tensor) -> Callable[[], Any]:
 
 def in_turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Median seconds of each call, after a round that is not counted."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
     with torch.inference_mode():
-        for number in range(rounds + 1):
-            for name, call in calls.items():
-                began = time.perf_counter()
-                call()
-                if number:
-                    times[name].append(time.perf_counter() - began)
-    return {name: median(each) for name, each in times.items()}
+        return {name: median(each) for name, each in seconds_in_turns(calls, rounds).items()}
 
 
 def add(speeds: dict[str, dict[str, float]], what: str, times: dict[str, float]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -24,6 +23,7 @@ from slimvox.measure.benchmark.contenders import (
 from slimvox.measure.benchmark.files import ExportedFiles
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 from slimvox.util.errors import SlimvoxError
+from slimvox.util.timing import seconds_in_turns
 
 
 def encoder_milliseconds(
@@ -62,21 +62,17 @@ def encoder_milliseconds(
     check_backend(backend)
     format = backend_format(backend)
     waveforms = noise(batch, round(seconds * SAMPLE_RATE_HZ))
-    times: dict[str, list[float]] = {name: [] for name in encoders}
     with TemporaryDirectory() as folder, _torch_threads(threads):
         files, runs = ExportedFiles(Path(folder), layers), {}
         for name, encoder in encoders.items():
             if format is None:
-                runs[name] = load_module(encoder.eval(), backend).run
+                run = load_module(encoder.eval(), backend).run
             else:
                 file = files.file(name, partial(lambda given: given, encoder), format, backend)
-                runs[name] = open_file(format, backend, file, threads)
-        for _ in range(rounds + 1):
-            for name, run in runs.items():
-                began = time.perf_counter()
-                run(waveforms)
-                times[name].append((time.perf_counter() - began) * 1000)
-    return {name: tuple(each[1:]) for name, each in times.items()}
+                run = open_file(format, backend, file, threads)
+            runs[name] = partial(run, waveforms)
+        times = seconds_in_turns(runs, rounds)
+    return {name: tuple(1000 * run for run in each) for name, each in times.items()}
 
 
 @contextmanager

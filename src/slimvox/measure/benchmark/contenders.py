@@ -136,7 +136,7 @@ def load_module(module: nn.Module, backend: str, device: str = "cpu") -> Loaded:
     """A module of torch, in one of `TORCH_BACKENDS`."""
     import torch
 
-    from slimvox.measure.latency.real_time import wait_for
+    from slimvox.util.timing import wait_for
 
     keywords: dict[str, Any] = {"output_hidden_states": True} if backend == TRANSFORMERS else {}
     half = backend == "torch-bf16"

@@ -16,13 +16,13 @@ from torch import nn
 
 from slimvox.costs import BLOCK_KINDS, LAYER_BLOCKS
 from slimvox.encoder import SpeechEncoder
-from slimvox.measure.latency.real_time import wait_for
 from slimvox.measure.latency.table import LatencyTable, feature_values, fit_times
 from slimvox.structures import Block, structure
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.structures.kept_indices import KeptIndices
 from slimvox.structures.units import units
 from slimvox.util.errors import SlimvoxError
+from slimvox.util.timing import wait_for
 
 PROBES, UNSEEN = 14, 4
 """Number of encoders that are measured (the first is the dense one), and of those that only check the table."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
+from functools import partial
 from statistics import median
 
 import torch
 
 from slimvox.encoder import SpeechEncoder
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ
+from slimvox.util.timing import seconds_in_turns
 
 
 def real_time_factors(
@@ -33,26 +34,7 @@ def real_time_factors(
     device = next(next(iter(encoders.values())).parameters()).device
     samples = int(SAMPLE_RATE_HZ * seconds)
     waveform = 0.1 * torch.randn(1, samples, generator=torch.Generator().manual_seed(0)).to(device)
-    times: dict[str, list[float]] = {name: [] for name in encoders}
+    calls = {name: partial(encoder, waveform) for name, encoder in encoders.items()}
     with torch.inference_mode():
-        for _ in range(rounds + 1):
-            for name, encoder in encoders.items():
-                times[name].append(timed(encoder, waveform))
-    return {name: median(each[1:]) / seconds for name, each in times.items()}
-
-
-def timed(encoder: SpeechEncoder, waveform: torch.Tensor) -> float:
-    """Seconds of one call, until the device has finished."""
-    wait_for(waveform.device)
-    began = time.perf_counter()
-    encoder(waveform)
-    wait_for(waveform.device)
-    return time.perf_counter() - began
-
-
-def wait_for(device: torch.device) -> None:
-    """Wait until the device has finished all its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+        times = seconds_in_turns(calls, rounds, device)
+    return {name: median(each) / seconds for name, each in times.items()}
