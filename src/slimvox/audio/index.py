@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
+from slimvox.audio.file_columns import FILE_COLUMNS, Container, FileColumns
 from slimvox.audio.find import (
     AudioInput,
     BareInput,
@@ -34,7 +35,7 @@ from slimvox.audio.remote import RemoteFile, is_remote
 from slimvox.audio.scan import SCAN_THREADS, AudioScan, Progress, measured_files, usable
 from slimvox.audio.skips import SkipCounter
 from slimvox.audio.sources import AudioSource
-from slimvox.audio.table import FILE_COLUMNS, STRETCH_COLUMNS, AudioTable, Container, FileColumns
+from slimvox.audio.table import STRETCH_COLUMNS, AudioTable
 from slimvox.util.files import atomic_file
 from slimvox.util.user_cache import user_cache
 

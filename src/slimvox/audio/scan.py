@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from slimvox.audio.decode import AudioFormat, UnreadableAudioError, channel_fault, measure
+from slimvox.audio.file_columns import FILES_AT_A_TIME, FileColumns
 from slimvox.audio.skips import SkipCounter, SkippedFile
 from slimvox.audio.sources import AudioClip, AudioSource, SkipReason, end_tolerance_seconds
-from slimvox.audio.table import FILES_AT_A_TIME, AudioTable, FileColumns, as_table
+from slimvox.audio.table import AudioTable, as_table
 from slimvox.util.errors import SlimvoxError
 
 SCAN_THREADS = max(8, min(32, 4 * (os.cpu_count() or 1)))
