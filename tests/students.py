@@ -25,7 +25,7 @@ from slimvox.pruning.distillation import Distillation
 from slimvox.pruning.gates import Gates
 from slimvox.pruning.interrupts import StopRequests
 from slimvox.pruning.progress import JsonLog, StageProgress
-from slimvox.pruning.recipe import GateSettings, StageSettings
+from slimvox.pruning.settings import GateSettings, StageSettings
 from slimvox.pruning.stage import Stage
 from slimvox.pruning.student import Student
 

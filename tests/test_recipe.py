@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimvox.pruning.recipe import StageSettings, load_recipe, shipped_recipes, to_toml
+from slimvox.pruning.recipe import load_recipe, shipped_recipes, to_toml
+from slimvox.pruning.settings import StageSettings
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.quantities import parse_amount, short_number
 

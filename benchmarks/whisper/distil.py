@@ -15,7 +15,8 @@ from slimvox.pruning.data import gather_audio
 from slimvox.pruning.interrupts import StopRequests
 from slimvox.pruning.parts import PruningParts
 from slimvox.pruning.progress import JsonLog, StageProgress
-from slimvox.pruning.recipe import Recipe, StageSettings
+from slimvox.pruning.recipe import Recipe
+from slimvox.pruning.settings import StageSettings
 from slimvox.pruning.stage import Stage
 from slimvox.pruning.student import Student
 

@@ -12,7 +12,7 @@ from audio.audio_files import write_tones
 from slimvox.audio import BatchPlan, WeightedAudio, as_sources, find_audio, source_name
 from slimvox.audio.mix import unweighted
 from slimvox.pruning.data import gather_audio
-from slimvox.pruning.recipe import DataSettings
+from slimvox.pruning.settings import DataSettings
 from slimvox.util.errors import SlimvoxError
 
 SETTINGS: dict[str, float] = {"seconds_per_batch": 30.0, "min_seconds": 1.0, "max_seconds": 8.0}

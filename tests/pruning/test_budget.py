@@ -17,7 +17,7 @@ from slimvox.encoder import SpeechEncoder
 from slimvox.pruning.budget import Budget, Lagrangian, scheduled_target
 from slimvox.pruning.gates import Gates
 from slimvox.pruning.optimisers import multiplier_optimiser
-from slimvox.pruning.recipe import GateSettings
+from slimvox.pruning.settings import GateSettings
 from slimvox.structures import structure_names
 from slimvox.structures.anatomy import EncoderAnatomy
 

@@ -13,7 +13,7 @@ import pytest
 from audio.audio_files import tone, write, write_tones
 from slimvox.audio import AudioClip, SkipCounter, read_audio
 from slimvox.pruning.data import HeldOutWaveforms, gather_audio
-from slimvox.pruning.recipe import DataSettings
+from slimvox.pruning.settings import DataSettings
 from slimvox.util.errors import SlimvoxError
 
 SETTINGS = DataSettings(min_seconds=1.0, max_seconds=2.0)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from slimvox.encoder import SpeechEncoder
 from slimvox.pruning.micro_batches import Division, MicroBatches
-from slimvox.pruning.recipe import GateSettings
 from slimvox.pruning.recomputation import recomputation
+from slimvox.pruning.settings import GateSettings
 from slimvox.pruning.student import Student
 from slimvox.structures import structure_names
 from slimvox.util.errors import SlimvoxError

@@ -13,7 +13,7 @@ from slimvox.encoder.linear import linear_map
 from slimvox.pruning.distillation import Distillation
 from slimvox.pruning.gates import Gates
 from slimvox.pruning.optimisers import MATRICES, WEIGHTS, build_optimisers, rate_share, schedule_rates
-from slimvox.pruning.recipe import GateSettings, StageSettings
+from slimvox.pruning.settings import GateSettings, StageSettings
 from slimvox.pruning.student import Student
 from tiny_runs import make_teacher
 

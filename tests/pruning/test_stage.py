@@ -16,7 +16,7 @@ from slimvox.comparison.distance import hidden_state_distance
 from slimvox.encoder import SpeechEncoder
 from slimvox.pruning import update
 from slimvox.pruning.distillation import teacher_forcing
-from slimvox.pruning.recipe import GateSettings, StageSettings
+from slimvox.pruning.settings import GateSettings, StageSettings
 from slimvox.pruning.stage import Stage
 from slimvox.structures import structure_names
 from slimvox.util.errors import SlimvoxError

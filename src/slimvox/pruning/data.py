@@ -29,7 +29,7 @@ from slimvox.audio import (
 from slimvox.audio.cache import ClipCache
 from slimvox.audio.mix import unweighted
 from slimvox.audio.recordings import ArchiveMember
-from slimvox.pruning.recipe import DataSettings
+from slimvox.pruning.settings import DataSettings
 from slimvox.util.errors import SlimvoxError
 
 logger = logging.getLogger("slimvox.pruning")

@@ -11,7 +11,7 @@ from torch import nn
 
 from slimvox.pruning.budget import Lagrangian
 from slimvox.pruning.muon import Muon
-from slimvox.pruning.recipe import GateSettings, StageSettings
+from slimvox.pruning.settings import GateSettings, StageSettings
 from slimvox.pruning.student import Student
 
 MATRICES, WEIGHTS = OF_WEIGHTS = ("matrices", "weights")

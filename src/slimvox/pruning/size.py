@@ -21,9 +21,9 @@ from slimvox.pruning.gates import FinalMasks, final_masks
 from slimvox.pruning.gates.hard_concrete import typical_open_value
 from slimvox.pruning.machine_speed import speed_up
 from slimvox.pruning.outcome import write_outcome
-from slimvox.pruning.recipe import GateSettings
 from slimvox.pruning.result import PruneResult, RunSettings, read_result, write_result
 from slimvox.pruning.run_directory import RunDirectory
+from slimvox.pruning.settings import GateSettings
 from slimvox.pruning.student import Student
 from slimvox.pruning.surgery import SlicedEncoder, slice_encoder
 from slimvox.pruning.trainer import Trainer

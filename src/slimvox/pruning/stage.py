@@ -21,7 +21,7 @@ from slimvox.pruning.micro_batches import Division, MicroBatches, ran_out_of_mem
 from slimvox.pruning.optimisers import OF_WEIGHTS, Snapshot, build_optimisers, schedule_rates
 from slimvox.pruning.processes import Processes
 from slimvox.pruning.progress import JsonLog, StageProgress
-from slimvox.pruning.recipe import GateSettings, StageSettings
+from slimvox.pruning.settings import GateSettings, StageSettings
 from slimvox.pruning.student import StepNoise, Student
 from slimvox.pruning.timeline import Timeline
 from slimvox.pruning.update import Skips, clip_gradients, step_controls

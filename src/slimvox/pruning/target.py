@@ -10,7 +10,8 @@ from slimvox.costs import Cost
 from slimvox.encoder import SpeechEncoder
 from slimvox.pruning.budget import Budget
 from slimvox.pruning.gates import GateLayout, check_reachable, smallest_cost
-from slimvox.pruning.recipe import Recipe, TargetSettings
+from slimvox.pruning.recipe import Recipe
+from slimvox.pruning.settings import TargetSettings
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.quantities import parse_amount, parse_shares, parse_speed
 
