@@ -23,6 +23,7 @@ from slimvox.encoder import HasEncoder, SpeechEncoder
 from slimvox.hf.directory_format import WHISPER_FILES
 from slimvox.util.errors import SlimvoxError, first_line
 from slimvox.util.hub_token import hub_token
+from slimvox.util.output_paths import writing
 
 logger = logging.getLogger("slimvox.checkpoint")
 Model: TypeAlias = str | os.PathLike[str] | HasEncoder | nn.Module
@@ -51,7 +52,7 @@ def save_encoder(encoder: SpeechEncoder, directory: str | os.PathLike[str]) -> P
             "the units that %s keeps of its dense encoder are not known, so kept_indices.json is not written",
             target.name,
         )
-    try:
+    with writing(target):
         if card is not None and card.is_file():
             text = card.read_text(encoding="utf-8")
         else:
@@ -65,8 +66,6 @@ def save_encoder(encoder: SpeechEncoder, directory: str | os.PathLike[str]) -> P
             details=details,
             source=origin if origin is not None and _is_of(origin, encoder) else None,
         )
-    except OSError as error:
-        raise SlimvoxError(f"{target} cannot be written: {error.strerror or error}") from error
     return target
 
 

@@ -17,6 +17,7 @@ from slimvox.embedded import audio_files
 from slimvox.measure.latency import real_time_factors
 from slimvox.pruning import Control, PruneResult, prune
 from slimvox.util.errors import SlimvoxError
+from slimvox.util.output_paths import writing
 from slimvox.util.quantities import short_number
 from slimvox.util.validation import Count, Seed
 
@@ -98,10 +99,8 @@ def _make_room(out: Path) -> None:
     """Remove the results of an earlier demo, and nothing else."""
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / MARKER).is_file())):
         raise SlimvoxError(f"`--out` {out} was not written by a demo; give another directory")
-    try:
+    with writing(f"`--out` {out}"):
         if out.is_dir():
             shutil.rmtree(out)
         out.mkdir(parents=True)
         (out / MARKER).touch()
-    except OSError as error:
-        raise SlimvoxError(f"`--out` {out} cannot be written: {error.strerror}") from error

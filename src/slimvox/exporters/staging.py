@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from slimvox.util.errors import SlimvoxError
+from slimvox.util.output_paths import writing
 
 
 def check_target(target: Path, *, force: bool) -> None:
@@ -28,10 +29,8 @@ def staging_directory(target: Path) -> Iterator[Path]:
     Raises:
         SlimvoxError: if it cannot be created.
     """
-    try:
+    with writing(target):
         directory = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise SlimvoxError(f"{target} cannot be written: {error.strerror or error}") from error
     try:
         yield directory
     finally:

@@ -17,6 +17,7 @@ from slimvox.pruning.run_directory import OUTCOME
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
 from slimvox.util.json_files import read_json_object
+from slimvox.util.output_paths import writing
 from slimvox.util.validation import CountOrZero, PositiveOrZero, build
 
 if TYPE_CHECKING:
@@ -48,12 +49,8 @@ def write_outcome(result: PruneResult, settings: RunSettings, device: torch.devi
         SlimvoxError: if it cannot be written.
     """
     path = settings.out.run / OUTCOME
-    try:
+    with writing(path, "; free some space, then repeat the same command"):
         write_atomically(path, json.dumps(outcome(result, settings, device), indent=1).encode())
-    except OSError as error:
-        raise SlimvoxError(
-            f"{path} cannot be written: {error.strerror}; free some space, then repeat the same command"
-        ) from error
 
 
 def outcome(result: PruneResult, settings: RunSettings, device: torch.device) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
+from slimvox.util.output_paths import writing
 
 PLAIN_SECONDS = 15.0
 """Interval in seconds between printed lines without a terminal."""
@@ -111,7 +111,7 @@ class JsonLog:
                 continue  # a damaged line, or one that was being written when the process was killed
             if done:
                 kept.append(line)
-        with self._writable():
+        with self._writing():
             write_atomically(self._path, b"".join(line + b"\n" for line in kept))
 
     def write(self, record: Mapping[str, object]) -> None:
@@ -121,18 +121,12 @@ class JsonLog:
             SlimvoxError: if it cannot be written.
         """
         if self._enabled:
-            with self._writable(), self._path.open("a") as file:
+            with self._writing(), self._path.open("a") as file:
                 file.write(json.dumps(record) + "\n")
 
-    @contextlib.contextmanager
-    def _writable(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise SlimvoxError(
-                f"{self._path} cannot be written: {error.strerror or error}; the last checkpoint is kept: free some"
-                " space, then repeat the same command to resume"
-            ) from error
+    def _writing(self) -> AbstractContextManager[None]:
+        advice = "; the last checkpoint is kept: free some space, then repeat the same command to resume"
+        return writing(self._path, advice)
 
 
 class _TimeLeft(ProgressColumn):

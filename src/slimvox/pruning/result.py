@@ -20,7 +20,7 @@ from slimvox.pruning.parts import PruningParts
 from slimvox.pruning.recipe import Recipe, to_toml
 from slimvox.pruning.run_directory import RunDirectory
 from slimvox.structures.kept_indices import KeptIndices
-from slimvox.util.errors import SlimvoxError
+from slimvox.util.output_paths import writing
 from slimvox.util.quantities import share_name
 
 
@@ -128,7 +128,9 @@ def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices, 
             **({"sizes": settings.sizes, "cut_step": settings.cut_step} if settings.sizes else {}),
         },
     }
-    try:
+    with writing(
+        settings.out.path, "; the last checkpoint is kept: free some space, then repeat the same command"
+    ):
         write_slimvox_directory(
             result.encoder,
             settings.out.path,
@@ -138,11 +140,6 @@ def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices, 
             source=settings.model.directory,
         )
         result.encoder.origin = settings.out.path
-    except OSError as error:
-        raise SlimvoxError(
-            f"{settings.out.path} cannot be written: {error.strerror}; the last checkpoint is kept: free some space,"
-            " then repeat the same command"
-        ) from error
 
 
 def read_result(settings: RunSettings) -> PruneResult:

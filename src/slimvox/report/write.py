@@ -12,7 +12,7 @@ from slimvox.report.score_files import read_scores
 from slimvox.report.speeds import read_speeds
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
-from slimvox.util.output_paths import check_output_file
+from slimvox.util.output_paths import check_output_file, writing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +53,9 @@ def make_report(
     _check_out(out)
     found = read_runs(paths)
     page = report_page(found, read_scores(scores, found), read_speeds(benchmark, found))
-    try:
+    with writing(f"`--out` {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, page.encode())
-    except OSError as error:
-        raise SlimvoxError(f"`--out` {out} cannot be written: {error.strerror}") from error
     return ReportResult(path=out, runs=tuple(run.label for run in found))
 
 

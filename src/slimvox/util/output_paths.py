@@ -1,11 +1,22 @@
-"""Checks of output paths, made before the work begins rather than after it."""
+"""Output paths: checks before the work begins, and one sentence for those that cannot be written."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from slimvox.util.errors import SlimvoxError
+
+
+@contextmanager
+def writing(target: object, advice: str = "") -> Iterator[None]:
+    """Context that turns an `OSError` into a `SlimvoxError`: the target cannot be written, the reason, the advice."""
+    try:
+        yield
+    except OSError as error:
+        raise SlimvoxError(f"{target} cannot be written: {_reason(error)}{advice}") from error
 
 
 def check_output_folder(path: Path, name: str) -> None:

@@ -15,10 +15,9 @@ from slimvox.report.figures.style import rendered, style
 from slimvox.report.runs import RunRecord, read_runs
 from slimvox.report.score_files import read_scores
 from slimvox.report.speeds import Speed, read_speeds
-from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
 from slimvox.util.optional import require
-from slimvox.util.output_paths import check_output_folder
+from slimvox.util.output_paths import check_output_folder, writing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +79,10 @@ def _draw(runs: Sequence[RunRecord], quality: Quality, speeds: Sequence[Speed], 
         for name, figure in sorted(figures.items()):
             files |= {f"{name}.{suffix}": content for suffix, content in rendered(figure).items()}
     remarks += _remarks(runs, quality, drawn=set(figures), pairs=len(pairs), speedups=bool(speedups))
-    try:
+    with writing(f"`--out` {out}"):
         out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             write_atomically(out / name, content)
-    except OSError as error:
-        raise SlimvoxError(f"`--out` {out} cannot be written: {error.strerror}") from error
     return FiguresResult(files=tuple(out / name for name in files), remarks=tuple(remarks))
 
 

@@ -10,7 +10,7 @@ from slimvox.report.figures.style import COLOURS, DOTS_PER_INCH, new_figure, sty
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
 from slimvox.util.optional import require
-from slimvox.util.output_paths import check_output_file
+from slimvox.util.output_paths import check_output_file, writing
 
 ENDINGS = (".png", ".svg", ".pdf")
 
@@ -55,8 +55,6 @@ def write_plot(result: BenchmarkResult, path: Path) -> None:
         content = io.BytesIO()
         metadata = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
         figure.savefig(content, format=path.suffix[1:], dpi=DOTS_PER_INCH, metadata=metadata[path.suffix])
-    try:
+    with writing(f"`plot` {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content.getvalue())
-    except OSError as error:
-        raise SlimvoxError(f"`plot` {path} cannot be written: {error.strerror}") from error
