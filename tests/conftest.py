@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
 import slimvox
+import slimvox.encoder.linear
 from nightly import NIGHTLY, examples
 from slimvox.util.devices import DEVICES, check_device
 from slimvox.util.errors import SlimvoxError
@@ -31,6 +34,14 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("slimvox")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _products_by_onednn() -> Iterator[None]:
+    """The same kernels on processors of every vendor."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["slimvox.encoder.linear"], "_mkl_is_faster", lambda: False)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +15,9 @@ from torch import Tensor, nn
 from nightly import examples
 from slimvox.encoder.backend import record_choices
 from slimvox.encoder.linear import WAY, EmptyLinear, apply_linear, linear, linear_map
+
+linear_module = sys.modules[EmptyLinear.__module__]
+FASTER = linear_module._mkl_is_faster
 
 
 @pytest.mark.parametrize("sizes", [(5, 7), (64, 48), (0, 6), (6, 0)])
@@ -103,3 +109,25 @@ def test_padded_rows_leave_no_trace(shape: tuple[int, ...], gelu: bool) -> None:
     expected = F.gelu(expected) if gelu else expected
     assert product.shape == (*shape[:-1], 7)
     torch.testing.assert_close(product, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+def test_mkl_computes_the_products_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, gelu: bool) -> None:
+    layer, x = linear_map(8, 4), torch.randn(3, 8)
+    with torch.no_grad():
+        by_onednn = apply_linear(layer, x, gelu=gelu)
+        monkeypatch.setattr(linear_module, "_mkl_is_faster", lambda: True)
+        with record_choices() as choices:
+            torch.testing.assert_close(apply_linear(layer, x, gelu=gelu), by_onednn)
+            torch.testing.assert_close(linear(x, layer.weight, layer.bias, gelu=gelu), by_onednn)
+    assert choices[WAY] == {"MKL is faster on this processor"}
+
+
+@pytest.mark.parametrize("vendor", ["GenuineIntel", "AuthenticAMD"])
+def test_mkl_is_for_processors_of_its_vendor(monkeypatch: pytest.MonkeyPatch, vendor: str) -> None:
+    monkeypatch.setattr(Path, "is_file", lambda _: True)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"vendor_id\t: {vendor}\n")
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    assert FASTER.__wrapped__() == (vendor == "GenuineIntel")
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    assert not FASTER.__wrapped__()

@@ -102,7 +102,7 @@ def print_benchmark(console: Console, result: BenchmarkResult) -> None:
     points = dict.fromkeys((each.threads, each.batch, each.seconds) for each in result.measurements)
     for threads, batch, seconds in points:
         at_point = [result.at(each.label, batch, seconds, threads) for each in result.contenders]
-        title = f"{_clips(at_point[0])}, {threads} {'thread' if threads == 1 else 'threads'}"
+        title = f"{_clips(at_point[0])}, {_threads(threads)}"
         console.print(_times(result, at_point, title))
     console.print(
         f"speed-up: over {result.reference}; runtime: of the dense model in the same backend over it; pruning: over"
@@ -162,7 +162,7 @@ def _times_faster(ratio: float | None) -> str:
 def _print_processes(console: Console, result: BenchmarkResult) -> None:
     """Print sizes, peak memory and start-up times, which are those of a fresh process."""
     columns = ("model", "parameters", "MACs/10 s", "file", "memory", "import", "load", "first call")
-    table = _table(f"Fresh process, {result.machine['threads']} threads", columns)
+    table = _table(f"Fresh process, {_threads(result.machine['threads'])}", columns)
     for each in result.contenders:
         peak = f"{each.peak_memory_bytes / 2**20:.0f} MiB" if each.peak_memory_bytes else "?"
         starts = (each.import_seconds, each.load_seconds, each.first_call_seconds)
@@ -180,6 +180,10 @@ def _print_processes(console: Console, result: BenchmarkResult) -> None:
         f" clip of {result.block_seconds:g} s",
         soft_wrap=True,
     )
+
+
+def _threads(number: int) -> str:
+    return f"{number} {'thread' if number == 1 else 'threads'}"
 
 
 def _clips(measured: Measurement) -> str:
