@@ -8,8 +8,8 @@ as it is, and in the part `encoders` its uneven sizes are measured at WavLM-Base
 shape and random weights. Parts that are not measured keep their sections of the file.
 
 A part is measured in pieces of some minutes. Each piece is a JSON file in RESULTS that is not measured again, so that
-the command can be stopped and repeated, also with `--most 1`, which measures one piece at most. A part's tables are
-written once all its pieces are there.
+the command can be stopped and repeated, also with `--most 1`, which measures one piece at most. A part's tables
+are of the pieces that are there.
 """
 
 from __future__ import annotations
@@ -104,12 +104,18 @@ def main() -> None:
                     print(f"measuring: {piece.file.stem}", file=sys.stderr, flush=True)
                     piece.measure()
                     left -= 1
-            missing = [piece.file.stem for piece in pieces if not piece.file.exists()]
-            if missing:
-                print(f"{part}: not measured yet: {', '.join(missing)}", file=sys.stderr)
+            missing = [piece for piece in pieces if not piece.file.exists()]
+            present = [piece for piece in pieces if piece.file.exists()]
+            left_out = [backend for piece in missing for backend in piece.backends]
+            if left_out:
+                print(f"{part}: not measured yet: {', '.join(left_out)}", file=sys.stderr)
+            if not present:
                 continue
-            results, commits = zip(*[piece.read() for piece in pieces], strict=True)
-            write_section(arguments.out, runtimes_section(part, results), _stamp(arguments.threads, commits))
+            results, commits = zip(*[piece.read() for piece in present], strict=True)
+            text = runtimes_section(part, results)
+            if left_out:
+                text += f" Not measured: {', '.join(left_out)}."
+            write_section(arguments.out, text, _stamp(arguments.threads, commits))
             if arguments.readme is not None and part in MARKS:
                 names = {"paper": "`paper`, 28 % of the parameters", "fast": "`fast`, 20 % of the MACs"}
                 if arguments.pruned is not None:
@@ -123,6 +129,7 @@ def main() -> None:
 class Piece:
     """Backends of a part that are measured at once, and the file with their result."""
 
+    backends: tuple[str, ...]
     file: Path
     run: Callable[[], BenchmarkResult]
 
@@ -166,7 +173,7 @@ def pieces_of(
             )
 
         name = f"{part}-{'+'.join(backends)}-{threads}-threads-{runs}-runs.json"
-        return Piece(file=keep / name, run=run)
+        return Piece(backends=backends, file=keep / name, run=run)
 
     return [piece(backends) for backends in PIECES[part]]
 
