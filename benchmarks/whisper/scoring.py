@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from windows import clips_of
 
 from slimvox.encoder import SpeechEncoder
@@ -15,6 +16,7 @@ from slimvox.evaluation.metrics.error_rates import word_edits
 from slimvox.evaluation.suite import EvaluationPlan, TaskResult, evaluate, read_result
 from slimvox.evaluation.upstreams import EncoderUpstream
 
+RESAMPLINGS = 4000
 SETS = ("so762", "libri")
 """Sets whose test clips are transcribed: the first against its texts, the second against the dense model's words."""
 
@@ -93,8 +95,45 @@ def summary(results: Mapping[str, TaskResult]) -> dict[str, Any]:
 
 
 def _capped(clips: Sequence[Mapping[str, str]]) -> float:
-    counts = word_edits([clip["reference"] for clip in clips], [clip["words"] for clip in clips])
+    counts = _counts(clips)
     return 100 * sum(min(edits, words) for edits, words in counts) / sum(words for _, words in counts)
+
+
+def _counts(clips: Sequence[Mapping[str, str]]) -> list[tuple[int, int]]:
+    """Word errors and words of each clip."""
+    return word_edits([clip["reference"] for clip in clips], [clip["words"] for clip in clips])
+
+
+def differences(scores: Path, name: str, other: str) -> dict[str, dict[str, list[float]]]:
+    """Word error rates of one encoder minus those of another, in points, by set, plain and capped (`summary`).
+
+    Each is the difference and the ends of its 95 % interval, from 4,000 resamplings of the clips.
+
+    Args:
+        scores: folder in which `score` left the results of both.
+        name: name of the one.
+        other: name of the other.
+    """
+    draw, found = np.random.default_rng(0), {}
+    for each in SETS:
+        results = [read_result(scores / encoder / each / "transcription.json") for encoder in (name, other)]
+        plain = [np.array(_counts(result.details[0]["clips"]), float) for result in results if result]
+        capped = [np.minimum(counts, counts[:, 1:]) for counts in plain]
+        rows = draw.integers(len(plain[0]), size=(RESAMPLINGS, len(plain[0])))
+        found[each] = {
+            kind: [
+                round(float(value), 2)
+                for value in (_rate(one) - _rate(two), *np.percentile(drawn, (2.5, 97.5)))
+            ]
+            for kind, (one, two) in (("wer", plain), ("capped", capped))
+            for drawn in [_rate(one[rows]) - _rate(two[rows])]
+        }
+    return found
+
+
+def _rate(counts: np.ndarray[Any, np.dtype[np.float64]]) -> Any:
+    sums = counts.sum(-2)
+    return 100 * sums[..., 0] / sums[..., 1]
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

@@ -15,12 +15,23 @@ from pathlib import Path
 from typing import Any
 
 from arms import ARMS, ON_A_GPU, Arm
-from scoring import SETS, read_summary
+from scoring import SETS, differences, read_summary
 
 from slimvox.report.write import write_tables
 from slimvox.util.files import write_atomically
 
 TITLE = "# Whisper base, pruned"
+PAIRS = tuple(
+    (f"{name}-gpu-0", other)
+    for name, other in (
+        ("keep-75", "dense"),
+        ("keep-50", "dense"),
+        ("low-rank", "dense"),
+        ("keep-28", "dense"),
+        ("keep-50", "low-rank-gpu-0"),
+    )
+)
+"""Encoders whose word errors are compared clip by clip."""
 
 
 def main() -> None:
@@ -41,13 +52,18 @@ def main() -> None:
         }
         for name, result in content["results"].items():
             result["word_errors"] = read_summary(arguments.runs / "scores" / name)
+        content["differences"] = {
+            f"{name} {other}": differences(arguments.runs / "scores", name, other)
+            for name, other in PAIRS
+            if {name, other} <= set(content["results"])
+        }
     if arguments.keep is not None:
         write_atomically(arguments.keep, (json.dumps(content, indent=1) + "\n").encode())
-    write_tables(arguments.out, TITLE, tables(content["results"], content["speed"]))
+    write_tables(arguments.out, TITLE, tables(**content))
 
 
-def tables(results: Mapping[str, Any], speed: Mapping[str, Any]) -> str:
-    """Word errors and times, as Markdown."""
+def tables(results: Mapping[str, Any], speed: Mapping[str, Any], differences: Mapping[str, Any]) -> str:
+    """Word errors, differences between encoders, and times, as Markdown."""
     dense = results["dense"]["word_errors"]
     lines = [
         "| encoder | runs | steps | windows a step | MACs | error of states | WER, so762 | capped | libri, against"
@@ -60,11 +76,31 @@ def tables(results: Mapping[str, Any], speed: Mapping[str, Any]) -> str:
         if runs:
             lines.append(f"| {' | '.join(_cells(arm, runs))} |")
     parts = ["\n".join(lines)]
+    if differences:
+        parts.append(_differences(differences))
     if speed:
         parts.append(_speeds(speed["seconds"]))
     recipes = sorted({f"{each['arm']} {each['recipe']}" for each in results.values() if "recipe" in each})
     parts.append(f"Digests of the recipes: {', '.join(recipes)}.")
     return "\n\n".join(parts)
+
+
+def _differences(differences: Mapping[str, Any]) -> str:
+    titles = {f"{arm.name}-0": f"{arm.title}, {arm.batch} windows a step" for arm in ON_A_GPU} | {
+        "dense": "dense"
+    }
+    lines = [
+        "| encoder, minus another, in points | so762 | capped | libri, against dense | capped |",
+        "|---|---|---|---|---|",
+    ]
+    for names, found in differences.items():
+        cells = [
+            "{:+.1f} ({:+.1f} to {:+.1f})".format(*found[name][kind])
+            for name in SETS
+            for kind in ("wer", "capped")
+        ]
+        lines.append(f"| {', minus '.join(titles[name] for name in names.split())} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _cells(arm: Arm, runs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -92,6 +128,7 @@ def _spread(values: Sequence[float], digits: int) -> str:
 
 def _speeds(seconds: Mapping[str, Mapping[str, float]]) -> str:
     titles = {"dense": "dense"} | {arm.name: arm.title for arm in ARMS}
+    titles |= {arm.name: f"{arm.title}, {arm.batch} windows a step" for arm in ON_A_GPU}
     columns = list(seconds["dense"])
     lines = [f"| encoder | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name, times in seconds.items():

@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from arms import ARMS
+from arms import ARMS, ON_A_GPU
 from encoders import load_encoder
 from scoring import SETS
 from torch import Tensor
@@ -52,7 +52,7 @@ def main() -> None:
     model = arguments.model or out / "whisper-base"
     teacher = load(model)
     encoders = {"dense": teacher}
-    for arm in ARMS:
+    for arm in (*ARMS, *ON_A_GPU):
         folder = out / "runs" / f"{arm.name}-0"
         if (
             arm.trained
@@ -90,7 +90,7 @@ def whole(
     encoder: slimvox.SpeechEncoder, name: str, waveforms: list[Any], seconds: float, model: Path
 ) -> Callable[[], None]:
     """Transcribes all clips, one at a time."""
-    encoder.origin = encoder.origin or model
+    encoder.origin = model  # whose decoder transcribes
     transcribe = transcriber_of(EncoderUpstream(encoder, name), window_seconds=seconds, most_tokens=100)
 
     def call() -> None:
