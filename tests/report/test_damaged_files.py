@@ -75,27 +75,48 @@ def look(folder: Path) -> str:
     return report_page(records, scores, read_speeds([folder / "benchmark.json"], records))
 
 
+def look_with(folder: Path, name: str, at: Path_, value: Any) -> str:
+    """The page with one value of a file replaced, or the sentence of the error."""
+    path = folder / name.partition(":")[0]
+    whole = path.read_text()
+    first, *rest = whole.splitlines() if path.suffix == ".jsonl" else [whole]
+    path.write_text("\n".join([json.dumps(replaced(json.loads(first), at, value)), *rest]))
+    try:
+        return look(folder)
+    except SlimvoxError as error:
+        return str(error)
+    finally:
+        path.write_text(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "value"),
+    [
+        ("scores/er.json", ("configuration", "suite"), []),
+        ("scores/er.json", ("configuration", "yardstick"), []),
+        ("run/log.jsonl", ("l1",), None),
+        ("run/log.jsonl", ("l1",), []),
+    ],
+)
+def test_values_of_the_wrong_type_that_were_once_let_through(
+    folder: Path, name: str, at: Path_, value: Any
+) -> None:
+    assert not look_with(folder, name, at, value).startswith("<!doctype html>")
+
+
 @settings(max_examples=80)
 @given(data=st.data())
 def test_wrong_types_are_one_sentence_that_names_the_file(folder: Path, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(FILES)))
     path = folder / name.partition(":")[0]
     whole = path.read_text()
-    first, *rest = whole.splitlines() if path.suffix == ".jsonl" else [whole]
-    content = json.loads(first)
+    content = json.loads(whole.splitlines()[0] if path.suffix == ".jsonl" else whole)
     within = FILES[name]
     start = content
     for key in within:
         start = start[key]
     at = (*within, *data.draw(st.sampled_from(list(places(start)))))
-    value = data.draw(st.sampled_from(NONSENSE))
-    path.write_text("\n".join([json.dumps(replaced(content, at, value)), *rest]))
-    try:
-        said = look(folder)
-    except SlimvoxError as error:
-        said = str(error)
-    finally:
-        path.write_text(whole)
+    said = look_with(folder, name, at, data.draw(st.sampled_from(NONSENSE)))
     assert said.startswith("<!doctype html>") or path.name in said or str(folder) in said
 
 

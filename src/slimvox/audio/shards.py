@@ -70,7 +70,8 @@ def members(shard: AudioFile) -> Iterator[ArchiveMember]:
                 )
             file.seek(0)
             with tarfile.open(fileobj=file, mode="r:") as archive:
-                while (member := archive.next()) is not None:
+                # Python 3.10 cannot ask for the next member of an archive without any.
+                while archive.offset and (member := archive.next()) is not None:
                     # Otherwise a list of all members is kept.
                     archive.members = []  # type: ignore[attr-defined]
                     name = member.name.removeprefix("./")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slimvox.losses import loss_names
 from slimvox.pruning.recipe import Recipe
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.json_files import parse_json
@@ -19,7 +20,7 @@ QUANTITIES = frozenset(
         *("gradient_norm", "learning_rate"),
     }
 )
-"""Numbers of the log that are drawn."""
+"""Numbers of the log that are drawn, beside the losses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ def _record(record: Any) -> dict[str, Any]:
         raise ValueError("it has no stage")
     if type(record.get("step")) is not int or not 1 <= record["step"] <= LARGEST_COUNT:
         raise ValueError("it has no step")
-    for name in QUANTITIES & record.keys():
+    for name in QUANTITIES.union(loss_names()) & record.keys():
         value = record[name]
         if type(value) not in (int, float):
             raise ValueError(f"`{name}` is not a number")

@@ -73,6 +73,7 @@ def _read(directory: Path, runs: Sequence[RunRecord], run: RunRecord | None) -> 
         suites = {str(each["suite"]) for each in configurations}
         model, parameters = str(configurations[0]["model"]), int(configurations[0]["parameters"])
         own_data = any(_own_data(result) for result in found)
+        means = overall(found, own_data=own_data)
     except (KeyError, TypeError, ValueError) as error:
         raise SlimvoxError(f"{directory} has a score file without {error}; evaluate again") from error
     if len(models) > 1 or len(suites) > 1:
@@ -86,7 +87,7 @@ def _read(directory: Path, runs: Sequence[RunRecord], run: RunRecord | None) -> 
         parameters=parameters,
         suite=suites.pop(),
         results=found,
-        overall=overall(found, own_data=own_data),
+        overall=means,
     )
 
 
