@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from arms import ARMS, Arm
-from results import larger_than_spread
+from results import points_gained, verdict, with_spread
 
 from slimvox.evaluation.points import FixedRows, counted_metrics, mini_score
 from slimvox.evaluation.result_table import fixed_rows
@@ -115,8 +115,8 @@ def table(arms: Sequence[Measured]) -> str:
             best = min(fast, key=lambda each: statistics.fmean(each.errors))
             change = statistics.fmean(best.errors) / statistics.fmean(other.errors) - 1
             cells += [f"{1 - best.arm.keep:.0%} fewer", *_figures(best)]
-            cells.append(f"{change:+.0%}, {_verdict(best.errors, other.errors)}")
-            cells.append("-" if not (best.points and other.points) else _points(best.points, other.points))
+            cells.append(f"{change:+.0%}, {verdict(best.errors, other.errors)}")
+            cells.append(points_gained(best.points, other.points))
         else:
             cells += ["none"] + ["-"] * 5
         lines.append(f"| {' | '.join(cells)} |")
@@ -124,24 +124,7 @@ def table(arms: Sequence[Measured]) -> str:
 
 
 def _figures(arm: Measured) -> list[str]:
-    return [f"{arm.speed_up:.1f}x", _spread(arm.errors, 3), _spread(arm.points, 0)]
-
-
-def _points(first: Sequence[float], second: Sequence[float]) -> str:
-    return f"{statistics.fmean(first) - statistics.fmean(second):+.0f}, {_verdict(first, second)}"
-
-
-def _verdict(first: Sequence[float], second: Sequence[float]) -> str:
-    if min(len(first), len(second)) < 2:
-        return "spread not known"
-    return "more than the spread" if larger_than_spread(first, second) else "within the spread"
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
-    if not values:
-        return "-"
-    text = f"{statistics.fmean(values):.{digits}f}"
-    return f"{text} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else text
+    return [f"{arm.speed_up:.1f}x", with_spread(arm.errors, 3), with_spread(arm.points, 0)]
 
 
 if __name__ == "__main__":

@@ -97,6 +97,28 @@ def larger_than_spread(first: Sequence[float], second: Sequence[float]) -> bool:
     return abs(statistics.fmean(first) - statistics.fmean(second)) > 2 * error
 
 
+def verdict(first: Sequence[float], second: Sequence[float]) -> str:
+    """`larger_than_spread` in words."""
+    if min(len(first), len(second)) < 2:
+        return "spread not known"
+    return "more than the spread" if larger_than_spread(first, second) else "within the spread"
+
+
+def points_gained(own: Sequence[float], base: Sequence[float]) -> str:
+    """Difference of mean points, with its verdict; a dash if either side has none."""
+    if not own or not base:
+        return "-"
+    return f"{statistics.fmean(own) - statistics.fmean(base):+.0f}, {verdict(own, base)}"
+
+
+def with_spread(values: Sequence[float], digits: int) -> str:
+    """Mean and, of several values, their standard deviation; a dash if there are none."""
+    if not values:
+        return "-"
+    text = f"{statistics.fmean(values):.{digits}f}"
+    return f"{text} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else text
+
+
 def mapped_error(directory: Path) -> float | None:
     """Mean over the held-out sources and the states of the error after a map; None if it was not measured."""
     file = directory / COMPARISON

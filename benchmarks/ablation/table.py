@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from arms import Kind
-from results import Row, larger_than_spread, read_rows
+from results import Row, points_gained, read_rows, verdict, with_spread
 
 from slimvox.checkpoint.resolve import load
 from slimvox.evaluation.points import ERROR_RATES, METRICS
@@ -128,14 +128,14 @@ def _table(rows: Sequence[Row], speeds: Mapping[str, float]) -> str:
         cells = [
             row.arm.title,
             str(len(row.runs)),
-            _spread(row.values(lambda run: run.after_prune), 3),
-            f"**{_spread(row.errors, 3)}**",
-            _spread(row.values(lambda run: run.mapped), 3),
-            _spread(row.values(lambda run: run.cosine), 3),
+            with_spread(row.values(lambda run: run.after_prune), 3),
+            f"**{with_spread(row.errors, 3)}**",
+            with_spread(row.values(lambda run: run.mapped), 3),
+            with_spread(row.values(lambda run: run.cosine), 3),
             f"{statistics.fmean(run.parameters for run in row.runs):.1%}",
             f"{statistics.fmean(run.macs for run in row.runs):.0%}",
             "-" if speed_up is None else f"{speed_up:.1f}x",
-            _spread(row.mini, 0),
+            with_spread(row.mini, 0),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -153,12 +153,12 @@ def _score_table(rows: Sequence[Row]) -> str:
     ]
     lines = [f"| arm | {' | '.join(titles)} |", "|---" * (len(metrics) + 1) + "|"]
     for name, scores in (("log-mel (`fbank`)", fixed.fbank), ("dense teacher", fixed.teacher)):
-        cells = [_spread([scores[metric]], _digits(metric)) for metric in metrics]
+        cells = [with_spread([scores[metric]], _digits(metric)) for metric in metrics]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     for row in rows:
         values = [[run.scores[metric] for run in row.runs if metric in run.scores] for metric in metrics]
         if any(values):
-            cells = [_spread(each, _digits(metric)) for metric, each in zip(metrics, values, strict=True)]
+            cells = [with_spread(each, _digits(metric)) for metric, each in zip(metrics, values, strict=True)]
             lines.append(f"| {row.arm.title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -175,34 +175,15 @@ def _differences(base: Row, rows: Sequence[Row]) -> str:
         ratio = statistics.fmean(row.errors) / statistics.fmean(base.errors)
         cells = [
             row.arm.title,
-            f"{ratio - 1:+.0%}, {_verdict(row.errors, base.errors)}",
-            _points(row.mini, base.mini),
+            f"{ratio - 1:+.0%}, {verdict(row.errors, base.errors)}",
+            points_gained(row.mini, base.mini),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _points(own: Sequence[float], base: Sequence[float]) -> str:
-    if not own or not base:
-        return "-"
-    return f"{statistics.fmean(own) - statistics.fmean(base):+.0f}, {_verdict(own, base)}"
-
-
-def _verdict(first: Sequence[float], second: Sequence[float]) -> str:
-    if min(len(first), len(second)) < 2:
-        return "spread not known"
-    return "more than the spread" if larger_than_spread(first, second) else "within the spread"
-
-
 def _digits(metric: str) -> int:
     return 3 if metric == "qbe" else 1
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
-    if not values:
-        return "-"
-    text = f"{statistics.fmean(values):.{digits}f}"
-    return f"{text} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else text
 
 
 if __name__ == "__main__":

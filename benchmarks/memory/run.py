@@ -53,7 +53,7 @@ SHAPES = {
 """Configurations of WavLM-Base+ and WavLM-Large, as far as they differ from the default one of `transformers`."""
 CLIP_SECONDS = 15.6
 TIMES = 3
-"""How often steps are timed on a GPU, in a row."""
+"""Number of steps that are timed on a GPU."""
 RECIPE = load_recipe("default")
 HEADER = (
     "| shape | step, s | micro-batch, s | checkpointing | precision | computed micro-batches | expected, GiB |"

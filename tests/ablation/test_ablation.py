@@ -161,11 +161,11 @@ def test_a_grid_runs_once_and_becomes_a_table(tmp_path: Path) -> None:
     compared = [json.loads((out / "random" / str(seed) / results.COMPARISON).read_text()) for seed in (0, 1)]
     mapped = [statistics.fmean(each["sources"][0]["distances"]["mapped_errors"]) for each in compared]
     assert [float(row["mapped"]) for row in rows] == pytest.approx(mapped) and min(mapped) > 0
-    assert f"| {table._spread(mapped, 3)} |" in text
+    assert f"| {table.with_spread(mapped, 3)} |" in text
     mean = sum(errors) / 2
     spread = abs(errors[0] - errors[1]) / 2**0.5
     assert (
-        f"| random gates | 2 | {table._spread([o['distance_after_prune']['relative_error'] for o in outcomes], 3)}"
+        f"| random gates | 2 | {table.with_spread([o['distance_after_prune']['relative_error'] for o in outcomes], 3)}"
         in text
     )
     assert f"**{mean:.3f} ± {spread:.3f}**" in text
