@@ -226,6 +226,12 @@ def test_the_readmes_onnx_runs(world: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(scope["hidden_states"]) == 4
 
 
+def test_no_page_has_a_gap_that_was_to_be_filled() -> None:
+    gap = re.compile(r"@[A-Z]{2,}@|\bTODO\b|\bFIXME\b|\bTBD\b|\bXXX\b")
+    found = {page.name: gap.findall(page.read_text()) for page in PAGES}
+    assert not {name: gaps for name, gaps in found.items() if gaps}
+
+
 def test_the_makefiles_demo_is_the_demo() -> None:
     make = shutil.which("make")
     if make is None:
