@@ -161,22 +161,31 @@ def _times_faster(ratio: float | None) -> str:
 
 def _print_processes(console: Console, result: BenchmarkResult) -> None:
     """Print sizes, peak memory and start-up times, which are those of a fresh process."""
-    columns = ("model", "parameters", "MACs/10 s", "file", "memory", "import", "load", "first call")
+    columns = (
+        "model",
+        "parameters",
+        "MACs\n10 s",
+        "file\nMB",
+        "memory\nMiB",
+        "import\ns",
+        "load\ns",
+        "1st call\ns",
+    )
     table = _table(f"Fresh process, {_threads(result.machine['threads'])}", columns)
     for each in result.contenders:
-        peak = f"{each.peak_memory_bytes / 2**20:.0f} MiB" if each.peak_memory_bytes else "?"
+        peak = f"{each.peak_memory_bytes / 2**20:.0f}" if each.peak_memory_bytes else "?"
         starts = (each.import_seconds, each.load_seconds, each.first_call_seconds)
         table.add_row(
             each.label,
             short_number(each.parameters),
             short_number(each.macs_10s),
-            f"{each.file_bytes / 1e6:.1f} MB",
+            f"{each.file_bytes / 1e6:.1f}",
             peak,
-            *(f"{seconds:.2f} s" for seconds in starts),
+            *(f"{seconds:.2f}" for seconds in starts),
         )
     console.print(table)
     console.print(
-        "memory: peak over all lengths and batch sizes, libraries included; import: of the runtime; first call: one"
+        "memory: peak over all lengths and batch sizes, libraries included; import: of the runtime; 1st call: one"
         f" clip of {result.block_seconds:g} s",
         soft_wrap=True,
     )

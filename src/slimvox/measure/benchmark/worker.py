@@ -14,6 +14,8 @@ from slimvox.measure.benchmark.contenders import Contender, Loaded, import_runti
 from slimvox.measure.benchmark.energy import joules_since, read_counters
 from slimvox.util.errors import SlimvoxError
 
+_SECONDS_TO_END = 5.0
+
 
 class Worker:
     """A worker process; its methods wait for the answer.
@@ -63,11 +65,12 @@ class Worker:
         return int(self._ask(("memory",)))
 
     def close(self) -> None:
-        """End the process."""
+        """End the process: it ends by itself when the connection is closed, and is stopped if it is busy for long."""
+        self._connection.close()
+        self._process.join(_SECONDS_TO_END)
         if self._process.is_alive():
             self._process.terminate()
-        self._process.join()
-        self._connection.close()
+            self._process.join()
 
     def _ask(self, request: tuple[Any, ...]) -> Any:
         self._connection.send(request)
