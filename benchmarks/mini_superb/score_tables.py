@@ -114,51 +114,6 @@ def mini_by_seed(model: ScoredModel, fixed: FixedRows) -> list[float]:
     ]
 
 
-def spread_table(models: Sequence[ScoredModel], fixed: FixedRows) -> str:
-    """Markdown: by how many points of the `mini` score each task, and all together, differ over heads and prunings.
-
-    Args:
-        models: prunings of one recipe, scored alike; a task counts here if all of them were scored on it.
-        fixed: what the `mini` score is measured by.
-
-    Raises:
-        SlimvoxError: if no task was scored on all of them.
-    """
-    worth, by_model = fixed.points_per_unit(), [seeds_of(model) for model in models]
-    heads, prunings, counted = {}, {}, []
-    for task in fixed.tasks:
-        metrics = METRICS_OF[task]
-        if any(metric not in values for values in by_model for metric in metrics):
-            continue
-        points = [
-            [sum(parts) for parts in zip(*([worth[m] * v for v in values[m]] for m in metrics), strict=True)]
-            for values in by_model
-        ]
-        counted.append(task)
-        if all(len(each) > 1 for each in points):
-            heads[task] = statistics.fmean(statistics.variance(each) / len(each) for each in points)
-        means = [statistics.fmean(each) for each in points]
-        prunings[task] = statistics.variance(means) if len(means) > 1 else math.nan
-    if not counted:
-        raise SlimvoxError("no task that counts was scored on all of the models")
-    total = sum(fixed.weights.values())
-    lines = [_line(["task", "weight", "other heads", "other prunings"]), _rule(4)]
-    for task in counted:
-        cells = [f"{fixed.weights[task] / total:.2f}", _root(heads.get(task, 0.0)), _root(prunings[task])]
-        lines.append(_line([task.upper(), *cells]))
-    share = sum(fixed.weights[task] for task in counted) / total
-    together = [_root(sum(heads.values())), _root(sum(prunings.values()))]
-    lines.append(_line(["as if independent", f"{share:.2f}", *together]))
-    scores = [statistics.fmean(each) for model in models if (each := mini_by_seed(model, fixed))]
-    if len(scores) == len(models) > 1:
-        lines.append(_line(["**mini**", "1.00", "", f"{statistics.stdev(scores):.1f}"]))
-    return "\n".join(lines)
-
-
-def _root(variance: float) -> str:
-    return "-" if math.isnan(variance) else f"{math.sqrt(variance):.1f}"
-
-
 def seeds_of(model: ScoredModel) -> dict[str, list[float]]:
     """Metric to the values of the seeds."""
     return {metric: each["seeds"] for result in model.results for metric, each in result.scores.items()}

@@ -5,7 +5,7 @@ or recompute the published scores.
     slimvox evaluate embedded --data DIR --out scores/embedded --seeds 3
     python benchmarks/mini_superb/write_results.py fixed-rows scores/fbank scores/embedded
     python benchmarks/mini_superb/write_results.py published --out docs/published-superb.md
-    python benchmarks/mini_superb/write_results.py spread scores/seed-1 scores/seed-2 scores/seed-3
+    python benchmarks/mini_superb/write_results.py spread RUNS/quick RUNS/quick-50
     python benchmarks/mini_superb/write_results.py table fbank=scores/fbank teacher=scores/embedded --out FILE.md
 
 The text of the page around the tables is kept: only what stands between the two marks is replaced.
@@ -17,7 +17,6 @@ import argparse
 import csv
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 from published_scores import published_models
@@ -27,14 +26,14 @@ from score_tables import (
     read_model,
     score_table,
     seeds_of,
-    spread_table,
     task_weights,
     tasks_told_apart,
     time_table,
 )
+from spread import read_recipes, spread_table
 
 from slimvox.evaluation.against import check_comparable
-from slimvox.evaluation.points import Scale, mean11, superb_s
+from slimvox.evaluation.points import FixedRows, Scale, mean11, superb_s
 from slimvox.evaluation.result_table import FIXED_ROWS, fixed_rows
 from slimvox.report.write import write_tables
 from slimvox.util.errors import SlimvoxError
@@ -67,7 +66,13 @@ def main() -> None:
     table.add_argument("models", nargs="+", metavar="NAME=DIR")
     table.add_argument("--out", type=Path, required=True)
     spread = commands.add_parser("spread", help="print how far scores of prunings of one recipe differ")
-    spread.add_argument("models", nargs="+", type=Path, metavar="DIR")
+    spread.add_argument(
+        "recipes",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help="folder with a folder of scores, or of a run, for each pruning of one recipe",
+    )
     published = commands.add_parser("published", help="recompute the published SUPERB scores")
     published.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -75,7 +80,7 @@ def main() -> None:
         if arguments.command == "fixed-rows":
             write_fixed_rows(arguments.fbank, arguments.embedded, arguments.prunings)
         elif arguments.command == "spread":
-            print(spread_of(arguments.models))
+            print(spread_table(read_recipes(arguments.recipes), _fixed()))
         elif arguments.command == "published":
             write_tables(arguments.out, "# Published SUPERB scores", published_table())
         else:
@@ -118,15 +123,6 @@ def write_fixed_rows(fbank: Path, embedded: Path, prunings: Path) -> None:
     write_atomically(MINI / FIXED_ROWS, (json.dumps(content, indent=1) + "\n").encode())
 
 
-def spread_of(folders: Sequence[Path]) -> str:
-    """Markdown: standard deviations of the points of prunings of one recipe, in points of the `mini` score."""
-    models = [read_model(str(folder), folder) for folder in folders]
-    check_comparable({model.name: model.results for model in models})
-    fixed = fixed_rows()
-    assert fixed is not None
-    return spread_table(models, fixed)
-
-
 def published_table() -> str:
     """Markdown: each published row with its scores as published and as slimvox computes them from its metrics."""
     lines = [
@@ -138,6 +134,12 @@ def published_table() -> str:
         cells = [model.name, f"{model.parameters:g}", str(model.superb_s), *figures]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _fixed() -> FixedRows:
+    fixed = fixed_rows()
+    assert fixed is not None
+    return fixed
 
 
 def write_page(named: list[str], out: Path) -> None:
@@ -152,7 +154,7 @@ def write_page(named: list[str], out: Path) -> None:
     seeds = models[0].results[0].configuration["seeds"]
     tables = (
         f"Mean ± standard deviation over {seeds} seeds of the heads; in percent, except QbE.\n\n"
-        f"{score_table(models, fixed_rows())}\n\nSeconds per stage:\n\n{time_table(models)}"
+        f"{score_table(models, _fixed())}\n\nSeconds per stage:\n\n{time_table(models)}"
     )
     write_tables(out, TITLE, tables)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import score_tables
+import spread
 from score_tables import (
     fixed_row,
     mini_by_seed,
@@ -24,6 +25,7 @@ from score_tables import (
 )
 
 from slimvox.evaluation.against import check_comparable
+from slimvox.evaluation.outcomes import Outcomes
 from slimvox.evaluation.points import (
     ERROR_RATES,
     METRICS,
@@ -135,30 +137,96 @@ def test_the_table_has_mean_and_spread_and_chance(tmp_path: Path) -> None:
     assert times[-2:] == ["| all, minutes | 20.0 | 2.0 |", "| of a processor, minutes | 10.0 | 1.0 |"]
 
 
-def test_spread_over_heads_and_prunings_by_hand(tmp_path: Path) -> None:
-    """KS weighs 3, ASR 1: a percent of KS is 3 / 4 x 25 points, a percent of ASR 1 / 4 x 25 points."""
-    fixed = FixedRows(fbank=LOW, teacher=HIGH, weights={"ks": 3.0, "asr": 1.0})
-    values = [
+TWO_TASKS = FixedRows(fbank=LOW, teacher=HIGH, weights={"ks": 3.0, "asr": 1.0})
+"""A percent of KS is 3 / 4 x 25 points, a percent of ASR 1 / 4 x 25 points."""
+
+
+def recipe(folder: Path, *prunings: dict[str, list[float]]) -> Path:
+    folder.mkdir()
+    for number, values in enumerate(prunings):
+        write(folder / str(number), values)
+    return folder
+
+
+def test_heads_and_prunings_by_hand(tmp_path: Path) -> None:
+    first = recipe(
+        tmp_path / "first",
         {"ks": [58.0, 62.0], "asr": [41.0, 43.0]},  # variance of the mean: 4 and 1
         {"ks": [61.0, 63.0], "asr": [46.0, 46.0]},  # 1 and 0
-    ]
-    models = [read_model(str(n), write(tmp_path / str(n), each)) for n, each in enumerate(values)]
+    )
+    lines = spread.spread_table(spread.read_recipes([first]), TWO_TASKS).splitlines()
     heads = 18.75 * math.sqrt(2.5), 6.25 * math.sqrt(0.5)
     prunings = 18.75 * math.sqrt(2), 6.25 * math.sqrt(8)
     # The second is 2 percent better in KS, worth 37.5 points, and 4 worse in ASR, worth 25.
-    assert score_tables.spread_table(models, fixed).splitlines()[2:] == [
-        f"| KS | 0.75 | {heads[0]:.1f} | {prunings[0]:.1f} |",
-        f"| ASR | 0.25 | {heads[1]:.1f} | {prunings[1]:.1f} |",
-        f"| as if independent | 1.00 | {math.hypot(*heads):.1f} | {math.hypot(*prunings):.1f} |",
-        f"| **mini** | 1.00 |  | {12.5 / math.sqrt(2):.1f} |",
+    total = 12.5 / math.sqrt(2)
+    rest = math.sqrt(prunings[1] ** 2 - heads[1] ** 2)
+    both = math.sqrt(math.hypot(*prunings) ** 2 - math.hypot(*heads) ** 2)
+    assert lines[2:6] == [
+        f"| KS | 0.75 | {heads[0]:.1f} | - | {prunings[0]:.1f} | 0.0 |",
+        f"| ASR | 0.25 | {heads[1]:.1f} | - | {prunings[1]:.1f} | {rest:.1f} |",
+        f"| sum, as if independent | 1.00 | {math.hypot(*heads):.1f} | - | {math.hypot(*prunings):.1f} | {both:.1f} |",
+        f"| **sum** | 1.00 | {math.hypot(*heads):.1f} | - | {total:.1f} | 0.0 |",
     ]
-    one = read_model("one", write(tmp_path / "one", {"ks": [58.0, 62.0]}))
-    assert score_tables.spread_table([one], fixed).splitlines()[2:] == [
-        f"| KS | 0.75 | {18.75 * 2:.1f} | - |",
-        f"| as if independent | 0.75 | {18.75 * 2:.1f} | - |",
+    # One degree of freedom: chi squared is .000982 and 5.02 at 2.5 and 97.5 %.
+    assert f"{total:.1f} points (95 % confidence interval {total / 2.2414:.1f} to" in lines[7]
+    with_ten = math.sqrt(2 * math.hypot(*heads) ** 2 / 10)
+    assert lines[7].startswith("2 prunings of 1 recipe: ") and lines[7].endswith(f"10: {with_ten:.1f}")
+    assert lines[-1] == "| first | 2 | 988, 1000 | 994 ± 9 |"
+
+
+def test_recipes_are_pooled_and_do_not_count_as_spread_themselves(tmp_path: Path) -> None:
+    first = recipe(
+        tmp_path / "first", {"ks": [60.0]}, {"ks": [62.0]}, {"ks": [64.0]}
+    )  # variance 4, 2 degrees
+    second = recipe(tmp_path / "second", {"ks": [20.0]}, {"ks": [24.0]})  # variance 8, 1 degree
+    alone = recipe(tmp_path / "alone", {"ks": [90.0]})
+    fixed = FixedRows(fbank=LOW, teacher=HIGH, weights={"ks": 1.0})
+    lines = spread.spread_table(spread.read_recipes([first, second, alone]), fixed).splitlines()
+    pooled = 25 * math.sqrt((2 * 4 + 8) / 3)
+    assert lines[2] == f"| KS | 1.00 | 0.0 | - | {pooled:.1f} | {pooled:.1f} |"
+    assert lines[-3:] == [
+        "| first | 3 | 1000, 1050, 1100 | 1050 ± 50 |",
+        "| second | 2 | 0, 100 | 50 ± 71 |",
+        "| alone | 1 | 1750 | 1750 |",
     ]
+    assert lines[6].startswith("6 prunings of 3 recipes: ")
+
+
+def test_test_clips_that_only_one_pruning_gets_right_are_noise(tmp_path: Path) -> None:
+    folder = recipe(tmp_path / "first", {"ks": [40.0]}, {"ks": [50.0]})
+    # The two heads of the second pruning differ in one clip; that is no other clip's doing.
+    right = [
+        [[1.0] * 4 + [0.0] * 6] * 2,
+        [[1.0] * 4 + [2.0] + [0.0] * 5, [1.0] * 4 + [0.0] * 6],
+    ]
+    for number, own in enumerate(right):
+        path = folder / str(number) / "ks.json"
+        outcomes = Outcomes(sources=[[f"clip {n}"] for n in range(10)], sizes=[1.0] * 10, values=own)
+        content = json.loads(path.read_text())
+        content["outcomes"] = {"ks": {**outcomes.__dict__}}
+        path.write_text(json.dumps(content))
+    fixed = FixedRows(fbank=LOW, teacher=HIGH, weights={"ks": 1.0})
+    (_, _, line, *_) = spread.spread_table(spread.read_recipes([folder]), fixed).splitlines()
+    # One of 10 clips differs: variance .1 of a clip, .01 of the mean, half of it for each pruning; 7.07 percent.
+    clips, prunings, rest = (float(cell) for cell in line.split("|")[4:7])
+    assert clips == pytest.approx(25 * 7.07, rel=0.1) and prunings == pytest.approx(25 * 7.07, rel=0.01)
+    assert rest == pytest.approx(math.sqrt(max(0.0, prunings**2 - clips**2)), rel=0.1, abs=1.0)
+
+
+def test_scores_of_runs_are_found_and_others_refused(tmp_path: Path) -> None:
+    run = tmp_path / "quick" / "0"
+    run.mkdir(parents=True)
+    write(run / "scores", {"ks": [60.0, 62.0]})
+    ((model,),) = spread.read_recipes([tmp_path / "quick"]).values()
+    assert model.results == read_model("m", run / "scores").results
+    write(tmp_path / "quick" / "1", {"ks": [60.0], "asr": [50.0]})
+    lines = spread.spread_table(spread.read_recipes([tmp_path / "quick"]), TWO_TASKS).splitlines()
+    assert [line.split(" |")[0] for line in lines[2:5]] == ["| KS", "| sum, as if independent", "| **sum**"]
+    with pytest.raises(SlimvoxError, match="must hold a folder of scores"):
+        spread.read_recipes([tmp_path])
+    sd = recipe(tmp_path / "sd", {"sd": [1.0]})
     with pytest.raises(SlimvoxError, match="no task that counts"):
-        score_tables.spread_table([read_model("sd", write(tmp_path / "sd", {"sd": [1.0]}))], fixed)
+        spread.spread_table(spread.read_recipes([sd]), TWO_TASKS)
 
 
 def test_results_that_do_not_compare(tmp_path: Path) -> None:
