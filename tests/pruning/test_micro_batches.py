@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from slimvox.encoder import SpeechEncoder
+from slimvox.pruning import micro_batches, stage
 from slimvox.pruning.micro_batches import Division, MicroBatches
 from slimvox.pruning.recomputation import recomputation
 from slimvox.pruning.settings import GateSettings
@@ -98,6 +100,30 @@ def test_gradients_and_losses_do_not_depend_on_the_division(
     assert len(whole) > 50 and sum(float(each.abs().max()) > 1e-6 for each in whole.values()) > 40
     assert_close(whole, divided)
     assert same == pytest.approx(values, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.skipif(
+    not hasattr(micro_batches._C_LIBRARY, "malloc_trim"),
+    reason="only glibc's heap can be asked to be trimmed",
+)
+def test_holes_of_the_heap_are_returned() -> None:
+    blocks = [b"x" * 50_000 for _ in range(4000)]
+    kept = blocks[::2]
+    before = psutil.Process().memory_info().rss
+    del blocks
+    micro_batches.trim_heap()
+    assert before - psutil.Process().memory_info().rss > 50e6
+    assert len(kept) == 2000
+
+
+@pytest.mark.parametrize(("clips", "times"), [(5, 0), (2, 3), (1, 5)])
+def test_the_heap_is_trimmed_before_each_of_several_micro_batches(
+    clips: int, times: int, teacher: SpeechEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trimmed = []
+    monkeypatch.setattr(stage, "trim_heap", lambda: trimmed.append(True))
+    step_of(teacher, tmp_path, Division(seconds=clips * CLIP_SECONDS))
+    assert len(trimmed) == times
 
 
 def test_recomputation_keeps_less(teacher: SpeechEncoder) -> None:

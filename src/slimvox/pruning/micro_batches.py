@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import itertools
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -14,6 +16,7 @@ from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 from slimvox.util.errors import SlimvoxError
 
 logger = logging.getLogger("slimvox.pruning")
+_C_LIBRARY = ctypes.CDLL(None) if os.name == "posix" else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +103,14 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory() -> None:
-    """Release unreferenced memory, including cached memory of a device."""
+    """Release unreferenced memory, including cached memory of a device and free pages of the heap."""
     gc.collect()
     clear_device_cache()
+    trim_heap()
+
+
+def trim_heap() -> None:
+    """Return the free pages of the heap to the operating system; only glibc keeps them, and can be asked to."""
+    trim = getattr(_C_LIBRARY, "malloc_trim", None)
+    if trim is not None:
+        trim(0)

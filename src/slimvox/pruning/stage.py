@@ -17,7 +17,13 @@ from slimvox.encoder import SpeechEncoder
 from slimvox.pruning.budget import SparsitySchedule
 from slimvox.pruning.gates.gates import gate_histograms
 from slimvox.pruning.interrupts import RunInterrupted, StopRequests
-from slimvox.pruning.micro_batches import Division, MicroBatches, ran_out_of_memory, release_memory
+from slimvox.pruning.micro_batches import (
+    Division,
+    MicroBatches,
+    ran_out_of_memory,
+    release_memory,
+    trim_heap,
+)
 from slimvox.pruning.optimisers import OF_WEIGHTS, Snapshot, build_optimisers, schedule_rates
 from slimvox.pruning.processes import Processes
 from slimvox.pruning.progress import JsonLog, StageProgress
@@ -262,7 +268,10 @@ class Stage:
         """
         device, division = self.accelerator.device, self.micro_batches.division
         sums: dict[str, torch.Tensor] = {}
-        for part in division.parts(*batch.waveforms.shape):
+        parts = division.parts(*batch.waveforms.shape)
+        for part in parts:
+            if len(parts) > 1 and device.type == "cpu":
+                trim_heap()  # gradients lie scattered between activations that are gone: holes that a heap keeps
             waveforms = batch.waveforms[part].to(device, non_blocking=True)
             share = len(waveforms) / clips
             with torch.no_grad(), self.accelerator.autocast():
