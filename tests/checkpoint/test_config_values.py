@@ -110,6 +110,35 @@ def test_a_missing_field_of_slimvox_is_named(name: str, ours: Path, tmp_path: Pa
         assert "the field 'layers' is missing" in error_for(inner, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ((), "an anatomy has no field 'toes'; a newer slimvox may know it"),
+        (("convolutions", 0), "a convolution has no field 'toes'"),
+        (("layers", 0), "a layer has no field 'toes'"),
+    ],
+)
+def test_an_unknown_field_of_an_anatomy_is_named(
+    place: tuple[Any, ...], message: str, ours: Path, tmp_path: Path
+) -> None:
+    config = json.loads((ours / "config.json").read_text())
+    target = config["anatomy"]
+    for name in place:
+        target = target[name]
+    target["toes"] = 5
+    said = error_for(config, tmp_path)
+    assert (
+        f"config.json is damaged, in `anatomy`: invalid anatomy: {message}" in said and "__init__" not in said
+    )
+
+
+@pytest.mark.parametrize("taps", [5, [5], [["one"]], [[[]]]])
+def test_taps_of_the_wrong_type_are_named(taps: Any, ours: Path, tmp_path: Path) -> None:
+    config = json.loads((ours / "config.json").read_text())
+    config["anatomy"]["position_taps"] = taps
+    assert "in `anatomy`: invalid anatomy: `position_taps` must be" in error_for(config, tmp_path)
+
+
 def test_an_anatomy_that_is_larger_than_the_dense_one_is_refused(ours: Path, tmp_path: Path) -> None:
     config = json.loads((ours / "config.json").read_text())
     for edit in (

@@ -89,7 +89,9 @@ def test_silly_numbers_in_a_table_are_refused(field: str, wrong: Any) -> None:
 @pytest.mark.parametrize("wrong", [-1.0, math.nan, math.inf, None, "1", True, [3.0]])
 def test_silly_coefficients_in_a_table_are_refused(wrong: Any) -> None:
     times = {**TABLE.nanoseconds, "projection": {"constant": 1.0, "channels": wrong}}
-    with pytest.raises(ValueError, match=r"`nanoseconds.projection.channels` must be a finite number"):
+    with pytest.raises(
+        ValueError, match=r"`nanoseconds.projection.channels` must be (a finite number|at least 0)"
+    ):
         LatencyTable.from_dict({**TABLE.to_dict(), "nanoseconds": times})
 
 
@@ -105,7 +107,7 @@ def test_a_table_of_no_time_and_of_no_seconds_is_refused() -> None:
     nothing = {kind: dict.fromkeys(features, 0.0) for kind, features in TABLE.nanoseconds.items()}
     with pytest.raises(ValueError, match="a block must take some time"):
         LatencyTable.from_dict({**TABLE.to_dict(), "nanoseconds": nothing})
-    with pytest.raises(ValueError, match="`seconds` must be a finite number above 0"):
+    with pytest.raises(ValueError, match="`seconds` must be above 0"):
         LatencyTable.from_dict({**TABLE.to_dict(), "seconds": 0.0})
 
 

@@ -104,6 +104,40 @@ def test_values_of_the_wrong_type_that_were_once_let_through(
     assert not look_with(folder, name, at, value).startswith("<!doctype html>")
 
 
+@pytest.mark.parametrize(
+    ("at", "value", "said"),
+    [
+        (
+            ("configuration", "suite"),
+            ["mini"],
+            "`configuration.suite` must be one of mini, official, but is ['mini']",
+        ),
+        (("configuration", "yardstick"), [], "`configuration.yardstick` must be a text, but is [] instead"),
+        (("configuration", "data"), "er", "`configuration.data` must be a list, but is 'er' instead"),
+        (("configuration", "parameters"), "1", "`configuration.parameters` must be a whole number"),
+        (("configuration",), {"model": "x"}, "`configuration.model_fingerprint`, `configuration.parameters`"),
+    ],
+)
+def test_a_wrong_value_in_a_score_file_is_a_plain_sentence(
+    folder: Path, at: Path_, value: Any, said: str
+) -> None:
+    message = look_with(folder, "scores/er.json", at, value)
+    assert f"er.json is not a result of slimvox evaluate ({said}" in message and message.endswith(
+        "; remove it"
+    )
+
+
+@pytest.mark.parametrize("name", ["run/log.jsonl", "run/settings.json", "scores/er.json", "benchmark.json"])
+def test_a_file_that_is_not_text_is_a_plain_sentence(folder: Path, name: str) -> None:
+    before = (folder / name).read_bytes()
+    (folder / name).write_bytes(b"\xff" + before)
+    try:
+        with pytest.raises(SlimvoxError, match=r"it is not UTF-8 text \(byte 0\)"):
+            look(folder)
+    finally:
+        (folder / name).write_bytes(before)
+
+
 @settings(max_examples=80)
 @given(data=st.data())
 def test_wrong_types_are_one_sentence_that_names_the_file(folder: Path, data: st.DataObject) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from slimvox.audio.recordings import DatasetRecording
 from slimvox.audio.shards import read_shards
 from slimvox.audio.sources import AUDIO_EXTENSIONS, UNSUPPORTED_EXTENSIONS, AudioSource
-from slimvox.util.errors import SlimvoxError, first_line
+from slimvox.util.errors import SlimvoxError, reason_of
 from slimvox.util.optional import require
 from slimvox.util.user_cache import user_cache
 
@@ -78,7 +78,7 @@ def read_saved_dataset(folder: Path) -> list[AudioSource]:
         dataset = package.load_from_disk(str(folder))
     except Exception as error:  # those of json, pyarrow and the file system
         raise SlimvoxError(
-            f"The data set `{folder}` cannot be read: {first_line(error).rstrip('.')}."
+            f"The data set `{folder}` cannot be read: {reason_of(error).rstrip('.')}."
         ) from error
     return read_dataset(dataset, folder)
 
@@ -95,7 +95,7 @@ def read_parquet(files: list[Path], name: Path) -> list[AudioSource]:
             "parquet", data_files=[os.path.abspath(file) for file in files], split="train"
         )
     except Exception as error:
-        raise SlimvoxError(f"`{name}` cannot be read as parquet: {first_line(error).rstrip('.')}.") from error
+        raise SlimvoxError(f"`{name}` cannot be read as parquet: {reason_of(error).rstrip('.')}.") from error
     return read_dataset(dataset, name)
 
 
@@ -118,7 +118,7 @@ def read_hub_dataset(source: str) -> list[AudioSource]:
         dataset = package.load_dataset(name, configuration or None, split=split or None)
     except Exception as error:  # those of the hub, of the network, of each builder
         raise SlimvoxError(
-            f"The data set `{source}` cannot be loaded: {first_line(error).rstrip('.')}."
+            f"The data set `{source}` cannot be loaded: {reason_of(error).rstrip('.')}."
         ) from error
     return read_dataset(dataset, Path(source))
 
@@ -203,7 +203,7 @@ def _stored(dataset: Any, name: Path) -> Path:
                 archive.members = []  # type: ignore[attr-defined]
     except Exception as error:  # those of the network, of each builder, and of a full disk
         raise SlimvoxError(
-            f"The data set `{name}` cannot be read: {first_line(error).rstrip('.')}."
+            f"The data set `{name}` cannot be read: {reason_of(error).rstrip('.')}."
         ) from error
     if not row:
         raise SlimvoxError(f"The data set `{name}` has no rows.")

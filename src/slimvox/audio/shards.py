@@ -10,7 +10,7 @@ from pathlib import Path
 
 from slimvox.audio.recordings import ArchiveMember, AudioFile
 from slimvox.audio.sources import AUDIO_EXTENSIONS, UNSUPPORTED_EXTENSIONS, AudioSource
-from slimvox.util.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError, reason_of
 
 logger = logging.getLogger("slimvox.audio")
 
@@ -91,4 +91,4 @@ def members(shard: AudioFile) -> Iterator[ArchiveMember]:
             ) from error
         logger.warning("The shard `%s` is truncated: it ends after %d files.", shard, count)
     except OSError as error:
-        raise SlimvoxError(f"The shard `{shard}` cannot be read: {error.strerror or error}.") from error
+        raise SlimvoxError(f"The shard `{shard}` cannot be read: {reason_of(error)}.") from error

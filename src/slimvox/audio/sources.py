@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from slimvox.audio.recordings import AudioFile
 from slimvox.audio.remote import Place, RemoteFile, is_remote
-from slimvox.util.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError, reason_of
 
 AUDIO_EXTENSIONS = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
@@ -75,9 +75,7 @@ def read_text(path: Place) -> str:
             content = file.read()
         content = gzip.decompress(content) if is_packed else content
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise SlimvoxError(
-            f"`{path}` cannot be read: {getattr(error, 'strerror', None) or error}."
-        ) from error
+        raise SlimvoxError(f"`{path}` cannot be read: {reason_of(error)}.") from error
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -67,7 +67,7 @@ def _anatomy(config: Mapping[str, Any], name: str, file: Path) -> EncoderAnatomy
     try:
         return EncoderAnatomy.from_dict(config[name])
     except ValueError as error:
-        raise SlimvoxError(f"{file} is damaged: `{name}` is not an anatomy: {error}") from error
+        raise SlimvoxError(f"{file} is damaged, in `{name}`: {error}") from error
 
 
 def _is_part_of(anatomy: EncoderAnatomy, dense: EncoderAnatomy) -> bool:

@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode
 
 from slimvox.encoder import SpeechEncoder
 from slimvox.structures.anatomy import EncoderAnatomy
-from slimvox.util.errors import SlimvoxError, first_line
+from slimvox.util.errors import SlimvoxError, reason_of
 
 
 class _WithoutInitialisation(TorchFunctionMode):
@@ -40,5 +40,5 @@ def empty_encoder(anatomy: EncoderAnatomy, dense_anatomy: EncoderAnatomy | None 
         OverflowError,
     ) as error:  # raised by torch for sizes beyond any memory
         raise SlimvoxError(
-            f"an encoder of the sizes in config.json cannot be built: {first_line(error)}"
+            f"an encoder of the sizes in config.json cannot be built: {reason_of(error)}"
         ) from error

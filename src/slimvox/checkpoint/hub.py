@@ -12,7 +12,7 @@ from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.normalization import PREPROCESSOR_FILES
 from slimvox.checkpoint.tensors import INDEX_SUFFIX, WEIGHT_FILES, shard_names
 from slimvox.hf.directory_format import WHISPER_FILES, WHISPER_MODEL_TYPE
-from slimvox.util.errors import SlimvoxError, first_line
+from slimvox.util.errors import SlimvoxError, reason_of
 
 CONFIG = "config.json"
 SMALL_FILES = (*PREPROCESSOR_FILES, "README.md", "kept_indices.json")
@@ -166,7 +166,7 @@ def _fetch(name: str, file: str, access: HubAccess) -> Path | None:
                 f"{name}: {file} cannot be written to the cache of the hub: {error.strerror}; free some space, or set"
                 " HF_HOME to a directory that can be written"
             ) from error
-        raise _UnreachableError(f"{_unreachable(name)} ({first_line(error)})") from error
+        raise _UnreachableError(f"{_unreachable(name)} ({reason_of(error)})") from error
     except Exception as error:  # errors of requests or httpx, by version of huggingface_hub
         raise _UnreachableError(f"{_unreachable(name)} ({type(error).__name__})") from error
 

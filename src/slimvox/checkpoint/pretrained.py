@@ -21,7 +21,7 @@ from slimvox.checkpoint.normalization import PREPROCESSOR_FILES
 from slimvox.checkpoint.resolve import LoadedModel, at_revision, find_anatomies, find_model, load
 from slimvox.encoder import HasEncoder, SpeechEncoder
 from slimvox.hf.directory_format import WHISPER_FILES
-from slimvox.util.errors import SlimvoxError, first_line
+from slimvox.util.errors import SlimvoxError, reason_of
 from slimvox.util.hub_token import hub_token
 from slimvox.util.output_paths import writing
 
@@ -154,9 +154,9 @@ def push_directory(
             commit_message=commit_message,
         )
     except (HFValidationError, OSError) as error:
-        raise SlimvoxError(f"{name} cannot be pushed to the Hugging Face hub: {first_line(error)}") from error
+        raise SlimvoxError(f"{name} cannot be pushed to the Hugging Face hub: {reason_of(error)}") from error
     except Exception as error:  # errors of requests or httpx, by version of huggingface_hub
-        reason = f"{type(error).__name__}: {first_line(error)}"
+        reason = f"{type(error).__name__}: {reason_of(error)}"
         raise SlimvoxError(f"{name} cannot be pushed to the Hugging Face hub: {reason}") from error
     return str(commit.commit_url)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from slimvox.checkpoint.json_fields import Fields, read_json
 from slimvox.families.base import FIRST_WEIGHT
-from slimvox.util.errors import NotFiniteError, SlimvoxError, first_line
+from slimvox.util.errors import NotFiniteError, SlimvoxError, reason_of
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -90,7 +90,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         raise
     except (OSError, KeyError, ValueError, SafetensorError, RuntimeError, EOFError) as error:
         raise SlimvoxError(
-            f"{path}: the weights cannot be read, the file may be damaged: {first_line(error)}"
+            f"{path}: the weights cannot be read, the file may be damaged: {reason_of(error)}"
         ) from error
 
 
@@ -98,7 +98,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise SlimvoxError(f"{path} cannot be loaded as plain weights: {first_line(error)}") from error
+        raise SlimvoxError(f"{path} cannot be loaded as plain weights: {reason_of(error)}") from error
     if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
         raise SlimvoxError(f"{path} must hold tensors by name, but holds {type(loaded).__name__} instead")
     return {name: tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}

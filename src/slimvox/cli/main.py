@@ -34,7 +34,7 @@ from slimvox.cli.inspect import InspectCommand
 from slimvox.cli.interrupts import INTERRUPTED, leave_when_interrupted
 from slimvox.cli.prune import PruneCommand
 from slimvox.cli.report import ReportCommand
-from slimvox.util.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError, reason_of
 from slimvox.util.hub_token import hub_token
 from slimvox.util.validation import convert
 
@@ -99,7 +99,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         # The error of a full disk while writing to an open file has no file name.
         where = error.filename or getattr(command, "out", None)
-        text = f"{error.strerror or error}{f': {where}' if where else ''}"
+        text = f"{reason_of(error)}{f': {where}' if where else ''}"
         errors.print(f"[bold red]error:[/] {escape(text)}", highlight=False)
         return BAD_INPUT
     return 0

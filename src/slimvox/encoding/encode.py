@@ -30,7 +30,7 @@ from slimvox.encoding.features_file import (
 )
 from slimvox.encoding.output_names import output_names
 from slimvox.util.devices import Device, find_device
-from slimvox.util.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError, reason_of
 from slimvox.util.output_paths import check_output_folder
 from slimvox.util.validation import Seconds, SecondsOrZero, checked_arguments
 
@@ -199,4 +199,4 @@ def _unwritable(out: Path, error: OSError) -> SlimvoxError:
         return SlimvoxError(
             f"The disk of {out} is full; free some space, and the same command goes on with the files that are missing."
         )
-    return SlimvoxError(f"`--out` {out} cannot be written: {error.strerror or error}")
+    return SlimvoxError(f"`--out` {out} cannot be written: {reason_of(error)}")

@@ -28,7 +28,7 @@ from slimvox.encoding.features_file import (
     read_origin,
     write_features,
 )
-from slimvox.util.errors import SlimvoxError, UnusableResultError
+from slimvox.util.errors import SlimvoxError, UnusableResultError, reason_of
 
 _BLOCK_SECONDS = 5.0
 _TEMPORARY_PREFIX = ".slimvox-encode-"
@@ -69,7 +69,7 @@ class FeatureWriter:
         try:
             found = read_origin(target, self.format)
         except OSError as error:
-            raise SlimvoxError(f"{target} cannot be read: {error.strerror or error}") from error
+            raise SlimvoxError(f"{target} cannot be read: {reason_of(error)}") from error
         origin = self.origin(source)
         if found == origin:
             return True

@@ -103,6 +103,18 @@ class TaskResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Configuration:
+    """Fields of a result's configuration that every reader relies on."""
+
+    model: str
+    model_fingerprint: str
+    parameters: int
+    suite: SuiteName
+    yardstick: str | None = None
+    data: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Score:
     """Fields of a metric's score that every reader relies on."""
 
@@ -211,6 +223,7 @@ def read_result(path: Path) -> TaskResult | None:
         return None
     try:
         result: TaskResult = build(TaskResult, read_json_object(path))
+        build(_Configuration, result.configuration, "configuration", ignore_unknown=True)
         for metric, score in result.scores.items():
             build(_Score, score, f"scores.{metric}", ignore_unknown=True)
         for metric, outcomes in result.outcomes.items():

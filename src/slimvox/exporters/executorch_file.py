@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimvox.exporters.base import ExportFormat, Program
-from slimvox.util.errors import SlimvoxError, first_line
+from slimvox.util.errors import SlimvoxError, reason_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,7 +95,7 @@ class ExecuTorchProgram(Program):
             (about,) = self._program.load_method(ABOUT).execute([])
             self._method = self._program.load_method("forward")
         except Exception as error:  # RuntimeError, or others by what is damaged
-            raise SlimvoxError(f"ExecuTorch cannot read {path}: {first_line(error)}") from error
+            raise SlimvoxError(f"ExecuTorch cannot read {path}: {reason_of(error)}") from error
         self.metadata: dict[str, str] = json.loads(bytes(about.tolist()))
         self._longest = int(self.metadata["longest_samples"])
         self.inputs = json.loads(self.metadata["inputs"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimvox.exporters.base import ExportFormat, Program
-from slimvox.util.errors import SlimvoxError, first_line
+from slimvox.util.errors import SlimvoxError, reason_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,7 +140,7 @@ class OnnxProgram(Program):
             )
         except Exception as error:  # a class of its own for each status
             raise SlimvoxError(
-                f"onnxruntime cannot read {path}, another --opset may help: {first_line(error)}"
+                f"onnxruntime cannot read {path}, another --opset may help: {reason_of(error)}"
             ) from error
         self.inputs = [given.name for given in self._session.get_inputs()]
         self.outputs = [output.name for output in self._session.get_outputs()]

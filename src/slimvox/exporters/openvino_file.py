@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimvox.exporters.base import ExportFormat, Program
 from slimvox.exporters.onnx_file import Onnx
-from slimvox.util.errors import SlimvoxError, first_line
+from slimvox.util.errors import SlimvoxError, reason_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,7 +112,7 @@ class OpenVinoProgram(Program):
             model = core.read_model(path)
             self._compiled = core.compile_model(model, "CPU", settings)
         except Exception as error:  # RuntimeError, or a class of its own
-            raise SlimvoxError(f"OpenVINO cannot read {path}: {first_line(error)}") from error
+            raise SlimvoxError(f"OpenVINO cannot read {path}: {reason_of(error)}") from error
         about = model.get_rt_info([SECTION]).value if model.has_rt_info([SECTION]) else {}
         self.metadata: dict[str, str] = {name: str(value) for name, value in about.items()}
         self.inputs = json.loads(self.metadata.get("inputs", "[]"))

@@ -35,7 +35,7 @@ from slimvox.exporters.reference import Reference
 from slimvox.exporters.signature import Layers, Signature
 from slimvox.exporters.staging import check_target, move_into_place, staging_directory
 from slimvox.hf.directory_format import head_name
-from slimvox.util.errors import SlimvoxError, first_line
+from slimvox.util.errors import SlimvoxError, reason_of
 from slimvox.util.validation import Positive, checked_arguments
 
 if TYPE_CHECKING:
@@ -221,11 +221,11 @@ def failures_named(format: str, target: Path) -> Iterator[None]:
     except SlimvoxError:
         raise
     except OSError as error:
-        raise SlimvoxError(f"{target} cannot be written: {error.strerror or first_line(error)}") from error
+        raise SlimvoxError(f"{target} cannot be written: {reason_of(error)}") from error
     except Exception as error:
         raise SlimvoxError(
             f"torch {torch.__version__} cannot export this encoder as {format} ({type(error).__name__}:"
-            f" {first_line(error)}); nothing was written: try another version of torch, and report this as a bug of"
+            f" {reason_of(error)}); nothing was written: try another version of torch, and report this as a bug of"
             " slimvox"
         ) from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimvox.exporters.base import ExportFormat, Program
-from slimvox.util.errors import SlimvoxError, first_line
+from slimvox.util.errors import SlimvoxError, reason_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,9 +59,7 @@ class TorchProgram(Program):
         try:
             self._module = torch.export.load(str(path), extra_files=extra_files).module()
         except Exception as error:  # of many classes, by what is damaged
-            raise SlimvoxError(
-                f"torch {torch.__version__} cannot read {path}: {first_line(error)}"
-            ) from error
+            raise SlimvoxError(f"torch {torch.__version__} cannot read {path}: {reason_of(error)}") from error
         self.metadata: dict[str, str] = json.loads(extra_files[METADATA_FILE] or "{}")
         # Files of slimvox 0.1 do not name them.
         self.inputs = json.loads(self.metadata.get("inputs", "[]"))

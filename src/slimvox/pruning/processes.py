@@ -14,7 +14,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor
 
-from slimvox.util.errors import SlimvoxError, first_line
+from slimvox.util.errors import SlimvoxError, reason_of
 
 Result = TypeVar("Result")
 
@@ -184,11 +184,11 @@ def _connection() -> Iterator[None]:
     except RuntimeError as error:
         raise SlimvoxError(
             "another process ended (killed, or out of memory?), so this one stops as well; the last checkpoint is"
-            f" kept: repeat the same command to resume ({first_line(error)})"
+            f" kept: repeat the same command to resume ({reason_of(error)})"
         ) from error
 
 
 def _message(error: Exception) -> str:
     if isinstance(error, SlimvoxError):
         return str(error)
-    return f"another process failed: {type(error).__name__}: {first_line(error)}"
+    return f"another process failed: {type(error).__name__}: {reason_of(error)}"

@@ -30,7 +30,7 @@ from slimvox.pruning.settings import (
     TargetSettings,
 )
 from slimvox.structures import structure_names, structures
-from slimvox.util.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError, reason_of
 from slimvox.util.validation import build, check_fields
 
 if sys.version_info >= (3, 11):
@@ -222,7 +222,7 @@ def _read(name: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SlimvoxError(f"recipe {path} cannot be read: {error}") from error
+        raise SlimvoxError(f"recipe {path} cannot be read: {reason_of(error)}") from error
 
 
 def _split(text: str) -> tuple[str, Any]:

@@ -23,7 +23,7 @@ from slimvox.pruning.checked_files import (
 )
 from slimvox.pruning.micro_batches import Division
 from slimvox.pruning.recipe import recorded_recipe
-from slimvox.util.errors import SlimvoxError, first_line
+from slimvox.util.errors import SlimvoxError, reason_of
 from slimvox.util.files import atomic_file, is_temporary, sweep_temporaries
 from slimvox.util.quantities import share_name
 
@@ -79,7 +79,7 @@ class RunDirectory:
         try:
             taken = self.path.is_dir() and not self._holds_nothing()
         except OSError as error:
-            raise SlimvoxError(f"`--out` {self.path} cannot be read: {error.strerror}") from error
+            raise SlimvoxError(f"`--out` {self.path} cannot be read: {reason_of(error)}") from error
         if taken and self._settings() is None:
             raise SlimvoxError(f"`--out` {self.path} is not empty; give a directory that is new or empty")
 
@@ -326,7 +326,7 @@ class RunDirectory:
         except (OSError, RuntimeError) as error:
             # torch's writer replaces the file's error by its own.
             cause = error if isinstance(error, OSError) else error.__context__
-            reason = (cause.strerror if isinstance(cause, OSError) else None) or first_line(error)
+            reason = reason_of(cause if isinstance(cause, OSError) else error)
             raise SlimvoxError(
                 f"{path} cannot be written (is the disk full?): {reason}; the last checkpoint is kept: free"
                 " some space, then repeat the same command to resume"
@@ -367,7 +367,7 @@ class RunDirectory:
             yield
         except OSError as error:
             raise SlimvoxError(
-                f"`--out` {self.path} cannot be written: {error.strerror or error}"
+                f"`--out` {self.path} cannot be written: {reason_of(error)}"
                 + (f" ({error.filename})" if error.filename else "")
             ) from error
 

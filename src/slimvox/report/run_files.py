@@ -9,7 +9,7 @@ from typing import Any
 
 from slimvox.losses import loss_names
 from slimvox.pruning.recipe import Recipe
-from slimvox.util.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError, reason_of
 from slimvox.util.json_files import parse_json
 from slimvox.util.validation import LARGEST_COUNT, build
 
@@ -79,7 +79,7 @@ def read_log(path: Path) -> tuple[Mapping[str, Any], ...]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SlimvoxError(f"{path} cannot be read: {error}") from error
+        raise SlimvoxError(f"{path} cannot be read: {reason_of(error)}") from error
     records = []
     for number, line in enumerate(lines, start=1):
         try:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from slimvox.checkpoint.directory import is_slimvox_directory
+from slimvox.checkpoint.directory import is_slimvox_directory, read_anatomies
 from slimvox.checkpoint.json_fields import read_json
 from slimvox.comparison.distance import Distance
 from slimvox.costs import macs, parameters
@@ -144,11 +144,7 @@ def _read(directory: Path, label: str) -> RunRecord:
     if in_config:
         read_request(in_config, directory / "config.json")
         asked = read_request({**fingerprint, **in_config}, directory / "config.json")
-    try:
-        anatomy = EncoderAnatomy.from_dict(config["anatomy"]) if config else None
-        dense = EncoderAnatomy.from_dict(config["dense_anatomy"]) if config else None
-    except (KeyError, ValueError) as error:
-        raise SlimvoxError(f"{directory}/config.json is damaged: {error}") from error
+    anatomy, dense = read_anatomies(directory) if config else (None, None)
     outcome = read_outcome(run)
     after_prune, after_finish = _distances(outcome, directory / "README.md")
     speed_up = outcome.get("speed_up")

@@ -67,27 +67,21 @@ def _read(directory: Path, runs: Sequence[RunRecord], run: RunRecord | None) -> 
         raise SlimvoxError(
             f"{directory} has no scores (files such as pr.json, which `slimvox evaluate --out` writes)"
         )
-    try:
-        configurations = [result.configuration for result in found]
-        models = {str(each["model_fingerprint"]) for each in configurations}
-        suites = {str(each["suite"]) for each in configurations}
-        model, parameters = str(configurations[0]["model"]), int(configurations[0]["parameters"])
-        own_data = any(_own_data(result) for result in found)
-        means = overall(found, own_data=own_data)
-    except (KeyError, TypeError, ValueError) as error:
-        raise SlimvoxError(f"{directory} has a score file without {error}; evaluate again") from error
-    if len(models) > 1 or len(suites) > 1:
+    first = found[0].configuration
+    if any(
+        each.configuration[name] != first[name] for each in found for name in ("model_fingerprint", "suite")
+    ):
         raise SlimvoxError(
             f"{directory} mixes the scores of several models or suites; give a folder for each"
         )
-    run = run or run_of(model, parameters, runs)
+    run = run or run_of(first["model"], first["parameters"], runs)
     return ScoreSet(
-        label=run.label if run else model,
+        label=run.label if run else first["model"],
         run=run,
-        parameters=parameters,
-        suite=suites.pop(),
+        parameters=first["parameters"],
+        suite=first["suite"],
         results=found,
-        overall=means,
+        overall=overall(found, own_data=any(map(_own_data, found))),
     )
 
 
@@ -110,5 +104,5 @@ def _own_data(result: TaskResult) -> bool:
         return False
     if "yardstick" in result.configuration:
         return False
-    names = {str(name).removesuffix(f"_{fold}") for fold, name in enumerate(result.configuration["data"], 1)}
+    names = {name.removesuffix(f"_{fold}") for fold, name in enumerate(result.configuration["data"], 1)}
     return names != {path.stem for path in task(result.task).mini_tables()}

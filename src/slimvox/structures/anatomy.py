@@ -240,32 +240,46 @@ class EncoderAnatomy:
         Raises:
             ValueError: for anything else.
         """
-        try:
-            fields = dict(data)
-            fields["convolutions"] = tuple(ConvAnatomy(**item) for item in _list(data, "convolutions"))
-            fields["layers"] = tuple(_layer_from_dict(item) for item in _list(data, "layers"))
-            fields["position_taps"] = tuple(tuple(taps) for taps in data.get("position_taps", ()))
-            if data.get("projection_convolution") is not None:
-                fields["projection_convolution"] = ConvAnatomy(**data["projection_convolution"])
-            return cls(**fields)
-        except KeyError as error:
-            raise ValueError(f"invalid anatomy: the field {error} is missing") from error
-        except TypeError as error:
-            raise ValueError(f"invalid anatomy: {error}") from error
+        fields = _fields(cls, data, "an anatomy")
+        fields["convolutions"] = tuple(map(_convolution, _list(fields["convolutions"], "convolutions")))
+        fields["layers"] = tuple(map(_layer, _list(fields["layers"], "layers")))
+        taps = _list(fields.get("position_taps", ()), "position_taps")
+        fields["position_taps"] = tuple(tuple(_list(each, "position_taps")) for each in taps)
+        if fields.get("projection_convolution") is not None:
+            fields["projection_convolution"] = _convolution(fields["projection_convolution"])
+        return cls(**fields)
 
 
-def _list(data: Mapping[str, Any], name: str) -> Sequence[Any]:
-    values = data[name]
+def _fields(kind: Any, data: Any, what: str) -> dict[str, Any]:
+    """The fields of a dataclass in an object of JSON; none may be unknown, or missing if it has no default."""
+    if not isinstance(data, Mapping):
+        raise ValueError(f"invalid anatomy: {what} must be an object, but is {reprlib.repr(data)} instead")
+    required = {each.name: each.default is dataclasses.MISSING for each in dataclasses.fields(kind)}
+    for name in (*required, *data):
+        if name not in required:
+            raise ValueError(f"invalid anatomy: {what} has no field {name!r}; a newer slimvox may know it")
+        if required[name] and name not in data:
+            raise ValueError(f"invalid anatomy: the field {name!r} is missing")
+    return dict(data)
+
+
+def _list(values: Any, name: str) -> Sequence[Any]:
     if not isinstance(values, list | tuple):
-        raise TypeError(f"`{name}` must be a list, but is {reprlib.repr(values)} instead")
+        raise ValueError(f"invalid anatomy: `{name}` must be a list, but is {reprlib.repr(values)} instead")
     return values
 
 
-def _layer_from_dict(data: Mapping[str, Any]) -> LayerAnatomy:
-    heads = _list(data, "heads")
+def _convolution(data: Any) -> ConvAnatomy:
+    return ConvAnatomy(**_fields(ConvAnatomy, data, "a convolution"))
+
+
+def _layer(data: Any) -> LayerAnatomy:
+    fields = _fields(LayerAnatomy, data, "a layer")
+    heads = _list(fields["heads"], "heads")
     if not all(isinstance(head, list | tuple) and len(head) == 3 for head in heads):
-        raise TypeError("`heads` must be a list of [index, qk, vo]")
-    return LayerAnatomy(**{**data, "heads": tuple(HeadAnatomy(index=i, qk=qk, vo=vo) for i, qk, vo in heads)})
+        raise ValueError("invalid anatomy: `heads` must be a list of [index, qk, vo]")
+    fields["heads"] = tuple(HeadAnatomy(index=index, qk=qk, vo=vo) for index, qk, vo in heads)
+    return LayerAnatomy(**fields)
 
 
 def dense_layer(*, heads: int, head_width: int, intermediate: int) -> LayerAnatomy:
@@ -288,24 +302,6 @@ _LEFT_OUT = (
     "final_norm_in_states",
 )
 """Fields newer than the format, which `to_dict` leaves out if they have their default."""
-_INTEGER, _FLAG = "a whole number", "true or false"
-_KINDS: tuple[tuple[str, str], ...] = (
-    ("width", _INTEGER),
-    ("position_kernel", _INTEGER),
-    ("position_groups", _INTEGER),
-    ("attention_heads", _INTEGER),
-    ("position_buckets", _INTEGER),
-    ("position_max_distance", _INTEGER),
-    ("position_stack", _INTEGER),
-    ("mel_bins", _INTEGER),
-    ("position_table", _INTEGER),
-    ("conv_bias", _FLAG),
-    ("projection_norm", _FLAG),
-    ("pre_norm", _FLAG),
-    ("normalize_waveform", _FLAG),
-    ("key_bias", _FLAG),
-    ("final_norm_in_states", _FLAG),
-)
 
 
 def _problems(anatomy: EncoderAnatomy) -> list[str]:
@@ -315,10 +311,14 @@ def _problems(anatomy: EncoderAnatomy) -> list[str]:
 
 def _wrong_types(anatomy: EncoderAnatomy) -> Iterator[str]:
     """Type problems: values of a type other than their field's (a string is not a flag, even if it is "no")."""
-    for name, kind in _KINDS:
-        value = getattr(anatomy, name)
-        if not (_is_integer(value) if kind is _INTEGER else isinstance(value, bool)):
-            yield f"`{name}` must be {kind}, but is {reprlib.repr(value)} instead"
+    for field in dataclasses.fields(anatomy):
+        value = getattr(anatomy, field.name)
+        if field.type == "int" and not _is_integer(value):
+            yield f"`{field.name}` must be a whole number, but is {reprlib.repr(value)} instead"
+        if field.type == "bool" and not isinstance(value, bool):
+            yield f"`{field.name}` must be true or false, but is {reprlib.repr(value)} instead"
+    if not all(_is_integer(tap) for taps in anatomy.position_taps for tap in taps):
+        yield "`position_taps` must be whole numbers"
     eps = anatomy.layer_norm_eps
     if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
         yield f"`layer_norm_eps` must be a number above 0 and below 1, but is {reprlib.repr(eps)} instead"

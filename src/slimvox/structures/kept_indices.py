@@ -101,7 +101,7 @@ class KeptIndices:
         except KeyError as error:
             raise ValueError(f"the field {error} is missing") from error
         except (AttributeError, TypeError) as error:
-            raise ValueError(f"a value has the wrong type: {error}") from error
+            raise ValueError("a list or an object in it has the wrong type") from error
         kept: dict[Address, Indices] = {}
         everything = cls.everything(dense).units
         recorded = {address.structure for address in named}
@@ -133,16 +133,22 @@ class KeptIndices:
 
 def _indices(values: Any) -> Indices:
     if not isinstance(values, list | tuple):
-        raise TypeError(f"kept units must be a list, but are {reprlib.repr(values)} instead")
+        raise ValueError(f"kept units must be a list, but are {reprlib.repr(values)} instead")
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"an index must be a whole number, but is {reprlib.repr(value)} instead")
+            raise ValueError(f"an index must be a whole number, but is {reprlib.repr(value)} instead")
     return tuple(values)
+
+
+def _index(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"units must be listed by the number of their layer or convolution, not by {text!r}")
+    return int(text)
 
 
 def _exists(flag: Any) -> Indices:
     if not isinstance(flag, bool):
-        raise TypeError(f"a block must be true or false, but is {reprlib.repr(flag)} instead")
+        raise ValueError(f"a block must be true or false, but is {reprlib.repr(flag)} instead")
     return (0,) if flag else ()
 
 
@@ -150,7 +156,7 @@ def _version_2(data: Mapping[str, Any]) -> dict[Address, Indices]:
     if data["format"] != FORMAT:
         raise ValueError(f"its format is {data['format']!r}, which this version of slimvox does not know")
     return {
-        Address(name, int(index)): _indices(kept)
+        Address(name, _index(index)): _indices(kept)
         for name, by_index in data.items()
         if name != "format"
         for index, kept in by_index.items()

@@ -23,6 +23,13 @@ class NotFiniteError(UnusableResultError):
     """An encoder computed NaN or infinite values from valid input."""
 
 
-def first_line(error: Exception) -> str:
-    """The first line of a library's message, which may be pages long; the type of the error if it has no message."""
-    return (str(error) or type(error).__name__).splitlines()[0]
+def reason_of(error: BaseException) -> str:
+    """The reason that an exception gives, as the end of a sentence in one line.
+
+    Errors of the operating system give it without their number and the file, which the sentence names already; of a
+    library's message, which may be pages long, it is the first line; without a message, the type of the error.
+    """
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not {error.encoding.upper()} text (byte {error.start})"
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slimvox.util.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError, reason_of
 
 
 def parse_json(text: str | bytes, source: str) -> Any:
@@ -24,7 +24,7 @@ def parse_json(text: str | bytes, source: str) -> Any:
     except RecursionError as error:
         raise SlimvoxError(f"{source} is not valid JSON: it is nested too deeply") from error
     except ValueError as error:
-        raise SlimvoxError(f"{source} is not valid JSON: {error}") from error
+        raise SlimvoxError(f"{source} is not valid JSON: {reason_of(error)}") from error
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise SlimvoxError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise SlimvoxError(f"{path} cannot be read: {reason_of(error)}") from error
     data = parse_json(content, str(path))
     if not isinstance(data, dict):
         raise SlimvoxError(f"{path} must hold a JSON object, but holds {type(data).__name__} instead")

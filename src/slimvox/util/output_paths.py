@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from slimvox.util.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError, reason_of
 
 
 @contextmanager
@@ -16,7 +16,7 @@ def writing(target: object, advice: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SlimvoxError(f"{target} cannot be written: {_reason(error)}{advice}") from error
+        raise SlimvoxError(f"{target} cannot be written: {reason_of(error)}{advice}") from error
 
 
 def check_output_folder(path: Path, name: str) -> None:
@@ -31,7 +31,7 @@ def check_output_folder(path: Path, name: str) -> None:
         else:
             _check_parent(path, name)
     except (OSError, ValueError) as error:
-        raise SlimvoxError(f"`{name}` {path} cannot be written: {_reason(error)}") from error
+        raise SlimvoxError(f"`{name}` {path} cannot be written: {reason_of(error)}") from error
 
 
 def check_output_file(path: Path, name: str) -> None:
@@ -43,7 +43,7 @@ def check_output_file(path: Path, name: str) -> None:
             raise SlimvoxError(f"`{name}` must be a file, but {path} is a directory")
         _check_parent(path, name)
     except (OSError, ValueError) as error:
-        raise SlimvoxError(f"`{name}` {path} cannot be written: {_reason(error)}") from error
+        raise SlimvoxError(f"`{name}` {path} cannot be written: {reason_of(error)}") from error
 
 
 def _check_parent(path: Path, name: str) -> None:
@@ -59,7 +59,3 @@ def _check_parent(path: Path, name: str) -> None:
 def _check_writable(folder: Path, path: Path, name: str) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise SlimvoxError(f"`{name}` {path} cannot be written: no permission to write in {folder}")
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

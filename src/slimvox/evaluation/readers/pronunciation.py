@@ -67,5 +67,8 @@ def english_pronouncer(unknown: Sequence[str]) -> Callable[[str], Sequence[str]]
     try:
         converter = G2p()
     except Exception as error:  # it downloads missing data, which can fail in many ways
-        raise SlimvoxError(f"{needed}, and g2p_en cannot start: {error}") from error
+        raise SlimvoxError(
+            f"{needed}, and g2p_en cannot load its data ({type(error).__name__}), which it downloads when it is first"
+            " used: connect to the network once, or add a lexicon that has them"
+        ) from error
     return lambda word: [phone for phone in converter(word) if phone.strip() and phone[0].isalpha()]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import soundfile
-
+from slimvox.audio.decode import measure
 from slimvox.evaluation.examples import ExampleSet, LabelledExample, Recording, Split
 from slimvox.evaluation.readers.corpus import Corpus
 from slimvox.util.errors import SlimvoxError
@@ -79,10 +78,7 @@ def _silence(folder: Path) -> list[LabelledExample]:
     """Whole seconds of noise."""
     examples = []
     for path in sorted(folder.glob("*.wav")):
-        try:
-            seconds = int(soundfile.info(path).duration)
-        except soundfile.LibsndfileError as error:
-            raise SlimvoxError(f"Speech Commands v0.01: {path} cannot be read: {error}") from error
+        seconds = int(measure(path).seconds)
         for second in range(seconds):
             split: Split = (
                 "dev" if second >= seconds - max(1, round(DEV_SHARE_OF_NOISE * seconds)) else "train"

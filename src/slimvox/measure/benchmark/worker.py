@@ -12,7 +12,7 @@ from typing import Any
 
 from slimvox.measure.benchmark.contenders import Contender, Loaded, import_runtime, load_contender, noise
 from slimvox.measure.benchmark.energy import joules_since, read_counters
-from slimvox.util.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError, reason_of
 
 _SECONDS_TO_END = 5.0
 
@@ -157,4 +157,4 @@ def _peak_memory_bytes(loaded: Loaded) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    return str(error) if isinstance(error, SlimvoxError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, SlimvoxError) else f"{type(error).__name__}: {reason_of(error)}"

@@ -14,6 +14,8 @@ from slimvox.costs import BLOCK_KINDS, LAYER_BLOCKS, Cost
 from slimvox.structures import Block, Term, structures
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.structures.units import units
+from slimvox.util.errors import SlimvoxError
+from slimvox.util.validation import Count, Positive, PositiveOrZero, build, check_fields
 
 TORCH = "torch"
 """Runtime of an encoder as it is, in float32."""
@@ -31,46 +33,28 @@ class LatencyTable(Cost):
 
     kind = "latency"
 
-    seconds: float
+    seconds: Positive
     """Length of the clip in seconds."""
     device: str
     """Device it was measured on, such as `cpu`."""
-    threads: int
+    threads: Count
     """Number of CPU threads."""
-    nanoseconds: Mapping[str, Mapping[str, float]]
+    nanoseconds: Mapping[str, Mapping[str, PositiveOrZero]]
     """Coefficients by kind of block and feature; `constant` does not depend on counts."""
-    rest: float
+    rest: PositiveOrZero
     """Nanoseconds outside all blocks: norms, residual sums, calls."""
-    error: float
+    error: PositiveOrZero
     """Median relative error of the predicted time for whole encoders that were not used in the fit."""
     runtime: str = TORCH
     """Runtime it was measured in: a backend of `slimvox benchmark`."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.nanoseconds, Mapping) or not all(
-            isinstance(each, Mapping) for each in self.nanoseconds.values()
-        ):
-            raise ValueError("invalid latency table: `nanoseconds` must be times by block and feature")
-        times = {
-            f"nanoseconds.{kind}.{feature}": value
-            for kind, by_feature in self.nanoseconds.items()
-            for feature, value in by_feature.items()
-        }
-        problems = [
-            f"`{name}` must be a finite number of at least 0, but is {value!r} instead"
-            for name, value in {**times, "rest": self.rest, "error": self.error}.items()
-            if not _is_time(value)
-        ]
-        if not _is_time(self.seconds) or self.seconds == 0:
-            problems.append(f"`seconds` must be a finite number above 0, but is {self.seconds!r} instead")
-        if type(self.threads) is not int or self.threads < 1:
-            problems.append(f"`threads` must be an integer of at least 1, but is {self.threads!r} instead")
-        if not isinstance(self.runtime, str):
-            problems.append(f"`runtime` must be a name, but is {self.runtime!r} instead")
-        if not problems and not any(times.values()):
-            problems.append("a block must take some time, but all take none")
-        if problems:
-            raise ValueError("invalid latency table: " + "; ".join(problems))
+        try:
+            check_fields(self)
+        except SlimvoxError as error:
+            raise ValueError(f"invalid latency table: {error}") from error
+        if not any(value for features in self.nanoseconds.values() for value in features.values()):
+            raise ValueError("invalid latency table: a block must take some time, but all take none")
 
     def terms(self, anatomy: EncoderAnatomy) -> Iterator[Term]:
         """Features times their measured nanoseconds."""
@@ -96,14 +80,10 @@ class LatencyTable(Cost):
             ValueError: if a time is missing, negative or not finite.
         """
         try:
-            return cls(**{name: value for name, value in data.items() if name != "kind"})
-        except TypeError as error:
+            table: LatencyTable = build(cls, {name: value for name, value in data.items() if name != "kind"})
+        except SlimvoxError as error:
             raise ValueError(f"invalid latency table: {error}") from error
-
-
-def _is_time(value: object) -> bool:
-    """True if a value is a number that can be a duration."""
-    return type(value) in (int, float) and 0 <= value < math.inf  # type: ignore[operator]
+        return table
 
 
 def time_features(anatomy: EncoderAnatomy, seconds: float) -> Iterator[Term]:
