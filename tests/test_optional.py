@@ -10,7 +10,7 @@ import soundfile
 
 import slimvox
 from missing_packages import hide_packages
-from slimvox.util.optional import require
+from slimvox.util.imports import require
 
 
 @pytest.fixture

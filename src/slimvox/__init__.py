@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from slimvox._version import __version__
 from slimvox.integrations.auto_classes import register_auto_classes, register_if_imported
-from slimvox.util.lazy_imports import lazy_attributes
+from slimvox.util.imports import lazy_attributes
 
 if TYPE_CHECKING:
     from slimvox.checkpoint import load

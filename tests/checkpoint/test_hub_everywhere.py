@@ -17,7 +17,7 @@ from hub_server import Hub, serving
 from slimvox.checkpoint.carry import load_with_head
 from slimvox.checkpoint.resolve import find_model
 from slimvox.cli.main import run
-from slimvox.util.hub_token import hub_token
+from slimvox.util.environment import hub_token
 
 MODEL = "someone/model"
 

@@ -283,7 +283,7 @@ def test_what_cannot_transcribe_is_named(dense: Path, data: Path, words: list[st
 def test_jiwer_is_asked_for_by_its_extra(
     dense: Path, data: Path, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slimvox.util.optional.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("slimvox.util.imports.importlib.util.find_spec", lambda name: None)
     with pytest.raises(SlimvoxError, match=r'transcription needs jiwer.*pip install "slimvox\[evaluation\]"'):
         evaluated(dense, data, table(tmp_path / "a.tsv", words))
 

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from slimvox.audio.recordings import DatasetRecording
 from slimvox.audio.shards import read_shards
 from slimvox.audio.sources import AUDIO_EXTENSIONS, UNSUPPORTED_EXTENSIONS, AudioSource
+from slimvox.util.environment import user_cache
 from slimvox.util.errors import SlimvoxError, reason_of
-from slimvox.util.optional import require
-from slimvox.util.user_cache import user_cache
+from slimvox.util.imports import require
 
 HUB_PREFIX = "hf:"
 PARQUET_EXTENSION = ".parquet"

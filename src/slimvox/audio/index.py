@@ -36,8 +36,8 @@ from slimvox.audio.scan import SCAN_THREADS, AudioScan, Progress, measured_files
 from slimvox.audio.skips import SkipCounter
 from slimvox.audio.sources import AudioSource
 from slimvox.audio.table import STRETCH_COLUMNS, AudioTable
+from slimvox.util.environment import user_cache
 from slimvox.util.files import atomic_file
-from slimvox.util.user_cache import user_cache
 
 logger = logging.getLogger("slimvox.audio")
 
@@ -60,8 +60,7 @@ def index_audio(
 
     The cache holds for each source the places, durations, sample rates and channels of its files, as columns. It is
     reused if the sizes and times of modification of all files and folders are the same; if some differ, only these are
-    measured. Of several processes, one measures and the others wait. `slimvox.util.user_cache` determines the place of
-    the cache.
+    measured. Of several processes, one measures and the others wait.
 
     Args:
         sources: sources, as for `slimvox.audio.find_audio`.

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, TypeVar, cast
 
 from slimvox.audio.recordings import PartedFile, Recording
+from slimvox.util.environment import user_cache
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
-from slimvox.util.user_cache import user_cache
 
 logger = logging.getLogger("slimvox.audio")
 

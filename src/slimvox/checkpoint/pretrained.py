@@ -21,8 +21,8 @@ from slimvox.checkpoint.normalization import PREPROCESSOR_FILES
 from slimvox.checkpoint.resolve import LoadedModel, at_revision, find_anatomies, find_model, load
 from slimvox.encoder import HasEncoder, SpeechEncoder
 from slimvox.hf.directory_format import WHISPER_FILES
+from slimvox.util.environment import hub_token
 from slimvox.util.errors import SlimvoxError, reason_of
-from slimvox.util.hub_token import hub_token
 from slimvox.util.output_paths import writing
 
 logger = logging.getLogger("slimvox.checkpoint")

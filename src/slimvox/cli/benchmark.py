@@ -11,8 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from slimvox.cli.command import Argument, command
-from slimvox.cli.options import VerboseOption
+from slimvox.cli.command import Argument, VerboseOption, command
 from slimvox.measure.benchmark.energy import UNAVAILABLE
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.output_paths import check_output_file

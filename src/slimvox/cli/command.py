@@ -43,6 +43,13 @@ class Argument:
     """Converts the function's default to that of the command line."""
 
 
+MODEL = Argument(type=str, positional=True)
+AUDIO = Argument(type=tuple[str, ...], positional=True)
+RUNS = Argument(type=tuple[Path, ...], positional=True, metavar="RUN_OR_DIR...")
+SCORES = Argument(metavar="DIR...")
+FILES = Argument(metavar="FILE...")
+
+
 class Command:
     """Base class of the commands of functions."""
 
@@ -58,6 +65,14 @@ class Command:
             given.setdefault(name, argument.parse(value) if argument.parse else value)
         module, _, function = self.path.rpartition(".")
         return getattr(importlib.import_module(module), function)(**given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerboseOption(Command):
+    """`--verbose`."""
+
+    verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"])] = False
+    """Also print what is loaded and downloaded."""
 
 
 def command(path: str, **arguments: Argument) -> Callable[[Class], Class]:

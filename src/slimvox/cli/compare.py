@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from slimvox.cli.command import Argument, command
-from slimvox.cli.options import AUDIO, MODEL, VerboseOption
+from slimvox.cli.command import AUDIO, MODEL, Argument, VerboseOption, command
 from slimvox.util.validation import SecondsOrZero
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from slimvox.cli.command import Argument, command
-from slimvox.cli.options import AUDIO, MODEL, VerboseOption
+from slimvox.cli.command import AUDIO, MODEL, Argument, VerboseOption, command
 
 if TYPE_CHECKING:
     from slimvox.encoding.encode import EncodeResult

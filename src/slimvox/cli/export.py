@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from slimvox.cli.command import Argument, command
-from slimvox.cli.options import MODEL, VerboseOption
+from slimvox.cli.command import MODEL, Argument, VerboseOption, command
 from slimvox.exporters import export_format_names
 
 if TYPE_CHECKING:

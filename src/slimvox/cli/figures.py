@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from slimvox.cli.command import Argument, Command, command
-from slimvox.cli.options import FILES, RUNS, SCORES
+from slimvox.cli.command import FILES, RUNS, SCORES, Argument, Command, command
 
 if TYPE_CHECKING:
     from slimvox.report.figures import FiguresResult

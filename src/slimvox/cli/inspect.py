@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import Console
 
-from slimvox.cli.command import command
-from slimvox.cli.options import MODEL, VerboseOption
+from slimvox.cli.command import MODEL, VerboseOption, command
 
 if TYPE_CHECKING:
     from slimvox.checkpoint import LoadedModel

@@ -34,8 +34,8 @@ from slimvox.cli.inspect import InspectCommand
 from slimvox.cli.interrupts import INTERRUPTED, leave_when_interrupted
 from slimvox.cli.prune import PruneCommand
 from slimvox.cli.report import ReportCommand
+from slimvox.util.environment import hub_token
 from slimvox.util.errors import SlimvoxError, reason_of
-from slimvox.util.hub_token import hub_token
 from slimvox.util.validation import convert
 
 Command = (

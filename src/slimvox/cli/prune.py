@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import tyro
 from rich.console import Console
 
-from slimvox.cli.command import Argument, command
-from slimvox.cli.options import AUDIO, MODEL, VerboseOption
+from slimvox.cli.command import AUDIO, MODEL, Argument, VerboseOption, command
 
 if TYPE_CHECKING:
     from slimvox.pruning import PruneResult

@@ -34,8 +34,8 @@ from slimvox.comparison.distance import (
 from slimvox.encoder import SpeechEncoder
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.util.devices import Device, find_device
+from slimvox.util.environment import hub_token
 from slimvox.util.errors import SlimvoxError
-from slimvox.util.hub_token import hub_token
 from slimvox.util.validation import SecondsOrZero, Seed, checked_arguments
 
 LONGEST_SECONDS = 30.0

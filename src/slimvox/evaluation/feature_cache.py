@@ -32,9 +32,9 @@ from slimvox.evaluation.features import Features, Stopwatch, StoredFeatures, Str
 from slimvox.evaluation.upstreams import Upstream
 from slimvox.evaluation.waveforms import Excerpt, measure_excerpts
 from slimvox.util.devices import CPU
+from slimvox.util.environment import user_cache
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.json_files import read_json_object
-from slimvox.util.user_cache import user_cache
 from slimvox.util.validation import Count, CountOrZero, Positive, build
 
 FORMAT_VERSION = 1

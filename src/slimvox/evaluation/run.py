@@ -21,7 +21,7 @@ from slimvox.evaluation.result_table import fixed_rows, mini_estimate, overall
 from slimvox.evaluation.suite import EvaluationPlan, TaskResult, read_results
 from slimvox.evaluation.upstreams import EncoderUpstream, Precision, Upstream, load_upstream
 from slimvox.util.devices import Device
-from slimvox.util.hub_token import hub_token
+from slimvox.util.environment import hub_token
 from slimvox.util.validation import Count, Range, Threads, checked_arguments
 
 

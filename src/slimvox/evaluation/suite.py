@@ -28,8 +28,8 @@ from slimvox.evaluation.upstreams import Precision, Upstream, load_upstream
 from slimvox.util.devices import Device, find_device
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
+from slimvox.util.imports import require
 from slimvox.util.json_files import read_json_object
-from slimvox.util.optional import require
 from slimvox.util.output_paths import check_output_folder
 from slimvox.util.validation import Count, CountOrZero, Threads, build, check_fields
 

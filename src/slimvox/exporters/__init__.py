@@ -18,7 +18,7 @@ from slimvox.exporters.executorch_file import ExecuTorch
 from slimvox.exporters.onnx_file import Onnx
 from slimvox.exporters.openvino_file import OpenVino
 from slimvox.exporters.torch_program import TorchExport
-from slimvox.util.lazy_imports import lazy_attributes
+from slimvox.util.imports import lazy_attributes
 
 if TYPE_CHECKING:
     from slimvox.exporters.int8 import Int8Errors

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from slimvox.util.errors import SlimvoxError
-from slimvox.util.optional import require
+from slimvox.util.imports import require
 from slimvox.util.registry import Registry
 
 if TYPE_CHECKING:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from unittest import mock
 
 from numpy.typing import NDArray
 
 from slimvox.exporters.quantise import FRONT_END
+from slimvox.util.environment import environment_variable
 
 
 def quantised(model: Any, inputs: Sequence[Mapping[str, NDArray[Any]]]) -> Any:
@@ -24,7 +23,7 @@ def quantised(model: Any, inputs: Sequence[Mapping[str, NDArray[Any]]]) -> Any:
     `TRANSFORMER`, by 10 % without the front end); with these settings, by 1 %. Weights use 7 of the 8 bits: see
     `quantise`.
     """
-    with mock.patch.dict(os.environ, {"NNCF_CI": "1"}):  # no usage data to its makers
+    with environment_variable("NNCF_CI", "1"):  # no usage data to its makers
         import nncf
     kept = [node.get_friendly_name() for node in model.get_ops() if not _is_quantised(node)]
     with _quiet(nncf), contextlib.redirect_stdout(io.StringIO()):  # progress bars

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from slimvox.util.lazy_imports import lazy_attributes
+from slimvox.util.imports import lazy_attributes
 
 if TYPE_CHECKING:
     from slimvox.measure.benchmark.contenders import Contender, backend_names

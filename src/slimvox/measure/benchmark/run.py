@@ -33,8 +33,8 @@ from slimvox.measure.benchmark.result import BenchmarkResult, ContenderReport, M
 from slimvox.measure.benchmark.worker import Worker
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.util.devices import Device, find_device
+from slimvox.util.environment import hub_token
 from slimvox.util.errors import SlimvoxError
-from slimvox.util.hub_token import hub_token
 from slimvox.util.validation import Count, Range, Threads, checked_arguments
 
 ClipSeconds = Annotated[float, Range(at_least=0.1, at_most=1e9)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import sys
 import time
 from multiprocessing.connection import Connection
@@ -12,6 +11,7 @@ from typing import Any
 
 from slimvox.measure.benchmark.contenders import Contender, Loaded, import_runtime, load_contender, noise
 from slimvox.measure.benchmark.energy import joules_since, read_counters
+from slimvox.util.environment import environment_variable
 from slimvox.util.errors import SlimvoxError, reason_of
 
 _SECONDS_TO_END = 5.0
@@ -34,15 +34,8 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self._connection, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other, contender, threads, device), daemon=True)
-        before = os.environ.get("OMP_NUM_THREADS")
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-        try:
+        with environment_variable("OMP_NUM_THREADS", str(threads)):
             self._process.start()
-        finally:
-            if before is None:
-                del os.environ["OMP_NUM_THREADS"]
-            else:
-                os.environ["OMP_NUM_THREADS"] = before
         other.close()
         self.import_seconds, self.load_seconds = self._answer()
 

@@ -18,10 +18,10 @@ from slimvox.measure.benchmark.result import machine
 from slimvox.measure.latency.in_runtime import measure_in_runtime
 from slimvox.measure.latency.measure import measure_latency
 from slimvox.measure.latency.table import TORCH, LatencyTable
+from slimvox.util.environment import user_cache
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
 from slimvox.util.json_files import read_json_object
-from slimvox.util.user_cache import user_cache
 
 MOST_ERROR = 0.3
 """Median relative error above which a table is not kept: then something else ran while it was measured."""

@@ -16,7 +16,7 @@ from slimvox.report.runs import RunRecord, read_runs
 from slimvox.report.score_files import read_scores
 from slimvox.report.speeds import Speed, read_speeds
 from slimvox.util.files import write_atomically
-from slimvox.util.optional import require
+from slimvox.util.imports import require
 from slimvox.util.output_paths import check_output_folder, writing
 
 

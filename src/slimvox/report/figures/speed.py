@@ -9,7 +9,7 @@ from slimvox.measure.benchmark import BenchmarkResult
 from slimvox.report.figures.style import COLOURS, DOTS_PER_INCH, new_figure, style
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
-from slimvox.util.optional import require
+from slimvox.util.imports import require
 from slimvox.util.output_paths import check_output_file, writing
 
 ENDINGS = (".png", ".svg", ".pdf")

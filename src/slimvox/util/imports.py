@@ -1,9 +1,11 @@
-"""Optional dependencies, with an error that says what to install if one is missing."""
+"""Optional packages, and public names of a package whose modules are imported at first use."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from slimvox.util.errors import SlimvoxError
 
@@ -26,3 +28,23 @@ def require(packages: Sequence[str], what: str, *, extra: str | None = None) -> 
         raise SlimvoxError(
             f"{what} needs {' and '.join(missing)}, which {verb} not installed: pip install {command}"
         )
+
+
+def lazy_attributes(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Make the function `__getattr__` of a package (PEP 562).
+
+    Args:
+        package: full name of the package.
+        modules: full name of the module that defines each name.
+
+    Returns:
+        a function that imports the module of a name and returns the attribute; it raises AttributeError for other
+        names.
+    """
+
+    def attribute(name: str) -> Any:
+        if name in modules:
+            return getattr(importlib.import_module(modules[name]), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return attribute
