@@ -25,7 +25,7 @@ from slimvox.cli.main import run as command
 from slimvox.costs import macs, parameters
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.benchmark import BenchmarkResult, Contender, Measurement, benchmark, energy
-from slimvox.measure.benchmark.blocks import BLOCKS, BlockTimer, block_costs
+from slimvox.measure.benchmark.blocks import BLOCKS, BlockTimer, block_costs, named_blocks
 from slimvox.measure.benchmark.contenders import load_contender, short_names
 from slimvox.measure.benchmark.result import ContenderReport
 from slimvox.measure.benchmark.run import contenders_of
@@ -97,10 +97,10 @@ def test_blocks_of_both_implementations_have_times() -> None:
     ours = SpeechEncoder(anatomy()).eval()
     theirs = AutoModel.from_config(transformers_config(anatomy())).eval()
     for module in (ours, theirs):
-        with torch.no_grad(), BlockTimer(module) as timer:
+        with torch.no_grad(), BlockTimer(named_blocks(module)) as timer:
             module(torch.randn(1, 8000))
-        assert set(timer.milliseconds) == set(BLOCKS)
-        assert min(timer.milliseconds.values()) > 0
+        assert set(timer.nanoseconds) == set(BLOCKS)
+        assert min(timer.nanoseconds.values()) > 0
         assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
 
@@ -387,6 +387,6 @@ def test_the_dense_model_of_a_whisper_is_its_encoder_on_the_whole_window(tmp_pat
     shorter = loaded.run(waveforms[:, : SAMPLES // 2].numpy())
     assert shorter.last_hidden_state.shape == expected.shape
     assert loaded.module is not None
-    with BlockTimer(loaded.module) as timer:
+    with BlockTimer(named_blocks(loaded.module)) as timer:
         loaded.run(waveforms.numpy())
-    assert timer.milliseconds["attention"] > 0
+    assert timer.nanoseconds["attention"] > 0

@@ -6,14 +6,15 @@ import re
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from torch import nn
 
     from slimvox.structures.anatomy import EncoderAnatomy
 
+Key = TypeVar("Key")
 BLOCKS = ("front end", "projection", "position", "attention", "feed forward")
 PATTERNS = {
     "front end": r"(^|\.)feature_extractor$",
@@ -25,23 +26,23 @@ PATTERNS = {
 """Names of the modules, in slimvox and in `transformers`."""
 
 
-class BlockTimer:
-    """Adds up the time spent in each block while it is entered as a context."""
+class BlockTimer(Generic[Key]):
+    """Adds up the nanoseconds spent in each block while it is entered as a context."""
 
-    def __init__(self, module: nn.Module, wait: Callable[[], None] = lambda: None) -> None:
-        """`wait`: waits until the device has finished, before and after each block."""
-        self._wait = wait
-        self.milliseconds: dict[str, float] = defaultdict(float)
-        self._modules = [
-            (block, part)
-            for name, part in module.named_modules()
-            for block, pattern in PATTERNS.items()
-            # WavLM's bias table inside `transformers`' attention counts as attention there.
-            if re.search(pattern, name) and not re.search(r"attention\.", name)
-        ]
+    def __init__(
+        self, modules: Iterable[tuple[Key, nn.Module]], wait: Callable[[], None] = lambda: None
+    ) -> None:
+        """Prepare the clocks.
+
+        Args:
+            modules: modules, each with the block that it belongs to.
+            wait: waits until the device has finished, before and after each module.
+        """
+        self._modules, self._wait = list(modules), wait
+        self.nanoseconds: dict[Key, float] = defaultdict(float)
         self._handles: list[Any] = []
 
-    def __enter__(self) -> BlockTimer:
+    def __enter__(self) -> BlockTimer[Key]:
         for block, module in self._modules:
             self._handles.append(module.register_forward_pre_hook(self._clock(block, -1)))
             self._handles.append(module.register_forward_hook(self._clock(block, 1)))
@@ -51,12 +52,21 @@ class BlockTimer:
         for handle in self._handles:
             handle.remove()
 
-    def _clock(self, block: str, sign: int) -> Any:
+    def _clock(self, block: Key, sign: int) -> Any:
         def hook(*_: object) -> None:
             self._wait()
-            self.milliseconds[block] += sign * time.perf_counter() * 1000
+            self.nanoseconds[block] += sign * time.perf_counter_ns()
 
         return hook
+
+
+def named_blocks(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of an encoder, of slimvox or of `transformers`, that make up each of `BLOCKS`."""
+    for name, part in module.named_modules():
+        for block, pattern in PATTERNS.items():
+            # WavLM's bias table inside `transformers`' attention counts as attention there.
+            if re.search(pattern, name) and not re.search(r"attention\.", name):
+                yield block, part
 
 
 def median_blocks(runs: list[dict[str, float]]) -> dict[str, float]:

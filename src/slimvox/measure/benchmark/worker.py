@@ -118,16 +118,15 @@ def _handle(request: tuple[Any, ...], loaded: Loaded) -> Any:
         return (time.perf_counter() - began) * 1000, joules_since(before)
     if loaded.module is None:
         return None
-    from slimvox.measure.benchmark.blocks import BlockTimer
+    from slimvox.measure.benchmark.blocks import BlockTimer, named_blocks
 
-    with BlockTimer(loaded.module, loaded.wait) as timer:
-        began = time.perf_counter()
+    with BlockTimer(named_blocks(loaded.module), loaded.wait) as timer:
+        began = time.perf_counter_ns()
         loaded.run(waveforms)
         loaded.wait()
-        whole = (time.perf_counter() - began) * 1000
-    blocks = dict(timer.milliseconds)
-    blocks["rest"] = whole - sum(blocks.values())
-    return blocks
+        whole = time.perf_counter_ns() - began
+    rest = whole - sum(timer.nanoseconds.values())
+    return {block: each / 1e6 for block, each in {**timer.nanoseconds, "rest": rest}.items()}
 
 
 def _peak_memory_bytes(loaded: Loaded) -> int:

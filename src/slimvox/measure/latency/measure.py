@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import nn
 
 from slimvox.costs import BLOCK_KINDS, LAYER_BLOCKS
 from slimvox.encoder import SpeechEncoder
+from slimvox.measure.benchmark.blocks import BlockTimer
 from slimvox.measure.latency.table import LatencyTable, feature_values, fit_times
 from slimvox.structures import Block, structure
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
@@ -148,19 +148,19 @@ def _time_blocks(anatomy: EncoderAnatomy, waveform: torch.Tensor, rounds: int) -
     """
     encoder = SpeechEncoder(anatomy).to(waveform.device).eval()
     shortest: dict[Block, float] = {}
-    whole = math.inf
+    whole, wait = math.inf, partial(wait_for, waveform.device)
     with torch.inference_mode():
         encoder(waveform)
         for _ in range(rounds):
-            with _clocks(encoder, waveform.device) as spent:
-                wait_for(waveform.device)
+            with BlockTimer(encoder_blocks(encoder), wait) as timer:
+                wait()
                 began = time.perf_counter_ns()
                 encoder(waveform)
-                wait_for(waveform.device)
+                wait()
                 total = time.perf_counter_ns() - began
-                whole = min(whole, total)
-                spent[REST] = max(0.0, total - sum(spent.values()))
-            for block, nanoseconds in spent.items():
+            whole = min(whole, total)
+            rest = max(0.0, total - sum(timer.nanoseconds.values()))
+            for block, nanoseconds in {**timer.nanoseconds, REST: rest}.items():
                 shortest[block] = min(nanoseconds, shortest.get(block, math.inf))
     scale = whole / sum(shortest.values())
     return {block: scale * nanoseconds for block, nanoseconds in shortest.items()}
@@ -177,26 +177,3 @@ def encoder_blocks(encoder: SpeechEncoder) -> Iterator[tuple[Block, nn.Module]]:
         for kind in LAYER_BLOCKS:
             if getattr(layer, kind) is not None:
                 yield Block(kind, index), getattr(layer, kind)
-
-
-@contextmanager
-def _clocks(encoder: SpeechEncoder, device: torch.device) -> Iterator[dict[Block, float]]:
-    """Hooks that time every block of the encoder while the context is open."""
-    spent: dict[Block, float] = {}
-    handles = []
-
-    def clock(block: Block, sign: int) -> Any:
-        def hook(*_: object) -> None:
-            wait_for(device)
-            spent[block] = spent.get(block, 0.0) + sign * time.perf_counter_ns()
-
-        return hook
-
-    for block, module in encoder_blocks(encoder):
-        handles.append(module.register_forward_pre_hook(clock(block, -1)))
-        handles.append(module.register_forward_hook(clock(block, 1)))
-    try:
-        yield spent
-    finally:
-        for handle in handles:
-            handle.remove()
