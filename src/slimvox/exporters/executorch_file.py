@@ -54,11 +54,7 @@ class ExecuTorch(ExportFormat):
         ).eval()
         sample = torch.zeros(1, shortest + 39 * anatomy.hop)
         length: Any = torch.export.Dim.DYNAMIC(min=shortest, max=longest)
-        names = {"inputs": reference.signature.inputs, "outputs": reference.outputs}
-        limits = {"longest_samples": str(longest)}
-        content = json.dumps(
-            {**metadata, **limits, **{key: json.dumps(value) for key, value in names.items()}}
-        )
+        content = json.dumps(reference.described({**metadata, "longest_samples": str(longest)}))
         with _quiet():
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower

@@ -12,12 +12,10 @@ from slimvox.encoder import SpeechEncoder
 from slimvox.encoder.layer import EncoderLayer
 from slimvox.encoder.log_mel import MelFeatureExtractor, StridedProjection
 from slimvox.encoder.waveforms import normalize_waveforms
-from slimvox.exporters.attention import ExportedAttention
-from slimvox.exporters.feed_forward import NegatedFeedForward
 from slimvox.exporters.front_end import PatchFrontEnd
+from slimvox.exporters.layer import ExportedAttention, NegatedFeedForward, ShiftedPositionBias
 from slimvox.exporters.log_mel import MatrixMelFrontEnd, PaddedConvolution
 from slimvox.exporters.position import exported_positions
-from slimvox.exporters.position_bias import ShiftedPositionBias
 from slimvox.exporters.signature import Layers
 
 if TYPE_CHECKING:

@@ -87,7 +87,8 @@ def write_onnx(
     """
     import torch
 
-    with _quiet():
+    # Warnings that do not apply here (torchvision), or are repeated in an error.
+    with quiet("torch.onnx", "onnxscript", level=logging.CRITICAL):
         exported: Any = torch.onnx.export(
             program,
             dynamo=True,
@@ -154,12 +155,12 @@ class OnnxProgram(Program):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Context without the exporter's warnings that do not apply here (torchvision) or are repeated in an error."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+def quiet(*names: str, level: int) -> Iterator[None]:
+    """Context without warnings, in which loggers (of these names; empty for the root) log only messages of a level."""
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+        logger.setLevel(level)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

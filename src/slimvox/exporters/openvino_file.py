@@ -53,8 +53,7 @@ class OpenVino(ExportFormat):
             Onnx().write(reference, source, metadata=metadata, opset=None)
             model = openvino.Core().read_model(source)
             # By name they may not be told apart: a layer without blocks returns the very tensor of the one below.
-            names = {"inputs": reference.signature.inputs, "outputs": reference.outputs}
-            for name, value in {**metadata, **{key: json.dumps(each) for key, each in names.items()}}.items():
+            for name, value in reference.described(metadata).items():
                 model.set_rt_info(value, [SECTION, name])
             openvino.save_model(model, path, compress_to_fp16=False)
 

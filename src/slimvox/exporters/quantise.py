@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from slimvox.exporters.onnx_file import quiet
 
 FRONT_END = "encoder.feature_extractor."
 """Prefix of the names of the front end's weights."""
@@ -42,7 +42,8 @@ def quantise(source: Path, target: Path) -> None:
     at_load = [node.name for node in products if node.input[0] in sizes]
     front_end = [node.name for node in products if node.input[1].startswith(FRONT_END)]
     no_matrix = [node.name for node in products if len(sizes[node.input[1]]) != 2]
-    with _without_advice():
+    # Advice on the root logger to do what the exporter has done already.
+    with quiet("", level=logging.ERROR):
         quantize_dynamic(
             model,
             target,
@@ -56,18 +57,6 @@ def quantise(source: Path, target: Path) -> None:
     quantised = onnx.load(target)
     _store_as_int8(quantised.graph, at_load)
     onnx.save(quantised, target)
-
-
-@contextmanager
-def _without_advice() -> Iterator[None]:
-    """Context without advice of onnxruntime, on the root logger, to do what the exporter has done already."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _store_as_int8(graph: Any, names: list[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,14 @@ class Reference:
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs."""
         return self.signature.outputs(self.encoder.anatomy)
+
+    def described(self, metadata: Mapping[str, str]) -> dict[str, str]:
+        """Metadata with the names of inputs and outputs, for formats that keep no names, or not all of them."""
+        return {
+            **metadata,
+            "inputs": json.dumps(self.signature.inputs),
+            "outputs": json.dumps(self.outputs),
+        }
 
     def __call__(self, waveforms: NDArray[Any], mask: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
         """All outputs by name; `mask` is used only where the signature has one."""

@@ -38,9 +38,8 @@ class TorchExport(ExportFormat):
         from slimvox.exporters.trace import trace_reference
 
         program = trace_reference(reference, taps_in_file=False)
-        names = {"inputs": reference.signature.inputs, "outputs": reference.outputs}
-        content = {**metadata, **{key: json.dumps(value) for key, value in names.items()}}
-        torch.export.save(program, str(path), extra_files={METADATA_FILE: json.dumps(content)})
+        about = json.dumps(reference.described(metadata))
+        torch.export.save(program, str(path), extra_files={METADATA_FILE: about})
 
     def open(self, path: Path, *, threads: int | None = None) -> Program:
         """Load a program; the number of threads is that of the process."""

@@ -1,11 +1,14 @@
-"""Self-attention with everything that does not depend on the audio computed in advance."""
+"""Blocks of a layer with everything that does not depend on the audio computed in advance."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimvox.encoder.attention import SelfAttention
+from slimvox.encoder.layer import FeedForward
+from slimvox.encoder.position_bias import PositionBiasTable
 from slimvox.structures.anatomy import EncoderAnatomy, LayerAnatomy
 
 WIDTH_MULTIPLE = 4
@@ -83,6 +86,43 @@ class ExportedAttention(nn.Module):
         attended = torch.softmax(scores, -1) @ v
         attended = attended.transpose(1, 2).reshape(batch, frames, heads * self.vo_width)
         return attended @ self.out_weight + self.out_bias
+
+
+class ShiftedPositionBias(nn.Module):
+    """`PositionBiasTable` for some heads, whose rows are made by shifting the row above rather than by an index."""
+
+    def __init__(self, table: PositionBiasTable, heads: list[int]) -> None:
+        """`heads`: original indices of the heads that are left in any layer."""
+        super().__init__()
+        self.table = table
+        self.table.weight = nn.Parameter(table.weight[:, heads])
+
+    def forward(self, frames: int) -> Tensor:
+        """The ungated bias, (heads, frames, frames), indexed [head, query, key]."""
+        distances = torch.arange(-frames, frames)
+        values = self.table.weight[self.table.bucket(distances)].T
+        # Repeated without end, and cut into rows one shorter than its period, a sequence moves on by one per row.
+        heads, period = values.shape[0], 2 * frames
+        repeated = values.unsqueeze(1).expand(heads, frames, period).reshape(heads, frames * period)
+        return repeated[:, frames:].reshape(heads, frames, period - 1)[..., :frames]
+
+
+class NegatedFeedForward(nn.Module):
+    """`FeedForward` with its sign reversed."""
+
+    def __init__(self, feed_forward: FeedForward) -> None:
+        super().__init__()
+        first, second = feed_forward.intermediate_dense, feed_forward.output_dense
+        self.weight = nn.Parameter(first.weight.detach().T.contiguous())
+        self.bias = nn.Parameter(first.bias.detach())
+        self.out_weight = nn.Parameter(-second.weight.detach().T.contiguous())
+        self.out_bias = nn.Parameter(-second.bias.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, frames, width) to the same shape, to be subtracted from the input."""
+        if not len(self.bias):
+            return self.out_bias.expand_as(x)
+        return F.gelu(x @ self.weight + self.bias) @ self.out_weight + self.out_bias
 
 
 def _rounded(width: int) -> int:
