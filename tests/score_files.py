@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slimvox.evaluation.suite import YARDSTICK, TaskResult
+from slimvox.evaluation.results import YARDSTICK, TaskResult
 from slimvox.evaluation.tasks import tasks
 
 

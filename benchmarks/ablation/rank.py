@@ -22,7 +22,7 @@ from results import COMPARISON
 from slimvox.comparison.distance import StateDistances
 from slimvox.comparison.sources import compare
 from slimvox.evaluation.result_table import overall
-from slimvox.evaluation.suite import metric_means, read_results
+from slimvox.evaluation.results import metric_means, read_results
 from slimvox.evaluation.tasks import tasks
 from slimvox.report.score_files import SCORES
 from slimvox.util.errors import SlimvoxError

@@ -11,7 +11,7 @@ from pathlib import Path
 from arms import ARMS, Arm
 
 from slimvox.costs import macs, parameters
-from slimvox.evaluation.suite import metric_means
+from slimvox.evaluation.results import metric_means
 from slimvox.report.runs import RunRecord, read_runs
 from slimvox.report.score_files import ScoreSet, read_scores
 from slimvox.util.errors import SlimvoxError

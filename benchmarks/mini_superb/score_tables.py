@@ -19,7 +19,7 @@ from slimvox.evaluation.points import (
     mini_score,
     task_points,
 )
-from slimvox.evaluation.suite import TaskResult, metric_means, read_results
+from slimvox.evaluation.results import TaskResult, metric_means, read_results
 from slimvox.evaluation.tasks import task_names
 from slimvox.util.errors import SlimvoxError
 

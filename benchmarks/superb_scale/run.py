@@ -56,8 +56,8 @@ def main() -> None:
 
 def try_reader(name: str, data: Path) -> dict[str, Any]:
     """Read a task's official data, with times and memory."""
+    from slimvox.evaluation.data_fingerprint import describe_data
     from slimvox.evaluation.feature_cache import FeatureCache
-    from slimvox.evaluation.suite import describe_data
     from slimvox.evaluation.tasks import task
     from slimvox.evaluation.upstreams import FilterBankUpstream
     from slimvox.evaluation.waveforms import Excerpt, measure_excerpts

@@ -13,7 +13,8 @@ from windows import clips_of
 
 from slimvox.encoder import SpeechEncoder
 from slimvox.evaluation.metrics.error_rates import word_edits
-from slimvox.evaluation.suite import EvaluationPlan, TaskResult, evaluate, read_result
+from slimvox.evaluation.results import TaskResult, read_result
+from slimvox.evaluation.suite import EvaluationPlan, evaluate
 from slimvox.evaluation.upstreams import EncoderUpstream
 
 RESAMPLINGS = 4000

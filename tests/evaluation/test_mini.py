@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from slimvox.evaluation.data_fingerprint import describe_data
 from slimvox.evaluation.examples import ExampleSet, VerificationSet
 from slimvox.evaluation.result_table import FIXED_ROWS
-from slimvox.evaluation.suite import default_tasks, describe_data
+from slimvox.evaluation.suite import default_tasks
 from slimvox.evaluation.tasks import SUPERB, task, task_names
 
 

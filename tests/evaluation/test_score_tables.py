@@ -33,7 +33,7 @@ from slimvox.evaluation.points import (
     FixedRows,
     mini_score,
 )
-from slimvox.evaluation.suite import TaskResult
+from slimvox.evaluation.results import TaskResult
 from slimvox.util.errors import SlimvoxError
 
 ROOT = Path(__file__).parents[2]

@@ -128,8 +128,8 @@ def test_auto_is_a_gpu_of_either_kind(
     assert find_device("auto").type == expected
 
 
-def _fit(rate: float, seed: int, dev_score: float) -> Fit:
-    return Fit(head=nn.Linear(1, 1), learning_rate=rate, dev_score=dev_score, best_step=seed)
+def _fit(rate: float, dev_score: float) -> Fit:
+    return Fit(head=nn.Linear(1, 1), learning_rate=rate, dev_score=dev_score)
 
 
 def test_the_learning_rate_that_is_best_on_dev_trains_the_other_seeds() -> None:
@@ -138,11 +138,11 @@ def test_the_learning_rate_that_is_best_on_dev_trains_the_other_seeds() -> None:
 
     def fit_at(rates: Sequence[float], seed: int) -> list[Fit]:
         tried.extend((rate, seed) for rate in rates)
-        return [_fit(rate, seed, scores[rate]) for rate in rates]
+        return [_fit(rate, scores[rate]) for rate in rates]
 
     swept = sweep(fit_at, tuple(scores), 3, "x")
     assert tried == [(0.1, 0), (0.01, 0), (0.001, 0), (0.01, 1), (0.01, 2)]
-    assert [(each.learning_rate, each.best_step) for each in swept.fits] == [(0.01, 0), (0.01, 1), (0.01, 2)]
+    assert [each.learning_rate for each in swept.fits] == [0.01, 0.01, 0.01]
 
 
 def test_counts_of_folds_are_their_sum() -> None:

@@ -14,10 +14,12 @@ import slimvox
 from evaluation_tables import write_table
 from slimvox.cli.main import run
 from slimvox.evaluation.against import differences
+from slimvox.evaluation.data_fingerprint import _plain
 from slimvox.evaluation.points import METRICS, counted_metrics
 from slimvox.evaluation.protocols import overridden
 from slimvox.evaluation.result_table import fixed_rows, overall
-from slimvox.evaluation.suite import YARDSTICK, EvaluationPlan, TaskResult, _plain, evaluate, read_result
+from slimvox.evaluation.results import YARDSTICK, TaskResult, read_result
+from slimvox.evaluation.suite import EvaluationPlan, evaluate
 from slimvox.evaluation.tasks import task
 from slimvox.evaluation.upstreams import Upstream
 from slimvox.util.errors import SlimvoxError

@@ -20,7 +20,8 @@ from extending.numpy_weights import NumpyWeights
 from slimvox.cli.main import run
 from slimvox.evaluation.points import METRICS, METRICS_OF, superb_s
 from slimvox.evaluation.result_table import overall
-from slimvox.evaluation.suite import EvaluationPlan, default_tasks, evaluate, read_result
+from slimvox.evaluation.results import read_result
+from slimvox.evaluation.suite import EvaluationPlan, default_tasks, evaluate
 from slimvox.evaluation.tasks import SUPERB, register_task, unregister_task
 from slimvox.exporters import register_format, unregister_format
 from slimvox.report.charts.scores import score_panels

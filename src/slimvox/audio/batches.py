@@ -108,14 +108,6 @@ class BatchPlan:
         """Number of batches that together take every clip; the same in all epochs."""
         return len(self._starts) - 1
 
-    @property
-    def seconds_per_epoch(self) -> float:
-        """Seconds of audio in the batches of the first epoch (others differ a little)."""
-        order = self._epoch(0).order
-        counts = np.diff(self._starts)
-        shortest = np.minimum.reduceat(self._part_length[order], self._starts[:-1])
-        return float((counts * np.minimum(shortest, self._budget // counts)).sum()) / self.sample_rate_hz
-
     def batch(self, index: int) -> list[CropSpec]:
         """Return the crops of batch `index` (from 0, without end); all have the same number of samples."""
         if index < 0:

@@ -9,7 +9,7 @@ from typing import Any
 from slimvox.evaluation.intervals import Estimate, Score, estimate, score_of, weighted
 from slimvox.evaluation.outcomes import Outcomes
 from slimvox.evaluation.points import FixedRows
-from slimvox.evaluation.suite import YARDSTICK, TaskResult
+from slimvox.evaluation.results import YARDSTICK, TaskResult
 from slimvox.util.errors import SlimvoxError
 
 COMPARED = ("suite", "yardstick", "data_fingerprint", "protocol", "seeds", "precision")

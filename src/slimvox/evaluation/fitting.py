@@ -1,4 +1,4 @@
-"""Training heads on features: batches, the loop, and the choice of the learning rate on dev."""
+"""Training heads on features: the loop, and the choice of the learning rate on dev."""
 
 from __future__ import annotations
 
@@ -6,57 +6,21 @@ import copy
 import logging
 import math
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
 
+from slimvox.evaluation.batches import Batch, Item, Target, batches_of, endless_order, make_batch
 from slimvox.evaluation.features import Features
 from slimvox.evaluation.protocols import HeadProtocol
 from slimvox.util.devices import seeded
 from slimvox.util.errors import SlimvoxError
 
 logger = logging.getLogger("slimvox.evaluation")
-
-Target = TypeVar("Target")
-BATCHES_PER_POOL = 8
-"""Number of batches in a pool, which is sorted by length before it is cut into batches, to reduce padding."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item(Generic[Target]):
-    """One example of a task, ready for its head."""
-
-    id: str
-    """Identifier of the recording."""
-    target: Target
-    sources: tuple[str, ...] = ()
-    """Speakers, or the recording itself, see `outcomes.Outcomes`; needed in test only."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch(Generic[Target]):
-    """Some items with their features."""
-
-    features: Tensor
-    """(batch, frames, layers, width) float32, zero-padded; on the features' device."""
-    lengths: Tensor
-    """(batch,) frames that count; on the same device."""
-    targets: tuple[Target, ...]
-    bf16: bool = False
-    """True if heads compute in bfloat16."""
-
-    def through(self, head: nn.Module) -> Any:
-        """Output of a head for the batch; float32 whatever it computed in."""
-        with torch.autocast(self.features.device.type, torch.bfloat16, enabled=self.bf16):
-            output = head(self.features, self.lengths)
-        if isinstance(output, Tensor):
-            return output.float()
-        return type(output)(each.float() if each.is_floating_point() else each for each in output)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +55,8 @@ class Training(Generic[Target]):
     def batches(self, generator: torch.Generator) -> Generator[Batch[Target], None, None]:
         """Training batches without end."""
         items, size = self.items["train"], self.protocol.batch
-        order = _endless_order(self.features, items, size, generator, self.class_of)
-        return _batches(self.features, ([items[index] for index in chosen] for chosen in order))
+        order = endless_order(self.features, items, size, generator, self.class_of)
+        return batches_of(self.features, ([items[index] for index in chosen] for chosen in order))
 
     @torch.inference_mode()
     def outputs(self, heads: Sequence[nn.Module], split: str) -> list[list[Any]]:
@@ -102,7 +66,7 @@ class Training(Generic[Target]):
         size = self.items_at_once or self.protocol.batch
         chunks = [order[first : first + size] for first in range(0, len(order), size)]
         found: list[list[Any]] = [[None] * len(items) for _ in heads]
-        batches = _batches(self.features, ([items[index] for index in chunk] for chunk in chunks))
+        batches = batches_of(self.features, ([items[index] for index in chunk] for chunk in chunks))
         for chunk, batch in zip(chunks, batches, strict=True):
             for head, own in zip(heads, found, strict=True):
                 for index, output in zip(chunk, self.read(head, batch), strict=True):
@@ -119,7 +83,6 @@ class Fit:
     learning_rate: float
     dev_score: float
     """Best score on dev; -inf if training diverged, that is, if most gradients or all scores were not finite."""
-    best_step: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,29 +93,6 @@ class Sweep:
     """Score on dev by learning rate, for seed 0; higher is better."""
     fits: tuple[Fit, ...]
     """Trained heads, one per seed."""
-    seconds: float = 0.0
-    """Time, excluding encoding."""
-
-
-def make_batch(
-    features: Features, items: Sequence[Item[Target]], states: Sequence[Tensor] | None = None
-) -> Batch[Target]:
-    """Collect the features of the items, or use those that were read.
-
-    In memory the layers come first, so that heads mix them in one pass over each (see `heads.WeightedSum`).
-    """
-    parts = next(features.read([[item.id for item in items]])) if states is None else states
-    lengths = [len(each) for each in parts]
-    shape = (features.layers, len(items), max(lengths), features.width)
-    by_layer = torch.zeros(shape, device=parts[0].device)
-    for row, (each, length) in enumerate(zip(parts, lengths, strict=True)):
-        by_layer[:, row, :length] = each.transpose(0, 1)
-    return Batch(
-        features=by_layer.to(features.device).permute(1, 2, 0, 3),
-        lengths=torch.tensor(lengths, device=features.device),
-        targets=tuple(item.target for item in items),
-        bf16=features.bf16,
-    )
 
 
 def fit(training: Training[Any], rates: Sequence[float], seed: int) -> list[Fit]:
@@ -182,7 +122,7 @@ def fit(training: Training[Any], rates: Sequence[float], seed: int) -> list[Fit]
             if step in due:
                 outputs = training.outputs([head.module.eval() for head in heads], "dev")
                 for head, own in zip(heads, outputs, strict=True):
-                    head.judge(training.dev_score(own), step)
+                    head.judge(training.dev_score(own))
     return [head.finished() for head in heads]
 
 
@@ -283,7 +223,7 @@ class _Head:
         kind = torch.optim.Adam if self.protocol.optimiser == "adam" else torch.optim.AdamW
         self.optimiser = kind(self.module.parameters(), lr=rate, fused=True)
         self.lost = 0
-        self.best, self.best_step = -math.inf, 0
+        self.best = -math.inf
         self.best_state = copy.deepcopy(self.module.state_dict())
 
     def learn(self, batch: Batch[Any]) -> None:
@@ -306,10 +246,10 @@ class _Head:
             self.lost += 1
         self.optimiser.zero_grad()
 
-    def judge(self, score: float, step: int) -> None:
+    def judge(self, score: float) -> None:
         """Keep the weights if they are the best so far on dev."""
         if math.isfinite(score) and score > self.best:
-            self.best, self.best_step = score, step
+            self.best = score
             self.best_state = copy.deepcopy(self.module.state_dict())
 
     def finished(self) -> Fit:
@@ -320,7 +260,6 @@ class _Head:
             head=self.module.eval(),
             learning_rate=self.rate,
             dev_score=-math.inf if diverged else self.best,
-            best_step=self.best_step,
         )
 
 
@@ -340,44 +279,3 @@ class _RandomState:
         torch.set_rng_state(self._states[0])
         if self._device is not None:
             self._device.set_rng_state(self._states[1])
-
-
-def _batches(
-    features: Features, chosen: Iterator[Sequence[Item[Target]]]
-) -> Generator[Batch[Target], None, None]:
-    """Batches of items; features that are streamed are decoded ahead."""
-    waiting: deque[Sequence[Item[Target]]] = deque()
-
-    def ids() -> Iterator[list[str]]:
-        for items in chosen:
-            waiting.append(items)
-            yield [item.id for item in items]
-
-    with closing(features.read(ids())) as read:
-        for states in read:
-            yield make_batch(features, waiting.popleft(), states)
-
-
-def _endless_order(
-    features: Features,
-    items: Sequence[Item[Target]],
-    size: int,
-    generator: torch.Generator,
-    class_of: Callable[[Target], object] | None,
-) -> Iterator[list[int]]:
-    """Indices of the items of batch after batch."""
-    weights = None
-    if class_of is not None:
-        counts = Counter(class_of(item.target) for item in items)
-        weights = torch.tensor([1.0 / counts[class_of(item.target)] for item in items], device="cpu")
-    waiting: deque[int] = deque()
-    while True:
-        while len(waiting) < size * BATCHES_PER_POOL:
-            if weights is None:
-                waiting += torch.randperm(len(items), generator=generator, device="cpu").tolist()
-            else:
-                waiting += torch.multinomial(weights, len(items), True, generator=generator).tolist()
-        pool = [waiting.popleft() for _ in range(size * BATCHES_PER_POOL)]
-        pool.sort(key=lambda index: features.frames(items[index].id))
-        for number in torch.randperm(BATCHES_PER_POOL, generator=generator, device="cpu").tolist():
-            yield pool[number * size : (number + 1) * size]

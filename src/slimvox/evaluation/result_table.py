@@ -16,7 +16,7 @@ from slimvox.evaluation.against import Difference, metric_score, points_score
 from slimvox.evaluation.forecast import TaskForecast
 from slimvox.evaluation.intervals import Estimate, estimate
 from slimvox.evaluation.points import METRICS, FixedRows, counted_metrics, mean11, mini_score, superb_s
-from slimvox.evaluation.suite import YARDSTICK, TaskResult, metric_means
+from slimvox.evaluation.results import YARDSTICK, TaskResult, metric_means
 from slimvox.util.quantities import short_number
 
 FIXED_ROWS = "fixed_rows.json"

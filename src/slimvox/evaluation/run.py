@@ -18,7 +18,8 @@ from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES
 from slimvox.evaluation.forecast import TaskForecast, forecast
 from slimvox.evaluation.protocols import SuiteName
 from slimvox.evaluation.result_table import fixed_rows, mini_estimate, overall
-from slimvox.evaluation.suite import EvaluationPlan, TaskResult, read_results
+from slimvox.evaluation.results import TaskResult, read_results
+from slimvox.evaluation.suite import EvaluationPlan
 from slimvox.evaluation.upstreams import EncoderUpstream, Precision, Upstream, load_upstream
 from slimvox.util.devices import Device
 from slimvox.util.environment import hub_token

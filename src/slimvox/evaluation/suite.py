@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
 import json
-import logging
 import os
 import statistics
 import time
@@ -18,10 +15,12 @@ from typing import Any
 import torch
 
 from slimvox._version import __version__
-from slimvox.evaluation.examples import ABSENT_AT_DEFAULT, ExampleSet
+from slimvox.evaluation.data_fingerprint import describe_data
+from slimvox.evaluation.examples import ExampleSet
 from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES, FeatureCache, cache_directory
-from slimvox.evaluation.outcomes import Outcomes, mean_of_folds
+from slimvox.evaluation.outcomes import mean_of_folds
 from slimvox.evaluation.protocols import HeadProtocol, SuiteName, overridden
+from slimvox.evaluation.results import YARDSTICK, TaskResult, as_json, read_result
 from slimvox.evaluation.tasks import task, task_names, tasks
 from slimvox.evaluation.tasks.base import Metric, Scores, Task, add_counts
 from slimvox.evaluation.upstreams import Precision, Upstream, load_upstream
@@ -29,15 +28,10 @@ from slimvox.util.devices import Device, find_device
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
 from slimvox.util.imports import require
-from slimvox.util.json_files import read_json_object
 from slimvox.util.output_paths import check_output_folder
-from slimvox.util.validation import Count, CountOrZero, Threads, build, check_fields
-
-logger = logging.getLogger("slimvox.evaluation")
+from slimvox.util.validation import Count, Threads, check_fields
 
 RESULT_VERSION = 1
-YARDSTICK = "mini-SUPERB 2"
-"""Data and protocols of `mini`. Results without this entry are of version 1, and not comparable with later ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,57 +68,6 @@ class EvaluationPlan:
     def heads(self) -> int:
         """Number of heads per task at the best learning rate."""
         return self.seeds or (3 if self.suite == "mini" else 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskResult:
-    """One task's result; the content of its JSON file."""
-
-    task: str
-    configuration: Mapping[str, Any]
-    """Everything the result depends on. A result is reused only if this is the same."""
-    scores: Mapping[str, Mapping[str, Any]]
-    """Scores by metric: mean, spread (sample standard deviation over the seeds; None for one), seeds, chance, title."""
-    chance_is: str
-    counts: Mapping[str, CountOrZero]
-    """Number of examples used, by split, summed over folds."""
-    skipped: Mapping[str, CountOrZero]
-    """Number of examples left out, by reason, summed over folds."""
-    chosen: Sequence[Mapping[str, Any]]
-    """Choices made on dev, of each fold."""
-    details: Sequence[Mapping[str, Any]]
-    """Further facts about each fold, such as the layers' weights."""
-    seconds: Mapping[str, float]
-    """Seconds: encode, fit, total; and processor time, which other processes on the machine do not affect."""
-    outcomes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Results by test example, by metric, see `outcomes.Outcomes`; empty in results of earlier versions."""
-    reused: bool = False
-    """True if the result existed already."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Configuration:
-    """Fields of a result's configuration that every reader relies on."""
-
-    model: str
-    model_fingerprint: str
-    parameters: int
-    suite: SuiteName
-    yardstick: str | None = None
-    data: Sequence[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Score:
-    """Fields of a metric's score that every reader relies on."""
-
-    title: str
-    percent: bool
-    higher_is_better: bool
-    mean: float
-    spread: float | None
-    seeds: Sequence[float]
-    chance: float
 
 
 def evaluate(
@@ -173,7 +116,7 @@ def evaluate(
         result = _result(name, configuration, runs, {key: round(value, 2) for key, value in seconds.items()})
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, _as_json(result).encode())
+            write_atomically(path, as_json(result).encode())
         yield result
 
 
@@ -203,44 +146,6 @@ def feature_cache(plan: EvaluationPlan, upstream: Upstream) -> FeatureCache:
         bf16=plan.precision == "bf16",
         workers=plan.workers or max(1, min(8, (os.cpu_count() or 1) // 2)),
     )
-
-
-def _as_json(result: TaskResult) -> str:
-    """Content of a result file; the outcomes, which are long lists of numbers, on one line."""
-    content = dataclasses.asdict(result)
-    del content["reused"]
-    outcomes = json.dumps(content.pop("outcomes"), allow_nan=False)
-    return f'{json.dumps(content, indent=1, allow_nan=False)[:-2]},\n "outcomes": {outcomes}\n}}'
-
-
-def read_result(path: Path) -> TaskResult | None:
-    """A result file; None if there is none.
-
-    Raises:
-        SlimvoxError: if it is damaged.
-    """
-    if not path.is_file():
-        return None
-    try:
-        result: TaskResult = build(TaskResult, read_json_object(path))
-        build(_Configuration, result.configuration, "configuration", ignore_unknown=True)
-        for metric, score in result.scores.items():
-            build(_Score, score, f"scores.{metric}", ignore_unknown=True)
-        for metric, outcomes in result.outcomes.items():
-            build(Outcomes, outcomes, f"outcomes.{metric}")
-    except SlimvoxError as error:
-        raise SlimvoxError(f"{path} is not a result of slimvox evaluate ({error}); remove it") from error
-    return result
-
-
-def read_results(folder: Path) -> tuple[TaskResult, ...]:
-    """The results in an `--out` folder, in the order of the tasks.
-
-    Raises:
-        SlimvoxError: if one of them is damaged.
-    """
-    found = (read_result(folder / f"{name}.json") for name in task_names())
-    return tuple(result for result in found if result is not None)
 
 
 def default_tasks(suite: SuiteName) -> tuple[str, ...]:
@@ -274,11 +179,6 @@ def _check_mini_audio(chosen: Task[Any, Any], fold: ExampleSet[Any], data: Path)
             f"{chosen.name}: {len(missing)} of {len(recordings)} recordings of mini-SUPERB are not in {data},"
             f" such as {missing[0].relative_to(data)}; docs/evaluation.md says which sets it takes"
         )
-
-
-def metric_means(results: Sequence[TaskResult]) -> dict[str, float]:
-    """Metric to mean over the seeds, of all tasks."""
-    return {metric: each["mean"] for result in results for metric, each in result.scores.items()}
 
 
 def _check(plan: EvaluationPlan) -> None:
@@ -322,46 +222,6 @@ def _configuration(
         configuration["precision"] = plan.precision
     plain: dict[str, Any] = json.loads(json.dumps(configuration))
     return plain
-
-
-def describe_data(folds: Sequence[ExampleSet[Any]], root: Path) -> str:
-    """A hash of all examples that is the same wherever the data folder lies."""
-    described = json.dumps([_plain(fold, str(root), root.anchor) for fold in folds], sort_keys=True)
-    return hashlib.sha256(described.encode()).hexdigest()
-
-
-@functools.cache
-def _described_fields(kind: type) -> list[tuple[str, bool, Any]]:
-    """Name of each field of a dataclass, whether it is left out at its default, and that."""
-    return [
-        (field.name, bool(field.metadata.get(ABSENT_AT_DEFAULT)), field.default)
-        for field in dataclasses.fields(kind)
-    ]
-
-
-def _plain(value: Any, root: str, anchor: str) -> Any:
-    """Examples as JSON; paths relative to the data folder, so that the same data elsewhere is the same data."""
-    if isinstance(value, str | int | float | None):
-        return value
-    if isinstance(value, Path):
-        # As `relative_to`, at a twentieth of its time: there are as many paths as recordings.
-        path = str(value)
-        inside = root if root in (".", anchor) else f"{root}/"
-        if root == "." and not value.is_absolute():
-            return path
-        return (path[len(inside) :] if path.startswith(inside) else path) if path != root else "."
-    if isinstance(value, Mapping):
-        return {key: _plain(each, root, anchor) for key, each in value.items()}
-    if isinstance(value, frozenset):
-        return sorted(_plain(each, root, anchor) for each in value)
-    if isinstance(value, tuple | list):
-        return [_plain(each, root, anchor) for each in value]
-    fields = _described_fields(type(value))  # type: ignore[arg-type]
-    return {
-        name: _plain(getattr(value, name), root, anchor)
-        for name, absent, default in fields
-        if not (absent and getattr(value, name) == default)
-    }
 
 
 def _difference(found: TaskResult, configuration: Mapping[str, Any]) -> str:

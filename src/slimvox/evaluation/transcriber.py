@@ -18,6 +18,7 @@ from slimvox.evaluation.upstreams import EncoderUpstream, Upstream
 from slimvox.exporters.decoder import load_whisper
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 from slimvox.util.errors import SlimvoxError
+from slimvox.util.timing import wait_for
 
 ENGLISH = "en"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
@@ -91,7 +92,7 @@ class Transcriber:
         padded = [F.pad(torch.from_numpy(each), (0, self.window - len(each))) for each in waveforms]
         with self.encoding.running():
             states = self._encode(torch.stack(padded).to(self._device)).to(self._dtype)
-            self._wait()
+            wait_for(self._device)
         with self.decoding.running():
             tokens = self._tokens(states, language)
             texts: list[str] = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
@@ -134,10 +135,6 @@ class Transcriber:
             do_sample=False,
         )
         return found[:, prompt.shape[1] :]
-
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize()
 
 
 def transcriber_of(upstream: Upstream, **options: Any) -> Transcriber:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slimvox.evaluation.result_table import overall
-from slimvox.evaluation.suite import TaskResult, read_results
+from slimvox.evaluation.results import TaskResult, read_results
 from slimvox.evaluation.tasks import task
 from slimvox.report.runs import RunRecord
 from slimvox.util.errors import SlimvoxError
@@ -104,5 +104,7 @@ def _own_data(result: TaskResult) -> bool:
         return False
     if "yardstick" in result.configuration:
         return False
-    names = {name.removesuffix(f"_{fold}") for fold, name in enumerate(result.configuration["data"], 1)}
+    names = {
+        name.removesuffix(f"_{fold}") for fold, name in enumerate(result.configuration.get("data", ()), 1)
+    }
     return names != {path.stem for path in task(result.task).mini_tables()}

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimvox.evaluation.metrics.slots import parse_slots, slot_type_f1, slot_value_cer
+from slimvox.evaluation.metrics.slots import parse_slots, slot_type_matches, slot_value_edits
+from slimvox.evaluation.outcomes import rate
 
 slots = st.lists(
     st.tuples(
@@ -37,29 +38,29 @@ def test_f1_by_hand() -> None:
     references = [[("city", "a"), ("party", "b")], [("city", "a")], [], []]
     guesses = [[("city", "x"), ("date", "y"), ("date", "z")], [], [], [("date", "y")]]
     # {city, party} against {city, date}: 2 * 1 / 4; then nothing found; both empty; one too many
-    assert slot_type_f1(references, guesses) == pytest.approx((0.5 + 0 + 1 + 0) / 4)
+    assert rate(slot_type_matches(references, guesses)) == pytest.approx((0.5 + 0 + 1 + 0) / 4)
 
 
 def test_value_errors_by_hand() -> None:
     references = [[("city", "abcd"), ("party", "xy")], [("city", "ab")]]
     # the nearest of two cities: 1 edit of 4; party missing: 2 of 2; the wrong type: 2 of 2
     guesses = [[("city", "zzzz"), ("city", "abce")], [("date", "ab")]]
-    assert slot_value_cer(references, guesses) == pytest.approx((1 + 2 + 2) / (4 + 2 + 2))
+    assert rate(slot_value_edits(references, guesses)) == pytest.approx((1 + 2 + 2) / (4 + 2 + 2))
 
 
 def test_no_slots_at_all() -> None:
     with pytest.raises(ValueError, match="no reference has a slot"):
-        slot_value_cer([[]], [[("city", "a")]])
+        rate(slot_value_edits([[]], [[("city", "a")]]))
     with pytest.raises(ValueError, match="one length above 0"):
-        slot_type_f1([], [])
+        rate(slot_type_matches([], []))
 
 
 @given(st.lists(slots, min_size=1, max_size=4).filter(any))
 def test_a_perfect_guess(drawn) -> None:
-    assert slot_type_f1(drawn, drawn) == 1
-    assert slot_value_cer(drawn, drawn) == 0
+    assert rate(slot_type_matches(drawn, drawn)) == 1
+    assert rate(slot_value_edits(drawn, drawn)) == 0
     empty = [[] for _ in drawn]
-    assert slot_value_cer(drawn, empty) == 1
+    assert rate(slot_value_edits(drawn, empty)) == 1
 
 
 @given(slots)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from corpora import CORPORA
 
-from slimvox.evaluation.suite import describe_data
+from slimvox.evaluation.data_fingerprint import describe_data
 from slimvox.evaluation.tasks import task
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from slimvox.evaluation.metrics.error_rates import character_edits, character_error_rate
-from slimvox.evaluation.outcomes import Counts, rate
+from slimvox.evaluation.outcomes import Counts
 
 Slots = Sequence[tuple[str, str]]
 """(type, value) of each slot of an utterance, in order."""
@@ -27,16 +27,6 @@ def parse_slots(tagged: str) -> list[tuple[str, str]]:
     """
     found = _SLOT.findall(" ".join(tagged.split()))
     return [(name, _CLOSING.sub("", _OPENING.sub("", value))) for name, value in found]
-
-
-def slot_type_f1(references: Sequence[Slots], guesses: Sequence[Slots]) -> float:
-    """Mean over utterances of the F1 of the set of slot types, see `slot_type_matches`."""
-    return rate(slot_type_matches(references, guesses))
-
-
-def slot_value_cer(references: Sequence[Slots], guesses: Sequence[Slots]) -> float:
-    """Character error rate over all slots of the references, see `slot_value_edits`."""
-    return rate(slot_value_edits(references, guesses))
 
 
 def slot_type_matches(references: Sequence[Slots], guesses: Sequence[Slots]) -> Counts:

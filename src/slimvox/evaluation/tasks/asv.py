@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slimvox.evaluation.batches import Batch, Item
 from slimvox.evaluation.examples import Recording, Trial, VerificationSet
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.features import Features
-from slimvox.evaluation.fitting import Batch, Item, Training
+from slimvox.evaluation.fitting import Training
 from slimvox.evaluation.heads import AdditiveMarginSoftmax, SpeakerHead
 from slimvox.evaluation.manifests import verification
 from slimvox.evaluation.metrics.equal_error_rate import equal_error_rate

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slimvox.evaluation.batches import Batch, Item
 from slimvox.evaluation.examples import ExampleSet, LabelledExample
 from slimvox.evaluation.feature_cache import FeatureCache
-from slimvox.evaluation.fitting import Batch, Item, Training
+from slimvox.evaluation.fitting import Training
 from slimvox.evaluation.heads import MeanPoolHead
 from slimvox.evaluation.manifests import labelled_set
 from slimvox.evaluation.outcomes import Outcomes

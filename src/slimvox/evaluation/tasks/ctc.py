@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slimvox.evaluation.batches import Batch, Item
 from slimvox.evaluation.feature_cache import FeatureCache
-from slimvox.evaluation.fitting import Batch, Item, Training
+from slimvox.evaluation.fitting import Training
 from slimvox.evaluation.heads import RecurrentCTCHead
 from slimvox.evaluation.outcomes import Counts, Outcomes, rate
 from slimvox.evaluation.tasks.base import HeadTask, Scores, Set, Settings, add_counts, check_splits

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slimvox.evaluation.batches import Batch, Item
 from slimvox.evaluation.examples import ConversationExample, ExampleSet, Turn
 from slimvox.evaluation.feature_cache import FeatureCache
-from slimvox.evaluation.fitting import Batch, Item, Training
+from slimvox.evaluation.fitting import Training
 from slimvox.evaluation.heads import DiarizationHead
 from slimvox.evaluation.manifests import conversations
 from slimvox.evaluation.metrics.diarization import (
