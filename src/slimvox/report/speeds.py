@@ -32,6 +32,10 @@ class Speed:
     machine: str
     """Processor and threads."""
 
+    def from_10_s(self) -> tuple[int, float]:
+        """Sort key: single clips first, and among them the length nearest to 10 s."""
+        return self.batch, abs(self.seconds - 10.0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Machine:

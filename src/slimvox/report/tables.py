@@ -106,16 +106,22 @@ def completed(recipe: Mapping[str, Any]) -> dict[str, Any]:
     } | {name: value for name, value in recipe.items() if name not in defaults}
 
 
+def completed_fields(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Texts of a completed recipe by the dotted names of its fields, section by section."""
+    return {
+        f"{section}.{field}".lstrip("."): text
+        for section, values in flat_recipe(completed(recipe)).items()
+        for field, text in values.items()
+    }
+
+
 def differences(runs: Sequence[RunRecord]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Settings in which the runs differ: the dotted field, and each run's value."""
     flat = []
     for run in runs:
-        fields = {
-            f"{section}.{field}".lstrip("."): text
-            for section, values in flat_recipe(completed(run.recipe)).items()
-            for field, text in values.items()
-        }
-        flat.append({"seed": _text(run.seed), "control": run.control or "none", **fields})
+        flat.append(
+            {"seed": _text(run.seed), "control": run.control or "none", **completed_fields(run.recipe)}
+        )
     names = dict.fromkeys(name for fields in flat for name in fields)
     rows = [(name, tuple(fields.get(name) or UNKNOWN for fields in flat)) for name in names]
     return tuple((name, values) for name, values in rows if len(set(values)) > 1)
@@ -143,7 +149,7 @@ def _steps(run: RunRecord) -> Figure:
 def _speed(speeds: Sequence[Speed]) -> Figure:
     if not speeds:
         return Figure(title="speed-up", value=UNKNOWN)
-    chosen = min(speeds, key=lambda speed: (speed.batch, abs(speed.seconds - 10.0)))
+    chosen = min(speeds, key=Speed.from_10_s)
     note = f"{chosen.batch} x {chosen.seconds:g} s against {chosen.reference}"
     return Figure(title="speed-up", value=f"{chosen.speedup:.2f}×", note=note)  # noqa: RUF001
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from slimvox.report.figures.quality import Quality
 from slimvox.report.runs import RunRecord
-from slimvox.report.tables import completed, flat_recipe
+from slimvox.report.tables import completed, completed_fields
 
 CONTROL_TITLES = {
     "random": "random gates",
@@ -103,15 +103,13 @@ def _points(runs: Sequence[RunRecord], quality: Quality) -> tuple[Point, ...]:
 
 
 def _fields(run: RunRecord) -> dict[str, str]:
-    flat = {
-        f"{section}.{field}".lstrip("."): text
-        for section, values in flat_recipe(completed(run.recipe)).items()
-        for field, text in values.items()
-        if section != "target"
-    }
     # A control learns no gates, so that their settings have no effect on it.
-    kept = {name: text for name, text in flat.items() if not (run.control and name.startswith("gates."))}
-    return {"control": run.control or "", **kept}
+    left_out = ("target.", "gates.") if run.control else ("target.",)
+    fields = completed_fields(run.recipe)
+    return {
+        "control": run.control or "",
+        **{name: text for name, text in fields.items() if not name.startswith(left_out)},
+    }
 
 
 def _labels(arms: Sequence[Mapping[str, str]]) -> list[str]:

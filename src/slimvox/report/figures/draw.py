@@ -88,18 +88,11 @@ def _draw(runs: Sequence[RunRecord], quality: Quality, speeds: Sequence[Speed], 
 
 def _speedups(speeds: Sequence[Speed]) -> dict[str, float]:
     """Speed-up by label of the run, for single clips of the length nearest to 10 s."""
-    chosen: dict[str, Speed] = {}
-    for speed in speeds:
-        if speed.run is None:
-            continue
-        known = chosen.get(speed.run.label)
-        if known is None or _order(speed) < _order(known):
-            chosen[speed.run.label] = speed
-    return {label: speed.speedup for label, speed in chosen.items()}
-
-
-def _order(speed: Speed) -> tuple[int, float]:
-    return speed.batch, abs(speed.seconds - 10.0)
+    chosen: dict[str, float] = {}
+    for speed in sorted(speeds, key=Speed.from_10_s):
+        if speed.run is not None:
+            chosen.setdefault(speed.run.label, speed.speedup)
+    return chosen
 
 
 def _remarks(

@@ -29,6 +29,11 @@ class Quality:
     others: tuple[tuple[str, int, float], ...]
     """Label, parameters and value of other measured models, such as the teacher."""
 
+    @property
+    def axis(self) -> str:
+        """Title of the axis, with the direction that is better."""
+        return f"{self.title}\n({'higher' if self.higher_is_better else 'lower'} is better)"
+
 
 def choose_quality(name: str, runs: Sequence[RunRecord], scores: Sequence[ScoreSet]) -> Quality:
     """The quality measure with a name.

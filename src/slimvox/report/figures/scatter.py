@@ -26,12 +26,7 @@ def quality_figure(arms: Sequence[Arm], quality: Quality) -> Figure:
     """Figure 2: quality against parameters, with a line per arm and bars from the minimum to the maximum over seeds."""
     figure = new_figure(6.4, 4.4)
     axes = figure.subplots()
-    costs = {
-        run.label: (run.parameters or 0) / MILLION
-        for arm in arms
-        for point in arm.points
-        for run in point.runs
-    }
+    costs = millions_of_parameters(arms)
     scatter(axes, arms, costs, joined=True)
     for label, parameters, value in quality.others:
         if parameters:
@@ -45,7 +40,7 @@ def quality_figure(arms: Sequence[Arm], quality: Quality) -> Figure:
                           textcoords="offset points", ha="right", color=GREY)  # fmt: skip
     most = max([*costs.values(), *(parameters / MILLION for _, parameters, _ in quality.others)])
     _finish(axes, "parameters (millions)", quality, most)
-    axes.set_ylabel(_with_arrow(quality))
+    axes.set_ylabel(quality.axis)
     legend_below(figure, axes)
     return figure
 
@@ -60,7 +55,7 @@ def pareto_figure(arms: Sequence[Arm], quality: Quality, speedups: Mapping[str, 
     """
     runs = [run for arm in arms for point in arm.points for run in point.runs]
     panels: list[tuple[str, dict[str, float], bool]] = [
-        ("parameters (millions)", {run.label: (run.parameters or 0) / MILLION for run in runs}, False),
+        ("parameters (millions)", millions_of_parameters(arms), False),
         ("MACs for 10 s (billions)", {run.label: (run.macs_10s or 0) / GIGA for run in runs}, False),
     ]
     if any(point.mean(speedups) is not None for arm in arms for point in arm.points):
@@ -86,9 +81,15 @@ def pareto_figure(arms: Sequence[Arm], quality: Quality, speedups: Mapping[str, 
         )
         _finish(axes, title, quality, max(cost for cost, _ in points))
         panel_letter(axes, letter, title.partition(" (")[0])
-    grid[0].set_ylabel(_with_arrow(quality))
+    grid[0].set_ylabel(quality.axis)
     legend_below(figure, grid[0])
     return figure
+
+
+def millions_of_parameters(arms: Sequence[Arm]) -> dict[str, float]:
+    """Size of each run of the arms, by its label."""
+    runs = (run for arm in arms for point in arm.points for run in point.runs)
+    return {run.label: (run.parameters or 0) / MILLION for run in runs}
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int = 2) -> None:
@@ -161,7 +162,3 @@ def _finish(axes: Axes, title: str, quality: Quality, most: float) -> None:
     if not quality.higher_is_better:
         axes.set_ylim(bottom=0)
     axes.set_xlim(0, 1.08 * most)
-
-
-def _with_arrow(quality: Quality) -> str:
-    return f"{quality.title}\n({'higher' if quality.higher_is_better else 'lower'} is better)"

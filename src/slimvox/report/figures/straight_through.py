@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from slimvox.report.figures.arms import STE, Arm, Point, target_of
 from slimvox.report.figures.quality import Quality
-from slimvox.report.figures.scatter import legend_below, scatter
+from slimvox.report.figures.scatter import legend_below, millions_of_parameters, scatter
 from slimvox.report.figures.style import COLOURS, GREY, new_figure, panel_letter
 from slimvox.report.runs import RunRecord
 
@@ -40,12 +40,10 @@ def straight_through_figure(pair: Pair, quality: Quality) -> Figure:
     panels = 1 + (sizes is not None) + logged
     figure = new_figure(3.6 * panels + 0.3, 3.9)
     grid = figure.subplots(1, panels, squeeze=False)[0]
-    costs = {
-        run.label: (run.parameters or 0) / 1e6 for arm in pair for point in arm.points for run in point.runs
-    }
+    costs = millions_of_parameters(pair)
     scatter(grid[0], pair, costs, joined=True)
     grid[0].set_xlabel("parameters (millions)")
-    grid[0].set_ylabel(f"{quality.title}\n({'higher' if quality.higher_is_better else 'lower'} is better)")
+    grid[0].set_ylabel(quality.axis)
     grid[0].margins(y=0.25)
     grid[0].set_xlim(0, 1.08 * max(costs.values()))
     panel_letter(grid[0], "a", "after stage 2")
