@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from slimvox.evaluation.results import TaskResult, read_result
 from slimvox.evaluation.suite import EvaluationPlan, evaluate
 from slimvox.evaluation.upstreams import EncoderUpstream
 
+Counts = np.ndarray[Any, np.dtype[np.float64]]
 RESAMPLINGS = 4000
 SETS = ("so762", "libri")
 """Sets whose test clips are transcribed: the first against its texts, the second against the dense model's words."""
@@ -86,8 +87,7 @@ def summary(results: Mapping[str, TaskResult]) -> dict[str, Any]:
     """
     return {
         name: {
-            "wer": round(result.scores["transcription"]["mean"], 3),
-            "capped": round(_capped(result.details[0]["clips"]), 3),
+            **{kind: round(float(_rate(counts)), 3) for kind, counts in _counts(result).items()},
             "clips": result.counts["test"],
             "words": result.details[0]["words"],
         }
@@ -95,14 +95,13 @@ def summary(results: Mapping[str, TaskResult]) -> dict[str, Any]:
     }
 
 
-def _capped(clips: Sequence[Mapping[str, str]]) -> float:
-    counts = _counts(clips)
-    return 100 * sum(min(edits, words) for edits, words in counts) / sum(words for _, words in counts)
-
-
-def _counts(clips: Sequence[Mapping[str, str]]) -> list[tuple[int, int]]:
-    """Word errors and words of each clip."""
-    return word_edits([clip["reference"] for clip in clips], [clip["words"] for clip in clips])
+def _counts(result: TaskResult) -> dict[str, Counts]:
+    """Word errors and words of each clip, (clips, 2), plain and capped."""
+    clips = result.details[0]["clips"]
+    plain = np.array(
+        word_edits([clip["reference"] for clip in clips], [clip["words"] for clip in clips]), float
+    )
+    return {"wer": plain, "capped": np.minimum(plain, plain[:, 1:])}
 
 
 def differences(scores: Path, name: str, other: str) -> dict[str, dict[str, list[float]]]:
@@ -116,28 +115,24 @@ def differences(scores: Path, name: str, other: str) -> dict[str, dict[str, list
         other: name of the other.
     """
     draw, found = np.random.default_rng(0), {}
+    ours, theirs = read_results(scores / name), read_results(scores / other)
     for each in SETS:
-        results = [read_result(scores / encoder / each / "transcription.json") for encoder in (name, other)]
-        plain = [np.array(_counts(result.details[0]["clips"]), float) for result in results if result]
-        capped = [np.minimum(counts, counts[:, 1:]) for counts in plain]
-        rows = draw.integers(len(plain[0]), size=(RESAMPLINGS, len(plain[0])))
-        found[each] = {
-            kind: [
-                round(float(value), 2)
-                for value in (_rate(one) - _rate(two), *np.percentile(drawn, (2.5, 97.5)))
-            ]
-            for kind, (one, two) in (("wer", plain), ("capped", capped))
-            for drawn in [_rate(one[rows]) - _rate(two[rows])]
-        }
+        one, two = _counts(ours[each]), _counts(theirs[each])
+        rows = draw.integers(len(one["wer"]), size=(RESAMPLINGS, len(one["wer"])))
+        found[each] = {}
+        for kind in one:
+            drawn = _rate(one[kind][rows]) - _rate(two[kind][rows])
+            values = (_rate(one[kind]) - _rate(two[kind]), *np.percentile(drawn, (2.5, 97.5)))
+            found[each][kind] = [round(float(value), 2) for value in values]
     return found
 
 
-def _rate(counts: np.ndarray[Any, np.dtype[np.float64]]) -> Any:
+def _rate(counts: Counts) -> Any:
     sums = counts.sum(-2)
     return 100 * sums[..., 0] / sums[..., 1]
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    """`summary` of results that `score` left in a folder."""
+def read_results(folder: Path) -> dict[str, TaskResult]:
+    """Results that `score` left in a folder, by set."""
     found = {name: read_result(folder / name / "transcription.json") for name in SETS}
-    return summary({name: result for name, result in found.items() if result is not None})
+    return {name: result for name, result in found.items() if result is not None}

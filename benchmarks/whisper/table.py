@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from arms import ARMS, ON_A_GPU, Arm
-from scoring import SETS, differences, read_summary
+from scoring import SETS, differences, read_results, summary
 
 from slimvox.report.write import write_tables
 from slimvox.util.files import write_atomically
@@ -51,7 +51,7 @@ def main() -> None:
             for name in ("results", "speed")
         }
         for name, result in content["results"].items():
-            result["word_errors"] = read_summary(arguments.runs / "scores" / name)
+            result["word_errors"] = summary(read_results(arguments.runs / "scores" / name))
         content["differences"] = {
             f"{name} {other}": differences(arguments.runs / "scores", name, other)
             for name, other in PAIRS
