@@ -15,7 +15,7 @@ from score_tables import ScoredModel, mini_by_seed, read_model, seeds_of
 from slimvox.evaluation.against import check_comparable, metric_score
 from slimvox.evaluation.intervals import LEVEL, Score, weighted
 from slimvox.evaluation.points import METRICS_OF, FixedRows
-from slimvox.evaluation.suite import TaskResult, read_results
+from slimvox.evaluation.results import TaskResult, read_results
 from slimvox.report.score_files import SCORES
 from slimvox.util.errors import SlimvoxError
 
