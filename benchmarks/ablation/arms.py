@@ -129,6 +129,11 @@ class Arm:
         return 1 / 2 if self.overrides.get("gates.sparsity_control") == "lagrangian" else 1 / 3
 
     @property
+    def shipped(self) -> bool:
+        """True for the recipe `quick` as it is, at any size."""
+        return not self.overrides and self.control is None
+
+    @property
     def main(self) -> bool:
         """True if it is scored on all tasks that count, not only on some."""
         return self.kind != "idea"

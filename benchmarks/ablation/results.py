@@ -1,16 +1,21 @@
-"""Results of the runs of `run.py`, read from their directories."""
+"""Results of the runs of `run.py`, read from their directories or from the CSV that `table.py` writes."""
 
 from __future__ import annotations
 
+import csv
+import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from arms import ARMS, Arm
 
 from slimvox.costs import macs, parameters
+from slimvox.evaluation.intervals import Estimate
+from slimvox.evaluation.points import METRICS
 from slimvox.evaluation.results import metric_means
 from slimvox.report.runs import RunRecord, read_runs
 from slimvox.report.score_files import ScoreSet, read_scores
@@ -19,13 +24,18 @@ from slimvox.util.json_files import read_json_object
 
 COMPARISON = "run/comparison.json"
 """Output of `slimvox compare` on the held-out audio, in the directory of a run."""
+SPEEDS = "speed.json"
+"""Speed-ups of the runs, in the folder of all runs."""
+FIELDS = ("after_prune", "error", "mapped", "cosine", "parameters", "macs", "speed_up", "mini")
+"""Columns of the CSV that are fields of `Result`, between arm and seed and the metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """One run of an arm."""
 
-    directory: Path
+    directory: Path | None = None
+    """None if read from a CSV."""
     seed: str
     """The name of its folder."""
     after_prune: float
@@ -40,6 +50,8 @@ class Result:
     """Share of dense."""
     macs: float
     """Share of dense, for 10 s."""
+    speed_up: float | None = None
+    """Dense time divided by its own, for a clip of 10 s; None if not measured."""
     scores: dict[str, float]
     """Metric of mini-SUPERB to value, of those that were scored."""
     mini: float | None
@@ -63,52 +75,95 @@ class Row:
         return self.values(lambda run: run.error)
 
     @property
+    def speed_ups(self) -> list[float]:
+        """Speed-up over dense of the runs that were timed."""
+        return self.values(lambda run: run.speed_up)
+
+    @property
     def mini(self) -> list[float]:
         """mini-SUPERB points of the runs that were scored."""
         return self.values(lambda run: run.mini)
 
 
-def read_rows(folder: Path) -> list[Row]:
+def read_rows(source: Path) -> list[Row]:
     """All arms of which at least one run is finished.
+
+    Args:
+        source: folder of all runs, or a CSV written by `write_csv`.
 
     Raises:
         SlimvoxError: if there is none.
     """
-    rows = []
-    for arm in ARMS:
-        seeds = sorted(path for path in (folder / arm.name).glob("*") if path.is_dir())
-        finished = [run for seed in seeds for run in read_runs([seed]) if run.finished]
-        if finished:
-            scores = {each.run.label: each for each in read_scores([], finished) if each.run is not None}
-            runs = tuple(_result(run, scores.get(run.label)) for run in finished)
-            rows.append(Row(arm=arm, runs=runs))
+    read = _read_csv if source.is_file() else _read_folder
+    rows = [Row(arm=arm, runs=runs) for arm, runs in read(source) if runs]
     if not rows:
         raise SlimvoxError(
-            f"no run in {folder} is finished; start benchmarks/ablation/run.py with --out {folder}"
+            f"no run in {source} is finished; start benchmarks/ablation/run.py with --out {source}"
         )
     return rows
 
 
-def larger_than_spread(first: Sequence[float], second: Sequence[float]) -> bool:
-    """True if two means differ by more than twice the standard error of their difference (2 runs each at least)."""
-    if min(len(first), len(second)) < 2:
-        return False
-    error = math.sqrt(sum(statistics.variance(each) / len(each) for each in (first, second)))
-    return abs(statistics.fmean(first) - statistics.fmean(second)) > 2 * error
+def _read_folder(folder: Path) -> Iterator[tuple[Arm, tuple[Result, ...]]]:
+    kept = folder / SPEEDS
+    speeds = json.loads(kept.read_text()) if kept.is_file() else {}
+    for arm in ARMS:
+        seeds = sorted(path for path in (folder / arm.name).glob("*") if path.is_dir())
+        finished = [run for seed in seeds for run in read_runs([seed]) if run.finished]
+        scores = {each.run.label: each for each in read_scores([], finished) if each.run is not None}
+        yield (
+            arm,
+            tuple(
+                _result(run, scores.get(run.label), speeds.get(f"{arm.name}/{run.directory.name}"))
+                for run in finished
+            ),
+        )
 
 
-def verdict(first: Sequence[float], second: Sequence[float]) -> str:
-    """`larger_than_spread` in words."""
-    if min(len(first), len(second)) < 2:
-        return "spread not known"
-    return "more than the spread" if larger_than_spread(first, second) else "within the spread"
+def _read_csv(path: Path) -> Iterator[tuple[Arm, tuple[Result, ...]]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    for arm in ARMS:
+        yield arm, tuple(_from_line(line) for line in lines if line.get("arm") == arm.name)
 
 
-def points_gained(own: Sequence[float], base: Sequence[float]) -> str:
-    """Difference of mean points, with its verdict; a dash if either side has none."""
-    if not own or not base:
+def write_csv(out: Path, rows: Sequence[Row]) -> None:
+    """A line per run; what was not measured is empty."""
+    with out.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["arm", "seed", *FIELDS, *METRICS])
+        for row in rows:
+            for run in row.runs:
+                values = [getattr(run, name) for name in FIELDS] + [run.scores.get(name) for name in METRICS]
+                writer.writerow([row.arm.name, run.seed, *("" if each is None else each for each in values)])
+
+
+def difference(first: Sequence[float], second: Sequence[float], *, percent: bool = False) -> str:
+    """Mean of the first - mean of the second, with Welch's 95 % confidence interval, bold if that leaves out 0.
+
+    Args:
+        first: a value per run.
+        second: likewise.
+        percent: in percent of the second's mean instead of units.
+
+    Returns:
+        The text; marked if one side has only one run, and a dash if it has none.
+    """
+    if not first or not second:
         return "-"
-    return f"{statistics.fmean(own) - statistics.fmean(base):+.0f}, {verdict(own, base)}"
+    unit = abs(statistics.fmean(second)) / 100 if percent else 1.0
+    value = statistics.fmean(first) - statistics.fmean(second)
+    text = f"{value / unit:+.0f}{' %' if percent else ''}"
+    if min(len(first), len(second)) < 2:
+        return f"{text} (one run)"
+    parts = [(statistics.variance(each) / len(each), len(each) - 1) for each in (first, second)]
+    variance = sum(part for part, _ in parts)
+    if not variance:
+        return f"{text}, no spread"
+    degrees = variance**2 / sum(part**2 / count for part, count in parts)
+    found = Estimate(value=value, error=math.sqrt(variance), degrees=degrees)
+    text = f"**{text}**" if found.certain else text
+    low, high = (value + sign * found.half_width for sign in (-1, 1))
+    return f"{text} ({low / unit:+.0f} to {high / unit:+.0f})"
 
 
 def with_spread(values: Sequence[float], digits: int) -> str:
@@ -128,7 +183,15 @@ def mapped_error(directory: Path) -> float | None:
     return statistics.fmean(map(statistics.fmean, sources)) if all(sources) else None
 
 
-def _result(run: RunRecord, scores: ScoreSet | None) -> Result:
+def _from_line(line: Mapping[str, str]) -> Result:
+    known = {name: float(line[name]) for name in (*FIELDS, *METRICS) if line.get(name)}
+    fields: dict[str, Any] = {name: known.get(name) for name in FIELDS}
+    return Result(
+        seed=line["seed"], scores={name: known[name] for name in METRICS if name in known}, **fields
+    )
+
+
+def _result(run: RunRecord, scores: ScoreSet | None, speed_up: float | None) -> Result:
     if run.after_prune is None or run.after_finish is None:
         raise SlimvoxError(f"{run.directory} measured no distance; give run.py audio that is held out")
     assert run.anatomy is not None and run.dense is not None  # it is finished
@@ -141,6 +204,7 @@ def _result(run: RunRecord, scores: ScoreSet | None) -> Result:
         cosine=run.after_finish.cosine,
         parameters=parameters(run.anatomy) / parameters(run.dense),
         macs=macs(run.anatomy) / macs(run.dense),
+        speed_up=speed_up,
         scores={} if scores is None else metric_means(scores.results),
         mini=None if scores is None else scores.overall.get("mini"),
     )

@@ -21,8 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from arms import ARMS, Arm
-from results import COMPARISON, read_rows
-from table import TITLE, speed_ups, tables, write_csv
+from results import COMPARISON, read_rows, write_csv
+from table import TITLE, tables
 
 from slimvox.evaluation.result_table import fixed_rows
 from slimvox.report.runs import read_runs
@@ -70,8 +70,7 @@ def main() -> None:
         parser.exit(130, "stopped; the same command goes on from here\n")
     try:
         rows = read_rows(arguments.out)
-        speeds = speed_ups(arguments.out, rows, measure=False)
-        write_tables(arguments.out / "ablation.md", TITLE, tables(rows, speeds))
+        write_tables(arguments.out / "ablation.md", TITLE, tables(rows))
         write_csv(arguments.out / "ablation.csv", rows)
     except SlimvoxError as error:
         print(error, file=sys.stderr)

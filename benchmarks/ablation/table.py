@@ -2,22 +2,20 @@
 
     python benchmarks/ablation/table.py RUNS --out docs/results-ablation.md [--csv FILE.csv] [--speed]
 
-`--speed` measures how many times faster than the dense encoder each arm's first run is (once; the figures stay in
-RUNS/speed.json). The text of the page around the tables is kept.
+RUNS is the folder of the runs, or a CSV that this command wrote. `--speed` measures how many times faster than the
+dense encoder each run is (once; the figures stay in RUNS/speed.json). The text of the page around the tables is kept.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import torch
 from arms import Kind
-from results import Row, points_gained, read_rows, verdict, with_spread
+from results import SPEEDS, Result, Row, difference, read_rows, with_spread, write_csv
 
 from slimvox.checkpoint.resolve import load
 from slimvox.evaluation.points import ERROR_RATES, METRICS
@@ -33,8 +31,6 @@ COMPARISONS: Mapping[str, tuple[Kind, ...]] = {
     "quick": ("slimvox", "paper", "control", "idea"),
 }
 """Name of an arm to the kinds of arms that are compared with it."""
-SHIPPED = "quick-"
-"""Prefix of the names of the arms that others of the same size are compared with."""
 METRIC_TITLES = {"sf_f1": "SF F1", "sf_cer": "SF CER", "qbe": "QbE"}
 
 
@@ -50,23 +46,20 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         rows = read_rows(arguments.runs)
-        speeds = speed_ups(arguments.runs, rows, measure=arguments.speed)
-        write_tables(arguments.out, TITLE, tables(rows, speeds))
+        if arguments.speed:
+            measure_speed(arguments.runs, rows)
+            rows = read_rows(arguments.runs)
+        write_tables(arguments.out, TITLE, tables(rows))
         if arguments.csv is not None:
             write_csv(arguments.csv, rows)
     except SlimvoxError as error:
         parser.exit(2, f"{error}\n")
 
 
-def tables(rows: Sequence[Row], speeds: Mapping[str, float]) -> str:
-    """Markdown: the arms at 72 %, what differs by more than the spread, their scores, and the same for other sizes.
-
-    Args:
-        rows: what was measured.
-        speeds: arm's name to how many times faster than dense it is.
-    """
+def tables(rows: Sequence[Row]) -> str:
+    """Markdown: the arms at 72 %, their differences, their scores, and the same for other sizes."""
     main_rows = [row for row in rows if row.arm.kind != "size"]
-    parts = [_table(main_rows, speeds)]
+    parts = [_table(main_rows)]
     for reference, kinds in COMPARISONS.items():
         base = next((row for row in main_rows if row.arm.name == reference), None)
         others = [row for row in main_rows if row.arm.kind in kinds and row is not base]
@@ -76,69 +69,48 @@ def tables(rows: Sequence[Row], speeds: Mapping[str, float]) -> str:
         parts.append(_score_table(main_rows))
     sizes = [row for row in rows if row.arm.kind == "size"]
     if sizes:
-        parts.append(_table(sizes, speeds))
+        parts.append(_table(sizes))
     for base in sizes:
         others = [row for row in sizes if row.arm.keep == base.arm.keep and row is not base]
-        if base.arm.name.startswith(SHIPPED) and others:
+        if base.arm.shipped and others:
             parts.append(_differences(base, others))
     return "\n\n".join(parts)
 
 
-def write_csv(out: Path, rows: Sequence[Row]) -> None:
-    """A line per run; scores that were not measured are empty."""
-    fields = ("after_prune", "error", "mapped", "cosine", "parameters", "macs", "mini")
-    with out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["arm", "seed", *fields, *METRICS])
-        for row in rows:
-            for run in row.runs:
-                measured = [getattr(run, name) for name in fields] + [
-                    run.scores.get(name) for name in METRICS
-                ]
-                writer.writerow(
-                    [row.arm.name, run.seed, *("" if value is None else value for value in measured)]
-                )
-
-
-def speed_ups(folder: Path, rows: Sequence[Row], *, measure: bool) -> dict[str, float]:
-    """Speed-up over dense of the first run of each arm, by arm; measured anew if asked for."""
-    kept = folder / "speed.json"
-    if not measure:
-        known: dict[str, float] = json.loads(kept.read_text()) if kept.is_file() else {}
-        return known
+def measure_speed(folder: Path, rows: Sequence[Row]) -> None:
+    """Measure how many times faster than dense each run's encoder is, and keep that in the folder."""
     dense, speeds = load("embedded"), {}
     for row in rows:
-        # In pairs: oneDNN keeps 1,024 kernels, and all arms together need more.
-        factors = real_time_factors(
-            {"dense": dense, "arm": load(row.runs[0].directory)}, seconds=SPEED_SECONDS, rounds=SPEED_ROUNDS
-        )
-        speeds[row.arm.name] = factors["dense"] / factors["arm"]
-    kept.write_text(json.dumps({**speeds, "threads": torch.get_num_threads()}, indent=1))
-    return speeds
+        for run in row.runs:
+            assert run.directory is not None
+            # In pairs: oneDNN keeps 1,024 kernels, and all arms together need more.
+            factors = real_time_factors(
+                {"dense": dense, "arm": load(run.directory)}, seconds=SPEED_SECONDS, rounds=SPEED_ROUNDS
+            )
+            speeds[f"{row.arm.name}/{run.seed}"] = factors["dense"] / factors["arm"]
+    (folder / SPEEDS).write_text(json.dumps(speeds, indent=1))
 
 
-def _table(rows: Sequence[Row], speeds: Mapping[str, float]) -> str:
-    lines = [
-        "| arm | runs | error after surgery | error at the end | after a map | 1 - cosine | parameters | MACs"
-        " | speed-up | mini |",
-        "|---" * 10 + "|",
-    ]
-    for row in rows:
-        speed_up = speeds.get(row.arm.name)
-        cells = [
-            row.arm.title,
-            str(len(row.runs)),
-            with_spread(row.values(lambda run: run.after_prune), 3),
-            f"**{with_spread(row.errors, 3)}**",
-            with_spread(row.values(lambda run: run.mapped), 3),
-            with_spread(row.values(lambda run: run.cosine), 3),
-            f"{statistics.fmean(run.parameters for run in row.runs):.1%}",
-            f"{statistics.fmean(run.macs for run in row.runs):.0%}",
-            "-" if speed_up is None else f"{speed_up:.1f}x",
-            with_spread(row.mini, 0),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+def _table(rows: Sequence[Row]) -> str:
+    head = ("arm", "runs", "error after surgery", "error at the end", "after a map", "1 - cosine")
+    return _markdown(
+        (*head, "parameters", "MACs", "speed-up", "mini"),
+        [
+            [
+                row.arm.title,
+                str(len(row.runs)),
+                with_spread(row.values(lambda run: run.after_prune), 3),
+                f"**{with_spread(row.errors, 3)}**",
+                with_spread(row.values(lambda run: run.mapped), 3),
+                with_spread(row.values(lambda run: run.cosine), 3),
+                f"{statistics.fmean(run.parameters for run in row.runs):.1%}",
+                f"{statistics.fmean(run.macs for run in row.runs):.0%}",
+                with_spread(row.speed_ups, 2),
+                with_spread(row.mini, 0),
+            ]
+            for row in rows
+        ],
+    )
 
 
 def _score_table(rows: Sequence[Row]) -> str:
@@ -164,22 +136,31 @@ def _score_table(rows: Sequence[Row]) -> str:
 
 
 def _differences(base: Row, rows: Sequence[Row]) -> str:
-    """A line per arm: how its error and its points compare with the base's."""
+    """A line per arm: how its errors, its points and its cost compare with the base's."""
+    measures: tuple[tuple[Callable[[Result], float | None], bool], ...] = (
+        (lambda run: run.error, True),
+        (lambda run: run.mapped, True),
+        (lambda run: run.mini, False),
+        (lambda run: run.macs, True),
+        (lambda run: run.speed_up, True),
+    )
     lines = [
-        f"Compared with {base.arm.title}:",
-        "",
-        "| arm | error at the end | mini |",
-        "|---|---|---|",
-    ]
-    for row in rows:
-        ratio = statistics.fmean(row.errors) / statistics.fmean(base.errors)
-        cells = [
+        [
             row.arm.title,
-            f"{ratio - 1:+.0%}, {verdict(row.errors, base.errors)}",
-            points_gained(row.mini, base.mini),
+            *(difference(row.values(of), base.values(of), percent=percent) for of, percent in measures),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        for row in rows
+    ]
+    head = ("arm", "error at the end", "after a map", "mini, points", "MACs", "speed-up")
+    return f"Difference from {base.arm.title}:\n\n{_markdown(head, lines)}"
+
+
+def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table without the columns in which nothing was measured."""
+    kept = [place for place in range(len(head)) if any(line[place] != "-" for line in lines)]
+    rows = [[line[place] for place in kept] for line in (head, *lines)]
+    rows.insert(1, ["---"] * len(kept))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _digits(metric: str) -> int:

@@ -141,7 +141,7 @@ def pruning_noise(rows: Sequence[Mapping[str, str]], scale: Scale) -> dict[str, 
     """Standard deviation of each task's points over prunings of one recipe, each with heads of its own.
 
     Args:
-        rows: lines of `docs/results-ablation.csv`: an arm, and values by metric, empty where not scored.
+        rows: lines of `docs/results-ablation-1.csv`: an arm, and values by metric, empty where not scored.
         scale: values that are 0 and 1000 points.
     """
     arms: dict[tuple[str, str], list[float]] = {}

@@ -40,7 +40,7 @@ from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
 
 MINI = Path(__file__).parents[2] / "src" / "slimvox" / "evaluation" / "mini"
-PRUNINGS = Path(__file__).parents[2] / "docs" / "results-ablation.csv"
+PRUNINGS = Path(__file__).parents[2] / "docs" / "results-ablation-1.csv"
 """Scores of mini-SUPERB 1, three prunings for most recipes."""
 TESTS_OF_PRUNINGS = {"sid": 200, "ic": 139}
 """Test clips of these tasks in `PRUNINGS`: the noise is taken to fall with the square root of their number."""

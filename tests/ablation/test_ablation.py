@@ -59,15 +59,25 @@ def test_names_are_unique_and_sizes_complete() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "larger"),
+    ("first", "second", "percent", "text"),
     [
-        ((1.0, 1.2), (2.0, 2.2), True),  # difference 1, standard error sqrt(.02 / 2 + .02 / 2) = .14
-        ((1.0, 2.0), (1.5, 2.6), False),  # difference .55, standard error sqrt(.5 / 2 + .605 / 2) = .74
-        ((1.0,), (5.0, 5.1), False),
+        # Standard error sqrt(.02 / 2 + .02 / 2) = .1414, 2 degrees of freedom, t = 4.303.
+        ((2.0, 2.2), (1.0, 1.2), False, "**+1** (+0 to +2)"),
+        ((200.0, 220.0), (100.0, 120.0), False, "**+100** (+39 to +161)"),
+        ((200.0, 220.0), (100.0, 120.0), True, "**+91 %** (+36 to +146)"),
+        # Standard error sqrt(.5 / 2 + .605 / 2) = .7433, 1.98 degrees of freedom, t = 4.345.
+        ((100.0, 200.0), (150.0, 260.0), False, "-55 (-378 to +268)"),
+        # Variances that differ: twice the standard error (6.3) is less than the difference, Welch's interval is not.
+        ((100.0, 111.0), (93.0, 93.0), False, "+12 (-57 to +82)"),
+        ((100.0,), (150.0, 260.0), False, "-105 (one run)"),
+        ((100.0, 100.0), (90.0, 90.0), False, "+10, no spread"),
+        ((), (1.0,), False, "-"),
     ],
 )
-def test_spread_by_hand(first: tuple[float, ...], second: tuple[float, ...], larger: bool) -> None:
-    assert results.larger_than_spread(first, second) is larger
+def test_differences_by_hand(
+    first: tuple[float, ...], second: tuple[float, ...], percent: bool, text: str
+) -> None:
+    assert results.difference(first, second, percent=percent) == text
 
 
 SCORES = {
@@ -162,6 +172,13 @@ def test_a_grid_runs_once_and_becomes_a_table(tmp_path: Path) -> None:
     mapped = [statistics.fmean(each["sources"][0]["distances"]["mapped_errors"]) for each in compared]
     assert [float(row["mapped"]) for row in rows] == pytest.approx(mapped) and min(mapped) > 0
     assert f"| {table.with_spread(mapped, 3)} |" in text
+    (read,) = results.read_rows(tmp_path / "table.csv")
+    assert read.errors == pytest.approx(errors) and read.mini == [pytest.approx(mini_score(SCORES, fixed()))]
+    subprocess.run(
+        [sys.executable, str(FOLDER / "table.py"), str(tmp_path / "table.csv"), "--out", str(page)],
+        check=True,
+    )
+    assert page.read_text() == text
     mean = sum(errors) / 2
     spread = abs(errors[0] - errors[1]) / 2**0.5
     assert (
@@ -171,10 +188,9 @@ def test_a_grid_runs_once_and_becomes_a_table(tmp_path: Path) -> None:
     assert f"**{mean:.3f} ± {spread:.3f}**" in text
 
 
-def test_every_table_is_rectangular(tmp_path: Path) -> None:
+def test_every_table_is_rectangular() -> None:
     def result(seed: str, error: float, mini: float) -> results.Result:
         return results.Result(
-            directory=tmp_path,
             seed=seed,
             after_prune=0.5,
             error=error,
@@ -182,6 +198,7 @@ def test_every_table_is_rectangular(tmp_path: Path) -> None:
             cosine=0.1,
             parameters=0.28,
             macs=0.3,
+            speed_up=2.0 + error,
             scores=SCORES,
             mini=mini,
         )
@@ -203,21 +220,25 @@ def test_every_table_is_rectangular(tmp_path: Path) -> None:
             ("top-layers-80", 0.6, -200),
         )
     ]
-    text = table.tables(rows, {"quick": 2.0})
+    text = table.tables(rows)
     lines = text.splitlines()
     for first, second in itertools.pairwise(lines):
         if first.startswith("|") and second.startswith("|"):
             assert first.count("|") == second.count("|")
-    assert "| DPHuBERT's recipe | +200%, more than the spread | -90, more than the spread |" in text
-    assert "| +50%, more than the spread | -40, more than the spread |" in text  # beside `paper`
+    # Errors, mapped errors and points by hand as in `test_differences_by_hand`; the seeds differ as much in all arms.
+    assert (
+        "| DPHuBERT's recipe | **+200 %** (+74 to +326) | **+200 %** (+74 to +326) | **-90** (-105 to -75) |"
+        in text
+    )
+    assert (
+        "| **+50 %** (+7 to +93) | **+50 %** (+7 to +93) | **-40** (-55 to -25) |" in text
+    )  # beside `paper`
     # Ideas are beside what they are ideas on, and nothing else.
-    ideas = [line for line in lines if line.startswith("| `quick`, with maps | +")]
-    assert ideas == ["| `quick`, with maps | +120%, more than the spread | -50, more than the spread |"]
+    ideas = [line for line in lines if line.startswith("| `quick`, with maps | **+")]
+    assert ["**+120 %**" in line for line in ideas] == [True]
     # Sizes are beside `quick` of the same size.
-    sizes = [line for line in lines if line.startswith("| top layers dropped, ") and "spread" in line]
-    assert sizes == [
-        "| top layers dropped, 90 % fewer | +100%, more than the spread | -100, more than the spread |"
-    ]
+    sizes = [line for line in lines if line.startswith("| top layers dropped, ") and " to " in line]
+    assert [line[:49] for line in sizes] == ["| top layers dropped, 90 % fewer | **+100 %** (+3"]
 
 
 def test_an_arm_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
