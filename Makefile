@@ -1,7 +1,8 @@
 # make demo    the whole story on the embedded teacher, in an isolated environment (.venv) made from nothing
 # make test    the tests
 # make test-nightly  property tests with random seeds and 20 times as many examples
-# make test-oldest  the tests with the oldest versions that pyproject.toml allows, in .venv-oldest
+# make test-oldest  the tests with the oldest versions that pyproject.toml allows, in .venv-oldest-* (exports need a newer
+#              torch: OLDEST_TORCH=torch==2.12.0)
 # make golden  write tests/pruning/golden_runs.json again, after a change that was meant to move its values
 # make mutate  mutate the code and count how many of the mutants the tests kill: MODULE="gates masks" SAMPLE=50 SEED=0
 # make docs    the documentation site, in site/
@@ -33,8 +34,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==[^ ;]*/&/p' constraints.txt)
 IN_PARALLEL := -n auto --maxprocesses=4
 PYTEST := $(BIN)/python -m pytest $(IN_PARALLEL)
-OLDEST := .venv-oldest
-OLDEST_TORCH := $(shell sed -n 's/^ *"torch>=\([0-9.]*\)".*/torch==\1/p' pyproject.toml)
+# The first bound of torch is that of slimvox itself, the others are those of extras.
+OLDEST_TORCH ?= $(shell sed -n 's/^ *"torch>=\([0-9.]*\)".*/torch==\1/p' pyproject.toml | head -1)
+OLDEST := .venv-oldest-$(subst torch==,,$(OLDEST_TORCH))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo setup setup-dev test test-slow test-nightly test-oldest golden mutate lint format format-check types docs dist extras check versions clean
@@ -96,7 +98,7 @@ versions: setup-dev
 	@$(PIP) list --format=freeze
 
 clean:
-	rm -rf $(VENV) $(OLDEST) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest-* build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 setup: $(VENV)/.installed
 
@@ -117,5 +119,5 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 $(OLDEST)/.installed: pyproject.toml
 	$(OLDEST_PYTHON) -m venv --clear $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet uv $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$(OLDEST_TORCH)"
-	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct -e ".[dev,tensorboard,training]"
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct "$(OLDEST_TORCH)" -e ".[dev,tensorboard,training]"
 	@touch $@

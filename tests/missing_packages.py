@@ -1,4 +1,4 @@
-"""Packages that are installed, but are not found."""
+"""Packages that are not found although they are installed, and tests for which a package is missing or too old."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import importlib.util
 from importlib.machinery import ModuleSpec
 
 import pytest
+
+from slimvox import SlimvoxError
+from slimvox.exporters import export_format
 
 
 def hide_packages(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -16,3 +19,13 @@ def hide_packages(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
         return None if name in names else find(name, package)
 
     monkeypatch.setattr(importlib.util, "find_spec", visible)
+
+
+def exports(format: str) -> pytest.MarkDecorator:
+    """Skip tests that write files of a format if its packages are missing or too old."""
+    chosen, reason = export_format(format), ""
+    try:
+        chosen.require(chosen.packages_to_write)
+    except SlimvoxError as error:
+        reason = str(error)
+    return pytest.mark.skipif(bool(reason), reason=reason)

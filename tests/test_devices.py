@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import slimvox
+from missing_packages import exports
 from slimvox.costs import CostContext, cost_kind
 from slimvox.encoder import SpeechEncoder
 from slimvox.encoder.backend import record_choices
@@ -124,6 +125,7 @@ def test_an_encoder_is_saved_from_a_device_and_loaded_onto_it(device: str, tmp_p
         torch.testing.assert_close(states(loaded, waveforms), states(encoder, waveforms))
 
 
+@exports("onnx")
 def test_an_encoder_on_a_device_is_exported(device: str, tmp_path: Path) -> None:
     encoder = pruned().to(device)
     result = slimvox.export(encoder, tmp_path / "encoder.onnx")

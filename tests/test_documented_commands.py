@@ -21,6 +21,7 @@ import torch
 import models
 import whisper_models
 from evaluation_tables import write_table
+from missing_packages import exports
 from slimvox.cli.main import Command, run
 from slimvox.cli.main import parse as parse_words
 from tiny_runs import SETTINGS, make_speech, make_teacher
@@ -211,8 +212,8 @@ def test_the_readmes_python_runs(world: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.slow
+@exports("onnx")
 def test_the_readmes_onnx_runs(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxruntime")
     monkeypatch.chdir(world)
     if not (world / "runs" / "small").is_dir():
         run_shell("slimvox prune microsoft/wavlm-base-plus /data/speech --out runs/small", world)

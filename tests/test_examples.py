@@ -16,6 +16,7 @@ from transformers import AutoModelForAudioClassification
 
 import slimvox
 import whisper_models
+from missing_packages import exports
 from slimvox.losses import unregister_loss
 from slimvox.structures import unregister_structure
 from tiny_runs import SETTINGS, make_run, make_speech, make_teacher
@@ -141,10 +142,10 @@ def test_a_stream_has_every_frame_once(samples: int, chunk: float, context: floa
 
 
 @pytest.mark.slow
+@exports("onnx")
 def test_stream_features(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("onnxruntime")
     slimvox.export_encoder(world / "runs" / "small", tmp_path / "encoder.onnx", layers="last")
     noise = 0.1 * np.random.default_rng(0).standard_normal(80_000)
     soundfile.write(tmp_path / "noise.wav", noise, 16_000)
@@ -155,10 +156,10 @@ def test_stream_features(
 
 
 @pytest.mark.slow
+@exports("onnx")
 def test_whisper_is_pruned_exported_and_transcribes(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("onnxruntime")
     whisper_models.recogniser(tmp_path / "dense")
     speech, out = world / "speech", tmp_path / "small"
     run(

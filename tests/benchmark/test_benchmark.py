@@ -16,7 +16,7 @@ from rich.console import Console
 
 import slimvox
 import whisper_models
-from missing_packages import hide_packages
+from missing_packages import exports, hide_packages
 from slimvox.checkpoint.directory import write_slimvox_directory
 from slimvox.checkpoint.resolve import find_anatomies
 from slimvox.checkpoint.transformers_config import anatomy_from_config, transformers_config
@@ -334,8 +334,8 @@ def test_processes_of_other_runtimes_do_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@exports("onnx")
 def test_encoders_in_memory_are_timed_in_a_runtime() -> None:
-    pytest.importorskip("onnxscript")
     encoders = {"one": SpeechEncoder(anatomy()), "other": SpeechEncoder(anatomy())}
     for backend in ("torch-bf16", "onnx"):
         found = encoder_milliseconds(encoders, backend=backend, threads=1, seconds=0.2, rounds=2)

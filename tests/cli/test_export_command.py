@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import models
-from missing_packages import hide_packages
+from missing_packages import exports, hide_packages
 from slimvox.cli.main import run
 
-pytest.importorskip("onnxruntime")
+pytestmark = exports("onnx")
 
 
 @pytest.fixture(scope="module")

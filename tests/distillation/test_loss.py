@@ -161,7 +161,7 @@ def test_hiding_lasts_as_long_as_it_should(anatomy: EncoderAnatomy, seed: int) -
     hidden = draw_hidden((2, plain.shape[1]), 0.9, torch.Generator().manual_seed(seed))
     with hide_frames(encoder, hidden):
         masked = encoder(waveforms)
-    if bool(hidden.any()):
+    if bool(hidden.any()) and anatomy.width > 2:  # two normalised numbers are 1 and -1, whatever they were
         assert not torch.equal(plain, masked.last_hidden_state)
     assert torch.equal(encoder(waveforms).last_hidden_state, plain)
     with hide_frames(encoder, None):

@@ -17,6 +17,7 @@ from transformers import AutoProcessor, WhisperForConditionalGeneration
 import slimvox
 import whisper_models
 from evaluation_tables import write_table
+from missing_packages import exports
 from slimvox.cli.main import run
 from slimvox.evaluation import waveforms
 from slimvox.evaluation.transcriber import Transcriber, normalizer, transcriber_of
@@ -257,6 +258,7 @@ def test_a_shorter_window_skips_longer_clips(
         evaluated(dense, data, table(tmp_path / "a.tsv", words), "window_seconds=2")
 
 
+@exports("onnx")
 def test_a_file_that_was_exported_into_the_directory_transcribes(
     dense: Path, data: Path, words: list[str], tmp_path: Path
 ) -> None:

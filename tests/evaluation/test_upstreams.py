@@ -8,6 +8,7 @@ import torch
 
 import models
 import whisper_models
+from missing_packages import exports
 from slimvox.evaluation.upstreams import load_upstream
 from slimvox.util.errors import SlimvoxError
 
@@ -53,8 +54,8 @@ def test_random_alone_asks_for_a_shape() -> None:
         load_upstream("random")
 
 
+@exports("onnx")
 def test_an_exported_file_is_an_upstream_too(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
     from slimvox import export_encoder
 
     directory = models.directory(tmp_path / "model", "wavlm")

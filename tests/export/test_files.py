@@ -16,6 +16,7 @@ from transformers import AutoModel
 
 import models
 import slimvox
+from missing_packages import exports
 from slimvox import ExportResult, SlimvoxError, SpeechEncoder, export_encoder
 from slimvox.exporters import quantise as quantisation
 from slimvox.exporters.onnx_file import Onnx
@@ -23,6 +24,7 @@ from slimvox.exporters.reference import Reference
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
+pytestmark = exports("onnx")
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from transformers import (
 import drawn
 import models
 import slimvox
+from missing_packages import exports
 from slimvox import SlimvoxError, export_encoder
 from slimvox.checkpoint import write_slimvox_directory
 from slimvox.checkpoint.carry import load_with_head
@@ -106,6 +107,7 @@ def test_what_is_exported_computes_what_the_auto_class_does(case: str, masked: b
             torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-4)
 
 
+@exports("onnx")
 def test_speaker_embeddings_from_onnxruntime(tmp_path: Path) -> None:
     directory = with_head("ForXVector", tmp_path)
     result = export_encoder(directory, heads=True, layers="last", mask=True)
@@ -136,6 +138,7 @@ def test_speaker_embeddings_from_onnxruntime(tmp_path: Path) -> None:
         model(torch.randn(1, shortest - 1))
 
 
+@exports("onnx")
 def test_logits_of_a_pruned_model_alone(tmp_path: Path) -> None:
     directory = with_head("ForCTC", tmp_path)
     result = export_encoder(directory, heads=True)
@@ -151,6 +154,7 @@ def test_logits_of_a_pruned_model_alone(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-4, rtol=1e-4)
 
 
+@exports("onnx")
 def test_hidden_states_beside_logits_and_int8_measured_on_both(tmp_path: Path) -> None:
     directory = with_head("ForSequenceClassification", tmp_path, "hubert", "large")
     result = export_encoder(directory, heads=True, layers="all", int8=True, force=True)
@@ -179,6 +183,7 @@ def test_what_int8_is_refused_for() -> None:
 
 
 @pytest.mark.slow
+@exports("torch-export")
 def test_torch_export_with_a_head(tmp_path: Path) -> None:
     directory = with_head("ForCTC", tmp_path)
     result = export_encoder(directory, heads=True, format="torch-export")
@@ -201,6 +206,7 @@ def test_a_fine_tuned_dense_model_keeps_its_head_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["slimvox", "transformers"])
+@exports("onnx")
 def test_a_directory_without_a_head_is_refused(kind: str, tmp_path: Path) -> None:
     directory = models.directory(tmp_path / "dense", "hubert")
     if kind == "slimvox":
@@ -216,6 +222,7 @@ def test_a_directory_without_a_head_is_refused(kind: str, tmp_path: Path) -> Non
     assert sorted(directory.iterdir()) == before
 
 
+@exports("onnx")
 def test_a_head_whose_weights_are_not_all_there_is_refused(tmp_path: Path) -> None:
     directory = with_head("ForCTC", tmp_path)
     config = json.loads((directory / "config.json").read_text())

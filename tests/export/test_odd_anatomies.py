@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import slimvox
 from drawn import anatomies, masks_for, odd_encoder, random_encoder
+from missing_packages import exports
 from slimvox import ExportResult, SpeechEncoder, export_encoder
 from slimvox.checkpoint import write_slimvox_directory
 from slimvox.evaluation.exported_upstream import ExportedUpstream
@@ -34,7 +35,6 @@ from slimvox.pruning.surgery import slice_encoder
 from slimvox.structures import Address
 from slimvox.structures.anatomy import EncoderAnatomy
 
-pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
@@ -69,6 +69,7 @@ def assert_same(
         np.testing.assert_allclose(ours[speech], theirs.numpy()[speech], atol=2e-4, rtol=1e-3)
 
 
+@exports("onnx")
 def test_padded_batches_of_any_length_from_onnxruntime(directory: Path, exported: ExportResult) -> None:
     encoder = slimvox.load(directory)
     assert [len(layer.heads) for layer in encoder.anatomy.layers] == [2, 1, 0, 0, 0]
@@ -78,6 +79,7 @@ def test_padded_batches_of_any_length_from_onnxruntime(directory: Path, exported
         assert_same(session.run(None, given), encoder, waveforms, mask)
 
 
+@exports("onnx")
 def test_int8_and_its_error(directory: Path, exported: ExportResult, tmp_path: Path) -> None:
     file = Path(shutil.copy(exported.path, tmp_path / "int8.onnx"))
     signature = Signature(layers="all", mask=True)
@@ -90,6 +92,7 @@ def test_int8_and_its_error(directory: Path, exported: ExportResult, tmp_path: P
     errors.check(0.05, force=False)
 
 
+@exports("onnx")
 def test_features_for_evaluation(directory: Path, exported: ExportResult) -> None:
     encoder, upstream = slimvox.load(directory), ExportedUpstream(exported.path, export_format("onnx"))
     waveforms = torch.randn(2, 1_500)
@@ -115,6 +118,7 @@ def test_the_benchmark_runs_it(backend: Any, directory: Path) -> None:
         ("wavlm", True, {"format": "torch-export", "mask": True}),
     ],
 )
+@exports("onnx")
 def test_other_families_and_layouts(
     family: str, pre_norm: bool, options: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -140,6 +144,7 @@ def test_other_families_and_layouts(
 
 @settings(max_examples=2, phases=[Phase.generate])
 @given(data=st.data(), anatomy=anatomies(), masked=st.booleans())
+@exports("torch-export")
 def test_drawn_anatomies_are_traced_with_sizes_that_are_known(
     data: st.DataObject, anatomy: EncoderAnatomy, masked: bool
 ) -> None:
@@ -156,6 +161,7 @@ def test_drawn_anatomies_are_traced_with_sizes_that_are_known(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "torch-export"])
+@exports("onnx")
 def test_an_encoder_cut_from_the_embedded_teacher(format: Any, tmp_path: Path) -> None:
     teacher = slimvox.load("embedded")
     kept = torch.Generator().manual_seed(0)

@@ -13,6 +13,7 @@ import soundfile
 import torch
 
 import slimvox
+from missing_packages import exports
 from slimvox import ExportResult, SlimvoxError, export_encoder
 from slimvox.evaluation.upstreams import load_upstream
 from slimvox.exporters import export_format
@@ -25,8 +26,7 @@ from slimvox.measure.benchmark import benchmark
 from slimvox.measure.benchmark.contenders import Contender, backend_names, load_contender
 
 openvino = pytest.importorskip("openvino")
-pytest.importorskip("nncf")
-pytest.importorskip("onnxscript")
+pytestmark = exports("openvino")
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 import models
+from missing_packages import exports
 from slimvox import SlimvoxError, export_encoder
 from slimvox.evaluation.upstreams import load_upstream
 
 
+@exports("torch-export")
 def test_features_from_a_torch_program(tmp_path: Path) -> None:
     model = models.directory(tmp_path, "hubert", num_hidden_layers=1)
     exported = load_upstream(export_encoder(model, format="torch-export", mask=True).path)

@@ -14,13 +14,14 @@ from transformers import AutoModelForSpeechSeq2Seq
 
 import slimvox
 import whisper_models
+from missing_packages import exports
 from slimvox.exporters import decoder as exported_decoder
 from slimvox.pruning.surgery import slice_encoder
 from slimvox.structures import Address
 from whisper_models import SAMPLES
 
 onnxruntime = pytest.importorskip("onnxruntime")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, exports("onnx")]
 ROOT = Path(__file__).parents[2]
 
 

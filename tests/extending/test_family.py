@@ -15,6 +15,7 @@ from transformers import AutoModel
 import models
 import slimvox
 from extending.parrot import PARROT
+from missing_packages import exports
 from slimvox.checkpoint import write_slimvox_directory
 from slimvox.checkpoint.transformers_config import anatomy_from_config, transformers_config
 from slimvox.encoder import SpeechEncoder
@@ -79,8 +80,8 @@ def test_the_fields_of_a_configuration_are_one_map_in_both_directions(family: st
     assert EncoderAnatomy.from_dict(json.loads(json.dumps(anatomy.to_dict()))) == anatomy
 
 
+@exports("onnx")
 def test_stacked_positional_convolutions_are_exported(tmp_path: Path) -> None:
-    pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     encoder = pruned("data2vec-audio", tmp_path / "dense")
     write_slimvox_directory(encoder, tmp_path / "ours", kept_indices={}, model_card="")

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from slimvox.exporters.reference import Reference
 
+TRACING_TORCH = "torch>=2.12"
+"""The oldest torch that exports were tested with. Programs of 2.9 and older do not take every number of samples."""
+
 
 class Program(ABC):
     """An exported file that has been opened and can be run on the CPU."""
@@ -49,7 +52,7 @@ class ExportFormat(ABC):
     extra: ClassVar[str | None] = None
     """The optional dependencies of slimvox that hold the packages below."""
     packages_to_write: ClassVar[tuple[str, ...]] = ()
-    """Modules that must be importable for an export."""
+    """Modules that must be importable for an export, perhaps with their lowest version: `torch>=2.12`."""
     packages_to_run: ClassVar[tuple[str, ...]] = ()
     """Modules that must be importable to open a file."""
     holds_int8: ClassVar[bool] = False
@@ -123,7 +126,7 @@ class ExportFormat(ABC):
             )
 
     def require(self, packages: Sequence[str]) -> None:
-        """Raise SlimvoxError if one of `packages_to_write` or `packages_to_run` is missing."""
+        """Raise SlimvoxError if one of `packages_to_write` or `packages_to_run` is missing or too old."""
         require(packages, self.title, extra=self.extra)
 
     def check_holds(self, *, int8: bool, heads: bool, mask: bool) -> None:

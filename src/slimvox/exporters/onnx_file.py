@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimvox.exporters.base import ExportFormat, Program
+from slimvox.exporters.base import TRACING_TORCH, ExportFormat, Program
 from slimvox.util.errors import SlimvoxError, reason_of
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from slimvox.exporters.reference import Reference
 
+ONNXSCRIPT = "onnxscript>=0.7"
+"""With older ones, torch's exporter stops (0.5, 0.6.0) or prints into the output (0.6.2)."""
 DEFAULT_OPSET = 20
 """Default version: the first with GELU as one operator."""
 OLDEST_OPSET = 18
@@ -33,7 +35,7 @@ class Onnx(ExportFormat):
     title = "ONNX"
     ending = ".onnx"
     extra = "onnx"
-    packages_to_write = ("onnx", "onnxscript", "onnxruntime")
+    packages_to_write = (TRACING_TORCH, "onnx", ONNXSCRIPT, "onnxruntime")
     packages_to_run = ("onnxruntime",)
     holds_int8 = True
 

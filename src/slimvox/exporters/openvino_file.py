@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimvox.exporters.base import ExportFormat, Program
-from slimvox.exporters.onnx_file import Onnx
+from slimvox.exporters.base import TRACING_TORCH, ExportFormat, Program
+from slimvox.exporters.onnx_file import ONNXSCRIPT, Onnx
 from slimvox.util.errors import SlimvoxError, reason_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class OpenVino(ExportFormat):
     title = "OpenVINO"
     ending = ".xml"
     extra = "openvino"
-    packages_to_write = ("openvino", "nncf", "onnx", "onnxscript")
+    packages_to_write = (TRACING_TORCH, "onnx", ONNXSCRIPT, "openvino", "nncf")
     packages_to_run = ("openvino",)
     holds_int8 = True
     calibrates_int8 = True

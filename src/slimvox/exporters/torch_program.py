@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimvox.exporters.base import ExportFormat, Program
+from slimvox.exporters.base import TRACING_TORCH, ExportFormat, Program
 from slimvox.util.errors import SlimvoxError, reason_of
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class TorchExport(ExportFormat):
     name = "torch-export"
     title = "torch.export"
     ending = ".pt2"
+    packages_to_write = (TRACING_TORCH,)
 
     def write(
         self, reference: Reference, path: Path, *, metadata: Mapping[str, str], opset: int | None

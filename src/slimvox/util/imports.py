@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+from packaging.version import Version
 
 from slimvox.util.errors import SlimvoxError
 
@@ -14,20 +17,35 @@ def require(packages: Sequence[str], what: str, *, extra: str | None = None) -> 
     """Check that packages are installed, without importing them.
 
     Args:
-        packages: names of modules.
+        packages: names of modules, perhaps with the lowest version: `torch>=2.12`. A module with a version has the
+            name of its package.
         what: the feature that needs them, with which the message begins.
         extra: name of the extra of slimvox that installs them, if there is one.
 
     Raises:
-        SlimvoxError: naming the packages that are missing.
+        SlimvoxError: naming the packages that are missing, or the first one that is too old.
     """
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    names = {package.partition(">=")[0]: package for package in packages}
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         command = " ".join(missing) if extra is None else f'"slimvox[{extra}]"'
         verb = "is" if len(missing) == 1 else "are"
         raise SlimvoxError(
             f"{what} needs {' and '.join(missing)}, which {verb} not installed: pip install {command}"
         )
+    for name, package in names.items():
+        found = _installed_version(name)
+        lowest = package.partition(">=")[2]
+        if lowest and found is not None and Version(found).release < Version(lowest).release:
+            raise SlimvoxError(f'{what} needs {package}, but {found} is installed: pip install "{package}"')
+
+
+def _installed_version(name: str) -> str | None:
+    """Version of an installed package; None if it does not say (a folder on the path)."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def lazy_attributes(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
