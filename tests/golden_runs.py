@@ -113,7 +113,7 @@ def differences(expected: Any, got: Any, tolerance: float = TOLERANCE, path: str
 
 
 def _columns(log: Path, stage: str | None = None) -> dict[str, list[float | None]]:
-    """What was logged, by name, a value (or None) per step."""
+    """Logged values by name, one (or None) per step."""
     records = [json.loads(line) for line in log.read_text().splitlines()]
     records = [record for record in records if stage in (None, record["stage"])]
     names = {name for record in records for name in record} - {"audio_seconds_per_second", "gates", "step"}

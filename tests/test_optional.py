@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -13,7 +14,6 @@ import slimvox
 from missing_packages import hide_packages
 from slimvox.exporters import export_formats
 from slimvox.pruning.recipe import tomllib
-from slimvox.util import imports
 from slimvox.util.imports import require
 
 
@@ -41,7 +41,7 @@ def test_the_packages_and_the_extra_are_named() -> None:
 def test_versions_are_compared_as_numbers(
     installed: str, enough: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imports, "version", lambda name: installed)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: installed)
     if enough:
         require(["torch>=2.8", "numpy"], "this")
     else:
@@ -56,7 +56,7 @@ def test_a_package_that_does_not_say_its_version_is_accepted(monkeypatch: pytest
     def unknown(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(imports, "version", unknown)
+    monkeypatch.setattr(importlib.metadata, "version", unknown)
     require(["torch>=2.8"], "this")
 
 
@@ -66,7 +66,7 @@ def test_a_package_that_does_not_say_its_version_is_accepted(monkeypatch: pytest
 def test_versions_that_cannot_export_are_named_before_anything_is_written(
     package: str, format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imports, "version", lambda name: "0.6.2" if name == package else "9")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.6.2" if name == package else "9")
     message = rf'^\S+ needs {package}>=\S+, but 0\.6\.2 is installed: pip install "{package}>=\S+"$'
     with pytest.raises(slimvox.SlimvoxError, match=message):
         slimvox.export("embedded", tmp_path / "encoder", format=format)

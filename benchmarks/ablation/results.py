@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -105,7 +104,7 @@ def read_rows(source: Path) -> list[Row]:
 
 def _read_folder(folder: Path) -> Iterator[tuple[Arm, tuple[Result, ...]]]:
     kept = folder / SPEEDS
-    speeds = json.loads(kept.read_text()) if kept.is_file() else {}
+    speeds = read_json_object(kept) if kept.is_file() else {}
     for arm in ARMS:
         seeds = sorted(path for path in (folder / arm.name).glob("*") if path.is_dir())
         finished = [run for seed in seeds for run in read_runs([seed]) if run.finished]

@@ -44,6 +44,8 @@ def main() -> None:
     parser.add_argument("--csv", type=Path)
     parser.add_argument("--speed", action="store_true")
     arguments = parser.parse_args()
+    if arguments.speed and arguments.runs.is_file():
+        parser.error("--speed needs the folder of the runs, not a CSV")
     try:
         rows = read_rows(arguments.runs)
         if arguments.speed:

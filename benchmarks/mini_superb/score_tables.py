@@ -61,7 +61,7 @@ def score_table(models: Sequence[ScoredModel], fixed: FixedRows | None) -> str:
         models: what to compare.
         fixed: what the `mini` score is measured by; without it there is no such line.
     """
-    lines = [_line(["task", "metric", *(model.name for model in models), "chance"]), _rule(len(models) + 3)]
+    lines = [line(["task", "metric", *(model.name for model in models), "chance"]), rule(len(models) + 3)]
     for task in task_names():
         results = [model.of(task) for model in models]
         known = next((result for result in results if result is not None), None)
@@ -71,17 +71,17 @@ def score_table(models: Sequence[ScoredModel], fixed: FixedRows | None) -> str:
             arrow = "↑" if described["higher_is_better"] else "↓"
             cells = [task.upper() if not index else "", f"{described['title']} {arrow}"]
             cells += ["-" if result is None else _score(result.scores[metric]) for result in results]
-            lines.append(_line([*cells, _figure(described["chance"], described["percent"])]))
+            lines.append(line([*cells, _figure(described["chance"], described["percent"])]))
     if fixed is not None:
         cells = [_spread(mini_by_seed(model, fixed), "{:.0f}") for model in models]
-        lines.append(_line(["**mini**", f"points, {len(fixed.tasks)} tasks ↑", *cells, ""]))
+        lines.append(line(["**mini**", f"points, {len(fixed.tasks)} tasks ↑", *cells, ""]))
     parameters = [f"{model.parameters / 1e6:.2f} M" for model in models]
-    return "\n".join([*lines, _line(["parameters", "", *parameters, ""])])
+    return "\n".join([*lines, line(["parameters", "", *parameters, ""])])
 
 
 def time_table(models: Sequence[ScoredModel]) -> str:
     """Markdown: seconds of encoding and of fitting heads, per task and model, and their sum."""
-    lines = [_line(["task", *(f"{model.name}: encode + fit" for model in models)]), _rule(len(models) + 1)]
+    lines = [line(["task", *(f"{model.name}: encode + fit" for model in models)]), rule(len(models) + 1)]
     for task in task_names():
         cells = []
         for model in models:
@@ -89,12 +89,12 @@ def time_table(models: Sequence[ScoredModel]) -> str:
             cells.append(
                 "-" if result is None else f"{result.seconds['encode']:.0f} + {result.seconds['fit']:.0f}"
             )
-        lines.append(_line([task.upper(), *cells]))
+        lines.append(line([task.upper(), *cells]))
     for title, key in (("all, minutes", "total"), ("of a processor, minutes", "processor")):
         # Results of earlier versions have no time of the processor.
         known = [[result.seconds.get(key) for result in model.results] for model in models]
         sums = ["-" if None in each else f"{sum(filter(None, each)) / 60:.1f}" for each in known]
-        lines.append(_line([title, *sums]))
+        lines.append(line([title, *sums]))
     return "\n".join(lines)
 
 
@@ -205,9 +205,11 @@ def _spread(values: Sequence[float], form: str) -> str:
     return f"{text} ± {form.format(statistics.stdev(values))}" if len(values) > 1 else text
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
-def _rule(columns: int) -> str:
+def rule(columns: int) -> str:
+    """The row of a Markdown table below its header."""
     return "|" + "---|" * columns

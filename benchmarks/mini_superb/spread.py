@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from score_tables import ScoredModel, mini_by_seed, read_model, seeds_of
+from score_tables import ScoredModel, line, mini_by_seed, read_model, rule, seeds_of
 
 from slimvox.evaluation.against import check_comparable, metric_score
 from slimvox.evaluation.intervals import LEVEL, Score, weighted
@@ -30,11 +30,11 @@ class Spread:
     """Variances in points squared; NaN where unknown."""
 
     heads: float
-    """Of the mean over the heads' seeds, if other seeds were drawn."""
+    """Variance of the mean over the heads' seeds if other seeds were drawn."""
     clips: float
-    """If other test speakers and clips were drawn, without what they change for all prunings alike."""
+    """Variance if other test speakers and clips were drawn, without what they change for all prunings alike."""
     prunings: float
-    """Over the prunings of a recipe, with both of the above in it."""
+    """Variance over the prunings of a recipe, with both of the above in it."""
 
     @property
     def rest(self) -> float:
@@ -84,13 +84,13 @@ def spread_table(recipes: Recipes, fixed: FixedRows) -> str:
     by_task = {task: _spread(recipes, [task], fixed) for task in tasks}
     both = _spread(recipes, tasks, fixed)
     head = ("task", "weight", "other heads", "other test clips", "other prunings", "of it not explained")
-    lines = [_line(head), "|" + "---|" * len(head)]
+    lines = [line(head), rule(len(head))]
     for task, own in by_task.items():
-        lines.append(_line([task.upper(), f"{fixed.weights[task] / total:.2f}", *own.cells]))
+        lines.append(line([task.upper(), f"{fixed.weights[task] / total:.2f}", *own.cells]))
     share = sum(fixed.weights[task] for task in tasks) / total
     alone = Spread(**{name: sum(getattr(own, name) for own in by_task.values()) for name in _VARIANCES})
-    lines.append(_line(["sum, as if independent", f"{share:.2f}", *alone.cells]))
-    lines.append(_line(["**sum**", f"{share:.2f}", *both.cells]))
+    lines.append(line(["sum, as if independent", f"{share:.2f}", *alone.cells]))
+    lines.append(line(["**sum**", f"{share:.2f}", *both.cells]))
     degrees = sum(len(prunings) - 1 for prunings in recipes.values())
     if degrees:
         from scipy.stats import chi2
@@ -113,7 +113,7 @@ def spread_table(recipes: Recipes, fixed: FixedRows) -> str:
             points = [statistics.fmean(mini_by_seed(model, fixed)) for model in prunings]
             mean = f"{statistics.fmean(points):.0f}"
             mean += f" ± {statistics.stdev(points):.0f}" if len(points) > 1 else ""
-            lines.append(_line([name, str(len(points)), ", ".join(f"{each:.0f}" for each in points), mean]))
+            lines.append(line([name, str(len(points)), ", ".join(f"{each:.0f}" for each in points), mean]))
     return "\n".join(lines)
 
 
@@ -167,7 +167,3 @@ def _variance(parts: Sequence[tuple[float, Score]]) -> float:
 def _seeds(model: ScoredModel, tasks: Sequence[str]) -> int:
     values = seeds_of(model)
     return max(len(values[metric]) for task in tasks for metric in METRICS_OF[task])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

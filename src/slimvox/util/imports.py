@@ -5,10 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
-
-from packaging.version import Version
 
 from slimvox.util.errors import SlimvoxError
 
@@ -25,27 +22,32 @@ def require(packages: Sequence[str], what: str, *, extra: str | None = None) -> 
     Raises:
         SlimvoxError: naming the packages that are missing, or the first one that is too old.
     """
-    names = {package.partition(">=")[0]: package for package in packages}
-    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    bounds = {name: lowest for name, _, lowest in (package.partition(">=") for package in packages)}
+    missing = [name for name in bounds if importlib.util.find_spec(name) is None]
     if missing:
         command = " ".join(missing) if extra is None else f'"slimvox[{extra}]"'
         verb = "is" if len(missing) == 1 else "are"
         raise SlimvoxError(
             f"{what} needs {' and '.join(missing)}, which {verb} not installed: pip install {command}"
         )
-    for name, package in names.items():
-        found = _installed_version(name)
-        lowest = package.partition(">=")[2]
-        if lowest and found is not None and Version(found).release < Version(lowest).release:
+    for name, lowest in bounds.items():
+        if lowest and (found := _older_version(name, lowest)):
+            package = f"{name}>={lowest}"
             raise SlimvoxError(f'{what} needs {package}, but {found} is installed: pip install "{package}"')
 
 
-def _installed_version(name: str) -> str | None:
-    """Version of an installed package; None if it does not say (a folder on the path)."""
+def _older_version(name: str, lowest: str) -> str | None:
+    """Installed version of a package if it is too old, else None; None too if it has none (a folder on the path)."""
+    # Imported here: every command imports this module, and few ask for a version.
+    from importlib.metadata import PackageNotFoundError, version
+
+    from packaging.version import Version
+
     try:
-        return version(name)
+        found = version(name)
     except PackageNotFoundError:
         return None
+    return found if Version(found).release < Version(lowest).release else None
 
 
 def lazy_attributes(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
