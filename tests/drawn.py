@@ -13,7 +13,8 @@ from torch import Tensor
 from slimvox.encoder import SpeechEncoder
 from slimvox.families import families, find_family
 from slimvox.structures import Address, structure
-from slimvox.structures.anatomy import ConvAnatomy, EncoderAnatomy, HeadAnatomy, LayerAnatomy, dense_layer
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.parts import ConvAnatomy, HeadAnatomy, LayerAnatomy, dense_layer
 from slimvox.structures.units import units
 
 

@@ -13,7 +13,8 @@ from slimvox.encoder import SpeechEncoder
 from slimvox.hf.configuration import SlimvoxConfig
 from slimvox.hf.modeling import SlimvoxModel
 from slimvox.pruning.surgery import slice_encoder
-from slimvox.structures.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.parts import ConvAnatomy, dense_layer
 
 
 def wavlm(**changes: Any) -> EncoderAnatomy:

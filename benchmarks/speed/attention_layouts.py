@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from slimvox.encoder.attention import SelfAttention
 from slimvox.encoder.position_bias import PositionBiasTable
-from slimvox.structures.anatomy import EncoderAnatomy, HeadAnatomy, LayerAnatomy
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.parts import HeadAnatomy, LayerAnatomy
 from slimvox.util.timing import seconds_in_turns
 
 

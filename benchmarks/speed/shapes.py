@@ -11,7 +11,8 @@ from slimvox.checkpoint import load, write_slimvox_directory
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.costs import Cost, Parameters
 from slimvox.encoder import SpeechEncoder
-from slimvox.structures.anatomy import EncoderAnatomy, HeadAnatomy, dense_layer
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.parts import HeadAnatomy, dense_layer
 
 PARAMETERS = Parameters()
 SHARES = {"params": 0.28, "macs": 0.20}

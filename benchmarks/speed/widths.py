@@ -21,7 +21,8 @@ from slimvox.checkpoint import load
 from slimvox.costs import Macs, macs
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.runtime import encoder_milliseconds
-from slimvox.structures.anatomy import EncoderAnatomy, dense_layer
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.parts import dense_layer
 
 COST = Macs()
 

@@ -31,7 +31,8 @@ from slimvox.measure.benchmark.result import ContenderReport
 from slimvox.measure.benchmark.run import contenders_of
 from slimvox.measure.benchmark.worker import Worker
 from slimvox.measure.runtime import encoder_milliseconds
-from slimvox.structures.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.parts import ConvAnatomy, dense_layer
 from slimvox.util.errors import SlimvoxError
 from small_encoders import wavlm
 from whisper_models import SAMPLES

@@ -17,7 +17,7 @@ from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.costs import macs
 from slimvox.encoder import SpeechEncoder, record_choices, use_backend
 from slimvox.encoder.linear import EmptyLinear
-from slimvox.structures.anatomy import HeadAnatomy, LayerAnatomy, dense_layer
+from slimvox.structures.parts import HeadAnatomy, LayerAnatomy, dense_layer
 from small_encoders import as_transformers_model, pruned, states, wavlm
 
 PRODUCTS, SPREADING = "products by oneDNN", "spreading of weights"

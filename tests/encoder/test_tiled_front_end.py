@@ -13,7 +13,8 @@ from nightly import examples
 from slimvox.encoder import tiled_front_end
 from slimvox.encoder.backend import inference_obstacle
 from slimvox.encoder.front_end import FeatureExtractor
-from slimvox.structures.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.parts import ConvAnatomy, dense_layer
 
 
 def extractor(

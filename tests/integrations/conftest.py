@@ -13,7 +13,7 @@ import models
 import slimvox
 from slimvox.checkpoint import write_slimvox_directory
 from slimvox.encoder import SpeechEncoder
-from slimvox.structures.anatomy import HeadAnatomy, LayerAnatomy
+from slimvox.structures.parts import HeadAnatomy, LayerAnatomy
 
 CARD = "---\nlicense: mit\nlibrary_name: slimvox\n---\n# A pruned encoder\n"
 

@@ -24,7 +24,7 @@ from slimvox.measure.latency.measure import drawn_anatomy
 from slimvox.measure.latency.table import fit_times
 from slimvox.pruning.gates import Gates
 from slimvox.structures import Block, structure_names
-from slimvox.structures.anatomy import ConvAnatomy, HeadAnatomy, LayerAnatomy
+from slimvox.structures.parts import ConvAnatomy, HeadAnatomy, LayerAnatomy
 from slimvox.util.errors import SlimvoxError
 
 

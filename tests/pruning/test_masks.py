@@ -16,8 +16,8 @@ from slimvox.encoder import SpeechEncoder
 from slimvox.pruning.masks import masked_forward, scale_parameters
 from slimvox.pruning.surgery import slice_encoder, survivors
 from slimvox.structures import Address, structure
-from slimvox.structures.anatomy import ConvAnatomy, HeadAnatomy, dense_layer
 from slimvox.structures.kept_indices import KeptIndices
+from slimvox.structures.parts import ConvAnatomy, HeadAnatomy, dense_layer
 from slimvox.structures.units import units
 from small_encoders import wavlm
 

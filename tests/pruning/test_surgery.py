@@ -161,7 +161,7 @@ def test_position_bias_survives_the_first_layer() -> None:
 
 def random_anatomy() -> EncoderAnatomy:
     """One layer of two heads of four dimensions, six feed-forward dimensions."""
-    from slimvox.structures.anatomy import ConvAnatomy, dense_layer
+    from slimvox.structures.parts import ConvAnatomy, dense_layer
 
     return EncoderAnatomy(
         family="hubert",

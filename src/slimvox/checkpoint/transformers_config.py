@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 from slimvox.checkpoint.json_fields import Fields, Size, Sizes
 from slimvox.families import Family, config_fields, find_family
 from slimvox.families.base import CONV_FIELDS
-from slimvox.structures.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.parts import ConvAnatomy, dense_layer
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.validation import ProperShare, Range
 

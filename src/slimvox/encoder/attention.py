@@ -17,7 +17,8 @@ from slimvox.encoder.backend import (
 )
 from slimvox.encoder.linear import apply_linear, linear, linear_map
 from slimvox.encoder.position_bias import PositionBiasGate
-from slimvox.structures.anatomy import EncoderAnatomy, LayerAnatomy
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.parts import LayerAnatomy
 
 WIDTH_MULTIPLE = 8
 """Multiple to which the common width of heads of unequal width is rounded up (one SIMD register)."""

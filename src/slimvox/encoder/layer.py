@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from slimvox.encoder.attention import SelfAttention
 from slimvox.encoder.linear import apply_linear, linear_map
-from slimvox.structures.anatomy import EncoderAnatomy, LayerAnatomy
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.parts import LayerAnatomy
 
 
 class FeedForward(nn.Module):

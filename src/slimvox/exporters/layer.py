@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from slimvox.encoder.attention import SelfAttention
 from slimvox.encoder.layer import FeedForward
 from slimvox.encoder.position_bias import PositionBiasTable
-from slimvox.structures.anatomy import EncoderAnatomy, LayerAnatomy
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.parts import LayerAnatomy
 
 WIDTH_MULTIPLE = 4
 

@@ -5,7 +5,8 @@ frames, so that no input may be longer than 30 s.
 """
 
 from slimvox.families.base import Family, register_family
-from slimvox.structures.anatomy import MEL_HOP, MEL_WINDOW, ConvAnatomy
+from slimvox.structures.anatomy import MEL_HOP, MEL_WINDOW
+from slimvox.structures.parts import ConvAnatomy
 
 register_family(
     Family(

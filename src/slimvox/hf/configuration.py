@@ -9,7 +9,8 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from slimvox.families.base import FIELDS, config_fields
 from slimvox.hf.directory_format import AUTO_MAP, FORMAT_VERSION, MODEL_TYPE
-from slimvox.structures.anatomy import ConvAnatomy, EncoderAnatomy, dense_layer
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.parts import ConvAnatomy, dense_layer
 
 
 class DescribesEncoder:

@@ -33,6 +33,7 @@ from slimvox.pruning.run import Run
 from slimvox.pruning.run_directory import RunDirectory
 from slimvox.pruning.target import TargetRequest, plan_sizes
 from slimvox.pruning.time_budget import TimeLimit
+from slimvox.pruning.trainer import Trainer
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.structures.kept_indices import KeptIndices
 from slimvox.util.devices import Device
@@ -205,9 +206,8 @@ def prune(
                 for (its_recipe, its_budget), step in zip(planned, settings.schedule.ends, strict=True)
             )
         with StopRequests(patient=processes.count > 1) as stop:
-            return Run(
+            trainer = Trainer(
                 settings,
-                each_size,
                 accelerator,
                 console,
                 checkpoint_seconds,
@@ -215,7 +215,8 @@ def prune(
                 micro_batch_seconds,
                 checkpoint_activations,
                 limit,
-            ).execute()
+            )
+            return Run(trainer, each_size).execute()
 
 
 class Pruner(PruningParts):

@@ -7,18 +7,12 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
-from accelerate import Accelerator
-from rich.console import Console
-
 from slimvox.costs import cost_kind, macs, parameters
 from slimvox.pruning.fingerprint import fingerprint, of_size
-from slimvox.pruning.interrupts import RunInterrupted, StopRequests
-from slimvox.pruning.memory import Recompute
-from slimvox.pruning.processes import Processes
+from slimvox.pruning.interrupts import RunInterrupted
 from slimvox.pruning.result import PruneResult, RunSettings
 from slimvox.pruning.size import Size
 from slimvox.pruning.student import Student
-from slimvox.pruning.time_budget import TimeLimit
 from slimvox.pruning.trainer import Trainer
 from slimvox.util.quantities import short_number
 
@@ -26,40 +20,19 @@ from slimvox.util.quantities import short_number
 class Run:
     """The run itself: one stage 1, then a stage 2 for each size."""
 
-    def __init__(
-        self,
-        settings: RunSettings,
-        sizes: Sequence[RunSettings],
-        accelerator: Accelerator,
-        console: Console,
-        checkpoint_seconds: float,
-        stop: StopRequests,
-        micro_batch_seconds: float | None = None,
-        recompute: Recompute = "auto",
-        limit: TimeLimit | None = None,
-    ) -> None:
+    def __init__(self, trainer: Trainer, sizes: Sequence[RunSettings]) -> None:
         """A run.
 
         Args:
-            settings: settings of the smallest size, with the directory of the whole run.
-            sizes: settings of each size, largest first; for most runs only `settings`.
-            accelerator: device and processes.
-            console: where progress is shown.
-            checkpoint_seconds: time between checkpoints.
-            stop: called after every step, and between stages; true to stop.
-            micro_batch_seconds: audio in a forward pass; chosen by the free memory if not given.
-            recompute: use of activation checkpointing.
-            limit: time in which the run ends; None for as long as the recipe takes.
+            trainer: trains every student; its settings are those of the smallest size, with the directory of the whole
+                run.
+            sizes: settings of each size, largest first; for most runs only those of the trainer.
         """
-        self.settings, self.accelerator, self.console = settings, accelerator, console
-        self.processes, self.stop = Processes(accelerator), stop
-        self.main = self.processes.main
-        self.trainer = Trainer(
-            settings, accelerator, console, checkpoint_seconds, stop, micro_batch_seconds, recompute, limit
-        )
-        self.teacher = self.trainer.teacher
-        self.fingerprint = fingerprint(settings, accelerator)
-        self.sizes = [Size(size, self.trainer, {**self.fingerprint, **of_size(size)}) for size in sizes]
+        self.trainer, self.settings = trainer, trainer.settings
+        self.accelerator, self.console, self.stop = trainer.accelerator, trainer.console, trainer.stop
+        self.processes, self.teacher = trainer.processes, trainer.teacher
+        self.fingerprint = fingerprint(self.settings, self.accelerator)
+        self.sizes = [Size(size, trainer, {**self.fingerprint, **of_size(size)}) for size in sizes]
 
     def execute(self) -> PruneResult:
         """Run from the start, or from the last checkpoint; read the result again if the run is finished.

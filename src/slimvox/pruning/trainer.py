@@ -43,11 +43,23 @@ class Trainer:
         recompute: Recompute = "auto",
         limit: TimeLimit | None = None,
     ) -> None:
+        """A trainer.
+
+        Args:
+            settings: settings of the run.
+            accelerator: device and processes.
+            console: where progress is shown.
+            checkpoint_seconds: time between checkpoints.
+            stop: called after every step, and between stages; true to stop.
+            micro_batch_seconds: audio in a forward pass; chosen by the free memory if not given.
+            recompute: use of activation checkpointing.
+            limit: time in which the run ends; None for as long as the recipe takes.
+        """
         self.accelerator, self.console, self.stop = accelerator, console, stop
         self.processes = Processes(accelerator)
         self.main = self.processes.main
         self.teacher = settings.model.encoder.to(accelerator.device).requires_grad_(False)
-        self._settings, self._checkpoint_seconds = settings, checkpoint_seconds
+        self.settings, self._checkpoint_seconds = settings, checkpoint_seconds
         self._micro_batch_seconds, self._recompute = micro_batch_seconds, recompute
         self._limit = limit
         self.budget: TimeBudget | None = None
@@ -58,12 +70,12 @@ class Trainer:
         self, encoder: SpeechEncoder, distillation: Distillation, gates: Gates | None = None
     ) -> Student:
         """A student ready to be trained, on the device of the run."""
-        recipe = self._settings.recipe
+        recipe = self.settings.recipe
         student = Student(
             encoder,
             distillation,
             gates=gates,
-            budget=None if gates is None else self._settings.budget,
+            budget=None if gates is None else self.settings.budget,
             lagrangian=Lagrangian(recipe.gates.initial_quadratic_multiplier)
             if gates is not None and recipe.gates.sparsity_control == "lagrangian"
             else None,
@@ -73,7 +85,7 @@ class Trainer:
 
     def distillation(self) -> Distillation:
         """Distillation loss of the recipe, with untrained maps."""
-        return self._settings.parts.build_distillation(self.teacher.anatomy, self._settings.recipe)
+        return self.settings.parts.build_distillation(self.teacher.anatomy, self.settings.recipe)
 
     def distance(self, encoder: SpeechEncoder) -> Distance | None:
         """Distance of an encoder to the teacher; None if no audio is held out, and in all processes except the main
