@@ -15,7 +15,7 @@ from drawn import anatomies, random_encoder
 from models import config
 from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.encoder.weights import untrained_encoder
-from slimvox.pruning.controls import CONTROLS, control_scores, forgets_weights
+from slimvox.pruning.controls import CONTROLS, control_scores, resets_weights
 from slimvox.pruning.gates import GateLayout
 from slimvox.pruning.masks import masked_forward
 from slimvox.structures import structure_names
@@ -117,7 +117,7 @@ def test_random_scores_are_even_and_follow_the_seed() -> None:
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert first.shape == (layout.size,)
     assert float(first.mean()) == pytest.approx(0.5, abs=0.05) and float(first.min()) >= 0
-    assert [forgets_weights(control) for control in (None, *CONTROLS)] == [False, False, False, False, True]
+    assert [resets_weights(control) for control in (None, *CONTROLS)] == [False, False, False, False, True]
 
 
 @given(anatomy=anatomies(), threshold=st.floats(0.05, 0.95))

@@ -21,11 +21,11 @@ from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.costs import Cost, Parameters
 from slimvox.costs import parameters as parameter_count
 from slimvox.pruning.budget import Budget
+from slimvox.pruning.cut import check_promise
 from slimvox.pruning.gates import FinalMasks, GateLayout, check_reachable, final_masks, smallest_cost
 from slimvox.pruning.gates.final import TOLERANCE
 from slimvox.pruning.gates.hard_concrete import typical_open_value
 from slimvox.pruning.gates.widths import Widths
-from slimvox.pruning.size import check_promise
 from slimvox.pruning.surgery import slice_encoder, survivors
 from slimvox.structures import Address, structure, structure_names
 from slimvox.structures.anatomy import EncoderAnatomy

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from slimvox.exporters.accuracy import relative_errors
 from slimvox.exporters.base import Program
-from slimvox.exporters.gate import relative_errors
 from slimvox.exporters.reference import Reference
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 from slimvox.util.errors import SlimvoxError

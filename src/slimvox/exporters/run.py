@@ -16,6 +16,7 @@ from slimvox.checkpoint.decoder import SPEECH_TO_TEXT, has_decoder
 from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.pretrained import Model, on_disk
 from slimvox.checkpoint.resolve import LoadedModel, load_model
+from slimvox.exporters.accuracy import compare
 from slimvox.exporters.base import export_format, export_formats
 from slimvox.exporters.calibration import calibration_clips
 from slimvox.exporters.decoder import (
@@ -27,7 +28,6 @@ from slimvox.exporters.decoder import (
     load_whisper,
     trace_decoder,
 )
-from slimvox.exporters.gate import compare
 from slimvox.exporters.int8 import DEFAULT_MAX_ERROR, Int8Errors, measured_errors
 from slimvox.exporters.metadata import metadata
 from slimvox.exporters.onnx_file import DEFAULT_OPSET, Onnx, write_onnx

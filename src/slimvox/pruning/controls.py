@@ -22,7 +22,7 @@ def control_scores(control: Control, encoder: SpeechEncoder, layout: GateLayout,
         control: `random` draws them. `magnitude` takes the norms of the weights behind each gate. `top-layers` keeps
             what precedes the Transformer layers and drops these from the top; the layer at the limit keeps what still
             fits of it, drawn at random, so that the size is the same. `thin` makes every width smaller by the same
-            share (and its weights are forgotten: see `forgets_weights`).
+            share (and its weights are drawn anew, see `resets_weights`).
         encoder: the dense one.
         layout: the layout of the gates.
         seed: random seed of what is drawn.
@@ -42,7 +42,7 @@ def control_scores(control: Control, encoder: SpeechEncoder, layout: GateLayout,
     return scores
 
 
-def forgets_weights(control: Control | None) -> bool:
+def resets_weights(control: Control | None) -> bool:
     """True if the encoder is distilled from scratch, with only its shape taken from the dense one."""
     return control == "thin"
 

@@ -22,7 +22,7 @@ def fingerprint(settings: RunSettings, accelerator: Accelerator) -> dict[str, An
     return {
         "model": digest.hexdigest(),
         "audio": settings.audio.fingerprint,
-        **of_size(settings),
+        **output_fingerprint(settings),
         "sizes": list(settings.sizes),
         "seed": settings.seed,
         "control": settings.control,
@@ -31,6 +31,6 @@ def fingerprint(settings: RunSettings, accelerator: Accelerator) -> dict[str, An
     }
 
 
-def of_size(settings: RunSettings) -> dict[str, Any]:
-    """Part of the fingerprint in which the sizes of one run differ."""
+def output_fingerprint(settings: RunSettings) -> dict[str, Any]:
+    """Part of the fingerprint in which the outputs of one run differ."""
     return {"recipe": settings.recipe.to_dict(), "target": settings.budget.target}

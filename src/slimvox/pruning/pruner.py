@@ -200,7 +200,7 @@ def prune(
                     settings,
                     recipe=its_recipe,
                     budget=its_budget,
-                    out=directory.of_size(its_recipe.target.keep),
+                    out=directory.for_size(its_recipe.target.keep),
                     cut_step=step,
                 )
                 for (its_recipe, its_budget), step in zip(planned, settings.schedule.ends, strict=True)

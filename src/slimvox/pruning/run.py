@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from slimvox.costs import cost_kind, macs, parameters
-from slimvox.pruning.fingerprint import fingerprint, of_size
+from slimvox.pruning.fingerprint import fingerprint, output_fingerprint
 from slimvox.pruning.interrupts import RunInterrupted
 from slimvox.pruning.result import PruneResult, RunSettings
-from slimvox.pruning.size import Size
+from slimvox.pruning.run_output import RunOutput
 from slimvox.pruning.student import Student
 from slimvox.pruning.trainer import Trainer
 from slimvox.util.quantities import short_number
@@ -20,19 +20,21 @@ from slimvox.util.quantities import short_number
 class Run:
     """The run itself: one stage 1, then a stage 2 for each size."""
 
-    def __init__(self, trainer: Trainer, sizes: Sequence[RunSettings]) -> None:
+    def __init__(self, trainer: Trainer, outputs: Sequence[RunSettings]) -> None:
         """A run.
 
         Args:
             trainer: trains every student; its settings are those of the smallest size, with the directory of the whole
                 run.
-            sizes: settings of each size, largest first; for most runs only those of the trainer.
+            outputs: settings of each encoder to be written, largest first; for most runs only those of the trainer.
         """
         self.trainer, self.settings = trainer, trainer.settings
         self.accelerator, self.console, self.stop = trainer.accelerator, trainer.console, trainer.stop
         self.processes, self.teacher = trainer.processes, trainer.teacher
         self.fingerprint = fingerprint(self.settings, self.accelerator)
-        self.sizes = [Size(size, trainer, {**self.fingerprint, **of_size(size)}) for size in sizes]
+        self.outputs = [
+            RunOutput(each, trainer, {**self.fingerprint, **output_fingerprint(each)}) for each in outputs
+        ]
 
     def execute(self) -> PruneResult:
         """Run from the start, or from the last checkpoint; read the result again if the run is finished.
@@ -44,7 +46,7 @@ class Run:
         self.processes.agree(self.fingerprint, "give all of them the same command, model and audio")
         with contextlib.ExitStack() as held:
             finished = self.processes.on_main(lambda: self._claim(held))
-            results = tuple(size.finish() for size in self.sizes) if finished else self._stages()
+            results = tuple(output.finish() for output in self.outputs) if finished else self._stages()
             if not finished:
                 self.processes.on_main(self._finish)
                 for tracker in self.accelerator.trackers:
@@ -68,7 +70,7 @@ class Run:
         self.trainer.start_clock(out)
         if self.accelerator.log_with:
             self.accelerator.init_trackers("tensorboard")
-        self._introduce()
+        self._print_summary()
         return False
 
     def _finish(self) -> None:
@@ -81,12 +83,12 @@ class Run:
             self.console.print(budget.overdue, highlight=False, soft_wrap=True)
 
     def _stages(self) -> tuple[PruneResult, ...]:
-        if not self.processes.on_main(lambda: self.sizes[-1].out.is_cut):
+        if not self.processes.on_main(lambda: self.outputs[-1].out.is_cut):
             self._first_stage()
         results = []
-        for number, size in enumerate(self.sizes, start=1):
+        for number, output in enumerate(self.outputs, start=1):
             self._stop_if_asked()
-            results.append(size.finish(unfinished=len(self.sizes) - number))
+            results.append(output.finish(unfinished=len(self.outputs) - number))
         return tuple(results)
 
     def _stop_if_asked(self) -> None:
@@ -95,25 +97,25 @@ class Run:
             raise RunInterrupted("stopped, with the state of the run saved; the same call resumes from there")
 
     def _first_stage(self) -> None:
-        """Train stage 1, and cut each size when the schedule has reached it."""
+        """Train stage 1, and cut each output when the schedule has reached its size."""
         settings, out = self.settings, self.settings.out
         student = self._first_student()
         if settings.control is not None:
-            self.sizes[-1].cut(student, out)
+            self.outputs[-1].cut(student, out)
             return
 
         def cut_what_is_due(before: float, after: float) -> None:
-            for size in self.sizes:
-                if before < size.settings.cut_step <= after:
-                    size.cut(student, out)
+            for output in self.outputs:
+                if before < output.settings.cut_step <= after:
+                    output.cut(student, out)
 
         self.trainer.train(
             "prune",
             student,
             settings,
             after_step=cut_what_is_due,
-            ahead=len(self.sizes) * settings.recipe.finish.steps,
-            measurements=2 * len(self.sizes),
+            ahead=len(self.outputs) * settings.recipe.finish.steps,
+            measurements=2 * len(self.outputs),
         )
         self.processes.on_main(out.forget_checkpoint)
 
@@ -122,13 +124,13 @@ class Run:
         gates = self.settings.parts.build_gates(encoder.anatomy, self.settings.recipe)
         return self.trainer.student(encoder, self.trainer.distillation(), gates)
 
-    def _introduce(self) -> None:
+    def _print_summary(self) -> None:
         """Print a summary of the run before it starts."""
         settings, cost = self.settings, self.settings.budget.cost
         anatomy, whole = self.teacher.anatomy, cost.of(self.teacher.dense_anatomy)
         targets = ", ".join(
-            f"{cost.describe(size.settings.budget.target)} ({size.settings.budget.target / whole:.1%} of dense)"
-            for size in self.sizes
+            f"{cost.describe(output.settings.budget.target)} ({output.settings.budget.target / whole:.1%} of dense)"
+            for output in self.outputs
         )
         write = self.console.print
         write(

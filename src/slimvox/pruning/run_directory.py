@@ -68,7 +68,7 @@ class RunDirectory:
         """True if surgery is done."""
         return any(path.is_file() for path in self._places(CUT)) or self.finished
 
-    def of_size(self, share: float) -> RunDirectory:
+    def for_size(self, share: float) -> RunDirectory:
         """Directory of the encoder that keeps this share of the dense one, in a run for several sizes."""
         return RunDirectory(path=self.path / f"keep-{share_name(share)}")
 

@@ -16,7 +16,7 @@ from slimvox.util.errors import SlimvoxError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Differences:
     """Largest difference over several inputs."""
 
     worst_difference: float
@@ -25,7 +25,7 @@ class Comparison:
     """Batch sizes and lengths in samples that were compared."""
 
 
-def compare(program: Program, reference: Reference) -> Comparison:
+def compare(program: Program, reference: Reference) -> Differences:
     """Compare on noise of several lengths and batch sizes, including the shortest and odd lengths.
 
     With a mask, batches are padded, and one clip of the largest batch is only padding.
@@ -70,7 +70,7 @@ def compare(program: Program, reference: Reference) -> Comparison:
                 ours, theirs = ours[speech], theirs[speech]
             largest = np.abs(theirs).max(initial=np.finfo(np.float32).tiny)
             worst = max(worst, float(np.abs(ours - theirs).max(initial=0.0) / largest))
-    return Comparison(worst_difference=worst, inputs=inputs)
+    return Differences(worst_difference=worst, inputs=inputs)
 
 
 def relative_errors(
