@@ -92,7 +92,7 @@ def table(anatomy: EncoderAnatomy, runs: int, seconds: float = 10.0) -> str:
                 torch.testing.assert_close(output, wanted, rtol=1e-3, atol=1e-3)
         times = {name: 1000 * median(each) for name, each in seconds_in_turns(calls, runs).items()}
     best = times["one width (slimvox)"]
-    lines = ["| heads of unequal width | ms, all layers | time, of slimvox's |", "|---|---|---|"]
+    lines = ["| heads of unequal width | ms, all layers | relative time |", "|---|---|---|"]
     lines += [f"| {name} | {each:.1f} | {each / best:.2f} |" for name, each in times.items()]
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Encoders as they are and through `torch.compile`, timed in turns on this machine."""
+"""Interleaved timings of encoders in eager mode and compiled by `torch.compile`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def table(encoders: Mapping[str, EncoderAnatomy], runs: int) -> str:
         runs: timed runs of each.
     """
     lines = [
-        "| encoder | s | as it is, ms | compiled, ms | speed-up | compiled in | largest difference |",
+        "| encoder | s | eager, ms | compiled, ms | speed-up | compiled in | largest difference |",
         "|---" * 7 + "|",
     ]
     for name, anatomy in encoders.items():
@@ -50,4 +50,4 @@ def table(encoders: Mapping[str, EncoderAnatomy], runs: int) -> str:
                 f"| {name} | {seconds:g} | {plain:.0f} | {fast:.0f} | **{plain / fast:.2f}x** |"
                 f" {compile_seconds:.0f} s | {difference:.0e} |"
             )
-    return "\n".join(lines) + f"\n\nMedians of {runs} runs in turns, float32, one clip at a time."
+    return "\n".join(lines) + f"\n\nMedians of {runs} interleaved runs, float32, one clip at a time."

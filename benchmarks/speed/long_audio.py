@@ -45,7 +45,8 @@ def table(models: Mapping[str, str], threads: int) -> str:
                     f" {memory / 2**20:.0f} MiB | {size / 1e6:.0f} MB |"
                 )
     return (
-        "\n".join(lines) + "\n\nOne run each, start-up included; `--layers` last, `--dtype float16`, noise."
+        "\n".join(lines) + "\n\nThe last hidden state of noise, written by `slimvox encode --dtype float16`;"
+        " one run each, start-up included."
     )
 
 

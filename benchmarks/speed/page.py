@@ -82,9 +82,10 @@ def runtimes_section(part: str, results: Sequence[BenchmarkResult]) -> str:
             lines.append("| " + " | ".join(cells) + " |")
     runs = len(results[0].measurements[0].milliseconds)
     about = (
-        f"Medians of {runs} interleaved runs, one clip at a time. speed-up: over the dense model in `transformers`,"
-        " timed in turns; runtime: of the dense model in the same backend; pruning: over the dense model in the same"
-        " backend; start-up: import, loading and first call of a fresh process."
+        f"Medians of {runs} interleaved runs, one clip at a time. Columns: speed-up over the dense model in"
+        " `transformers`; the part of it that comes from the runtime (the dense model in the same backend against"
+        " `transformers`) and from pruning (against the dense model in the same backend); start-up, which is import,"
+        " loading and the first call in a fresh process."
     )
     return "\n".join(lines) + "\n\n" + about
 

@@ -87,7 +87,9 @@ def main() -> None:
             f"| {row['encoder']} | {row['predicted_ms']:.1f} ms | {row['measured_ms']:.1f} ms | {error:+.0%} |"
         )
     within = sum(abs(error) <= 0.1 for error in errors)
-    print(f"\nmedian error {median(map(abs, errors)):.1%}; {within} of {len(errors)} within 10 %")
+    print(
+        f"\nThe median error is {median(map(abs, errors)):.1%}; {within} of {len(errors)} predictions are within 10 %."
+    )
     content = {"machine": machine(arguments.threads), "table": table.to_dict(), "encoders": rows}
     arguments.out.write_text(json.dumps(content, indent=1) + "\n")
 

@@ -1,4 +1,4 @@
-"""Encoders really pruned against even shapes of the same MACs, timed in turns on this machine.
+"""Interleaved timings of pruned encoders and of even shapes with the same MACs.
 
     python benchmarks/speed/widths.py DIR... [--backends torch torch-bf16] [--seconds 10] [--threads 2] [--rounds 15]
 
@@ -42,7 +42,7 @@ def main() -> None:
     arguments = parser.parse_args()
     pruned = {Path(each).name: load(each) for each in arguments.directories}
     dense = next(iter(pruned.values())).dense_anatomy
-    print("| encoder | backend | MACs | ms | speed-up | even shape, ms | time, of the even shape's |")
+    print("| encoder | backend | MACs | ms | speed-up | even shape, ms | time relative to the even shape |")
     print("|---" * 7 + "|")
     for backend in arguments.backends:
         for name, encoder in pruned.items():
