@@ -16,7 +16,7 @@ import torch
 
 import slimvox
 from slimvox.cli.main import run
-from slimvox.pruning import progress, run_directory, size, stage
+from slimvox.pruning import progress, run_directory, run_output, stage
 from slimvox.pruning.interrupts import StopRequests
 from slimvox.pruning.run_directory import RunDirectory
 from slimvox.util.files import atomic_file, sweep_temporaries, write_atomically
@@ -45,10 +45,10 @@ def before(owner: Any, name: str, patch: pytest.MonkeyPatch, act: Callable[[], N
 
 
 MOMENTS: dict[str, tuple[Any, str, signal.Signals]] = {
-    "while stage 1 is cut": (size, "_slice", signal.SIGINT),
+    "while stage 1 is cut": (run_output, "slice_student", signal.SIGINT),
     "after stage 1": (RunDirectory, "forget_checkpoint", signal.SIGTERM),
     "before stage 1": (stage.Stage, "__post_init__", signal.SIGINT),
-    "while the result is written": (size, "write_result", signal.SIGTERM),
+    "while the result is written": (run_output, "write_result", signal.SIGTERM),
     "once the run is finished": (RunDirectory, "_forget_state", signal.SIGINT),
 }
 
