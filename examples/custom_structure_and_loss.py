@@ -86,10 +86,10 @@ class LogEnergy(Loss):
     def __call__(self, states: ComparedStates) -> Tensor:
         """The loss, a scalar."""
         terms = []
-        for mapped, wanted, valid, frames in zip(
+        for mapped, target, valid, frames in zip(
             states.mapped, states.targets, states.valid, states.frames, strict=True
         ):
-            gap = mapped.norm(dim=-1).clamp(min=1e-6).log() - wanted.norm(dim=-1).clamp(min=1e-6).log()
+            gap = mapped.norm(dim=-1).clamp(min=1e-6).log() - target.norm(dim=-1).clamp(min=1e-6).log()
             terms.append((gap.abs() * valid.squeeze(-1)).sum() / frames)
         return torch.stack(terms).mean()
 
