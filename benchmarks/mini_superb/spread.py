@@ -83,7 +83,7 @@ def spread_table(recipes: Recipes, fixed: FixedRows) -> str:
     total = sum(fixed.weights.values())
     by_task = {task: _spread(recipes, [task], fixed) for task in tasks}
     both = _spread(recipes, tasks, fixed)
-    head = ("task", "weight", "other heads", "other test clips", "other prunings", "of it not explained")
+    head = ("task", "weight", "other heads", "other test clips", "over prunings, total", "not explained")
     lines = [line(head), rule(len(head))]
     for task, own in by_task.items():
         lines.append(line([task.upper(), f"{fixed.weights[task] / total:.2f}", *own.cells]))

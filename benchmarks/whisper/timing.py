@@ -1,4 +1,4 @@
-"""Measure the time of the encoders of `run.py` and of whole transcriptions, float32 and int8, in turns.
+"""Measure the time of the encoders of `run.py` and of whole transcriptions in float32 and int8 (interleaved).
 
     python benchmarks/whisper/timing.py DATA --out RUNS [--rounds 7]
 
