@@ -102,7 +102,10 @@ def test_a_commands_options_are_the_parameters_of_its_function(name: str) -> Non
         for each, its_argument in command.arguments.items():
             flag = f"--{(its_argument.name or each).replace('_', '-')}"
             described = described.replace(f"`{each}`", each.upper() if its_argument.positional else flag)
-        assert text == described[0].upper() + described[1:]
+        assert text == (argument.text or described[0].upper() + described[1:])
+        assert default is not True or text.startswith("Do not "), (
+            "the flag says the opposite of the parameter"
+        )
 
 
 @pytest.mark.parametrize("name", ONLY_ON_THE_COMMAND_LINE)

@@ -45,6 +45,10 @@ def _numbers(name: str, metavar: str, kind: Callable[[str], Number]) -> Argument
     "slimvox.measure.benchmark.run.benchmark",
     models=Argument(type=tuple[str, ...], positional=True, metavar="MODEL..."),
     against=Argument(type=str | None, metavar="MODEL"),
+    dense=Argument(
+        text="Do not measure the dense model of each pruned one in the same backends. By default it is measured, to"
+        " show how much of a speed-up comes from pruning and how much from the runtime."
+    ),
     seconds=_numbers("seconds", "S,S,...", float),
     batch=_numbers("batch", "N,N,...", int),
     threads=_numbers("threads", "N,N,...", int),

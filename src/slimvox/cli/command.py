@@ -41,6 +41,8 @@ class Argument:
     """Converts the value on the command line to the function's."""
     show: Callable[[Any], Any] | None = None
     """Converts the function's default to that of the command line."""
+    text: str | None = None
+    """Help text, if not the parameter's; required for a flag that turns off a default, such as `--no-dense`."""
 
 
 MODEL = Argument(type=str, positional=True)
@@ -95,14 +97,18 @@ def command(path: str, **arguments: Argument) -> Callable[[Class], Class]:
         flags = {each.name: _flag(each.name, cls.arguments[each.name]) for each in parameters}
         for each in parameters:
             _add_option(cls, each, cls.arguments[each.name])
-            texts[cls.arguments[each.name].name or each.name] = _help_text(each.text, flags)
+            argument = cls.arguments[each.name]
+            assert each.default is not True or argument.text, (
+                f"the flag --no-{each.name} needs its own help text"
+            )
+            texts[argument.name or each.name] = argument.text or _help_text(each.text, flags)
         cls.__annotations__.update(own)
         made: Any = dataclass(frozen=True, kw_only=True)(cls)
         hints = typing.get_type_hints(made, include_extras=True)
         for field in fields(made):
             hint = hints[field.name]
             settings: dict[str, Any] = {"help": texts[field.name], "metavar": _metavar(field.name, hint)}
-            if any(field.default is each for each in (None, False)) or _is_list(hint):
+            if any(field.default is each for each in (None, False, True)) or _is_list(hint):
                 settings["help_behavior_hint"] = "(required)" if field.default is MISSING else ""
             made.__annotations__[field.name] = Annotated[hint, tyro.conf.arg(**settings)]
         return made

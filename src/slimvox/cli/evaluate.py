@@ -40,8 +40,8 @@ def _manifests(texts: Sequence[str]) -> dict[str, tuple[Path, ...]]:
 class EvaluateCommand(VerboseOption):
     """Score a frozen encoder on SUPERB's ten tasks, or on mini-SUPERB, the same tasks on small sets.
 
-    Features are computed once and cached; a head is trained on them per task, its learning rate chosen on dev.
-    The same command resumes where an earlier one stopped.
+    Features are computed once and cached. For each task a head is trained on them, with the learning rate that scores
+    best on dev. The same command resumes where an earlier one stopped.
     """
 
     if TYPE_CHECKING:

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 class FiguresCommand(Command):
     """Draw the paper's Figures 1 to 3 and a Pareto front from measured runs, as SVG and PNG.
 
-    figure1 (the gates' distribution, with and without the straight-through estimator) needs no run. figure2 is quality
-    against parameters, figure3 the effect of the straight-through estimator, pareto quality against every cost. Runs
-    that differ only in their seed become one point, runs that differ only in their target one line.
+    figure1 shows the gates' distribution with and without the straight-through estimator and needs no run. figure2
+    shows quality against parameters, figure3 the effect of the straight-through estimator, and pareto quality against
+    every cost. Runs that differ only in their seed become one point; runs that differ only in their target become one
+    line.
     """
 
     def run(self, console: Console) -> None:

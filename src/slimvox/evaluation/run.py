@@ -80,8 +80,8 @@ def evaluate(
 ) -> Evaluation:
     """Score a frozen encoder on SUPERB's ten tasks, or on mini-SUPERB, the same tasks on small sets.
 
-    Features are computed once and cached; for each task a head is trained on them, its learning rate chosen on dev. The
-    same call with `out` continues where an earlier one stopped.
+    Features are computed once and cached. For each task a head is trained on them, with the learning rate that scores
+    best on dev. The same call with `out` continues where an earlier one stopped.
 
     Args:
         model: encoder: `embedded`, a directory, a model id on the Hugging Face hub, a file written by `slimvox export`,
@@ -89,16 +89,16 @@ def evaluate(
             `transformers`.
         data: data folder; docs/evaluation.md describes its layout.
         suite: data and protocol: mini (small sets, short training) or official. Scores of the two are not comparable.
-        tasks: tasks to run, by their names in docs/evaluation.md; by default, all that the suite has data for or, with
-            `manifests`, those that have one.
-        manifests: tables with your own data, such as ks=commands.tsv; several tables for a task are its folds. In
+        tasks: names of the tasks to run (see docs/evaluation.md); by default, all that the suite has data for or, with
+            `manifests`, those that have a table.
+        manifests: tables with your own data, such as ks=commands.tsv; several tables of one task are its folds. In
             Python a mapping from tasks to their tables.
         seeds: number of heads trained at the best learning rate; by default 3 in mini and 1 in the official suite.
         overrides: fields of the protocol to override, such as ks.steps=2000 sid.learning_rates=0.1,0.01. In Python a
             list of such texts.
-        against: second encoder, to which the first is compared: both get heads of the same seeds and the same test
-            clips, and each difference is printed with its 95 % confidence interval. Its results are kept in the folder
-            `against` in `out`; the `out` folder of an earlier evaluation may be given instead.
+        against: second encoder, to which the first is compared. Both get heads with the same seeds and the same test
+            clips, and each difference is printed with its 95 % confidence interval. Its results are kept in a subfolder
+            of `out`. The folder of an earlier evaluation may be given instead of a model.
         out: output folder with one JSON file per task; finished tasks are not repeated.
         cache: folder for features. With auto, features that fit are kept in the user's cache folder, and others are
             computed whenever they are read; with none, no features are written to disk.
@@ -107,8 +107,8 @@ def evaluate(
         device: device for encoding and for training heads; auto selects a GPU if there is one.
         precision: precision of the encoder and the heads; bf16 is autocast.
         workers: number of threads that decode audio; by default half of the processors, at most 8.
-        plan: print the cost of each task (audio, steps, size of the features, hours) at the pace of this machine, which
-            is measured in a few seconds per task, instead of evaluating; nothing is written.
+        plan: instead of evaluating, print the cost of each task (audio, steps, size of the features, hours) at the pace
+            of this machine, which is measured in a few seconds per task; nothing is written.
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
         on_progress: called with a short text about the current work.

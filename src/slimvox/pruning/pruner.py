@@ -94,7 +94,7 @@ def prune(
             `datasets.Dataset`, or a mapping of sources to weights.
         out: output directory for the pruned encoder; new, empty, or of the same run.
         recipe: name of a recipe (default, paper, fast, quick or whisper) or a TOML file. By default, quick for the
-            embedded teacher, whisper for a Whisper, else default.
+            embedded teacher, whisper for a Whisper model, and default for others.
         overrides: fields of the recipe to override, such as prune.steps=1000 structures.conv=false. In Python a list
             of such texts, or a mapping.
         target_parameters: parameters to keep: a share of the dense encoder (28%) or a number (26.5M).
@@ -107,22 +107,22 @@ def prune(
             keep-28.
         held_out: audio for measuring the distance to the teacher; by default, a part of `audio` is held out.
         device: training device; auto selects a GPU if there is one.
-        precision: precision of the activations; weights and gates stay float32. By default, the fastest that the device
-            has units for.
+        precision: precision of the activations; weights and gates stay float32. By default, the fastest one that
+            the device supports in hardware.
         max_steps: maximum number of training steps over both stages (with `sizes`: stage 1 and each stage 2); targets
             are still met.
         hours: maximum duration of the run, in hours: it measures its pace and shortens both stages as far as necessary;
             a resumed run counts the time used before. By default, as long as the recipe takes.
         seed: random seed for gates, batches, crops and baselines.
-        control: baseline instead of learned gates: random gates, the smallest weights removed (magnitude), layers
-            removed from the top, or an evenly thin encoder trained from scratch.
+        control: baseline to train instead of learned gates: random gates, removal of the smallest weights (magnitude),
+            removal of layers from the top, or an evenly thin encoder trained from scratch.
         checkpoint_seconds: seconds between checkpoints.
         workers: number of clips that each process decodes at a time; by default one for each of its cores.
         micro_batch_seconds: maximum seconds of audio in one forward pass of a process; by default as much as the free
             memory allows, and less after memory has run out. A step is divided into as many passes as necessary;
             results do not depend on it.
-        checkpoint_activations: recompute layers in the backward pass instead of keeping their activations, which
-            takes a third of the memory and a third more time; auto does so if not even one clip fits otherwise.
+        checkpoint_activations: recompute layers in the backward pass instead of keeping their activations. This
+            needs a third of the memory and takes a third more time; auto does it if not even one clip fits otherwise.
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
         console: console for progress; None shows nothing.

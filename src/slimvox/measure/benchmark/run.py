@@ -66,8 +66,9 @@ def benchmark(
             MODEL@REVISION. In Python also encoders and models of `transformers`.
         against: reference model: a slimvox directory, run by slimvox in float32, or another model, run by
             `transformers`. By default, the dense model of the first of `models`, in `transformers`.
-        dense: measure the dense model of each pruned one in the same backends too, which shows how much of a speed-up
-            pruning brings, and how much the runtime. It has random weights where only the pruned encoder exists.
+        dense: also measure the dense model of each pruned one in the same backends, to show how much of a speed-up
+            comes from pruning and how much from the runtime. If only the pruned encoder exists, the dense model gets
+            random weights.
         seconds: lengths of the clips in seconds.
         batch: batch sizes.
         backends: backends for each model: any of torch, torch-bf16, transformers, or an export format (onnx,
