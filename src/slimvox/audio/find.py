@@ -101,20 +101,24 @@ def printable(name: str) -> str:
 def find_audio(sources: Sequence[AudioInput]) -> AudioTable[AudioSource]:
     """List all audio of `sources`, in a fixed order, each stretch once.
 
-    A source is an audio file, a folder (searched recursively, hidden files left out; a manifest in it is not
-    read), a tar archive as WebDataset and lhotse Shar write them (`a-{000..099}.tar` for many; a folder of them), a
-    ``.txt``, ``.lst`` or ``.list`` list with one path a line (relative to the list's folder, ``#`` comments),
-    a manifest (see `slimvox.audio.manifests.read_manifest`), Kaldi's ``wav.scp`` or ``segments``, or a Hugging Face
-    data set: ``hf:NAME``, ``hf:NAME:CONFIGURATION:SPLIT``, a folder that `save_to_disk` wrote, parquet files or a
-    folder of them, or an object of the package `datasets` (see `slimvox.audio.huggingface_datasets`). All but the data
-    sets may be URLs that fsspec can read (``https://``, ``s3://``, ``gs://``). Audio that is named repeatedly (the same
-    stretch and channel of the same file) counts once, and the log gives the number of repetitions. Files named by a
-    list or manifest need not exist, and files that libsndfile does not decode are listed too: scanning counts those
-    that cannot be used.
+    A source is one of:
+
+    - an audio file, or a folder, which is searched recursively, without hidden files and manifests;
+    - a tar archive of WebDataset or lhotse Shar, several (`a-{000..099}.tar`), or a folder of them;
+    - a ``.txt``, ``.lst`` or ``.list`` list with one path per line, relative to the list's folder; ``#`` begins a
+      comment;
+    - a manifest (see `slimvox.audio.manifests.read_manifest`), or Kaldi's ``wav.scp`` or ``segments``;
+    - a Hugging Face data set (see `slimvox.audio.huggingface_datasets`): ``hf:NAME``, ``hf:NAME:CONFIGURATION:SPLIT``,
+      a folder written by `save_to_disk`, parquet files or a folder of them, or an object of the package `datasets`.
+
+    All but the data sets may be URLs that fsspec can read (``https://``, ``s3://``, ``gs://``). Audio that is named
+    repeatedly (the same stretch and channel of the same file) counts once, and the log gives the number of repetitions.
+    Files named by a list or manifest need not exist, and files that libsndfile does not decode are listed too; scanning
+    counts those that cannot be used.
 
     Raises:
-        SlimvoxError: no source given, a source that does not exist or is of no known kind, a folder, list, archive,
-            manifest or data set with no audio in it, a manifest or data set that cannot be understood.
+        SlimvoxError: if there is no source, or one does not exist, is of an unknown kind, cannot be understood, or
+            contains no audio.
     """
     sources = as_sources(sources)
     return without_repetitions(sources, [list_source(*each)[0] for each in numbered(sources)])[0]

@@ -1,10 +1,10 @@
 """Selection of the implementation of a forward pass: the reference, or fast implementations where they give the same
 result.
 
-The reference calls every module and uses nothing but torch's usual operators. A fast implementation (the front end in
-tiles, products by oneDNN, the positional convolution by Fourier transform, ...) reads the weights of a module instead
-of calling it, or uses a kernel that exists only for inference on a CPU. It is used only if nothing but the computing
-time changes. Every such decision is made here.
+The reference calls every module and uses nothing but torch's usual operators. Fast implementations are the front end in
+tiles, products by oneDNN, the positional convolution by Fourier transform, and others. They read the weights of a
+module instead of calling it, or use a kernel that exists only for inference on a CPU. They are used only if nothing but
+the computing time changes. Every such decision is made here.
 """
 
 from __future__ import annotations

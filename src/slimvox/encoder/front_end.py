@@ -136,15 +136,14 @@ def float32_obstacle(convolution: nn.Conv1d) -> str | None:
 
 
 FEWEST_CHANNELS = 16
-"""Number of channels per group from which the kernel is right, see `multiplied_wrongly`."""
+"""Minimum number of channels per group for which the kernel is right, see `multiplied_wrongly`."""
 
 
 def multiplied_wrongly(convolution: nn.Module, x: Tensor) -> bool:
     """True if torch's own kernel may give wrong numbers for a convolution of x in half precision on a CPU.
 
-    With oneDNN 3.x and AMX, the result of a grouped convolution in bfloat16 is unrelated to the right one where groups
-    have less than 16 channels and channels times taps are a multiple of 32 (its gradients are right). An odd number of
-    taps is safe.
+    With oneDNN 3.x and AMX, the result of a grouped convolution in bfloat16 is wrong if its groups have less than 16
+    channels and if channels times taps is a multiple of 32; its gradients are right. An odd number of taps is safe.
     """
     if x.device.type != "cpu" or not isinstance(convolution, nn.Conv1d) or convolution.groups == 1:
         return False

@@ -36,8 +36,9 @@ class LogMel(nn.Module):
     def forward(self, waveforms: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Waveforms (batch, samples) to (batch, bins, samples // 160).
 
-        With a mask, each clip is extended at its own end (by its mirror image, as at its start), only its own bins
-        count for the loudest one, and the output for padding is 0, the value with which the convolutions are padded.
+        With a mask, each clip is extended by its mirror image at its own end, as it is at its start, and the loudest
+        bin is determined from its own bins only. The output for padding is 0, the value with which the convolutions are
+        padded.
         """
         with torch.autocast(waveforms.device.type, enabled=False):
             waveforms = waveforms.to(torch.promote_types(waveforms.dtype, torch.float32))

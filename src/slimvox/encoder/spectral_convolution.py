@@ -1,8 +1,8 @@
 """A grouped convolution with many taps, computed by Fourier transform, for inference on a CPU.
 
-The positional convolution has 128 taps and few channels to a group. In blocks of twice as many frames (overlap-save,
-Oppenheim and Schafer, "Discrete-Time Signal Processing", section 8.7.3) it becomes a small matrix product for each
-frequency, a twentieth of the multiplications and about a sixth of the time.
+The positional convolution has 128 taps and few channels per group. Computed in blocks of twice as many frames, it
+becomes a small matrix product for each frequency, with a twentieth of the multiplications and in about a sixth of the
+time (overlap-save, Oppenheim and Schafer, "Discrete-Time Signal Processing", section 8.7.3).
 """
 
 from __future__ import annotations

@@ -111,9 +111,9 @@ def encode_files(
         The counts. Files that are broken, empty or shorter than a frame are counted as skipped, and named in the log.
 
     Raises:
-        SlimvoxError: for invalid arguments, audio or a model that does not exist, an `out` that cannot be
-            written or is full, outputs of another encoder, other options or other audio if `overwrite` is False, states
-            beyond float16's range, or if nothing could be encoded.
+        SlimvoxError: if an argument is invalid, the audio or the model does not exist, `out` cannot be written, an
+            output of another encoder, of other options or of other audio exists and `overwrite` is False, states exceed
+            float16's range, or nothing could be encoded.
         UnusableResultError: if hidden states are NaN or infinite.
     """
     out = Path(out).expanduser()

@@ -1,13 +1,14 @@
 """Confidence intervals of scores and of their differences, by bootstrap over speakers, clips and seeds of the heads.
 
-Each source of test examples (a speaker, or a clip of an unknown speaker) gets a random weight, in all tasks the same,
-and each metric is computed again (Rubin, "The Bayesian bootstrap", Annals of Statistics 9, 1981).
-Likewise for the seeds of a task's heads. The deviations of the two are added; those of n sources are enlarged by
+Each source of test examples (a speaker, or a clip of an unknown speaker) gets a random weight, which is the same in all
+tasks, and each metric is computed again (Rubin, "The Bayesian bootstrap", Annals of Statistics 9, 1981). The seeds of a
+task's heads are weighted in the same way. The deviations of the two are added; those of n sources are enlarged by
 sqrt((n + 1) / (n - 1)), and the interval is that of Student's t distribution with the degrees of freedom of Welch and
-Satterthwaite. Two models are compared under the same weights, so whatever makes clips hard for both cancels.
+Satterthwaite. Two models are compared under the same weights, so the difficulty of a clip that is hard for both
+cancels.
 
-The interval covers what other test speakers and clips and other seeds would change; not what other training data of the
-heads would, which is the same for both models of a comparison.
+The interval covers the variation from other test speakers and clips and from other seeds. It does not cover that from
+other training data of the heads, which are the same for both models of a comparison.
 """
 
 from __future__ import annotations

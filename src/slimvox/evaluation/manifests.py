@@ -7,12 +7,12 @@ Every table is a TSV (or CSV) file with a header. These columns are read for eve
     id              unique name of the recording; the path where there is no such column
     split           train, dev or test; or the number of a fold, 1 to N: each fold is tested once, while the next one is
                     dev and the others train
-    start_seconds   where in the file to begin (optional)
-    end_seconds     where in the file to stop (optional)
-    channel         which channel of the file, counted from 0; the mean of all where empty (optional)
+    start_seconds   start of the clip in the file (optional)
+    end_seconds     end of the clip in the file (optional)
+    channel         channel of the file, counted from 0; if empty, the mean of all (optional)
     speaker         name of the speaker, whose clips confidence intervals resample together (optional)
-    channel_seed    a whole number: the seed of an acoustic channel that the recording is sent through, see
-                    `slimvox.evaluation.channel`; as it is where empty (optional)
+    channel_seed    a whole number: the seed of a simulated acoustic channel, see `slimvox.evaluation.channel`; if
+                    empty, the recording is not changed (optional)
 
 The file, the stretch and the channel may have any of the names that `slimvox.audio.columns` knows. Further columns, by
 reader:

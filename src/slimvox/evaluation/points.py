@@ -1,9 +1,10 @@
 """One number for a model: `superb_s` and `mean11` of official SUPERB, and `mini`, of the same form, for mini-SUPERB.
 
-superb_s = 1000 x mean over the ten tasks of (x - low) / (high - low), where low is the filter bank's score and high
-that of the best model when the score was made; slot filling's two metrics are averaged first. mean11 = mean of the
-eleven metrics, error rates as 100 - x and the term-weighted value as 100 x. `mini` takes low and high from the same
-data as x: there `fbank` is 0 and the embedded teacher 1000. A `mini` score and a `superb_s` are not comparable.
+superb_s = 1000 x mean over the ten tasks of (x - low) / (high - low). Here low is the filter bank's score, and high
+that of the best model at the time when the score was defined; slot filling's two metrics are averaged first. mean11 =
+mean of the eleven metrics, error rates as 100 - x and the term-weighted value as 100 x. `mini` takes low and high from
+the same data as x: there `fbank` is 0 and the embedded teacher 1000. A `mini` score and a `superb_s` are not
+comparable.
 """
 
 from __future__ import annotations

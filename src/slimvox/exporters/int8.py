@@ -14,8 +14,11 @@ from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 from slimvox.util.errors import SlimvoxError
 
 DEFAULT_MAX_ERROR = 0.05
-"""Three times the error of int8 in the embedded teacher and an encoder pruned from it (means of 1.3 and 1.5 %, worst
-layer 1.7 %), and a fifth of the error with a fault (with the front end in int8, a quarter)."""
+"""Largest mean relative error of an int8 file that is accepted by default.
+
+It is three times the error of the embedded teacher and of an encoder pruned from it (means of 1.3 and 1.5 %, worst
+layer 1.7 %), and a fifth of the error of a faulty file: with the front end in int8, the error is 25 %.
+"""
 ERROR_CLIPS, ERROR_SECONDS = 8, 10.0
 """Number and length of clips of the embedded test audio on which the error is measured."""
 

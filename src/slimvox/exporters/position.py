@@ -17,9 +17,9 @@ from slimvox.exporters.crop import pad
 class SpectralPositions(nn.Module):
     """The grouped positional convolution by overlap-save.
 
-    Blocks of as many frames as there are taps are transformed two at a time (a real Fourier transform, as one
-    matrix product with a constant, so that no runtime needs an FFT), multiplied group by group and frequency by
-    frequency, and transformed back; of each result, the half that is free of wrap-around is kept.
+    Blocks of as many frames as there are taps are transformed two at a time, multiplied group by group and frequency by
+    frequency, and transformed back. The half of each result that is free of wrap-around is kept. The transform is a
+    real Fourier transform, computed as a matrix product with a constant, so that no runtime needs an FFT.
     """
 
     def __init__(self, positions: PositionalConvolution, *, taps_in_file: bool) -> None:

@@ -17,21 +17,22 @@ FRONT_END = "encoder.feature_extractor."
 def quantise(source: Path, target: Path) -> None:
     """Write an int8 version of an ONNX file.
 
-    Weights are int8 with a scale for each output; activations are uint8 with a scale for each tensor, found when the
-    model runs. Weights use 7 of the 8 bits: processors with AVX2 but no VNNI add products of full bytes in 16 bits,
-    which overflow. Left in float32:
+    Weights are int8 with a scale for each output; activations are uint8 with a scale for each tensor, determined when
+    the model runs. Weights use 7 of the 8 bits: processors with AVX2 but no VNNI add products of full bytes in 16 bits,
+    which overflow. The following stays in float32:
 
-    - products of two activations (attention),
-    - the front end: one scale for loud and quiet frames leaves the quiet ones too few steps, and the norm that follows
-      makes of that an error of a quarter of the hidden states (embedded teacher),
-    - the arithmetic of the positional convolution; its weights are stored as int8,
+    - products of two activations (attention);
+    - the front end: with one scale for loud and quiet frames, the quiet ones have too few steps, and the norm that
+      follows amplifies this to an error of 25 % in the hidden states (embedded teacher);
+    - the arithmetic of the positional convolution; its weights are stored as int8;
     - products with a constant vector (a head's weighted sum of layers).
 
-    The clips of a batch share the scales of their activations: what comes out for one depends, a little, on the others.
+    The clips of a batch share the scales of their activations, so the result of one clip depends slightly on the
+    others.
 
     Args:
         source: float32 model, as the exporter wrote it.
-        target: is overwritten.
+        target: file to write; an existing one is replaced.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic

@@ -26,10 +26,10 @@ def build_accelerator(*, device: str, precision: str, log_directory: Path) -> Ac
 
     Args:
         device: `auto` uses the device that accelerate selects (a GPU if there is one).
-        precision: `auto` is bf16 autocast where the hardware has instructions for it (GPUs, and CPUs with
-            AVX512-BF16 or AMX, on which a training step takes 0.6 of the time), fp16 autocast with a scaled loss on
-            GPUs that have units for fp16 only (V100, T4), and float32 elsewhere.
-        log_directory: where TensorBoard's events go, if it is installed.
+        precision: `auto` is bf16 autocast if the hardware has instructions for it (GPUs, and CPUs with AVX512-BF16 or
+            AMX, on which a training step takes 0.6 times as long as in float32). On GPUs that have units for fp16 only
+            (V100, T4) it is fp16 autocast with a scaled loss, and elsewhere float32.
+        log_directory: folder for TensorBoard's events, if it is installed.
 
     Raises:
         SlimvoxError: if the device does not exist, the name is unknown, or the launcher started more processes than can

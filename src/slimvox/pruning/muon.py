@@ -15,10 +15,13 @@ COEFFICIENTS = (
     (3.38138, -2.104961, 0.342684),
     (2.690137, -1.843867, 0.376446),
 )
-"""Coefficients of the quintic polynomials a x + b x^3 + c x^5 that bring singular values from [0.01, 1] near 1, one
-after the other: those of Polar Express (Amsel, Persson, Musco and Gower, 2025), each of which is the best on the
-interval that the ones before it leave, here widened upwards by `MARGINS`, since beyond it they grow fast and rounding
-must not lead there."""
+"""Coefficients of quintic polynomials a x + b x^3 + c x^5 that, applied one after the other, bring singular values from
+[0.01, 1] near 1.
+
+They are those of Polar Express (Amsel, Persson, Musco and Gower, 2025): each is optimal on the interval to which the
+previous ones map. These intervals are widened upwards by `MARGINS`, because beyond them the polynomials grow fast and
+rounding must not lead there.
+"""
 MARGINS = (1.05, 1.1, 1.05)
 SMALLEST_NORM = 1e-7
 WIDE = 1.5

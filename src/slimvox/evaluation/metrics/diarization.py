@@ -1,11 +1,12 @@
 """Diarization error rate, frame by frame: no collar, overlaps count, errors of all recordings pooled.
 
-This is what SUPERB publishes. Its scorer, dscore, works on speaker turns that were made from frame-wise decisions, with
-a collar of 0 and overlaps included, which for turns that begin and end with frames is the same as counting frames.
-Speakers of a guess are matched with those of the reference once per recording, in the best of all ways.
+SUPERB publishes this rate. Its scorer, dscore, works on speaker turns that were made from frame-wise decisions, with a
+collar of 0 and overlaps included. For turns that begin and end with frames, this is the same as counting frames. The
+speakers of a hypothesis are matched with those of the reference once per recording, by the assignment with the fewest
+errors.
 
-pyannote.metrics gives the same rates (tested), but takes 7 ms per recording of 15 s instead of 0.2 ms, ten times over
-where threshold and filter are chosen.
+pyannote.metrics gives the same rates (tested), but takes 7 ms instead of 0.2 ms for a recording of 15 s, and ten rates
+are computed where threshold and filter are chosen.
 """
 
 from __future__ import annotations

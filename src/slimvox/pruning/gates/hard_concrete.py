@@ -2,8 +2,8 @@
 
 Louizos, Welling and Kingma, "Learning Sparse Neural Networks through L0 Regularization" (ICLR 2018), equations 10-13;
 the straight-through estimator is that of "Task-Agnostic Structured Pruning of Speech Representation Models"
-(Interspeech 2023). All of it in float32, whatever the precision of the network: these gates live in the tails of a
-logarithm.
+(Interspeech 2023). Everything is computed in float32, independently of the precision of the network, because the
+logarithms of probabilities near 0 and 1 need it.
 
     u ~ U(0, 1)    s = sigmoid((log u - log(1 - u) + log_alpha) / BETA)
     s_bar = s (RIGHT - LEFT) + LEFT    z = min(1, max(0, s_bar))
@@ -57,9 +57,9 @@ def open_probability(log_alpha: Tensor) -> Tensor:
 def typical_open_value(log_alpha: Tensor) -> Tensor:
     """The median of z given that the gate is open: from 0.145 for gates that are surely closed to 1 for open ones.
 
-    It is the value of a gate after pruning. (Equation 13 of the paper, the value at u = 1/2, is 0 for a gate that a
-    budget may still keep.) With p = P(z > 0) the median lies at u = 1 - p / 2, whose logit is log(2 - p) - log p; in
-    that form nothing cancels, however small p is.
+    It is the value of a gate after pruning. Equation 13 of the paper uses the value at u = 1/2 instead, which is 0 for
+    some gates that a budget may still keep. With p = P(z > 0), the median is at u = 1 - p / 2. Its logit is computed as
+    log(2 - p) - log p, in which nothing cancels for small p.
     """
     log_p = F.logsigmoid(log_alpha - SHIFT)
     logit = torch.log(2 - log_p.exp()) - log_p
