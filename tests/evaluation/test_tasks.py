@@ -238,6 +238,16 @@ def test_an_utterance_without_transcript_is_skipped_and_counted(world: World) ->
     assert scores.counts["train"] == 26
 
 
+def test_an_empty_split_is_explained_by_what_was_skipped(world: World) -> None:
+    rows = spoken(world)
+    for row in rows:
+        row["text"] = "a b c " * 40 if row["split"] == "train" else row["text"]
+    rows[0]["text"] = ""
+    expected = r"in train \(skipped: 1 no transcript, 27 longer transcript than audio\);"
+    with pytest.raises(SlimvoxError, match=expected):
+        world.run("pr", rows, short("pr", steps=2))
+
+
 def test_a_head_that_diverges_everywhere_is_an_error(world: World) -> None:
     protocol = short("pr", steps=8, learning_rates=(1e30,), gradient_clip=1e30)
     with pytest.raises(SlimvoxError, match="diverged at every learning rate"):

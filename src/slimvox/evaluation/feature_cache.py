@@ -28,7 +28,7 @@ from torch import Tensor
 
 from slimvox.evaluation.cache_room import PARTIAL, make_room, remove_stale
 from slimvox.evaluation.feature_encoder import FeatureEncoder, Pooling
-from slimvox.evaluation.features import Features, Stopwatch, StoredFeatures, StreamedFeatures
+from slimvox.evaluation.features import Features, Stopwatch, StoredFeatures, StreamedFeatures, skipped_text
 from slimvox.evaluation.upstreams import Upstream
 from slimvox.evaluation.waveforms import Excerpt, measure_excerpts
 from slimvox.util.devices import CPU
@@ -339,5 +339,4 @@ def check_ids(excerpts: Sequence[Excerpt], task: str) -> None:
 
 def _check_some(found: Mapping[str, Any], task: str, skipped: Mapping[str, int]) -> None:
     if not found:
-        counts = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
-        raise SlimvoxError(f"{task}: none of the recordings can be read ({counts})")
+        raise SlimvoxError(f"{task}: none of the recordings can be read{skipped_text(skipped)}")

@@ -38,6 +38,12 @@ class Stopwatch:
             self.seconds += time.perf_counter() - started
 
 
+def skipped_text(skipped: Mapping[str, int]) -> str:
+    """The end of a message about examples that are missing, such as ` (skipped: 2 too short)`; empty if none is."""
+    counts = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+    return f" (skipped: {counts})" if counts else ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Features(ABC):
     """All hidden states of some recordings."""

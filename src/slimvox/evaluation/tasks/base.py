@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from torch import nn
 
 from slimvox.evaluation.examples import SPLITS, ExampleSet, Recording
 from slimvox.evaluation.feature_cache import FeatureCache
-from slimvox.evaluation.features import Features
+from slimvox.evaluation.features import Features, skipped_text
 from slimvox.evaluation.fitting import Training, fit, sweep
 from slimvox.evaluation.heads import layer_weights
 from slimvox.evaluation.manifests import TaskTable
@@ -183,8 +184,15 @@ class HeadTask(Task[Set, Settings]):
         """Scores of trained heads on test, and of chance; further settings are chosen on dev first."""
 
 
-def check_splits(task: str, splits: Sequence[str]) -> dict[str, int]:
+def check_splits(
+    task: str, splits: Sequence[str], skipped: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, int]:
     """Count examples by split; none of the three may be empty.
+
+    Args:
+        task: name of the task, for the message.
+        splits: split of each example.
+        skipped: examples that were left out before, counted by reason; for the message.
 
     Raises:
         SlimvoxError: if one has no example.
@@ -193,7 +201,7 @@ def check_splits(task: str, splits: Sequence[str]) -> dict[str, int]:
     missing = [split for split in SPLITS if not counts[split]]
     if missing:
         raise SlimvoxError(
-            f"{task}: there is no example in {' and '.join(missing)};"
+            f"{task}: there is no example in {' and '.join(missing)}{skipped_text(skipped)};"
             " each of train, dev and test needs some (the learning rate is chosen on dev)"
         )
     return {split: counts[split] for split in SPLITS}
@@ -206,7 +214,7 @@ def usable(task: str, examples: Sequence[Any], features: Features) -> tuple[list
         SlimvoxError: if a split has none.
     """
     found = [each for each in examples if each.recording.id in features]
-    return found, check_splits(task, [each.split for each in found])
+    return found, check_splits(task, [each.split for each in found], features.skipped)
 
 
 def add_counts(*parts: Mapping[str, int]) -> dict[str, int]:

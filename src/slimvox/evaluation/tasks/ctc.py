@@ -73,7 +73,7 @@ class CTCTask(HeadTask[Set, Settings]):
             logger.warning(
                 "%s: skipped %d utterances without a transcript", self.name, skipped["no transcript"]
             )
-        check_splits(self.name, [each.split for each in examples])
+        check_splits(self.name, [each.split for each in examples], skipped)
         excerpts = [Excerpt(recording=each.recording) for each in examples]
         training = [e for e, x in zip(excerpts, examples, strict=True) if x.split == "train"]
         features = cache.features(excerpts, task=self.name, whiten_on=training if protocol.whiten else ())
@@ -88,7 +88,8 @@ class CTCTask(HeadTask[Set, Settings]):
                 skipped["longer transcript than audio"] = skipped.get("longer transcript than audio", 0) + 1
                 continue
             items[each.split].append(Item(id=id, target=said[id], sources=each.recording.sources))
-        counts = check_splits(self.name, [split for split, found in items.items() for _ in found])
+        skipped = add_counts(skipped, features.skipped)
+        counts = check_splits(self.name, [split for split, found in items.items() for _ in found], skipped)
         alphabet = Alphabet(symbols=tuple(sorted({s for item in items["train"] for s in item.target})))
         if not alphabet.symbols:
             raise SlimvoxError(f"{self.name}: there are no symbols in the training transcripts")
@@ -103,7 +104,7 @@ class CTCTask(HeadTask[Set, Settings]):
             dev_score=lambda guesses: self.dev_score(dev, guesses, protocol),
             dev_metric=self.dev_metric,
             counts=counts,
-            skipped=add_counts(skipped, features.skipped),
+            skipped=skipped,
             details={"symbols": len(alphabet.symbols)},
         )
 
