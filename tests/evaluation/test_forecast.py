@@ -72,6 +72,16 @@ def test_audio_steps_and_bytes_are_exact(
     assert found.hours == found.encoding_hours + found.head_hours > 0
 
 
+def test_folds_of_the_same_recordings_are_encoded_once_if_their_features_are_on_disk(
+    tmp_path: Path, write_tones: WriteTones, make_cache: MakeCache, bands: Upstream
+) -> None:
+    folds = [tone_set("ks", tmp_path, write_tones)] * 5
+    on_disk = forecasts._forecast("ks", folds, make_cache(bands), tone_protocol("ks"), 1)
+    assert on_disk.place == "disk" and on_disk.encoded_hours == pytest.approx(on_disk.audio_hours)
+    without = forecasts._forecast("ks", folds, make_cache(bands, directory=None), tone_protocol("ks"), 1)
+    assert without.place == "memory" and without.encoded_hours == pytest.approx(5 * without.audio_hours)
+
+
 def test_streamed_audio_is_counted_as_often_as_it_is_read(
     tmp_path: Path, write_tones: WriteTones, make_cache: MakeCache, bands: Upstream
 ) -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import models
 import slimvox
 from evaluation_tables import write_table
 from slimvox.cli.main import run
-from slimvox.evaluation.against import differences
+from slimvox.evaluation import result_table
+from slimvox.evaluation.against import Difference, differences
 from slimvox.evaluation.data_fingerprint import _plain
+from slimvox.evaluation.intervals import Estimate
 from slimvox.evaluation.points import METRICS, counted_metrics
 from slimvox.evaluation.protocols import overridden
-from slimvox.evaluation.result_table import fixed_rows, overall
+from slimvox.evaluation.result_table import fixed_rows, overall, print_differences, print_table
 from slimvox.evaluation.results import YARDSTICK, TaskResult, read_result
 from slimvox.evaluation.suite import EvaluationPlan, evaluate
 from slimvox.evaluation.tasks import task
@@ -52,6 +57,7 @@ def test_the_command_prints_a_table_and_writes_the_whole_configuration(
     assert run([*arguments, "--seeds", "2"]) == 0
     out = capsys.readouterr().out
     assert "KS" in out and "accuracy" in out and "±" in out, out
+    assert "fbank on your own tables" in out
     result = json.loads((tmp_path / "out" / "ks.json").read_text())
     assert len(result["scores"]["ks"]["seeds"]) == 2
     assert result["scores"]["ks"]["chance"] == pytest.approx(100 / 3, abs=10)
@@ -177,6 +183,39 @@ def test_numbers_over_all_tasks_need_all_of_them() -> None:
     assert overall([_result("official", scores)], own_data=True) == {}
     del scores["er"]
     assert overall([_result("official", scores)], own_data=False) == {}
+
+
+def test_tables_lose_no_word_at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result_table, "_score", lambda result, metric: "96.43 ± 11.49")
+    out = io.StringIO()
+    console = Console(file=out, width=80)
+    score = {"title": "WER", "mean": 96.43, "spread": 11.49, "chance": 100.42}
+    result = _result("mini", {"sf_cer": 0.0}, yardstick=YARDSTICK, model="embedded")
+    result = replace(
+        result,
+        task="transcription",
+        scores={"sf_cer": {**score, "percent": True, "higher_is_better": False}},
+        chosen=[{"learning_rate": 0.0003}, {"learning_rate": 0.001}],
+        counts={"test": 12_345},
+        seconds={"encode": 12_345.0, "fit": 12_345.0},
+    )
+    print_table(console, [result])
+    change = Difference(
+        task="transcription",
+        title="WER",
+        percent=True,
+        higher_is_better=False,
+        first=100.42,
+        second=100.42,
+        difference=Estimate(value=-12.34, error=11.49, degrees=5.0),
+    )
+    print_differences(console, ("a", "b"), [change])
+    lines = out.getvalue().splitlines()
+    assert "…" not in out.getvalue() and max(map(len, lines)) <= 80
+    (row,) = (line for line in lines if "0.0003" in line)
+    assert all(word in row for word in ("96.43 ± 11.49", "100.42", "12345", "3.4 h")), row
+    assert "embedded on mini-SUPERB 2" in out.getvalue()
+    assert any("within noise" in line and "-12.34 ± " in line for line in lines)
 
 
 def test_mini_needs_the_tasks_that_count_and_no_others() -> None:

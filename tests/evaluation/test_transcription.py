@@ -239,7 +239,11 @@ def test_the_command_keeps_its_result_and_prints_the_pace(
     arguments += ["--manifest", f"transcription={table(tmp_path / 'a.tsv', words)}", "--device", "cpu"]
     assert run([*arguments, "--set", "transcription.most_tokens=20"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "WER" in printed and "TRANSCRIPTION: " in printed and "of real time" in printed
+    assert (
+        "WER" in printed
+        and "TRANSCRIPTION: " in printed
+        and "s of computation per second of audio" in printed
+    )
     details = json.loads((tmp_path / "out" / "transcription.json").read_text())["details"][0]
     assert 0 < details["encoder_real_time_factor"] < details["real_time_factor"]
     assert details["window_seconds"] == 1

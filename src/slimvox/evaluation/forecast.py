@@ -110,9 +110,13 @@ def _forecast(
         else:
             raise SlimvoxError(f"{name}: a task without a head cannot be planned")
     pace = measured[0].pace()
-    once = sum(each.seconds for each in measured)
-    streamed = measured[0].place == "streamed"
-    encoded = sum(read_seconds) * measured[0].share_read_again if streamed else once
+    # Folds of the same recordings share their features on disk, but not those in memory.
+    stored = sum({each.folder: each.seconds for each in measured}.values())
+    encoded = {
+        "disk": stored,
+        "memory": sum(each.seconds for each in measured),
+        "streamed": sum(read_seconds) * measured[0].share_read_again,
+    }[measured[0].place]
     return TaskForecast(
         task=name,
         recordings=len({id for each in measured for id in each.by_id}),
@@ -125,7 +129,7 @@ def _forecast(
         encoded_hours=encoded / 3600,
         encoding_hours=encoded * pace / 3600,
         head_hours=head_seconds / 3600,
-        stored_hours=once * pace / 3600,
+        stored_hours=stored * pace / 3600,
     )
 
 
@@ -161,6 +165,8 @@ class _Measured(FeatureCache):
     pooling: Pooling = field(default="frames", init=False)
     feature_bytes: int = field(default=0, init=False)
     place: Literal["disk", "memory", "streamed"] = field(default="disk", init=False)
+    folder: str = field(default="", init=False)
+    """Folder of the features, if they are on disk."""
 
     @staticmethod
     def of(cache: FeatureCache) -> _Measured:
@@ -179,6 +185,7 @@ class _Measured(FeatureCache):
         """Random features of recordings whose header can be read."""
         check_ids(excerpts, task)
         self.excerpts, self.pooling = excerpts, pooling
+        self.folder = self._key(excerpts, pooling, whiten_on)
         self.by_id = dict(measure_excerpts(excerpts, self.workers))
         self.feature_bytes = self.expected_bytes(excerpts, pooling, self.by_id)
         if self.directory is not None and (not self.only_if_it_fits or self.feature_bytes <= self.room):

@@ -17,7 +17,6 @@ from slimvox.evaluation.forecast import TaskForecast
 from slimvox.evaluation.intervals import Estimate, estimate
 from slimvox.evaluation.points import METRICS, FixedRows, counted_metrics, mean11, mini_score, superb_s
 from slimvox.evaluation.results import YARDSTICK, TaskResult, metric_means
-from slimvox.util.quantities import short_number
 
 FIXED_ROWS = "fixed_rows.json"
 
@@ -71,12 +70,12 @@ def fixed_rows(version: int | None = None) -> FixedRows | None:
 
 def print_table(console: Console, results: Sequence[TaskResult]) -> None:
     """Print scores with their intervals, chance scores and times."""
-    first = results[0].configuration
-    title = f"{first['model']} on {'SUPERB' if first['suite'] == 'official' else first.get('yardstick', 'mini-SUPERB')}"
-    table = Table(title=title, title_justify="left")
-    for column in ("task", "metric", "score", "chance", "chosen on dev", "test", "skipped", "encode", "fit"):
+    data = dict.fromkeys(_data_name(result) for result in results)
+    title = f"{results[0].configuration['model']} on {' and '.join(data)}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+    for column in ("task", "metric", "score", "chance", "chosen on dev", "test", "encode", "fit"):
         left = column in ("task", "metric")
-        table.add_column(column, justify="left" if left else "right", no_wrap=left or column == "score")
+        table.add_column(column, justify="left" if left else "right", no_wrap=column != "chosen on dev")
     for result in results:
         for index, (metric, each) in enumerate(result.scores.items()):
             own = index == 0
@@ -87,21 +86,21 @@ def print_table(console: Console, results: Sequence[TaskResult]) -> None:
                 _figure(each["chance"], each["percent"]),
                 _chosen(result.chosen) if own else "",
                 str(result.counts["test"]) if own else "",
-                str(sum(result.skipped.values())) if own else "",
                 _seconds(result, "encode") if own else "",
                 _seconds(result, "fit") if own else "",
             )
     console.print(table)
     if any(result.outcomes for result in results):
         console.print(
-            "± is half of the 95 % confidence interval: other test speakers and clips, other heads."
+            "± is half of the 95 % confidence interval for other test speakers and clips and other heads.",
+            soft_wrap=True,
         )
     for result in results:
         for each in result.details:
             if "real_time_factor" in each:
                 console.print(
-                    f"{result.task.upper()}: {each['real_time_factor']:.3f} of real time, of which the encoder takes"
-                    f" {each['encoder_real_time_factor']:.3f} (threads: {each['threads']})",
+                    f"{result.task.upper()}: {each['real_time_factor']:.3f} s of computation per second of audio,"
+                    f" {each['encoder_real_time_factor']:.3f} s of it in the encoder (threads: {each['threads']})",
                     soft_wrap=True,
                 )
         if result.skipped:
@@ -109,9 +108,19 @@ def print_table(console: Console, results: Sequence[TaskResult]) -> None:
             console.print(f"{result.task.upper()}: skipped {reasons}", markup=False)
 
 
+def _data_name(result: TaskResult) -> str:
+    official = result.configuration["suite"] == "official"
+    return "SUPERB" if official else str(result.configuration.get("yardstick", "your own tables"))
+
+
 def print_differences(console: Console, names: tuple[str, str], differences: Sequence[Difference]) -> None:
     """Print each metric of two models, and their difference with its 95 % confidence interval."""
-    table = Table(title=f"{names[0]} against {names[1]}", title_justify="left")
+    table = Table(
+        title=f"{names[0]} against {names[1]}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+    )
     for column in ("task", "metric", "first", "second", "difference", "p", "first is"):
         left = column in ("task", "metric", "first is")
         table.add_column(column, justify="left" if left else "right", no_wrap=left)
@@ -134,7 +143,12 @@ def print_differences(console: Console, names: tuple[str, str], differences: Seq
 
 def print_plan(console: Console, plan: Sequence[TaskForecast]) -> None:
     """Print a forecast, and which option would shorten it."""
-    table = Table(title="Plan, at the pace of this machine", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(
+        title="Plan, at the pace of this machine",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+    )
     for column in ("task", "audio", "steps", "features", "kept", "encoding", "heads", "time"):
         left = column in ("task", "kept")
         table.add_column(column, justify="left" if left else "right", overflow="fold")
@@ -142,7 +156,7 @@ def print_plan(console: Console, plan: Sequence[TaskForecast]) -> None:
         table.add_row(
             each.task.upper(),
             _duration(each.audio_hours),
-            f"{each.heads} x {short_number(each.steps)}" if each.heads else "-",
+            f"{each.heads} x {_steps(each.steps)}" if each.heads else "-",
             "-" if each.place == "none" else _size(each.feature_bytes),
             {"disk": "disk", "memory": "memory", "streamed": "no", "none": "-"}[each.place],
             _duration(each.encoding_hours),
@@ -164,6 +178,10 @@ def print_plan(console: Console, plan: Sequence[TaskForecast]) -> None:
                 f" encoded. With --cache-gib {math.ceil(each.feature_bytes / 2**30)} and room on the disk, encoding"
                 f" would take {_duration(each.stored_hours)}."
             )
+
+
+def _steps(steps: int) -> str:
+    return f"{steps // 1000}k" if steps and steps % 1000 == 0 else f"{steps:,}"
 
 
 def _duration(hours: float) -> str:
@@ -199,4 +217,4 @@ def _chosen(chosen: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _seconds(result: TaskResult, key: str) -> str:
-    return "reused" if result.reused and key == "fit" else f"{result.seconds[key]:.0f} s"
+    return "reused" if result.reused and key == "fit" else _duration(result.seconds[key] / 3600)
