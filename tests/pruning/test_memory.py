@@ -195,7 +195,7 @@ def test_a_run_says_what_it_expects_and_goes_on_with_its_division(
         with pytest.raises(RunInterrupted):
             make_run(out, teacher, speech, micro_batch_seconds=2.0, console=console)
     text = console.export_text()
-    assert "stage prune: micro-batches of up to 2.0 s without activation checkpointing; " in text
+    assert "stage prune: micro-batches of up to 2.0 s without activation checkpointing" in text
     assert "GiB expected per process" in text and "s of audio per second" in text
     assert "`--micro-batch-seconds`" in text and "`--max-steps`" in text
     kept = json.loads((out / "run" / "division.json").read_text())["division"]

@@ -277,7 +277,7 @@ def test_a_finished_or_foreign_directory_is_left_alone(
     finished: Path, teacher: Path, speech: Path, tmp_path: Path
 ) -> None:
     before = weights_hash(finished)
-    with pytest.raises(slimvox.SlimvoxError, match=r"finished run of another command \(seed differ\)"):
+    with pytest.raises(slimvox.SlimvoxError, match=r"finished run of another command \(different seed\)"):
         run(teacher, speech, finished, seed=1)
     assert weights_hash(finished) == before
     (tmp_path / "notes.txt").write_text("mine")
@@ -320,7 +320,7 @@ def test_a_run_that_an_earlier_version_began_on_several_processes_is_another_run
     if processes == 1:
         assert run(teacher, speech, out).directory == out
     else:
-        with pytest.raises(slimvox.SlimvoxError, match=r"another command \(processes differ\)"):
+        with pytest.raises(slimvox.SlimvoxError, match=r"another command \(different processes\)"):
             run(teacher, speech, out)
 
 

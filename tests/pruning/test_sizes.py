@@ -186,7 +186,7 @@ def test_a_finished_run_or_that_of_other_sizes_is_left_alone(
     finished: Path, teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = weights(finished)
-    with pytest.raises(slimvox.SlimvoxError, match=r"finished run of another command \(seed differ\)"):
+    with pytest.raises(slimvox.SlimvoxError, match=r"finished run of another command \(different seed\)"):
         make_sizes(teacher, speech, finished, seed=1)
     assert weights(finished) == before
 

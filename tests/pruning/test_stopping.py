@@ -237,7 +237,7 @@ def test_a_finished_run_that_is_repeated_says_so(
     assert second[second.index("┏") :] == first[first.index("┏") :]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")} == times
     assert run([*command[:-1], "data.max_seconds=0.9"]) == 2
-    assert "finished run of another command (recipe differ)" in capsys.readouterr().err.replace("\n", " ")
+    assert "finished run of another command (different recipe)" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_requests_that_make_no_sense_are_one_sentence(teacher: Path, speech: Path, tmp_path: Path) -> None:

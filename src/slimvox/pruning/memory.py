@@ -52,17 +52,18 @@ class StepPlan:
     """Seconds of audio per second over all processes, without the optimisers' part of a step."""
 
     def describe(self, step_seconds: float, steps: int) -> str:
-        """A line for the console with the expected memory and speed, and the options that change them."""
+        """Lines for the console with the expected memory and speed, and the options that change them."""
         division = self.division
         left = clock(steps * step_seconds / self.audio_rate)
         return (
             f"micro-batches of up to {division.seconds:.1f} s"
-            f" {'with' if division.recompute else 'without'} activation checkpointing;"
-            f" {self.expected_bytes / 2**30:.1f} GiB expected per process, {self.free_bytes / 2**30:.1f} GiB free;"
-            f" about {self.audio_rate:.1f} s of audio per second and {left} for {steps} steps of up to"
-            f" {step_seconds:.0f} s, updates of the weights not counted (change memory with `--micro-batch-seconds` and"
-            " `--checkpoint-activations`, time with `--max-steps`, `--set data.seconds_per_batch`, `--precision`, or"
-            " more processes)"
+            f" {'with' if division.recompute else 'without'} activation checkpointing\n"
+            f"  memory: {self.expected_bytes / 2**30:.1f} GiB expected per process,"
+            f" {self.free_bytes / 2**30:.1f} GiB free"
+            " (change with `--micro-batch-seconds`, `--checkpoint-activations`)\n"
+            f"  time: about {self.audio_rate:.1f} s of audio per second, {left} for {steps} steps of up to"
+            f" {step_seconds:.0f} s, without the updates of the weights"
+            " (change with `--max-steps`, `--hours`, `--set data.seconds_per_batch`, `--precision`, more processes)"
         )
 
 

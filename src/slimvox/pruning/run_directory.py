@@ -108,11 +108,11 @@ class RunDirectory:
             )
             if changed:
                 raise SlimvoxError(
-                    f"`--out` {self.path} already holds the finished run of another command ({changed} differ); give"
+                    f"`--out` {self.path} already holds the finished run of another command (different {changed}); give"
                     " another directory, or delete this one first"
                     if finished
-                    else f"`--out` {self.path} holds the unfinished run of another command ({changed} differ); repeat"
-                    " that command to go on with it, or give another directory"
+                    else f"`--out` {self.path} holds the unfinished run of another command (different {changed});"
+                    " repeat that command to resume it, or give another directory"
                 )
             if finished:
                 self._forget_state()

@@ -19,6 +19,8 @@ LEAST_STEPS = 100
 """Number of steps (or that of the recipe, if it has fewer) below which a run is refused."""
 RESERVED = 0.03
 """Share of the time that is kept for surgery, checkpoints and files."""
+MARGIN = 1.2
+"""Factor of the time that is asked for if there is too little: the pace of the next run may be slower."""
 LOOKS = 50
 """Approximate number of times per stage that the clock is checked."""
 SHORTER, LONGER = 0.99, 1.1
@@ -148,11 +150,11 @@ class TimeBudget:
         if not self._planned:
             least = min(LEAST_STEPS, timeline.length + ahead)
             if step + affordable < least:
-                needed = (self._seconds - available + (least - step) * seconds) / 3600
+                needed = MARGIN * (self._seconds - available + (least - step) * seconds) / 3600
                 raise SlimvoxError(
-                    f"{self._seconds / 3600:g} hours are too short: at {seconds:.1f} s a step they have room for"
-                    f" {max(0, int(step + affordable))} steps, and a run takes at least {least}; give at least"
-                    f" {_rounded_up(needed)} (`--hours`), or less audio a step (`--set data.seconds_per_batch=...`)"
+                    f"`--hours {self._seconds / 3600:g}` is too short: at {seconds:.1f} s per step there is time for"
+                    f" {max(0, int(step + affordable))} steps, and a run needs at least {least}; give at least"
+                    f" {_rounded_up(needed)} hours, or less audio per step (`--set data.seconds_per_batch=...`)"
                 )
         more = min(math.ceil(left), max(1, int(affordable * left / (left + ahead))))
         planned = timeline.steps - step
