@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import constants
@@ -18,6 +21,7 @@ from torch import Tensor
 import models
 import slimvox
 from hub_server import COMMIT, Hub, serving
+from slimvox.checkpoint import hub as hub_module
 from slimvox.checkpoint import load_model, write_slimvox_directory
 from slimvox.checkpoint.resolve import find_anatomies
 
@@ -118,6 +122,25 @@ def test_the_command_line_reads_from_the_endpoint_in_the_environment(hub: Hub, t
     subprocess.run([sys.executable, "-m", "slimvox", *command], env=environment, check=True)
     assert hub.fetched() == NEEDED and hub.tokens == {"Bearer hf_secret"}
     assert (tmp_path / "own-cache" / "models--someone--model").is_dir()
+
+
+@pytest.mark.parametrize(("seconds", "notes"), [(0.0, 1), (60.0, 0)])
+def test_a_slow_hub_is_waited_for_with_one_note(
+    hub: Hub,
+    seconds: float,
+    notes: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def slow(name: str, file: str, **options: Any) -> str:
+        time.sleep(0.1)
+        raise OSError(f"no {file}")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", slow)
+    monkeypatch.setattr(hub_module, "NOTE_SECONDS", seconds)
+    with pytest.raises(slimvox.SlimvoxError, match="cannot be reached"):
+        slimvox.load("someone/model")
+    assert caplog.text.count("someone/model: waiting for config.json from the Hugging Face hub") == notes
 
 
 def test_offline_without_the_weights_is_one_sentence(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

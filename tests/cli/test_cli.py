@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,15 @@ def test_revisions_on_the_hub(
             assert "there is no revision 'v9'" in said(capsys)
     assert run(["inspect", str(teacher), "--revision", "v9"]) == 2
     assert "`revision` is for models on the Hugging Face hub" in said(capsys)
+
+
+def test_the_hub_is_quiet_unless_verbose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise each repetition of a failed request is two warnings."""
+    for arguments, level in ((["inspect", "embedded", "-v"], None), (["inspect", "embedded"], "error")):
+        monkeypatch.setenv("HF_HUB_VERBOSITY", "restored at the end")
+        monkeypatch.delenv("HF_HUB_VERBOSITY")
+        assert run(arguments) == 0
+        assert os.environ.get("HF_HUB_VERBOSITY") == level
 
 
 def test_verbose_says_what_is_loaded(

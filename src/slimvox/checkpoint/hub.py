@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-from collections.abc import Callable
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +17,13 @@ from slimvox.checkpoint.tensors import INDEX_SUFFIX, WEIGHT_FILES, shard_names
 from slimvox.hf.directory_format import WHISPER_FILES, WHISPER_MODEL_TYPE
 from slimvox.util.errors import SlimvoxError, reason_of
 
+logger = logging.getLogger("slimvox.checkpoint")
+
 CONFIG = "config.json"
 SMALL_FILES = (*PREPROCESSOR_FILES, "README.md", "kept_indices.json")
 """Files that are downloaded besides the weights if they exist."""
+NOTE_SECONDS = 4.0
+"""Time of a request after which the user is told what is waited for; `huggingface_hub` repeats requests that fail."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,14 +141,15 @@ def _fetch(name: str, file: str, access: HubAccess) -> Path | None:
     )
 
     try:
-        fetched = hf_hub_download(
-            name,
-            file,
-            revision=access.revision,
-            token=access.token,
-            cache_dir=access.cache_dir,
-            local_files_only=access.local_files_only,
-        )
+        with _note_if_slow(name, file):
+            fetched = hf_hub_download(
+                name,
+                file,
+                revision=access.revision,
+                token=access.token,
+                cache_dir=access.cache_dir,
+                local_files_only=access.local_files_only,
+            )
         return Path(fetched)
     except LocalEntryNotFoundError as error:
         raise _UnreachableError(_unreachable(name, cache_only=access.local_files_only)) from error
@@ -169,6 +177,20 @@ def _fetch(name: str, file: str, access: HubAccess) -> Path | None:
         raise _UnreachableError(f"{_unreachable(name)} ({reason_of(error)})") from error
     except Exception as error:  # errors of requests or httpx, by version of huggingface_hub
         raise _UnreachableError(f"{_unreachable(name)} ({type(error).__name__})") from error
+
+
+@contextmanager
+def _note_if_slow(name: str, file: str) -> Iterator[None]:
+    """Log once what is waited for if the block takes long."""
+    note = threading.Timer(
+        NOTE_SECONDS, logger.warning, args=("%s: waiting for %s from the Hugging Face hub", name, file)
+    )
+    note.daemon = True
+    note.start()
+    try:
+        yield
+    finally:
+        note.cancel()
 
 
 def _unreachable(name: str, *, cache_only: bool = False) -> str:

@@ -170,4 +170,5 @@ def _quieten_libraries(errors: Console, *, verbose: bool) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.getLogger("slimvox").setLevel(logging.INFO if verbose else logging.WARNING)
     if not verbose:
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # not a line for each repetition of a request
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
