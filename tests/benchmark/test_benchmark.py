@@ -342,6 +342,9 @@ def test_encoders_in_memory_are_timed_in_a_runtime() -> None:
         found = encoder_milliseconds(encoders, backend=backend, threads=1, seconds=0.2, rounds=2)
         assert [(name, len(times)) for name, times in found.items()] == [("one", 2), ("other", 2)]
         assert all(time > 0 for times in found.values() for time in times)
+    assert {weight.dtype for encoder in encoders.values() for weight in encoder.parameters()} == {
+        torch.float32
+    }
     with pytest.raises(SlimvoxError, match="dense models only"):
         encoder_milliseconds(encoders, backend="transformers")
 

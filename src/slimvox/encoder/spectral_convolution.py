@@ -20,6 +20,10 @@ FEWEST_TAPS = 32
 """Number of stored taps below which the plain convolution is as fast."""
 BLOCKS_AT_ONCE = 16
 """Maximum number of blocks of clips that are computed together, to limit memory."""
+SMALLEST_BLOCK = 64
+"""Number of frames in the blocks of the shortest clips."""
+ROWS_AT_ONCE = 64
+"""Number of output channels whose weights are converted at a time; they stay in the cache of the processor."""
 
 
 class SpectrumCache:
@@ -29,7 +33,8 @@ class SpectrumCache:
     """
 
     def __init__(self) -> None:
-        self._kept: tuple[Tensor, Tensor] | None = None
+        self._mark: Tensor | None = None
+        self._kept: dict[int, Tensor] = {}
 
     def __deepcopy__(self, _: object) -> SpectrumCache:
         return SpectrumCache()
@@ -45,18 +50,26 @@ class SpectrumCache:
         the weights, each multiplied by a different number. A change below the rounding of those sums is below that of
         the convolution as well.
         """
-        weight = _in_precision(convolution.weight.detach())
-        rows = weight.reshape(len(weight), -1)
-        mark = rows @ _probe(rows.shape[1], rows.dtype)
-        kept = self._kept
-        # Bits rather than numbers: NaN is not equal to itself.
-        if kept is None or not _same_bits(kept[0], mark) or kept[1].shape[1] != size // 2 + 1:
-            weight = _in_precision(dense_weight(convolution).detach())
-            by_group = weight.flip(-1).view(convolution.groups, -1, *weight.shape[1:])
-            transformed = torch.fft.rfft(by_group, n=size).permute(0, 3, 2, 1).contiguous()
-            kept = mark, transformed
-            self._kept = kept
-        return kept[1]
+        mark = _mark(convolution.weight.detach())
+        if self._mark is None or not _same_bits(self._mark, mark):
+            self._mark, self._kept = mark, {}
+        if size not in self._kept:
+            self._kept[size] = _transformed(convolution, size)
+        return self._kept[size]
+
+
+def _transformed(convolution: nn.Conv1d, size: int) -> Tensor:
+    weight = dense_weight(convolution).detach()
+    weight = weight.to(_precision(weight))
+    middle = weight.shape[-1] // 2
+    # A block without room for all taps is for clips that the outer ones do not reach.
+    reach = min(middle, size // 2 - 1)
+    near = weight[..., middle - reach : middle + reach + 1].flip(-1)
+    # The tap of a frame itself is the first of its block, so that frames do not move.
+    ahead = near.shape[-1] - 1 - reach
+    kernel = F.pad(near, (0, size - near.shape[-1])).roll(-ahead, -1)
+    by_group = kernel.view(convolution.groups, -1, *kernel.shape[1:])
+    return torch.fft.rfft(by_group).permute(0, 3, 2, 1).contiguous()
 
 
 def spectral_obstacle(convolution: nn.Module, x: Tensor) -> str | None:
@@ -91,40 +104,60 @@ def spectral_convolution(convolution: nn.Conv1d, x: Tensor, cache: SpectrumCache
         (batch, frames, channels), in float32 or, for a convolution in float64, in float64: as many frames as came in,
         the surplus one of an even number of taps left out.
     """
-    taps = all_taps(convolution)
-    size = _block_size(taps)
+    frames, taps = x.shape[1], all_taps(convolution)
+    size = _block_size(frames, taps)
+    before, step = taps // 2, size - taps + 1
+    if frames + before <= size or size < 2 * taps:
+        # One block, whose end is as good as the frames of silence before it.
+        before, step = 0, frames
     spectrum = cache.spectrum(convolution, size)
-    x = x.to(_in_precision(convolution.weight).dtype)
-    blocks = max(1, -(-x.shape[1] // (size - taps + 1)))
-    clips = max(1, BLOCKS_AT_ONCE // blocks)
-    parts = [_convolved(part, spectrum, taps, size) for part in torch.split(x, clips)]
+    x = x.to(_precision(convolution.weight))
+    clips = max(1, BLOCKS_AT_ONCE // -(-frames // step))
+    parts = [_convolved(part, spectrum, size, before, step) for part in torch.split(x, clips)]
     y = torch.cat(parts) if len(parts) > 1 else parts[0]
     return y if convolution.bias is None else y + convolution.bias
 
 
-def _convolved(x: Tensor, spectrum: Tensor, taps: int, size: int) -> Tensor:
+def _convolved(x: Tensor, spectrum: Tensor, size: int, before: int, step: int) -> Tensor:
+    """Convolution of x in blocks of `size`, each of which gives the `step` frames after the first `before`."""
     batch, frames, channels = x.shape
     groups, frequencies, inputs, _ = spectrum.shape
-    step = size - taps + 1
     blocks = -(-frames // step)
-    before = taps // 2
-    padded = F.pad(x, (0, 0, before, blocks * step + taps - 1 - before - frames))
+    padded = F.pad(x, (0, 0, before, (blocks - 1) * step + size - before - frames))
     transformed = torch.fft.rfft(padded.unfold(1, size, step))
     by_frequency = transformed.view(batch * blocks, groups, inputs, frequencies).permute(1, 3, 0, 2)
     product = by_frequency @ spectrum
-    back: Tensor = torch.fft.irfft(product.permute(2, 0, 3, 1), n=size)[..., taps - 1 :]
+    back: Tensor = torch.fft.irfft(product.permute(2, 0, 3, 1), n=size)[..., before : before + step]
     y = back.reshape(batch, blocks, channels, step).transpose(2, 3).reshape(batch, -1, channels)
     return y[:, :frames]
 
 
-def _block_size(taps: int) -> int:
-    """Twice the next power of two: about half of each block is new."""
-    return 2 << (taps - 1).bit_length()
+def _block_size(frames: int, taps: int) -> int:
+    """Twice the next power of two of the taps, so that about half of each block is new; less for short clips.
+
+    In clips of half a block no frame reaches another one from behind, around the end of the block.
+    """
+    return min(2 * _power_of_two(taps), max(SMALLEST_BLOCK, 2 * _power_of_two(frames)))
 
 
-def _in_precision(weight: Tensor) -> Tensor:
-    """A tensor in the precision of the transform, which does not exist for half-precision types."""
-    return weight if weight.dtype == torch.float64 else weight.float()
+def _power_of_two(number: int) -> int:
+    """The next power of two."""
+    return 1 << (number - 1).bit_length()
+
+
+def _precision(weight: Tensor) -> torch.dtype:
+    """Precision of the transform, which does not exist for half-precision types."""
+    return torch.promote_types(weight.dtype, torch.float32)
+
+
+def _mark(weight: Tensor) -> Tensor:
+    """A number per output channel that changes with every weight."""
+    dtype = _precision(weight)
+    rows = weight.reshape(len(weight), -1)
+    probe = _probe(rows.shape[1], dtype)
+    if weight.dtype == dtype:
+        return rows @ probe
+    return torch.cat([some.to(dtype) @ probe for some in rows.split(ROWS_AT_ONCE)])
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -66,7 +67,7 @@ def encoder_milliseconds(
         files, runs = ExportedFiles(Path(folder), layers), {}
         for name, encoder in encoders.items():
             if format is None:
-                run = load_module(encoder.eval(), backend).run
+                run = load_module(copy.deepcopy(encoder).eval(), backend).run
             else:
                 file = files.file(name, partial(lambda given: given, encoder), format, backend)
                 run = open_file(format, backend, file, threads)

@@ -65,9 +65,9 @@ class Contender:
     model: str
     """Model, as `slimvox.load` takes it; for the backend `transformers`, a dense model."""
     backend: str
-    """`torch`: slimvox in float32. `torch-bf16`: the same under bfloat16 autocast. `transformers`: the dense model as
-    `AutoModel` runs it, float32, with all hidden states. Or the name of an export format, or that name and `-bf16` or
-    `-int8`: exported, and run as the format does."""
+    """`torch`: slimvox in float32. `torch-bf16`: the same with weights in bfloat16; on a GPU, under bfloat16 autocast.
+    `transformers`: the dense model as `AutoModel` runs it, float32, with all hidden states. Or the name of an export
+    format, or that name and `-bf16` or `-int8`: exported, and run as the format does."""
     name: str
     """Short name of the model."""
     file: Path | None = None
@@ -133,20 +133,22 @@ def open_file(format: ExportFormat, backend: str, file: Path, threads: int) -> R
 
 
 def load_module(module: nn.Module, backend: str, device: str = "cpu") -> Loaded:
-    """A module of torch, in one of `TORCH_BACKENDS`."""
+    """A module of torch, in one of `TORCH_BACKENDS`, moved to the device and changed to the backend's precision."""
     import torch
 
     from slimvox.util.timing import wait_for
 
     keywords: dict[str, Any] = {"output_hidden_states": True} if backend == TRANSFORMERS else {}
     half = backend == "torch-bf16"
+    autocast = half and device != "cpu"
     prepare = _window_features(module) if hasattr(module, "config") else None
     place = torch.device(device)
-    module = module.to(place)
+    # On a CPU, autocast would spend a good part of the time of a short clip on casting the weights.
+    module = module.to(place, torch.bfloat16 if half and not autocast else None)
 
     def run(waveforms: NDArray[np.float32]) -> object:
         inputs = torch.from_numpy(waveforms) if prepare is None else prepare(waveforms)
-        with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=half):
+        with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=autocast):
             return module(inputs.to(place), **keywords)
 
     return Loaded(run=run, module=module, wait=lambda: wait_for(place))
