@@ -14,6 +14,7 @@ import soundfile
 import models
 import slimvox
 from hub_server import Hub, serving
+from missing_packages import exports
 from slimvox.checkpoint.carry import load_with_head
 from slimvox.checkpoint.resolve import find_model
 from slimvox.cli.main import run
@@ -62,7 +63,9 @@ FUNCTIONS: dict[str, Callable[..., object]] = {
 }
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=exports("onnx")) if each == "export" else each for each in FUNCTIONS]
+)
 def test_every_function_asks_for_the_revision_with_the_token(name: str, hub: Hub, folder: Path) -> None:
     with pytest.raises(slimvox.SlimvoxError, match="there is no revision 'v9' of this model"):
         FUNCTIONS[name](folder, revision="v9", token="hf_secret")
@@ -78,7 +81,7 @@ def test_every_function_asks_for_the_revision_with_the_token(name: str, hub: Hub
         ["encode", MODEL, "FOLDER", "--out", "FOLDER/out"],
         ["compare", MODEL, "FOLDER", "--teacher", "embedded"],
         ["evaluate", MODEL, "--data", "FOLDER", "--manifest", "ks=FOLDER/ks.tsv", "--cache", "FOLDER/cache"],
-        ["export", MODEL, "--out", "FOLDER/a.onnx"],
+        pytest.param(["export", MODEL, "--out", "FOLDER/a.onnx"], marks=exports("onnx")),
         ["benchmark", "embedded", "--against", f"{MODEL}@v9"],
     ],
 )
@@ -115,6 +118,7 @@ def test_a_revision_of_something_else_is_refused(model: Any, message: str) -> No
         find_model(model, revision="v2")
 
 
+@exports("onnx")
 def test_a_revision_of_an_encoder_in_memory_is_refused() -> None:
     with pytest.raises(slimvox.SlimvoxError, match="which a SpeechEncoder is not"):
         slimvox.export(slimvox.load("embedded"), "a.onnx", revision="v2")

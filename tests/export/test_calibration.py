@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from drawn import odd_encoder
-from missing_packages import hide_packages
+from missing_packages import exports, hide_packages
 from slimvox import SlimvoxError, export
 from slimvox.checkpoint import write_slimvox_directory
 from slimvox.evaluation.upstreams import load_upstream
@@ -35,6 +35,7 @@ def test_the_embedded_speech_by_default_silence_left_out(tmp_path: Path) -> None
         calibration_clips([str(tmp_path / "silence.wav")], REFERENCE)
 
 
+@exports("torch-export")
 def test_calibration_of_a_format_that_needs_none_is_refused(tmp_path: Path) -> None:
     write_slimvox_directory(odd_encoder(), tmp_path / "model", kept_indices={}, model_card="")
     with pytest.raises(SlimvoxError, match="for int8 of --format openvino only"):
