@@ -39,10 +39,13 @@ def test_linear_maps_of_any_size_agree(sizes: tuple[int, int], shape: tuple[int,
     inputs=st.integers(1, 40),
     outputs=st.integers(1, 40),
     gelu=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
 )
-def test_any_strides_agree(data: st.DataObject, rows: int, inputs: int, outputs: int, gelu: bool) -> None:
+def test_any_strides_agree(
+    data: st.DataObject, rows: int, inputs: int, outputs: int, gelu: bool, dtype: torch.dtype
+) -> None:
     def drawn(*shape: int) -> Tensor:
-        whole = torch.randn(*(2 * size + 1 for size in shape))
+        whole = torch.randn(*(2 * size + 1 for size in shape)).to(dtype)
         steps = [data.draw(st.sampled_from([1, 2])) for _ in shape]
         view = whole[tuple(slice(1, 1 + size * step, step) for size, step in zip(shape, steps, strict=True))]
         kind = data.draw(st.sampled_from(["as is", "transposed", "expanded"]))
@@ -55,11 +58,15 @@ def test_any_strides_agree(data: st.DataObject, rows: int, inputs: int, outputs:
         drawn(outputs, inputs),
         drawn(outputs),
     )
-    with torch.inference_mode():
+    with torch.inference_mode(), record_choices() as choices:
         product = linear(x, weight, bias, gelu=gelu)
         expected = F.linear(x.double(), weight.double(), bias.double())
         expected = F.gelu(expected) if gelu else expected
-    torch.testing.assert_close(product, expected.float(), rtol=1e-4, atol=1e-4)
+    tolerance = 1e-4
+    if dtype == torch.bfloat16:
+        # oneDNN rounds only the result, not what goes into the GELU; torch rounds partial sums.
+        tolerance = torch.finfo(dtype).eps * (1 if choices[WAY] == {""} else 8)
+    torch.testing.assert_close(product.double(), expected, rtol=tolerance, atol=tolerance)
 
 
 def test_what_onednn_is_not_asked_for() -> None:
@@ -72,7 +79,8 @@ def test_what_onednn_is_not_asked_for() -> None:
 
     assert reasons(layer, x) == {""}
     with torch.autocast("cpu", torch.bfloat16):
-        assert reasons(layer, x) == {"autocast is enabled"}
+        assert reasons(layer, x) == {"autocast casts the tensors"}
+        assert reasons(layer, x.bfloat16()) == {"a tensor is torch.float32"}
     assert reasons(layer.double(), x.double()) == {"a tensor is torch.float64"}
     assert reasons(linear_map(8, 4), x[:0]) == {"a tensor is empty"}
     layer = linear_map(4, 8)
@@ -80,6 +88,31 @@ def test_what_onednn_is_not_asked_for() -> None:
     assert reasons(layer, torch.randn(3, 4)) == {"weights are not contiguous"}
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         reasons(layer, torch.randn(3, 5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_patches_that_overlap_are_rows(dtype: torch.dtype) -> None:
+    patches = torch.randn(1000).to(dtype).unfold(0, 12, 4)
+    weight = torch.randn(7, 12).to(dtype)
+    with torch.no_grad():
+        expected = F.linear(patches.double(), weight.double())
+        tolerance = 1e-5 if dtype == torch.float32 else torch.finfo(dtype).eps
+        torch.testing.assert_close(
+            linear(patches, weight, None).double(), expected, rtol=tolerance, atol=tolerance
+        )
+
+
+def test_mkl_is_left_alone_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not faster there: torch's own product in bfloat16 is one of oneDNN."""
+    monkeypatch.setattr(linear_module, "_mkl_is_faster", lambda: True)
+    layer, x = linear_map(8, 4).bfloat16(), torch.randn(3, 8).bfloat16()
+    for supported in (True, False):
+        monkeypatch.setattr(linear_module, "_onednn_has_bf16", lambda there=supported: there)
+        with torch.no_grad(), record_choices() as choices:
+            torch.testing.assert_close(apply_linear(layer, x), layer(x))
+            with torch.autocast("cpu", torch.bfloat16):
+                torch.testing.assert_close(apply_linear(layer, x), layer(x))
+        assert choices[WAY] == {"" if supported else "the processor has no instructions for bfloat16"}
 
 
 def test_strided_inputs_and_other_precisions_agree() -> None:

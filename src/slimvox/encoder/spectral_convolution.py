@@ -69,7 +69,8 @@ def _transformed(convolution: nn.Conv1d, size: int) -> Tensor:
     ahead = near.shape[-1] - 1 - reach
     kernel = F.pad(near, (0, size - near.shape[-1])).roll(-ahead, -1)
     by_group = kernel.view(convolution.groups, -1, *kernel.shape[1:])
-    return torch.fft.rfft(by_group).permute(0, 3, 2, 1).contiguous()
+    transformed: Tensor = torch.fft.rfft(by_group)
+    return transformed.permute(0, 3, 2, 1).contiguous()
 
 
 def spectral_obstacle(convolution: nn.Module, x: Tensor) -> str | None:
@@ -157,7 +158,7 @@ def _mark(weight: Tensor) -> Tensor:
     probe = _probe(rows.shape[1], dtype)
     if weight.dtype == dtype:
         return rows @ probe
-    return torch.cat([some.to(dtype) @ probe for some in rows.split(ROWS_AT_ONCE)])
+    return torch.cat([some.to(dtype) @ probe for some in torch.split(rows, ROWS_AT_ONCE)])
 
 
 @cache
