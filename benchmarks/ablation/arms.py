@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from slimvox.pruning import Control
 
-Kind = Literal["paper", "slimvox", "control", "idea", "size"]
+Kind = Literal["paper", "slimvox", "control", "idea", "size", "target"]
 
 MULTIPLIERS: Mapping[str, Any] = MappingProxyType(
     {"gates.sparsity_control": "lagrangian", "gates.ramp_shape": "linear"}
@@ -109,6 +109,24 @@ IDEAS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
 """Name to title and what is changed, one thing at a time but for the last, of `quick`."""
 
 
+MACS, SPEEDS = (0.5, 0.3, 0.2, 0.1), (1.5, 2.0, 3.0, 4.0)
+"""Targets of `quick` in MACs and in time; those in parameters are its sizes."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Size of the pruned encoder, as `slimvox prune` takes it."""
+
+    kind: Literal["parameters", "macs", "speed"]
+    value: float
+    """The share of the dense encoder to keep, or the speed-up over it."""
+
+    @property
+    def text(self) -> str:
+        """Value of the option."""
+        return f"{self.value:g}x" if self.kind == "speed" else f"{100 * self.value:g}%"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Arm:
     """One way to prune; every arm starts from the recipe `quick`."""
@@ -120,8 +138,7 @@ class Arm:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the recipe."""
     control: Control | None = None
-    keep: float = 0.28
-    """The share of the dense encoder's parameters."""
+    target: Target = Target("parameters", 0.28)
 
     @property
     def first_stage(self) -> float:
@@ -130,8 +147,8 @@ class Arm:
 
     @property
     def shipped(self) -> bool:
-        """True for the recipe `quick` as it is, at any size."""
-        return not self.overrides and self.control is None
+        """True for the recipe `quick` as it is, at any number of parameters."""
+        return not self.overrides and self.control is None and self.kind != "target"
 
     @property
     def main(self) -> bool:
@@ -210,7 +227,7 @@ ARMS: tuple[Arm, ...] = (
             kind="size",
             overrides=overrides,
             control=control,
-            keep=keep,
+            target=Target("parameters", keep),
         )
         for keep in (0.5, 0.4, 0.2, 0.1)
         for name, title, overrides, control in (
@@ -222,5 +239,17 @@ ARMS: tuple[Arm, ...] = (
         )
         # Where control matters most.
         if name != "dphubert-projected" or keep < 0.28
+    ),
+    *(
+        Arm(
+            name=f"{target.kind}-{target.text.rstrip('%')}",
+            title=f"`quick`, `--target-{target.kind} {target.text}`",
+            kind="target",
+            target=target,
+        )
+        for target in (
+            *(Target("macs", share) for share in MACS),
+            *(Target("speed", factor) for factor in SPEEDS),
+        )
     ),
 )

@@ -51,7 +51,7 @@ def table(rows: Sequence[Row]) -> str:
         cells = [other.arm.title, *_figures(other)]
         if fast:
             best = min(fast, key=lambda row: statistics.fmean(row.errors))
-            cells += [f"{1 - best.arm.keep:.0%} fewer", *_figures(best)]
+            cells += [f"{1 - best.arm.target.value:.0%} fewer", *_figures(best)]
             cells.append(difference(best.errors, other.errors, percent=True))
             cells.append(difference(best.mini, other.mini))
         else:

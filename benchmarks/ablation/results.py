@@ -159,10 +159,31 @@ def difference(first: Sequence[float], second: Sequence[float], *, percent: bool
     if not variance:
         return f"{text}, no spread"
     degrees = variance**2 / sum(part**2 / count for part, count in parts)
-    found = Estimate(value=value, error=math.sqrt(variance), degrees=degrees)
-    text = f"**{text}**" if found.certain else text
-    low, high = (value + sign * found.half_width for sign in (-1, 1))
-    return f"{text} ({low / unit:+.0f} to {high / unit:+.0f})"
+    found = Estimate(value=value / unit, error=math.sqrt(variance) / unit, degrees=degrees)
+    return with_interval(text, (found.value - found.half_width, found.value + found.half_width))
+
+
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> str:
+    """Geometric mean of first / second, pair by pair, as a difference in percent with its interval by Student's t.
+
+    Args:
+        first: a positive value per pair.
+        second: likewise.
+    """
+    logs = [math.log(one / other) for one, other in zip(first, second, strict=True)]
+    mean = statistics.fmean(logs)
+    text = f"{100 * math.expm1(mean):+.0f} %"
+    if len(logs) < 2:
+        return f"{text} (one run)"
+    found = Estimate(value=mean, error=statistics.stdev(logs) / math.sqrt(len(logs)), degrees=len(logs) - 1)
+    low, high = (100 * math.expm1(mean + sign * found.half_width) for sign in (-1, 1))
+    return with_interval(text, (low, high))
+
+
+def with_interval(text: str, interval: tuple[float, float]) -> str:
+    """A difference with its interval, bold if that leaves out 0."""
+    low, high = interval
+    return f"{f'**{text}**' if low * high > 0 else text} ({low:+.0f} to {high:+.0f})"
 
 
 def with_spread(values: Sequence[float], digits: int) -> str:

@@ -1,7 +1,7 @@
 """Prune the embedded teacher in many ways, score the results, and write one table (RUNS/ablation.md and ablation.csv).
 
     python benchmarks/ablation/run.py AUDIO... --held-out TEST --out RUNS [--score DATA] [--arms paper dphubert]
-        [--seeds 3] [--jobs 2]
+        [--seeds 3] [--jobs 2 | --threads 1]
 
 Every arm has the same teacher, audio, steps and final number of parameters (but for those that compare sizes). Runs lie
 in RUNS/ARM/SEED; finished ones are not repeated and unfinished ones go on, so the command can be stopped and repeated.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -51,9 +52,9 @@ def main() -> None:
     )
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=400, help="of both stages together")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once, each with its share of the cores")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once")
     arguments = parser.parse_args()
-    threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
+    threads = arguments.threads or max(1, (os.cpu_count() or 1) // arguments.jobs)
     waiting = [
         (arm, seed)
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds)
@@ -65,7 +66,8 @@ def main() -> None:
         results = pool.map(lambda each: run(*each, arguments, threads), waiting)
         failed = [name for name in results if name is not None]
     except KeyboardInterrupt:
-        # The runs got the signal as well, and save.
+        # The runs got the signal as well, and save; `timeout` sends it twice.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         pool.shutdown(cancel_futures=True)
         parser.exit(130, "stopped; the same command goes on from here\n")
     try:
@@ -84,6 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser, seeds: int) -> None:
     parser.add_argument("--held-out", nargs="+", required=True, help="what to measure the distance on")
     parser.add_argument("--out", type=Path, required=True, help="folder of all runs")
     parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--threads", type=int, help="of each run; by default its share of the cores")
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--set", nargs="*", default=[], help="fields of the recipe, for every run")
 
@@ -167,7 +170,7 @@ def command(arm: Arm, seed: int, out: Path, arguments: argparse.Namespace) -> Se
         *arguments.audio,
         *("--held-out", *arguments.held_out),
         *("--out", str(out), "--recipe", "quick", "--seed", str(seed)),
-        *("--target-parameters", f"{100 * arm.keep:g}%"),
+        *(f"--target-{arm.target.kind}", arm.target.text),
         *(("--control", arm.control) if arm.control else ()),
         *("--set", *settings(arm, arguments.steps), *arguments.set),
     ]

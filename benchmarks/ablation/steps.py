@@ -34,7 +34,6 @@ def main() -> None:
     )
     add_arguments(parser, seeds=1)
     parser.add_argument("--steps", type=int, nargs="+", default=[150, 300, 600, 1200], help="of both stages")
-    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     failed = []
     for steps in arguments.steps:
@@ -42,7 +41,7 @@ def main() -> None:
             **{**vars(arguments), "steps": steps, "out": arguments.out / str(steps), "score": None}
         )
         for seed in range(arguments.seeds):
-            failed.append(run(ARM, seed, of_length, arguments.threads))
+            failed.append(run(ARM, seed, of_length, arguments.threads or 1))
             _write(arguments.out)
     if any(failed):
         parser.exit(1, f"these failed: {', '.join(name for name in failed if name)}\n")

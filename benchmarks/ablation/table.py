@@ -31,6 +31,8 @@ COMPARISONS: Mapping[str, tuple[Kind, ...]] = {
     "quick": ("slimvox", "paper", "control", "idea"),
 }
 """Name of an arm to the kinds of arms that are compared with it."""
+SIZES: tuple[Kind, ...] = ("size", "target")
+"""Kinds of arms at other sizes than 28 % of the parameters."""
 METRIC_TITLES = {"sf_f1": "SF F1", "sf_cer": "SF CER", "qbe": "QbE"}
 
 
@@ -59,8 +61,8 @@ def main() -> None:
 
 
 def tables(rows: Sequence[Row]) -> str:
-    """Markdown: the arms at 72 %, their differences, their scores, and the same for other sizes."""
-    main_rows = [row for row in rows if row.arm.kind != "size"]
+    """Markdown: the arms at 72 %, their differences, their scores, and the same for other sizes and targets."""
+    main_rows = [row for row in rows if row.arm.kind not in SIZES]
     parts = [_table(main_rows)]
     for reference, kinds in COMPARISONS.items():
         base = next((row for row in main_rows if row.arm.name == reference), None)
@@ -69,11 +71,11 @@ def tables(rows: Sequence[Row]) -> str:
             parts.append(_differences(base, others))
     if any(run.scores for row in main_rows for run in row.runs):
         parts.append(_score_table(main_rows))
-    sizes = [row for row in rows if row.arm.kind == "size"]
+    sizes = [row for row in rows if row.arm.kind in SIZES]
     if sizes:
         parts.append(_table(sizes))
     for base in sizes:
-        others = [row for row in sizes if row.arm.keep == base.arm.keep and row is not base]
+        others = [row for row in sizes if row.arm.target == base.arm.target and row is not base]
         if base.arm.shipped and others:
             parts.append(_differences(base, others))
     return "\n\n".join(parts)
@@ -95,7 +97,7 @@ def measure_speed(folder: Path, rows: Sequence[Row]) -> None:
 
 def _table(rows: Sequence[Row]) -> str:
     head = ("arm", "runs", "error after surgery", "error at the end", "after a map", "1 - cosine")
-    return _markdown(
+    return markdown(
         (*head, "parameters", "MACs", "speed-up", "mini"),
         [
             [
@@ -154,10 +156,10 @@ def _differences(base: Row, rows: Sequence[Row]) -> str:
         for row in rows
     ]
     head = ("arm", "error at the end", "after a map", "mini, points", "MACs", "speed-up")
-    return f"Difference from {base.arm.title}:\n\n{_markdown(head, lines)}"
+    return f"Difference from {base.arm.title}:\n\n{markdown(head, lines)}"
 
 
-def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table without the columns in which nothing was measured."""
     kept = [place for place in range(len(head)) if any(line[place] != "-" for line in lines)]
     rows = [[line[place] for place in kept] for line in (head, *lines)]

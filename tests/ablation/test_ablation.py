@@ -46,7 +46,7 @@ def test_every_arm_is_a_recipe(arm: arms.Arm) -> None:
 
 def test_no_arm_is_another_one_again() -> None:
     arms_as_run = [
-        (load_recipe("quick", list(run.settings(arm, 300))), arm.control, arm.keep) for arm in arms.ARMS
+        (load_recipe("quick", list(run.settings(arm, 300))), arm.control, arm.target) for arm in arms.ARMS
     ]
     for first, second in itertools.combinations(arms_as_run, 2):
         assert first != second

@@ -42,6 +42,19 @@ def test_seeds_become_a_point_and_sizes_a_line(found: dict[str, RunRecord]) -> N
     assert [point.quality for point in arms["without STE"].points] == [error_of(found["plain"])]
 
 
+def test_targets_of_different_kinds_are_different_lines(found: dict[str, RunRecord]) -> None:
+    base, target = found["a"], found["a"].recipe["target"]
+    in_time = replace(
+        base,
+        label="fast",
+        recipe={**base.recipe, "target": {**target, "kind": "latency", "keep": 0.5}},
+    )
+    arms = arms_of(
+        [base, found["large"], in_time], choose_quality("distance", [*found.values(), in_time], ())
+    )
+    assert {arm.label: len(arm.points) for arm in arms} == {"target.kind latency": 1, "target.kind params": 2}
+
+
 def test_controls_and_lengths_are_named(found: dict[str, RunRecord]) -> None:
     base = found["a"]
     control = replace(base, label="control", control="random")

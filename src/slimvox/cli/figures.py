@@ -24,7 +24,7 @@ class FiguresCommand(Command):
 
     figure1 shows the gates' distribution with and without the straight-through estimator and needs no run. figure2
     shows quality against parameters, figure3 the effect of the straight-through estimator, and pareto quality against
-    every cost. Runs that differ only in their seed become one point; runs that differ only in their target become one
+    every cost. Runs that differ only in their seed become one point; runs that differ only in their size become one
     line.
     """
 

@@ -64,7 +64,7 @@ def prune(
     target_speed: str | float | None = None,
     runtime: str | None = None,
     sizes: str | Sequence[str | float] | None = None,
-    held_out: Sequence[AudioInput] = (),
+    held_out: AudioInput | Sequence[AudioInput] = (),
     device: Device = "auto",
     precision: Precision = "auto",
     max_steps: Count | None = None,
@@ -139,6 +139,7 @@ def prune(
     limit = None if hours is None else TimeLimit(hours)
     _check_request(control, sizes)
     sources = as_sources(audio)
+    held_out_sources = as_sources(held_out) if held_out else []
     directory = RunDirectory(path=Path(out).expanduser())
     request = TargetRequest(
         parameters=target_parameters, macs=target_macs, speed=target_speed, sizes=sizes, runtime=runtime
@@ -178,7 +179,9 @@ def prune(
             earlier_kept=earlier_kept,
             recipe=recipe_of_smallest,
             budget=budget,
-            audio=replace(_read_audio(sources, held_out, chosen, seed, parts, processes), workers=workers),
+            audio=replace(
+                _read_audio(sources, held_out_sources, chosen, seed, parts, processes), workers=workers
+            ),
             audio_names=tuple(source_name(source) for source in sources),
             out=directory,
             seed=seed,

@@ -18,6 +18,7 @@ CONTROL_TITLES = {
     "thin": "thin, from scratch",
 }
 TOTAL = "total steps"
+SIZE = "target.keep"
 STE = "gates.straight_through"
 MOST_DIFFERENCES = 3
 CUT_SHORT = "…"
@@ -104,7 +105,7 @@ def _points(runs: Sequence[RunRecord], quality: Quality) -> tuple[Point, ...]:
 
 def _fields(run: RunRecord) -> dict[str, str]:
     # A control learns no gates, so that their settings have no effect on it.
-    left_out = ("target.", "gates.") if run.control else ("target.",)
+    left_out = (SIZE, "gates.") if run.control else (SIZE,)
     fields = completed_fields(run.recipe)
     return {
         "control": run.control or "",
