@@ -279,17 +279,17 @@ def test_speed_ups_are_ratios_of_medians() -> None:
     ("arguments", "said"),
     [
         (["--seconds", "ten"], "numbers separated by commas"),
-        (["--seconds", "0.01"], "`seconds[0]` must be at least 0.1"),
-        (["--backends", "tensorflow"], "`backends` must be some of torch"),
+        (["--seconds", "0.01"], "`--seconds[0]` must be at least 0.1"),
+        (["--backends", "tensorflow"], "`--backends` must be some of torch"),
         (["--against", "no/such/dir/here"], "no directory"),
-        (["--threads", "0"], "`threads[0]` must be between 1 and 4096"),
-        (["--seconds", "nan"], "`seconds[0]` must be a finite number"),
-        (["--seconds", "inf"], "`seconds[0]` must be a finite number"),
+        (["--threads", "0"], "`--threads[0]` must be between 1 and 4096"),
+        (["--seconds", "nan"], "`--seconds[0]` must be a finite number"),
+        (["--seconds", "inf"], "`--seconds[0]` must be a finite number"),
         (["--batch", "0"], "at least 1"),
         (["--out", "/dev/null/speed.json"], "cannot be written"),
         (["--out", "."], "must be a file, but . is a directory"),
         (["--plot", "speed.gif"], "`--plot` must end in .png, .svg, .pdf, but is speed.gif"),
-        (["--device", "cuda"], "`device` is cuda, but this machine"),
+        (["--device", "cuda"], "`--device` is cuda, but this machine"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -15,7 +15,7 @@ import soundfile
 import models
 import slimvox
 from hub_server import COMMIT, serving
-from slimvox.cli.main import run
+from slimvox.cli.main import parse, run
 
 FAST = [
     *("--recipe", "quick", "--max-steps", "3", "--device", "cpu", "--set"),
@@ -126,7 +126,21 @@ def test_revisions_on_the_hub(
             assert run(["inspect", *wrong]) == 2
             assert "there is no revision 'v9'" in said(capsys)
     assert run(["inspect", str(teacher), "--revision", "v9"]) == 2
-    assert "`revision` is for models on the Hugging Face hub" in said(capsys)
+    assert "`--revision` is for models on the Hugging Face hub" in said(capsys)
+
+
+def test_errors_name_flags_instead_of_parameters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "out")]
+    for arguments, expected in (
+        (["prune", "embedded", "x", *out, "--target-macs", "0"], "`--target-macs` must be a share"),
+        (["benchmark", "embedded", "--seconds", "2,0"], "`--seconds[1]` must be at least 0.1"),
+        (["inspect", "embedded", "--revision", "v9"], "`--revision` is for models"),
+    ):
+        assert run(arguments) == 2
+        assert expected in said(capsys)
+    command = parse(["compare", "model", "audio"])
+    assert command.with_flags("columns `seconds` and `audio`") == "columns `seconds` and `audio`"
+    assert command.with_flags("`seconds`, `audio`, `x`") == "`--seconds`, `audio`, `x`"
 
 
 def test_the_hub_is_quiet_unless_verbose(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     out = tmp_path / "out"
     cases = [
         (["/no/such/run", "--out", str(out)], "there is no /no/such/run"),
-        ([str(runs), "--out", str(out), "--quality", "beauty"], "`quality` must be one of"),
+        ([str(runs), "--out", str(out), "--quality", "beauty"], "`--quality` must be one of"),
         ([str(runs), "--out", str(tmp_path / "file")], "is a file"),
         ([str(runs), "--out", "/proc/slimvox"], "cannot be written"),
         ([str(runs), "--out", str(out), "--scores", str(tmp_path)], "has no scores"),

@@ -87,7 +87,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         with hub_token(getattr(command, "token", None)):
             command.run(Console(highlight=False))
     except SlimvoxError as error:
-        errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        text = str(error) if command is None else command.with_flags(str(error))
+        errors.print(f"[bold red]error:[/] {escape(text)}", highlight=False)
         return error.exit_status
     except KeyboardInterrupt:
         errors.print("interrupted", highlight=False)
