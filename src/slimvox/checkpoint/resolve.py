@@ -167,14 +167,14 @@ def load(
         >>> encoder = slimvox.load("embedded")
         >>> states = encoder(torch.randn(1, 16_000)).hidden_states
     """
-    wanted_dtype, where = _dtype(dtype), _device(device)
+    weights_dtype, where = _dtype(dtype), _device(device)
     access = HubAccess(
         revision=revision,
         token=token,
         cache_dir=None if cache_dir is None else Path(cache_dir),
         local_files_only=local_files_only,
     )
-    return load_model(model, access=access).encoder.to(device=where, dtype=wanted_dtype)
+    return load_model(model, access=access).encoder.to(device=where, dtype=weights_dtype)
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:

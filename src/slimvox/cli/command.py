@@ -206,8 +206,9 @@ def _flags_of_lists(commands: Any) -> Iterator[str]:
 
 
 def join_repeated_flags(arguments: Sequence[str], flags: frozenset[str]) -> list[str]:
-    """Join the values of a flag that is given repeatedly, of which tyro would keep only the last: `--set A --set B`
-    becomes `--set A B`.
+    """Join the values of a flag that is given repeatedly: `--set A --set B` becomes `--set A B`.
+
+    tyro would keep only the last value.
     """
     current: list[str] = []
     parts = [current]

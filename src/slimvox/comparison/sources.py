@@ -96,8 +96,8 @@ def compare(
             .csv, .jsonl), URLs of them, or Hugging Face data sets (hf:NAME, hf:NAME:CONFIGURATION:SPLIT, .parquet, a
             save_to_disk folder). In Python also a loaded `datasets.Dataset`.
         teacher: encoder to compare with; by default, the teacher recorded in `model`.
-        seconds: seconds of audio per source, in randomly drawn clips, of which at most the first 30 s are used; 0 means
-            all of it. In Python also None.
+        seconds: seconds of audio per source, in randomly drawn clips; at most the first 30 s of a clip are used; 0
+            means all of it. In Python also None.
         seed: random seed for drawing clips.
         device: device to run on; auto selects a GPU if there is one.
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.

@@ -179,7 +179,7 @@ class CostForm:
     def expected(self, counts: Tensor) -> Tensor:
         """The expected cost at expected counts, (A,) float32: a scalar, differentiable.
 
-        It takes a handful of operators, none of which waits for the device.
+        It takes a few operators, and none of them waits for the device.
         """
         factors, weights = self._on(counts.device)
         n = torch.cat([counts, torch.ones_like(counts[:1])])

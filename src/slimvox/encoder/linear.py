@@ -66,7 +66,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool) -> T
 
 
 def _with_rows(x: Tensor, rows: int) -> Tensor:
-    """A contiguous matrix that begins with x and has so many rows; the others do not matter."""
+    """A contiguous matrix of a number of rows that begins with x; the values of further rows do not matter."""
     present, columns = x.shape
     if x.is_contiguous():
         there = x.untyped_storage().nbytes() // x.element_size() - x.storage_offset()

@@ -74,7 +74,7 @@ def _transformed(convolution: nn.Conv1d, size: int) -> Tensor:
 
 
 def spectral_obstacle(convolution: nn.Module, x: Tensor) -> str | None:
-    """The reason why `spectral_convolution` cannot take the place of a convolution of the frames x, or None."""
+    """The reason why `spectral_convolution` cannot replace a convolution of the frames x, or None."""
     sparse = type(convolution) is SparseTaps
     obstacle = module_obstacle(convolution, SparseTaps if sparse else nn.Conv1d)
     if obstacle is not None:

@@ -96,8 +96,8 @@ def encode_files(
         layers: hidden states to write: `all`, or numbers such as 0,6,12; 0 is the input of the first layer. In Python
             also a sequence of numbers.
         dtype: data type of the hidden states in the files.
-        chunk_seconds: chunk length in seconds; longer audio is encoded in chunks, of which the last may be longer by up
-            to an overlap.
+        chunk_seconds: chunk length in seconds; longer audio is encoded in chunks; the last one may be longer by up to
+            an overlap.
         overlap_seconds: overlap of neighbouring chunks in seconds; each chunk contributes half of it.
         device: device to run on; auto selects a GPU if there is one. In Python, for an encoder that was passed in, its
             device.

@@ -42,7 +42,7 @@ class Batch(Generic[Target]):
     """True if heads compute in bfloat16."""
 
     def through(self, head: nn.Module) -> Any:
-        """Output of a head for the batch; float32 whatever it computed in."""
+        """Output of a head for the batch; always in float32."""
         with torch.autocast(self.features.device.type, torch.bfloat16, enabled=self.bf16):
             output = head(self.features, self.lengths)
         if isinstance(output, Tensor):

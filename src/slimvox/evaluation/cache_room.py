@@ -38,7 +38,7 @@ def make_room(directory: Path, needed: int, *, max_bytes: int) -> None:
     for _, folder, size in sorted(folders):
         if total <= max_bytes:
             return
-        # Under another name first: nobody opens half of it.
+        # Renamed first, so that no process opens an incomplete folder.
         removed = folder.with_name(f"{PARTIAL}{folder.name}-removed-{os.getpid()}")
         with contextlib.suppress(OSError):
             folder.rename(removed)

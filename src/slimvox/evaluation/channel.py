@@ -1,7 +1,8 @@
 """A simulated acoustic channel for each recording: an equaliser and a noise floor, both drawn from a seed.
 
 Where each speaker was recorded in one session, microphone, room and noise floor distinguish the speakers better than
-their voices do. Giving every recording another channel prevents that: the long-term spectrum no longer says who speaks.
+their voices do. Giving every recording another channel prevents that: the long-term spectrum no longer identifies the
+speaker.
 """
 
 from __future__ import annotations

@@ -14,14 +14,14 @@ from slimvox.evaluation.examples import ABSENT_AT_DEFAULT, ExampleSet
 
 
 def describe_data(folds: Sequence[ExampleSet[Any]], root: Path) -> str:
-    """A hash of all examples that is the same wherever the data folder lies."""
+    """A hash of all examples that does not depend on the location of the data folder."""
     described = json.dumps([_plain(fold, str(root), root.anchor) for fold in folds], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()
 
 
 @functools.cache
 def _described_fields(kind: type) -> list[tuple[str, bool, Any]]:
-    """Name of each field of a dataclass, whether it is left out at its default, and that."""
+    """Name of each field of a dataclass, whether it is left out at its default, and the default."""
     return [
         (field.name, bool(field.metadata.get(ABSENT_AT_DEFAULT)), field.default)
         for field in dataclasses.fields(kind)
@@ -29,11 +29,11 @@ def _described_fields(kind: type) -> list[tuple[str, bool, Any]]:
 
 
 def _plain(value: Any, root: str, anchor: str) -> Any:
-    """Examples as JSON; paths relative to the data folder, so that the same data elsewhere is the same data."""
+    """Examples as JSON; paths relative to the data folder, so that moving the folder changes nothing."""
     if isinstance(value, str | int | float | None):
         return value
     if isinstance(value, Path):
-        # As `relative_to`, at a twentieth of its time: there are as many paths as recordings.
+        # The same as `relative_to` in a twentieth of its time, because there is a path for each recording.
         path = str(value)
         inside = root if root in (".", anchor) else f"{root}/"
         if root == "." and not value.is_absolute():

@@ -38,7 +38,7 @@ class ExportedUpstream:
         self._states = sorted(name for name in names if name.startswith("hidden_state_"))
         normalized_last = "last_hidden_state" in names
         if normalized_last:
-            # Alone, or beside those of a pre-norm model: as in `EncoderOutput.downstream_states`.
+            # It replaces the last of the hidden states, as in `EncoderOutput.downstream_states`.
             self._states = [*self._states[:-1], "last_hidden_state"]
         if "slimvox_version" not in about or not self._states:
             raise SlimvoxError(

@@ -104,8 +104,8 @@ class FeatureCache:
         Args:
             excerpts: the recordings; their ids must differ.
             task: for error messages.
-            pooling: `frames` keeps each frame (in float16), `mean` their average over time (float32): what a
-                head without non-linearity that averages over time needs to know, at a hundredth of the size.
+            pooling: `frames` keeps each frame (in float16), `mean` their average over time (float32). It is
+                a hundredth of the size, and enough for a head that averages over time without a non-linearity.
             whiten_on: training recordings to measure the whitening on; none for features as they are.
 
         Raises:

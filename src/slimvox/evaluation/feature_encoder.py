@@ -132,9 +132,9 @@ class FeatureEncoder:
     def _batches(self, waveforms: Mapping[str, FloatArray]) -> Iterable[list[str]]:
         """Ids of waveforms that are encoded together.
 
-        On the CPU, the frames of a clip are encoded alone: with another number of clips beside it, its states would
-        differ in the last bits, and training on streamed features from that on stored ones. Averages are so small that
-        they are hardly ever streamed.
+        On the CPU, clips whose frames are kept are encoded one by one. Otherwise the number of clips in a batch would
+        change their states in the last bits, and training on streamed features would differ from training on stored
+        ones. Averages over time are small enough to be stored in nearly all cases.
         """
         by_length: dict[int, list[str]] = {}
         for id, waveform in waveforms.items():

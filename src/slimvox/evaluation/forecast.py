@@ -247,7 +247,7 @@ class _RandomFeatures(Features):
     """(frames, layers, width) of the longest recording."""
 
     def read(self, many: Iterable[Sequence[str]]) -> Generator[list[Tensor], None, None]:
-        """The first frames of the buffer, whatever the recording."""
+        """The first frames of the buffer, for any recording."""
         for ids in many:
             yield [self.buffer[: self.lengths[id]] for id in ids]
 

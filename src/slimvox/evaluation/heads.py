@@ -186,7 +186,7 @@ class DiarizationHead(nn.Module):
         self.output = nn.Linear(hidden, speakers)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Padding comes after all frames that count, and a one-way LSTM never looks ahead."""
+        """Logits; padding has no effect on them, since it comes last and the LSTM reads forwards only."""
         logits: Tensor = self.output(self.lstm(self.mix(features))[0])
         return logits
 

@@ -163,6 +163,6 @@ def _enlarged(draws: Draws, count: int) -> Draws:
 
 @functools.lru_cache(maxsize=20_000)
 def _weights(name: str) -> Draws:
-    """Exponential weights (draws,) of a source, the same wherever its name occurs."""
+    """Exponential weights (draws,) of a source, the same for each occurrence of its name."""
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
     return np.random.default_rng(seed).exponential(size=DRAWS)

@@ -102,7 +102,7 @@ class RecognitionProtocol(HeadProtocol):
     stack: Size = 1
     """Number of frames that are joined into one before the BLSTM."""
     unit: Literal["word", "character"] = "word"
-    """Unit of ASR's error rate. With an hour of training data hardly any word is right, whatever the encoder, so `mini`
+    """Unit of ASR's error rate. With an hour of training data hardly any word is right with any encoder, so `mini`
     counts characters."""
     written: Literal["character", "word"] = "character"
     """Symbols of SF's head, besides the tokens around each slot. A few hundred orders teach the words of a menu, but

@@ -25,8 +25,8 @@ def crops_as_slices() -> Iterator[None]:
 def pad(x: Tensor, amounts: Sequence[int]) -> Tensor:
     """`F.pad`, from the last axis backwards: zeros before and after, or if negative that many values fewer.
 
-    Not a slice by default: `torch.export` takes the size of a slice for an unknown, and stops where that is compared
-    with 1 (the number of heads, say).
+    By default it does not slice: `torch.export` treats the size of a slice as unknown, and fails where such a size is
+    compared with 1, as the number of heads is.
     """
     if not _SLICES.get():
         return F.pad(x, list(amounts))

@@ -102,7 +102,7 @@ class ShiftedPositionBias(nn.Module):
         """The ungated bias, (heads, frames, frames), indexed [head, query, key]."""
         distances = torch.arange(-frames, frames)
         values = self.table.weight[self.table.bucket(distances)].T
-        # Repeated without end, and cut into rows one shorter than its period, a sequence moves on by one per row.
+        # A repeated sequence, cut into rows that are one shorter than its period, is shifted by one in each row.
         heads, period = values.shape[0], 2 * frames
         repeated = values.unsqueeze(1).expand(heads, frames, period).reshape(heads, frames * period)
         return repeated[:, frames:].reshape(heads, frames, period - 1)[..., :frames]

@@ -43,7 +43,7 @@ def quantise(source: Path, target: Path) -> None:
     at_load = [node.name for node in products if node.input[0] in sizes]
     front_end = [node.name for node in products if node.input[1].startswith(FRONT_END)]
     no_matrix = [node.name for node in products if len(sizes[node.input[1]]) != 2]
-    # Advice on the root logger to do what the exporter has done already.
+    # onnxruntime advises on the root logger to do what the exporter has already done.
     with quiet("", level=logging.ERROR):
         quantize_dynamic(
             model,

@@ -23,7 +23,7 @@ def quantised(model: Any, inputs: Sequence[Mapping[str, NDArray[Any]]]) -> Any:
     `TRANSFORMER`, by 10 % without the front end); with these settings, by 1 %. Weights use 7 of the 8 bits: see
     `quantise`.
     """
-    with environment_variable("NNCF_CI", "1"):  # no usage data to its makers
+    with environment_variable("NNCF_CI", "1"):  # NNCF then sends no usage data
         import nncf
     kept = [node.get_friendly_name() for node in model.get_ops() if not _is_quantised(node)]
     with _quiet(nncf), contextlib.redirect_stdout(io.StringIO()):  # progress bars

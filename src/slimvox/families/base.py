@@ -80,7 +80,7 @@ class Family:
     recipe: str = "default"
     """Recipe of `slimvox prune` for its models, if none is given."""
     heads: tuple[str, ...] = HEAD_NAMES
-    """Those of `HEAD_NAMES` for which `transformers` has a class of this family."""
+    """The names in `HEAD_NAMES` for which `transformers` has a class of this family."""
 
 
 def _check_family(family: Family) -> None:

@@ -78,7 +78,7 @@ def encoder_milliseconds(
 
 @contextmanager
 def _torch_threads(threads: int) -> Iterator[None]:
-    """Context in which torch uses so many threads."""
+    """Context in which torch uses a given number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -58,7 +58,7 @@ class RunAudio:
     sources: npt.NDArray[np.integer]
     """Number of the source that each clip of `training` is from (clips,)."""
     weights: tuple[float, ...] = ()
-    """Share of the seconds that are drawn from each source, relative to the others; empty for what it has."""
+    """Share of the seconds drawn from each source, relative to the others; empty if sources are not weighted."""
     workers: int | None = None
     """Number of clips that are decoded at a time; None for one per core."""
 

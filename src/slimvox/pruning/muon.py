@@ -126,7 +126,7 @@ class Muon(torch.optim.Optimizer):
 def shares(matrices: Sequence[nn.Parameter], processes: int) -> list[list[nn.Parameter]]:
     """Matrices shared out among processes so that each has about as much to compute, matrices of equal shape together.
 
-    It depends on the shapes alone, so that all processes come to the same.
+    It depends on the shapes alone, so that all processes make the same division.
     """
     result: list[list[nn.Parameter]] = [[] for _ in range(processes)]
     work = [0] * processes

@@ -99,7 +99,7 @@ class Structure(ABC):
     min_kept: int = 0
     """Number of units of each address that are always kept."""
     multiple: int = 1
-    """Multiple of which a width should be to be computed fast (`target.fast_widths`)."""
+    """A width should be a multiple of this number to be computed fast (`target.fast_widths`)."""
     narrowest: int = 0
     """Minimum of a width, unless it is 0, that is worth the time that does not depend on it (`target.fast_widths`)."""
     common_width: bool = False

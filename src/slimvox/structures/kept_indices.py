@@ -49,7 +49,7 @@ class KeptIndices:
         )
 
     def within(self, earlier: KeptIndices) -> KeptIndices:
-        """The same selection in the numbering of an earlier encoder, of which `earlier` became this one."""
+        """The same selection in the numbering of an earlier encoder, whose kept units `earlier` are numbered here."""
         return KeptIndices(
             units={
                 address: tuple(old[index] for index in self[address])

@@ -26,8 +26,9 @@ class NotFiniteError(UnusableResultError):
 def reason_of(error: BaseException) -> str:
     """The reason that an exception gives, as the end of a sentence in one line.
 
-    Errors of the operating system give it without their number and the file, which the sentence names already; of a
-    library's message, which may be pages long, it is the first line; without a message, the type of the error.
+    For errors of the operating system, the number and the file are left out, because the sentence already names the
+    file. For errors of libraries, whose messages may be pages long, it is the first line, or the type of an error
+    without a message.
     """
     if isinstance(error, UnicodeDecodeError):
         return f"it is not {error.encoding.upper()} text (byte {error.start})"

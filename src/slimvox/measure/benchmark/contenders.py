@@ -108,7 +108,7 @@ def import_runtime(contender: Contender) -> None:
 
 
 def load_contender(contender: Contender, threads: int, device: str = "cpu") -> Loaded:
-    """Load in this process, to be run by so many CPU threads, or on a device of torch."""
+    """Load in this process, to be run with a number of CPU threads, or on a device of torch."""
     if contender.format is not None:
         assert contender.file is not None
         return Loaded(
@@ -143,7 +143,7 @@ def load_module(module: nn.Module, backend: str, device: str = "cpu") -> Loaded:
     autocast = half and device != "cpu"
     prepare = _window_features(module) if hasattr(module, "config") else None
     place = torch.device(device)
-    # On a CPU, autocast would spend a good part of the time of a short clip on casting the weights.
+    # On a CPU, casting the weights under autocast would take a large part of the time of a short clip.
     module = module.to(place, torch.bfloat16 if half and not autocast else None)
 
     def run(waveforms: NDArray[np.float32]) -> object:

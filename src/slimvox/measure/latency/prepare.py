@@ -24,9 +24,9 @@ from slimvox.util.files import write_atomically
 from slimvox.util.json_files import read_json_object
 
 MOST_ERROR = 0.3
-"""Median relative error above which a table is not kept: then something else ran while it was measured."""
+"""Median relative error above which a table is not kept, because another program ran while it was measured."""
 PACKAGES = ("torch", "onnxruntime", "openvino", "nncf")
-"""Packages whose version decides on the time of some runtime."""
+"""Packages whose version affects the time of some runtime."""
 
 
 def kept_table(context: CostContext, measure: Callable[[CostContext], LatencyTable]) -> LatencyTable:

@@ -20,7 +20,7 @@ from slimvox.util.validation import Count, Positive, PositiveOrZero, build, chec
 TORCH = "torch"
 """Runtime of an encoder as it is, in float32."""
 FIXED = tuple(Block(kind) for kind in BLOCK_KINDS if kind not in LAYER_BLOCKS)
-"""Blocks that take some time regardless of what is left of them. (Blocks of layers are structures themselves.)"""
+"""Blocks that take time even if nothing is left in them; blocks of layers are not, since they are structures."""
 
 
 @dataclass(frozen=True, kw_only=True)

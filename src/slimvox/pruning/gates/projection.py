@@ -18,7 +18,7 @@ TOLERANCE = 1e-4
 HOST_DEVICES = ("cpu",)
 """Types of devices whose values the host reads without waiting."""
 DOUBLINGS, EVALUATIONS = 30, 60
-"""Number of steps in the search for the multiplier in which it is doubled at most, and of all its steps."""
+"""Maximum number of doublings in the search for the multiplier, and of all its steps."""
 
 
 @torch.no_grad()
