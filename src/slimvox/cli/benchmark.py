@@ -99,7 +99,7 @@ def print_benchmark(console: Console, result: BenchmarkResult) -> None:
     device = "" if machine["device"] == "cpu" else f", {machine['device']}"
     console.print(
         f"{machine['processor']}{device}, torch {machine['torch']}; medians of {len(first.milliseconds)} interleaved"
-        " runs on noise, ± half the quartiles' distance",
+        " runs on noise, ± half the interquartile range",
         soft_wrap=True,
     )
     points = dict.fromkeys((each.threads, each.batch, each.seconds) for each in result.measurements)
@@ -108,8 +108,8 @@ def print_benchmark(console: Console, result: BenchmarkResult) -> None:
         title = f"{_clips(at_point[0])}, {_threads(threads)}"
         console.print(_times(result, at_point, title))
     console.print(
-        f"speed-up: over {result.reference}; runtime: of the dense model in the same backend over it; pruning: over"
-        " the dense model in the same backend; RTF: real-time factor",
+        f"speed-up: over {result.reference}; runtime: speed-up of the dense model in the same backend; pruning:"
+        " speed-up over the dense model in the same backend; RTF: real-time factor",
         soft_wrap=True,
     )
     _print_processes(console, result)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -53,7 +54,12 @@ class CompareCommand(VerboseOption):
 def print_comparison(console: Console, result: Comparison, *, states: bool) -> None:
     """Print a row per source, the errors of each hidden state if requested, and the sources with much larger errors."""
     names = _short([source.source for source in result.sources])
-    table = Table(title=escape(f"{result.model} beside {result.teacher}"), title_justify="left")
+    table = Table(
+        title=escape(f"{result.model} compared with {result.teacher}"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+    )
     table.add_column("audio", overflow="fold")
     for column in ("clips", "seconds", "relative error", "after a map", "1 - cosine", "worst state"):
         table.add_column(column, justify="right")
@@ -88,8 +94,9 @@ def print_comparison(console: Console, result: Comparison, *, states: bool) -> N
             of_states.add_row(str(state), *cells)
         console.print(of_states)
     console.print(
-        "Relative error: 0 is a perfect copy, 1 no better than the teacher's mean; state 0 enters the first layer."
-        " After a map: what the best linear map of the states leaves, fitted on other clips."
+        "Relative error: 0 is a perfect copy, 1 is no better than the teacher's mean. State 0 is the input of the first"
+        " layer. After a map: the error that remains after the best linear map of the states, fitted on other clips.",
+        soft_wrap=True,
     )
     for name, source in zip(names, result.sources, strict=True):
         if source.skipped:
