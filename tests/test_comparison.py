@@ -166,7 +166,7 @@ def test_on_the_command_line(
     monkeypatch.chdir(world)
     assert run(["compare", "pruned", "noise", "tones", "--states"]) == 0
     text = capsys.readouterr().out
-    assert "pruned beside teacher" in text and "tones: skipped 1 unreadable" in text
+    assert "pruned compared with teacher" in text and "tones: skipped 1 unreadable" in text
     assert "Relative error of each hidden state" in text
     assert run(["compare", "pruned", "noise", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
