@@ -111,7 +111,7 @@ def test_several_runs_stand_side_by_side(runs: Path) -> None:
     assert "2 runs compared" in page.text
     assert "random is a control (random)" in page.section("gates").text
     recipe = page.section("recipe").text
-    assert "control" in recipe and "Where the runs differ" in recipe
+    assert "control" in recipe and "Settings in which the runs differ" in recipe
     captions = [name for name in ("learned", "random") if name in page.section("anatomy").text]
     assert captions == ["learned", "random"]
     assert len(page.section("anatomy").of("figure")) == 2 * 6
@@ -152,7 +152,7 @@ def test_a_run_under_way_is_shown_as_far_as_it_has_come(learned: Path, tmp_path:
     log.write_text("\n".join([*lines[:4], lines[4][:30]]))
     page = page_of(half)
     assert "Not finished: half" in page.text
-    assert "Nothing has been cut yet" in page.section("anatomy").text
+    assert "Nothing has been removed yet" in page.section("anatomy").text
     assert len(read_runs([half])[0].log) == 4 and "Distillation loss" in page.section("training").text
     log.unlink()
     assert "No log: half" in page_of(half).section("training").text

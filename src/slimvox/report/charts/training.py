@@ -43,7 +43,7 @@ def training_panels(runs: Sequence[RunRecord]) -> tuple[Panel, ...]:
         chart = line_chart(
             curves, f"{title} over steps", marks=() if only_first else named, from_zero=from_zero
         )
-        note = "Dashed: the target of the schedule." if key == "sparsity" else ""
+        note = "The dashed line is the target of the schedule." if key == "sparsity" else ""
         panels.append(Panel(title=title, chart=chart, note=note))
     return tuple(panels)
 
