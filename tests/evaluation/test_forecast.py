@@ -96,6 +96,14 @@ def test_streamed_audio_is_counted_as_often_as_it_is_read(
     # Both learning rates share one stream; the two further seeds have their own.
     expected = 3 * (batches + 2 * sum(of["dev"])) + sum(of["test"])
     assert found.encoded_hours * 3600 == pytest.approx(expected, rel=1e-3)
+    size = found.feature_bytes
+    partly = make_cache(bands, directory=None, max_bytes=size // 2)
+    half = forecast("pr", tmp_path, partly, steps=5, batch=2, accumulation=3, evaluations=2)
+    once = 3600 * half.audio_hours
+    assert half.place == "streamed"
+    assert half.encoded_hours * 3600 == pytest.approx(once + (expected - once) / 2, rel=1e-2)
+    whole = forecast("pr", tmp_path, make_cache(bands, directory=None, max_bytes=size))
+    assert whole.place == "memory" and whole.encoded_hours == pytest.approx(whole.audio_hours)
     averages = make_cache(bands, directory=None)
     tone_set("ks", tmp_path, write_tones)
     assert forecast("ks", tmp_path, averages).place == "memory"

@@ -112,10 +112,11 @@ def _forecast(
     pace = measured[0].pace()
     # Folds of the same recordings share their features on disk, but not those in memory.
     stored = sum({each.folder: each.seconds for each in measured}.values())
+    once = sum(each.seconds for each in measured)
     encoded = {
         "disk": stored,
-        "memory": sum(each.seconds for each in measured),
-        "streamed": sum(read_seconds) * measured[0].share_read_again,
+        "memory": once,
+        "streamed": once + max(0.0, sum(read_seconds) - once) * measured[0].share_read_again,
     }[measured[0].place]
     return TaskForecast(
         task=name,
@@ -190,7 +191,7 @@ class _Measured(FeatureCache):
         self.feature_bytes = self.expected_bytes(excerpts, pooling, self.by_id)
         if self.directory is not None and (not self.only_if_it_fits or self.feature_bytes <= self.room):
             self.place = "disk"
-        elif pooling == "mean" and self.feature_bytes <= self.memory_bytes:
+        elif self.feature_bytes <= self.memory_bytes:
             self.place = "memory"
         else:
             self.place = "streamed"

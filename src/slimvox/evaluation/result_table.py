@@ -174,9 +174,9 @@ def print_plan(console: Console, plan: Sequence[TaskForecast]) -> None:
             )
         if each.place == "streamed":
             console.print(
-                f"{each.task.upper()}: the features do not fit, so {_duration(each.encoded_hours)} of audio are"
-                f" encoded. With --cache-gib {math.ceil(each.feature_bytes / 2**30)} and room on the disk, encoding"
-                f" would take {_duration(each.stored_hours)}."
+                f"{each.task.upper()}: not all features are kept, so {_duration(each.encoded_hours)} of audio are"
+                f" encoded. With --cache auto, --cache-gib {math.ceil(each.feature_bytes / 2**30)} and room on the"
+                f" disk, encoding would take {_duration(each.stored_hours)}."
             )
 
 

@@ -35,8 +35,8 @@ class TargetRequest:
         asked = [each is not None for each in (self.parameters, self.macs, self.speed, self.sizes)]
         if sum(asked) > 1:
             raise SlimvoxError(
-                "give only one of `target_parameters`, `target_macs`, `target_speed` and `sizes`; the sizes are of the"
-                " kind that the recipe counts (such as `--set target.kind=macs`)"
+                "give only one of `target_parameters`, `target_macs`, `target_speed` and `sizes`; for sizes in MACs,"
+                " use `--set target.kind=macs`"
             )
 
     def settings(self, recipe: TargetSettings) -> TargetSettings:
