@@ -182,7 +182,7 @@ def test_bad_input_is_one_sentence(
     (tmp_path / "nothing.txt").write_text("missing.wav\n")
     cases = [
         (["pruned"], "no audio given"),
-        (["teacher", "noise"], "does not say what it was pruned from; name it with --teacher"),
+        (["teacher", "noise"], "does not record a teacher; name one with --teacher"),
         (["pruned", "noise", "--teacher", str(wider)], "cannot be compared"),
         (["pruned", "noise", "--seconds", "-1"], "`--seconds` must be at least 0"),
         (["pruned", "nowhere"], "`nowhere` does not exist"),

@@ -279,7 +279,7 @@ def test_a_file_that_does_not_say_what_it_is_of_is_left_alone(
 ) -> None:
     audio = write_audio(tmp_path / "a.wav", 2000)
     (tmp_path / f"a.{format}").write_bytes(content)
-    with pytest.raises(SlimvoxError, match="does not say which encoder it is of; give another `--out`"):
+    with pytest.raises(SlimvoxError, match="does not record its encoder; give another `--out`"):
         encode_files(base, audio, tmp_path, format=format)
     assert (tmp_path / f"a.{format}").read_bytes() == content
 

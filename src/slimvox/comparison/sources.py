@@ -226,7 +226,7 @@ def _teacher_of(model: LoadedModel | _Named) -> str:
     """The teacher that a slimvox directory names, if it is enough to load it."""
     teacher = model.teacher
     if teacher is None or not teacher["name"]:
-        raise SlimvoxError(f"{model.name} does not say what it was pruned from; name it with --teacher")
+        raise SlimvoxError(f"{model.name} does not record a teacher; name one with --teacher")
     name = str(teacher["name"])
     # Of a local path the directory keeps the last part only; a hub id has an owner.
     if name != EMBEDDED and "/" not in name and not Path(name).is_dir():

@@ -74,7 +74,7 @@ class FeatureWriter:
         if found == origin:
             return True
         if found is None:
-            reason = "does not say which encoder it is of"
+            reason = "does not record its encoder"
         else:
             different = [name.split("_")[0] for name in origin if found.get(name) != origin[name]]
             reason = f"has features of another {' and '.join(different)}"

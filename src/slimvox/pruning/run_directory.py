@@ -112,7 +112,7 @@ class RunDirectory:
                     " another directory, or delete this one first"
                     if finished
                     else f"`--out` {self.path} holds the unfinished run of another command (different {changed});"
-                    " repeat that command to resume it, or give another directory"
+                    " repeat that command to resume it, give another directory, or delete this one first"
                 )
             if finished:
                 self._forget_state()
