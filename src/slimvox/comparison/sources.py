@@ -228,7 +228,7 @@ def _teacher_of(model: LoadedModel | _Named) -> str:
     if teacher is None or not teacher["name"]:
         raise SlimvoxError(f"{model.name} does not record a teacher; name one with --teacher")
     name = str(teacher["name"])
-    # Of a local path the directory keeps the last part only; a hub id has an owner.
+    # The directory records only the last part of a local path; a hub id has an owner.
     if name != EMBEDDED and "/" not in name and not Path(name).is_dir():
         raise SlimvoxError(
             f"{model.name} was pruned from `{name}`, which is not in this folder; name it with --teacher"

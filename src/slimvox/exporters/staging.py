@@ -46,11 +46,11 @@ def move_into_place(staging: Path, files: Sequence[Path]) -> None:
         staging: directory that holds new files of the same names.
         files: their places, in the order in which they are moved.
     """
-    aside, old = staging / "replaced", [file for file in files if file.exists()]
-    aside.mkdir()
+    replaced, old = staging / "replaced", [file for file in files if file.exists()]
+    replaced.mkdir()
     try:
         for file in reversed(old):
-            file.replace(aside / file.name)
+            file.replace(replaced / file.name)
         for file in files:
             if (staging / file.name).exists():
                 (staging / file.name).replace(file)
@@ -58,6 +58,6 @@ def move_into_place(staging: Path, files: Sequence[Path]) -> None:
         for file in files:
             if file not in old:
                 file.unlink(missing_ok=True)
-            elif (aside / file.name).exists():
-                (aside / file.name).replace(file)
+            elif (replaced / file.name).exists():
+                (replaced / file.name).replace(file)
         raise

@@ -64,7 +64,7 @@ class Muon(torch.optim.Optimizer):
             ValueError: if a parameter is not a matrix.
         """
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
-        # Not in the groups: a checkpoint goes on in the precision of the run that reads it.
+        # Not in the groups, so that a resumed run uses its own precision.
         self.dtype = dtype
         for group in self.param_groups:
             for matrix in group["params"]:
@@ -162,7 +162,7 @@ def orthogonalised(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     # of their eighth powers is close above it, and known from the first polynomial's own powers.
     bound = _norm(square).sqrt().clamp(min=SMALLEST_NORM)
     x, gram, square = x / bound.sqrt(), gram / bound, square / bound.square()
-    # Of wide matrices only Gram matrices are iterated, and the product of all polynomials is applied at the end; in
+    # For wide matrices, only Gram matrices are iterated, and the product of all polynomials is applied at the end; in
     # half precision that would be too inexact.
     wide, product = dtype == torch.float32 and x.shape[2] >= WIDE * x.shape[1], None
     polynomial = COEFFICIENTS[0][1] * gram + COEFFICIENTS[0][2] * square

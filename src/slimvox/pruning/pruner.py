@@ -201,12 +201,12 @@ def prune(
             each_size = tuple(
                 replace(
                     settings,
-                    recipe=its_recipe,
-                    budget=its_budget,
-                    out=directory.for_size(its_recipe.target.keep),
+                    recipe=size_recipe,
+                    budget=size_budget,
+                    out=directory.for_size(size_recipe.target.keep),
                     cut_step=step,
                 )
-                for (its_recipe, its_budget), step in zip(planned, settings.schedule.ends, strict=True)
+                for (size_recipe, size_budget), step in zip(planned, settings.schedule.ends, strict=True)
             )
         with StopRequests(patient=processes.count > 1) as stop:
             trainer = Trainer(

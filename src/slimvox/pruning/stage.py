@@ -74,7 +74,7 @@ class Stage:
             self.student,
             self.settings,
             self.gate_settings,
-            # bfloat16 where the run trusts it: where it is not fast, the run has float32.
+            # bfloat16 if the run uses it; where bfloat16 is slow, the run uses float32.
             matrix_dtype=torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32,
         )
         self._skipped, self._skips = False, Skips()
@@ -225,7 +225,7 @@ class Stage:
     def _backward(self, batch: AudioBatch, noise: StepNoise, clips: int) -> dict[str, torch.Tensor] | None:
         """Compute the gradients of the step in all processes; return its losses, or None if memory ran out in one.
 
-        Gradients are exchanged once, after all processes have said that their micro-batches went through. While they
+        Gradients are exchanged once, after all processes have reported that their micro-batches succeeded. While they
         are computed no process waits for another, so that any number of micro-batches, running out of memory and errors
         are handled separately in each process.
 
@@ -271,7 +271,7 @@ class Stage:
         parts = division.parts(*batch.waveforms.shape)
         for part in parts:
             if len(parts) > 1 and device.type == "cpu":
-                trim_heap()  # gradients lie scattered between activations that are gone: holes that a heap keeps
+                trim_heap()  # gradients are scattered between freed activations, which leaves holes that a heap keeps
             waveforms = batch.waveforms[part].to(device, non_blocking=True)
             share = len(waveforms) / clips
             with torch.no_grad(), self.accelerator.autocast():
@@ -318,7 +318,7 @@ class Stage:
         if self.student.gates is not None:
             values.update(target_sparsity=self._target_sparsity)
         if math.isnan(values.get("lambda1", 0.0)):
-            del values["lambda1"]  # no multiplier takes the gates to the target
+            del values["lambda1"]  # no multiplier brings the gates to the target
         if self._skipped:
             snapshot.restore()
         for name, optimiser in self.optimisers.items():

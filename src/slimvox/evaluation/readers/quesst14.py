@@ -28,8 +28,8 @@ ENGLISH = "nnenglish"
 def read_quesst14(data: Path) -> ExampleSet[QuerySearch]:
     """QbE: the dev queries and the evaluation queries, both in the same documents.
 
-    SUPERB searches the English part alone, while QUESST's scorer counts all queries and documents: those of other
-    languages as not searched. Their numbers are handed on, so that the value is the scorer's.
+    SUPERB searches the English part alone, while QUESST's scorer counts all queries and documents, those of other
+    languages as not searched. Their numbers are passed on, so that the value equals that of the scorer.
 
     Raises:
         SlimvoxError: if the corpus is missing or incomplete.

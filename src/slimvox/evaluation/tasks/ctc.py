@@ -33,8 +33,8 @@ class CTCTask(HeadTask[Set, Settings]):
     """A task whose head writes symbols.
 
     Training examples without a symbol, or with more symbols than steps, are skipped and counted; so are dev and test
-    examples without a transcript. Dev and test examples that are merely too long for their frames stay: not being
-    able to read them is the encoder's fault.
+    examples without a transcript. Dev and test examples that are only too long for their frames are kept,
+    because failing on them is a property of the encoder.
     """
 
     dev_metric: ClassVar[tuple[str, float]]
