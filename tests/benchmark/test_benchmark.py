@@ -324,6 +324,7 @@ def test_onnx_is_asked_for_before_anything_is_measured(
     assert 'pip install "slimvox[onnx]"' in " ".join(capfd.readouterr().err.split())
 
 
+@exports("onnx")
 def test_exported_files_are_not_measured_on_a_gpu(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(SlimvoxError, match="has onnx, which runs on the CPU"):
