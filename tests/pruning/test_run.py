@@ -291,6 +291,24 @@ def test_the_checkpoint_of_another_run_is_refused(
     teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, "prune", 2)
+        with pytest.raises(RunInterrupted):
+            run(teacher, speech, out)
+    for _ in range(2):
+        with pytest.raises(
+            slimvox.SlimvoxError, match=r"unfinished run of another command \(different seed\)"
+        ):
+            run(teacher, speech, out, seed=1)
+        # A backup alone is enough.
+        if (out / "run" / "checkpoint.pt").exists():
+            (out / "run" / "checkpoint.pt").rename(out / "run" / "backup" / "checkpoint.pt")
+
+
+def test_a_run_without_a_checkpoint_gives_way_to_another_command(
+    teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
 
     def interrupted(self: stage.Stage, batches: Any) -> Any:
         raise KeyboardInterrupt
@@ -299,8 +317,13 @@ def test_the_checkpoint_of_another_run_is_refused(
         patch.setattr(stage.Stage, "_train_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(teacher, speech, out)
-    with pytest.raises(slimvox.SlimvoxError, match=r"another command.*seed"):
+    (out / "mine.txt").write_text("a file of the user")
+    with pytest.raises(slimvox.SlimvoxError, match=r"unfinished run of another command \(different seed\)"):
         run(teacher, speech, out, seed=1)
+    (out / "mine.txt").unlink()
+    (out / "run" / "log.jsonl").write_text("{}\n")
+    assert run(teacher, speech, out, seed=1).directory == out
+    assert "{}" not in (out / "run" / "log.jsonl").read_text().splitlines()
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -12,7 +12,7 @@ import torch
 import slimvox
 from interruptions import interrupt_after, kill_when
 from slimvox.cli.main import run
-from slimvox.pruning import checked_files, stage
+from slimvox.pruning import checked_files
 from slimvox.pruning.budget import SparsitySchedule
 from slimvox.pruning.interrupts import RunInterrupted
 from slimvox.report.runs import read_runs
@@ -189,13 +189,9 @@ def test_a_finished_run_or_that_of_other_sizes_is_left_alone(
     with pytest.raises(slimvox.SlimvoxError, match=r"finished run of another command \(different seed\)"):
         make_sizes(teacher, speech, finished, seed=1)
     assert weights(finished) == before
-
-    def interrupted(self: stage.Stage, batches: Any) -> Any:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(stage.Stage, "_train_step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, "prune", 1)
+        with pytest.raises(RunInterrupted):
             make_sizes(teacher, speech, tmp_path / "out")
     with pytest.raises(slimvox.SlimvoxError, match=r"another command.*sizes"):
         make_sizes(teacher, speech, tmp_path / "out", sizes="60%,28%,20%")

@@ -208,6 +208,12 @@ def test_too_little_time_is_one_sentence_and_more_time_goes_on(world: World, run
     assert 100 < len(world.steps) < 200
 
 
+def test_a_run_that_was_refused_gives_way_to_another_command(world: World, run: Callable[..., Any]) -> None:
+    with pytest.raises(slimvox.SlimvoxError, match="is too short"):
+        run(60)
+    assert run(300, seed=1).directory.is_dir()
+
+
 def test_a_run_too_short_to_be_measured_says_that_it_took_longer(
     world: World, run: Callable[..., Any]
 ) -> None:

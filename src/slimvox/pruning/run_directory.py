@@ -86,6 +86,8 @@ class RunDirectory:
     def claim(self, fingerprint: Mapping[str, Any]) -> bool:
         """Claim the directory for this run, unless it is the run's already; True if the run is finished.
 
+        A run of another command that ended before its first checkpoint gives way.
+
         Raises:
             SlimvoxError: if it holds something else, another run, or cannot be written.
         """
@@ -106,7 +108,11 @@ class RunDirectory:
             changed = ", ".join(
                 sorted(key for key in {*before, *fingerprint} if before.get(key) != fingerprint.get(key))
             )
-            if changed:
+            if changed and not finished and self._is_without_progress():
+                with self._writable():
+                    self._clear()
+                    self._write_settings(fingerprint, "unfinished")
+            elif changed:
                 raise SlimvoxError(
                     f"`--out` {self.path} already holds the finished run of another command (different {changed}); give"
                     " another directory, or delete this one first"
@@ -293,6 +299,19 @@ class RunDirectory:
             return not self.run.exists()
         names = {each.name for each in self.run.iterdir() if not is_temporary(each.name)}
         return names <= {LOCK} or (names <= {LOCK, BACKUP} and not any((self.run / BACKUP).iterdir()))
+
+    def _is_without_progress(self) -> bool:
+        """True if an unfinished run has neither a checkpoint nor anything else that a resumed run would read."""
+        saved = any(place.exists() for name in (CHECKPOINT, CUT, COST) for place in self._places(name))
+        return not saved and {each.name for each in self.path.iterdir()} == {self.run.name}
+
+    def _clear(self) -> None:
+        """Remove the files of a run, but not its lock."""
+        for each in self.run.iterdir():
+            if each.is_dir() and not each.is_symlink():
+                shutil.rmtree(each)
+            elif each.name != LOCK:
+                each.unlink()
 
     def _places(self, name: str) -> tuple[Path, Path]:
         return self.run / name, self.run / BACKUP / name
