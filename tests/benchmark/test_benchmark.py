@@ -26,7 +26,7 @@ from slimvox.costs import macs, parameters
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.benchmark import BenchmarkResult, Contender, Measurement, benchmark, energy
 from slimvox.measure.benchmark.blocks import BLOCKS, BlockTimer, block_costs, named_blocks
-from slimvox.measure.benchmark.contenders import load_contender, short_names
+from slimvox.measure.benchmark.contenders import load_contender, load_module, noise, short_names
 from slimvox.measure.benchmark.result import ContenderReport
 from slimvox.measure.benchmark.run import contenders_of
 from slimvox.measure.benchmark.worker import Worker
@@ -334,6 +334,14 @@ def test_exported_files_are_not_measured_on_a_gpu(directory: Path, monkeypatch: 
 def test_processes_of_other_runtimes_do_not_import_torch() -> None:
     code = "import sys, slimvox.measure.benchmark.worker; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_backend_in_bfloat16_holds_its_weights_so() -> None:
+    loaded = load_module(SpeechEncoder(anatomy()), "torch-bf16")
+    states = loaded.run(noise(1, 3200)).hidden_states  # type: ignore[attr-defined]
+    assert loaded.module is not None
+    tensors = [*loaded.module.parameters(), *states]
+    assert {each.dtype for each in tensors} == {torch.bfloat16}
 
 
 @exports("onnx")
