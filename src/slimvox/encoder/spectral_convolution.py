@@ -109,7 +109,7 @@ def spectral_convolution(convolution: nn.Conv1d, x: Tensor, cache: SpectrumCache
     size = _block_size(frames, taps)
     before, step = taps // 2, size - taps + 1
     if frames + before <= size or size < 2 * taps:
-        # One block, whose end is as good as the frames of silence before it.
+        # One block that begins with the first frame: its end, which is zero, serves as the padding before it.
         before, step = 0, frames
     spectrum = cache.spectrum(convolution, size)
     x = x.to(_precision(convolution.weight))
@@ -136,7 +136,7 @@ def _convolved(x: Tensor, spectrum: Tensor, size: int, before: int, step: int) -
 def _block_size(frames: int, taps: int) -> int:
     """Twice the next power of two of the taps, so that about half of each block is new; less for short clips.
 
-    In clips of half a block no frame reaches another one from behind, around the end of the block.
+    A clip of at most half a block does not wrap around the end of the block.
     """
     return min(2 * _power_of_two(taps), max(SMALLEST_BLOCK, 2 * _power_of_two(frames)))
 
