@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from results import Row, difference, read_rows, with_spread
+from results import Row, difference, markdown, read_rows, with_spread
 
 from slimvox.util.errors import SlimvoxError
 
@@ -40,10 +40,7 @@ def table(rows: Sequence[Row]) -> str:
     timed = [row for row in rows if row.speed_ups]
     if not timed:
         raise SlimvoxError("no run has a speed-up; measure it with table.py --speed")
-    lines = [
-        "| arm | speed-up | error | points | `quick` as fast | speed-up | error | points | its error | its points |",
-        "|---" * 10 + "|",
-    ]
+    lines = []
     quick = [row for row in timed if row.arm.shipped]
     others = [row for row in timed if not row.arm.shipped and row.arm.kind != "idea"]
     for other in sorted(others, key=lambda row: -_speed(row)):
@@ -56,8 +53,9 @@ def table(rows: Sequence[Row]) -> str:
             cells.append(difference(best.mini, other.mini))
         else:
             cells += ["none"] + ["-"] * 5
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    figures = ("speed-up", "error", "points")
+    return markdown(("arm", *figures, "`quick` as fast", *figures, "its error", "its points"), lines)
 
 
 def _speed(row: Row) -> float:

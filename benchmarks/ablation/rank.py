@@ -17,7 +17,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from results import COMPARISON
+from results import COMPARISON, markdown
 
 from slimvox.comparison.distance import StateDistances
 from slimvox.comparison.sources import compare
@@ -102,12 +102,12 @@ def table(rows: Sequence[Row]) -> str:
     """Markdown: a line per distance, a column per metric."""
     found = correlations(rows)
     metrics = list(dict.fromkeys(metric for own in found.values() for metric in own))
-    lines = [f"| distance | {' | '.join(metrics)} | mean |", "|---" * (len(metrics) + 2) + "|"]
+    lines = []
     for name, own in found.items():
         cells = [f"{own[metric]:+.2f}" if metric in own else "-" for metric in metrics]
-        lines.append(f"| {name} | {' | '.join(cells)} | {statistics.fmean(own.values()):+.2f} |")
+        lines.append([name, *cells, f"{statistics.fmean(own.values()):+.2f}"])
     counts = ", ".join(f"{metric}: {sum(metric in scores for _, _, scores in rows)}" for metric in metrics)
-    return "\n".join([*lines, "", f"Prunings: {counts}"])
+    return f"{markdown(('distance', *metrics, 'mean'), lines)}\n\nPrunings: {counts}"
 
 
 def write_csv(out: Path, rows: Sequence[Row]) -> None:

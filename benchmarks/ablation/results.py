@@ -120,7 +120,10 @@ def _read_folder(folder: Path) -> Iterator[tuple[Arm, tuple[Result, ...]]]:
 
 def _read_csv(path: Path) -> Iterator[tuple[Arm, tuple[Result, ...]]]:
     with path.open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        lines = list(reader)
+    if {"arm", "seed"} - {*(reader.fieldnames or ())}:
+        raise SlimvoxError(f"{path} has no columns `arm` and `seed`; give a CSV that table.py --csv wrote")
     for arm in ARMS:
         yield arm, tuple(_from_line(line) for line in lines if line.get("arm") == arm.name)
 
@@ -192,6 +195,14 @@ def with_spread(values: Sequence[float], digits: int) -> str:
         return "-"
     text = f"{statistics.fmean(values):.{digits}f}"
     return f"{text} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else text
+
+
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table without the columns in which nothing was measured."""
+    kept = [place for place in range(len(head)) if any(line[place] != "-" for line in lines)]
+    rows = [[line[place] for place in kept] for line in (head, *lines)]
+    rows.insert(1, ["---"] * len(kept))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def mapped_error(directory: Path) -> float | None:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from arms import ARMS
-from results import Row, read_rows
+from results import Row, markdown, read_rows
 from run import add_arguments, run
 
 from slimvox.pruning.recipe import load_recipe
@@ -73,10 +73,7 @@ def table(rows: Mapping[int, Row]) -> str:
     """
     if not rows:
         raise SlimvoxError("no run is finished yet")
-    lines = [
-        "| steps (stage 1 + stage 2) | audio seen | time | error after surgery | error at the end | runs |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = []
     seconds = load_recipe("quick").data.seconds_per_batch
     for steps, row in rows.items():
         first = round(ARM.first_stage * steps)
@@ -89,8 +86,16 @@ def table(rows: Mapping[int, Row]) -> str:
             f"**{statistics.fmean(row.errors):.3f}**",
             str(len(row.runs)),
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    head = (
+        "steps (stage 1 + stage 2)",
+        "audio seen",
+        "time",
+        "error after surgery",
+        "error at the end",
+        "runs",
+    )
+    return markdown(head, lines)
 
 
 def audio_rate(directory: Path) -> float:

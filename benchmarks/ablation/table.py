@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from arms import Kind
-from results import SPEEDS, Result, Row, difference, read_rows, with_spread, write_csv
+from results import SPEEDS, Result, Row, difference, markdown, read_rows, with_spread, write_csv
 
 from slimvox.checkpoint.resolve import load
 from slimvox.evaluation.points import ERROR_RATES, METRICS
@@ -127,16 +127,15 @@ def _score_table(rows: Sequence[Row]) -> str:
         f"{METRIC_TITLES.get(metric, metric.upper())} {'↓' if metric in ERROR_RATES else '↑'}"
         for metric in metrics
     ]
-    lines = [f"| arm | {' | '.join(titles)} |", "|---" * (len(metrics) + 1) + "|"]
+    lines = []
     for name, scores in (("log-mel (`fbank`)", fixed.fbank), ("dense teacher", fixed.teacher)):
-        cells = [with_spread([scores[metric]], _digits(metric)) for metric in metrics]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append([name, *(with_spread([scores[metric]], _digits(metric)) for metric in metrics)])
     for row in rows:
         values = [[run.scores[metric] for run in row.runs if metric in run.scores] for metric in metrics]
         if any(values):
             cells = [with_spread(each, _digits(metric)) for metric, each in zip(metrics, values, strict=True)]
-            lines.append(f"| {row.arm.title} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            lines.append([row.arm.title, *cells])
+    return markdown(("arm", *titles), lines)
 
 
 def _differences(base: Row, rows: Sequence[Row]) -> str:
@@ -157,14 +156,6 @@ def _differences(base: Row, rows: Sequence[Row]) -> str:
     ]
     head = ("arm", "error at the end", "after a map", "mini, points", "MACs", "speed-up")
     return f"Difference from {base.arm.title}:\n\n{markdown(head, lines)}"
-
-
-def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table without the columns in which nothing was measured."""
-    kept = [place for place in range(len(head)) if any(line[place] != "-" for line in lines)]
-    rows = [[line[place] for place in kept] for line in (head, *lines)]
-    rows.insert(1, ["---"] * len(kept))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _digits(metric: str) -> int:

@@ -25,8 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from arms import ARMS, Arm
-from results import Result, paired_difference, read_rows, with_spread
-from table import markdown
+from results import Result, markdown, paired_difference, read_rows, with_spread
 
 from slimvox.measure.benchmark import BenchmarkResult, benchmark
 from slimvox.report.runs import read_runs
@@ -46,6 +45,8 @@ RUNTIMES = ("dense", "transformers")
 PLACES = tuple(
     f"{seconds:g} s, {threads} thread{'s' * (threads > 1)}" for seconds in SECONDS for threads in THREADS
 )
+RATIOS = (("dense", PLACES[0]), ("dense", PLACES[1]), ("transformers", PLACES[0]))
+"""Speed-ups that the table of the arms shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,13 +183,10 @@ def tables(runs: Sequence[Timed]) -> str:
 
 
 def arm_table(runs: Sequence[Timed]) -> str:
-    """Markdown: a line per arm, means and standard deviations over its runs."""
+    """Markdown: a line per arm, by kind of target, slowest first; means and standard deviations over its runs."""
     lines = []
-    for arm in ARMS:
+    for arm in sorted({run.arm.name: run.arm for run in runs}.values(), key=_place):
         own = [run for run in runs if run.arm == arm]
-        if not own:
-            continue
-        ratios = [[run.speed_up(PLACES[0], over) for run in own] for over in RUNTIMES]
         measures = {name: [run.measures[name] for run in own if name in run.measures] for name in MEASURES}
         lines.append(
             [
@@ -199,12 +197,21 @@ def arm_table(runs: Sequence[Timed]) -> str:
                 f"{statistics.fmean(measures['parameters']):.0%}",
                 f"{statistics.fmean(measures['macs']):.0%}",
                 *(with_spread([run.milliseconds[place] for run in own], 1) for place in PLACES),
-                *(f"{statistics.fmean(each):.2f}x" for each in ratios),
+                *(
+                    f"{statistics.fmean(run.speed_up(place, over) for run in own):.2f}x"
+                    for over, place in RATIOS
+                ),
             ]
         )
     head = ("target", "runs", "error at the end", "after a map", "parameters", "MACs")
-    times = tuple(f"ms: {place}" for place in PLACES)
-    return markdown((*head, *times, *(f"over {who}, {PLACES[0]}" for who in RUNTIMES)), lines)
+    ratios = tuple(f"over {over}, {place}" for over, place in RATIOS)
+    return markdown((*head, *(f"ms: {place}" for place in PLACES), *ratios), lines)
+
+
+def _place(arm: Arm) -> tuple[int, float]:
+    """Sort key of an arm in the table."""
+    slowest_first = 1 if arm.target.kind == "speed" else -1
+    return [*KINDS].index(arm.target.kind), slowest_first * arm.target.value
 
 
 def comparison(runs: Sequence[Timed], place: str, measure: str) -> str:

@@ -260,6 +260,12 @@ def test_a_table_of_nothing_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2 and "no run in" in done.stderr and not (tmp_path / "page.md").exists()
 
 
+def test_a_csv_of_another_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("arm,runs\nquick,3\n")
+    with pytest.raises(SlimvoxError, match="has no columns `arm` and `seed`"):
+        results.read_rows(tmp_path / "other.csv")
+
+
 def test_errors_by_number_of_steps(tmp_path: Path) -> None:
     rows = {}
     for count, errors in ((150, (0.3, 0.2)), (1200, (0.05,))):

@@ -76,7 +76,15 @@ def test_a_csv_gives_the_same_tables(runs: list[targets.Timed], tmp_path: Path) 
     read = targets.read_csv(tmp_path / "t.csv")
     assert targets.tables(read) == targets.tables(runs)
     assert "| `--target-speed 4x` | 2 | **0.108 ± 0.007** |" in targets.arm_table(read)
-    assert "| 3.20x | 4.80x |" in targets.arm_table(read)
+    assert "| 3.20x | 3.20x | 4.80x |" in targets.arm_table(read)
+    assert [line.split("`")[1][9:] for line in targets.arm_table(read).splitlines()[2:]] == [
+        "speed 1.5x",
+        "speed 4x",
+        "macs 50%",
+        "macs 10%",
+        "parameters 50%",
+        "parameters 10%",
+    ]
     (tmp_path / "other.csv").write_text("arm,seed\nquick,0\n")
     with pytest.raises(SlimvoxError, match=r"is not a CSV that targets\.py"):
         targets.read_csv(tmp_path / "other.csv")
