@@ -72,7 +72,7 @@ def print_table(console: Console, results: Sequence[TaskResult]) -> None:
     """Print scores with their intervals, chance scores and times."""
     data = dict.fromkeys(_data_name(result) for result in results)
     title = f"{results[0].configuration['model']} on {' and '.join(data)}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+    table = _compact_table(title)
     for column in ("task", "metric", "score", "chance", "chosen on dev", "test", "encode", "fit"):
         left = column in ("task", "metric")
         table.add_column(column, justify="left" if left else "right", no_wrap=column != "chosen on dev")
@@ -108,6 +108,11 @@ def print_table(console: Console, results: Sequence[TaskResult]) -> None:
             console.print(f"{result.task.upper()}: skipped {reasons}", markup=False)
 
 
+def _compact_table(title: str) -> Table:
+    """An empty table whose columns fit into 80 characters."""
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+
+
 def _data_name(result: TaskResult) -> str:
     official = result.configuration["suite"] == "official"
     return "SUPERB" if official else str(result.configuration.get("yardstick", "your own tables"))
@@ -115,12 +120,7 @@ def _data_name(result: TaskResult) -> str:
 
 def print_differences(console: Console, names: tuple[str, str], differences: Sequence[Difference]) -> None:
     """Print each metric of two models, and their difference with its 95 % confidence interval."""
-    table = Table(
-        title=f"{names[0]} against {names[1]}",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        collapse_padding=True,
-    )
+    table = _compact_table(f"{names[0]} against {names[1]}")
     for column in ("task", "metric", "first", "second", "difference", "p", "first is"):
         left = column in ("task", "metric", "first is")
         table.add_column(column, justify="left" if left else "right", no_wrap=left)
@@ -143,12 +143,7 @@ def print_differences(console: Console, names: tuple[str, str], differences: Seq
 
 def print_plan(console: Console, plan: Sequence[TaskForecast]) -> None:
     """Print a forecast, and which option would shorten it."""
-    table = Table(
-        title="Plan, at the pace of this machine",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        collapse_padding=True,
-    )
+    table = _compact_table("Plan, at the pace of this machine")
     for column in ("task", "audio", "steps", "features", "kept", "encoding", "heads", "time"):
         left = column in ("task", "kept")
         table.add_column(column, justify="left" if left else "right", overflow="fold")
