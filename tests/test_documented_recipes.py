@@ -39,4 +39,10 @@ def test_a_digest_changes_with_each_setting_and_not_with_options_that_are_off() 
     assert recipe.digest != load_recipe("fast", {"prune.matrix_optimiser": "adamw"}).digest
     assert recipe.digest != load_recipe("fast", {"structures.conv": False}).digest
     assert recipe.digest != load_recipe("fast", {"finish.weight_decay": 0.1}).digest
+    assert recipe.digest != load_recipe("fast", {"gates.sparsity_control": "lagrangian"}).digest
+    by_sgd = {"gates.sparsity_control": "lagrangian", "gates.optimiser": "sgd"}
+    assert (
+        load_recipe("fast", by_sgd).digest
+        != load_recipe("fast", {**by_sgd, "gates.optimiser": "adam"}).digest
+    )
     assert recipe.digest == replace(recipe, structures={**recipe.structures, "conv": True}).digest

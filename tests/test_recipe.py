@@ -69,6 +69,8 @@ def test_fields_are_overridden_by_text_or_mapping() -> None:
         ("structures.conv=1", "`structures.conv` must be true or false"),
         ("data.max_seconds=0.1", "`data.max_seconds` must be at least data.min_seconds"),
         ("gates.final_values=hard", "must be one of soft, one"),
+        ("gates.optimiser=adamw", "`gates.optimiser` must be one of adam, sgd"),
+        ("gates.optimiser=sgd", "`gates.optimiser` must be adam for gates.sparsity_control=projection"),
         ("finish.teacher_forcing=1.5", "`finish.teacher_forcing` must be between 0 and 1"),
         ("prune.matrix_rate_factor=0", "`prune.matrix_rate_factor` must be above 0"),
         ("prune.matrix_optimiser=sgd", "`prune.matrix_optimiser` must be one of adamw, muon"),

@@ -37,6 +37,8 @@ PAPER: Mapping[str, Any] = MappingProxyType(
 )
 """`paper`'s structures and objective at the pace of `quick`. Multipliers by Adam, as in the paper, would leave a stage
 of 300 steps 12 to 14 points of sparsity short of its target."""
+SGD_RATE = 100.0
+"""Learning rate of the gates by SGD, of 10, 100 and 1,000 the one with the smallest error after surgery."""
 DPHUBERT: Mapping[str, Any] = MappingProxyType(
     {
         **PAPER,
@@ -170,6 +172,20 @@ ARMS: tuple[Arm, ...] = (
         title="`paper`, without STE",
         kind="paper",
         overrides={**PAPER, "gates.straight_through": False},
+    ),
+    *(
+        Arm(
+            name=f"paper-{name}sgd",
+            title=f"`paper`, {title}SGD on the gates",
+            kind="paper",
+            overrides={
+                **PAPER,
+                "gates.straight_through": straight_through,
+                "gates.optimiser": "sgd",
+                "gates.learning_rate": SGD_RATE,
+            },
+        )
+        for name, title, straight_through in (("", "", True), ("no-ste-", "without STE, ", False))
     ),
     Arm(
         name="paper-whole-heads",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from slimvox.checkpoint import load_model
 from slimvox.encoder.linear import linear_map
+from slimvox.pruning.budget import Lagrangian
 from slimvox.pruning.distillation import Distillation
 from slimvox.pruning.gates import Gates
 from slimvox.pruning.optimisers import MATRICES, WEIGHTS, build_optimisers, rate_share, schedule_rates
@@ -66,3 +68,30 @@ def test_both_rates_follow_the_schedule(student: Student) -> None:
         assert optimisers[WEIGHTS].param_groups[0]["lr"] == pytest.approx(share * 1e-3)
         assert optimisers[MATRICES].param_groups[0]["lr"] == pytest.approx(share * 3e-3)
         assert optimisers["gates"].param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize(("optimiser", "moves"), [("sgd", (-0.5, 0.005)), ("adam", (-0.5, 0.5))])
+def test_gates_follow_their_gradient_by_sgd_and_its_sign_by_adam(
+    student: Student, optimiser: Literal["adam", "sgd"], moves: tuple[float, float]
+) -> None:
+    """The multipliers have an optimiser of their own choice."""
+    student.lagrangian = Lagrangian()
+    settings = GateSettings(optimiser=optimiser, learning_rate=0.5, multiplier_learning_rate=0.25)
+    optimisers = build_optimisers(student, STAGE, settings)
+    student.lagrangian.linear.grad = torch.tensor(8.0)
+    optimisers["multipliers"].step()
+    assert float(student.lagrangian.linear.detach()) == pytest.approx(0.25)
+    student.lagrangian = None
+    assert student.gates is not None
+    log_alpha = student.gates.log_alpha
+    before = log_alpha.detach().clone()
+    gradient = torch.zeros_like(log_alpha)
+    gradient[:2] = torch.tensor([1.0, -0.01])
+    for _ in range(2):  # without momentum, both steps are alike
+        log_alpha.grad = gradient.clone()
+        optimisers["gates"].step()
+    change = (log_alpha.detach() - before) / 2
+    assert change[:2].tolist() == pytest.approx(moves, abs=1e-5) and not change[2:].any()
+    with torch.no_grad():
+        log_alpha.copy_(before)
+    log_alpha.grad = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -133,12 +133,15 @@ def test_gates_learn_which_dimensions_matter(
     assert float(log_alpha[~silent].mean()) > 1.0 + float(log_alpha[silent].mean())
 
 
-@pytest.mark.parametrize("control", ["projection", "lagrangian"])
+@pytest.mark.parametrize(
+    ("control", "optimiser", "rate"),
+    [("projection", "adam", 0.01), ("lagrangian", "adam", 0.01), ("lagrangian", "sgd", 10.0)],
+)
 def test_a_step_of_the_gates_alone_lowers_the_loss(
-    control: str, teacher: SpeechEncoder, tmp_path: Path
+    control: str, optimiser: Literal["adam", "sgd"], rate: float, teacher: SpeechEncoder, tmp_path: Path
 ) -> None:
-    """A small step, then the loss under the same noise: Adam goes down its gradient. Without a target to climb to, the
-    multipliers at 0, there is nothing but distillation."""
+    """A small step, then the loss under the same noise: both optimisers go down its gradient. Without a target to
+    climb to, the multipliers at 0, there is nothing but distillation."""
     student = make_student(
         teacher,
         structures=structure_names(),
@@ -151,7 +154,7 @@ def test_a_step_of_the_gates_alone_lowers_the_loss(
         student,
         tmp_path,
         sparsity=1e-9 if control == "lagrangian" else float(student.expected_sparsity().detach()),
-        gates=GateSettings(learning_rate=0.01, multiplier_learning_rate=STILL),
+        gates=GateSettings(optimiser=optimiser, learning_rate=rate, multiplier_learning_rate=STILL),
         learning_rate=STILL,
     )
     before = one_step(stage)["distillation"]

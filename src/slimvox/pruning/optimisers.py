@@ -17,6 +17,11 @@ from slimvox.pruning.student import Student
 MATRICES, WEIGHTS = OF_WEIGHTS = ("matrices", "weights")
 """Names of the optimisers whose rates follow the stage's schedule; the others train gates and multipliers."""
 
+_KINDS: Mapping[str, type[torch.optim.Adam | torch.optim.SGD]] = {
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
+}
+
 
 def build_optimisers(
     student: Student,
@@ -46,7 +51,7 @@ def build_optimisers(
         weights, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
     )
     if student.gates is not None:
-        optimisers["gates"] = torch.optim.Adam(student.gates.parameters(), lr=gates.learning_rate)
+        optimisers["gates"] = _KINDS[gates.optimiser](student.gates.parameters(), lr=gates.learning_rate)
     if student.lagrangian is not None:
         optimisers["multipliers"] = multiplier_optimiser(student.lagrangian, gates)
     return optimisers
@@ -81,7 +86,7 @@ def schedule_rates(
 
 def multiplier_optimiser(lagrangian: Lagrangian, gates: GateSettings) -> torch.optim.Optimizer:
     """Gradient ascent for the multipliers, at a constant rate."""
-    kind = torch.optim.SGD if gates.multiplier_optimiser == "sgd" else torch.optim.Adam
+    kind = _KINDS[gates.multiplier_optimiser]
     return kind(lagrangian.parameters(), lr=gates.multiplier_learning_rate, maximize=True)
 
 

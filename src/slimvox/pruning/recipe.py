@@ -46,6 +46,8 @@ RENAMED = {
     "gates.intermediate_initial_drop": "gates.initial_drops.intermediate",
 }
 """Fields of earlier versions, mapped to their current names."""
+LATER = {"gates.optimiser": "adam"}
+"""Fields that were added after figures had been stamped with digests, with the value that recipes had until then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +91,15 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Eight characters that change with any setting; settings that are off or 0 are ignored, so that a new option
-        that is off changes nothing.
+        """Eight characters that change with any setting; settings that are off or 0 and `LATER` ones are ignored, so
+        that a new option that is off changes nothing.
         """
-        text = json.dumps(_without_off(self.to_dict()), sort_keys=True)
+        fields = self.to_dict()
+        for name, value in LATER.items():
+            section, field_name = name.split(".")
+            if fields[section][field_name] == value:
+                del fields[section][field_name]
+        text = json.dumps(_without_off(fields), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def limited_to(self, steps: int) -> Recipe:
@@ -262,6 +269,11 @@ def _contradictions(recipe: Recipe) -> list[str]:
     if recipe.data.max_seconds < recipe.data.min_seconds:
         problems.append(
             f"`data.max_seconds` must be at least data.min_seconds, but is {recipe.data.max_seconds} instead"
+        )
+    if recipe.gates.optimiser != "adam" and recipe.gates.sparsity_control == "projection":
+        problems.append(
+            "`gates.optimiser` must be adam for gates.sparsity_control=projection, which takes the scale of its moves"
+            f" from Adam, but is {recipe.gates.optimiser!r} instead; add gates.sparsity_control=lagrangian"
         )
     if recipe.prune.steps < 1:
         problems.append(f"`prune.steps` must be at least 1, but is {recipe.prune.steps} instead")

@@ -53,8 +53,11 @@ class GateSettings:
     """Initial drop rate of the gates: log_alpha starts at log((1 - drop) / drop)."""
     initial_drops: dict[str, ProperShare] = field(default_factory=dict)
     """Initial drop of single structures, by name; the others start from `initial_drop`."""
+    optimiser: Literal["adam", "sgd"] = "adam"
+    """Optimiser of log_alpha: `adam`, or `sgd` without momentum, which needs another `learning_rate`, and for which
+    `sparsity_control` must be `lagrangian`."""
     learning_rate: PositiveOrZero = 0.02
-    """Learning rate of log_alpha (Adam, constant)."""
+    """Learning rate of log_alpha (constant)."""
     sparsity_control: Literal["lagrangian", "projection"] = "lagrangian"
     """Method that keeps the expected sparsity on its schedule: `lagrangian`, a penalty with multipliers trained by
     gradient ascent (the paper), or `projection` of the gates after each step, which has no parameters to tune."""
