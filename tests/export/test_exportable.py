@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from nightly import examples
 from slimvox.encoder.front_end import PositionalConvolution
 from slimvox.encoder.spectral_convolution import SpectrumCache
 from slimvox.exporters.exportable import ExportableModel
-from slimvox.exporters.position import SpectralPositions
+from slimvox.exporters.position import PositionForm, exported_positions
 from slimvox.pruning.surgery import slice_encoder
 from slimvox.structures.anatomy import EncoderAnatomy
 
@@ -33,7 +35,8 @@ def test_same_function(data: st.DataObject, anatomy: EncoderAnatomy, seed: int, 
     with torch.no_grad():
         expected = encoder(waveforms, mask)
         exportable = ExportableModel(encoder, layers="all").double()(waveforms, mask)
-        (last,) = ExportableModel(encoder, layers="last", taps_in_file=False).double()(waveforms, mask)[:1]
+        plain = ExportableModel(encoder, layers="last", positions="convolution").double()
+        last = plain(waveforms, mask)[0]
     states = [*expected.hidden_states]
     if anatomy.pre_norm:
         states.append(expected.last_hidden_state)
@@ -49,7 +52,7 @@ def test_same_function(data: st.DataObject, anatomy: EncoderAnatomy, seed: int, 
 
 @pytest.mark.parametrize("taps", [1, 3, 4, 16, 128])
 @pytest.mark.parametrize("frames", [1, 2, 63, 64, 65, 128, 129, 300])
-def test_spectral_positions_are_the_convolution(taps: int, frames: int) -> None:
+def test_exported_positions_are_the_convolution(taps: int, frames: int) -> None:
     layer = torch.nn.Module()
     layer.__class__ = PositionalConvolution
     torch.manual_seed(frames)
@@ -58,6 +61,6 @@ def test_spectral_positions_are_the_convolution(taps: int, frames: int) -> None:
     x = torch.randn(2, frames, 24)
     with torch.no_grad():
         expected = layer(x)
-        for taps_in_file in (True, False):
-            found = SpectralPositions(layer, taps_in_file=taps_in_file)(x)
+        for form in get_args(PositionForm):
+            found = exported_positions(layer, form)(x)
             torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)

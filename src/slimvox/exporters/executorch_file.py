@@ -42,28 +42,14 @@ class ExecuTorch(ExportFormat):
         """Trace a model for one clip, and lower it to XNNPACK's and ExecuTorch's own operators."""
         import torch
 
-        from slimvox.exporters.crop import crops_as_slices
-        from slimvox.exporters.exportable import ExportableModel
-        from slimvox.structures.anatomy import SAMPLE_RATE_HZ
-
-        shortest, anatomy = reference.shortest_samples, reference.encoder.anatomy
-        longest = int(LONGEST_SECONDS * SAMPLE_RATE_HZ)
-        longest = min(longest, anatomy.most_samples or longest)
-        model = ExportableModel(
-            reference.encoder, None, layers=reference.signature.layers, taps_in_file=False
-        ).eval()
-        sample = torch.zeros(1, shortest + 39 * anatomy.hop)
-        length: Any = torch.export.Dim.DYNAMIC(min=shortest, max=longest)
+        longest = longest_samples(reference)
         content = json.dumps(reference.described({**metadata, "longest_samples": str(longest)}))
         with _quiet():
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
 
-            with crops_as_slices(), torch.no_grad():
-                program: Any = torch.export.export(model, (sample,), dynamic_shapes=({1: length},))
-            program._guards_code = []
             edge = to_edge_transform_and_lower(
-                program,
+                trace_one_clip(reference, longest),
                 partitioner=[XnnpackPartitioner()],
                 constant_methods={ABOUT: torch.frombuffer(bytearray(content.encode()), dtype=torch.uint8)},
             )
@@ -113,6 +99,37 @@ class ExecuTorchProgram(Program):
             for clip in inputs[0]
         ]
         return [np.concatenate(each) for each in zip(*clips, strict=True)]
+
+
+def longest_samples(reference: Reference) -> int:
+    """Maximum length of a clip in samples."""
+    from slimvox.structures.anatomy import SAMPLE_RATE_HZ
+
+    longest = int(LONGEST_SECONDS * SAMPLE_RATE_HZ)
+    return min(longest, reference.encoder.anatomy.most_samples or longest)
+
+
+def trace_one_clip(reference: Reference, longest: int) -> Any:
+    """The `ExportedProgram` of a model for one clip of at most `longest` samples.
+
+    ExecuTorch plans memory for the largest value of each size in it. A size such as `a * b // a` would be planned as
+    `a * b`, hundreds of gigabytes for 30 s, so that the parts of `ExportableModel` avoid those.
+    """
+    import torch
+
+    from slimvox.exporters.crop import crops_as_slices
+    from slimvox.exporters.exportable import ExportableModel
+
+    shortest = reference.shortest_samples
+    model = ExportableModel(
+        reference.encoder, None, layers=reference.signature.layers, positions="convolution"
+    ).eval()
+    sample = torch.zeros(1, shortest + 39 * reference.encoder.anatomy.hop)
+    length: Any = torch.export.Dim.DYNAMIC(min=shortest, max=longest)
+    with crops_as_slices(), torch.no_grad():
+        program: Any = torch.export.export(model, (sample,), dynamic_shapes=({1: length},))
+    program._guards_code = []  # one frame is accepted, too
+    return program
 
 
 @contextmanager

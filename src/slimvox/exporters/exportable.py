@@ -15,7 +15,7 @@ from slimvox.encoder.waveforms import normalize_waveforms
 from slimvox.exporters.front_end import PatchFrontEnd
 from slimvox.exporters.layer import ExportedAttention, NegatedFeedForward, ShiftedPositionBias
 from slimvox.exporters.log_mel import MatrixMelFrontEnd, PaddedConvolution
-from slimvox.exporters.position import exported_positions
+from slimvox.exporters.position import PositionForm, exported_positions
 from slimvox.exporters.signature import Layers
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ class ExportableModel(nn.Module):
         head: SlimvoxWithHead | None = None,
         *,
         layers: Layers,
-        taps_in_file: bool = True,
+        positions: PositionForm = "spectrum of taps",
     ) -> None:
         """`head`: a model whose task head is computed on the hidden states of `encoder`; None for none."""
         super().__init__()
-        self.encoder = exportable_encoder(encoder, taps_in_file=taps_in_file)
+        self.encoder = exportable_encoder(encoder, positions)
         self.layers = layers
         self.head: SlimvoxWithHead | None = None
         if head is not None:
@@ -62,7 +62,7 @@ class ExportableModel(nn.Module):
         return tuple(outputs) if mask is None else (*outputs, mask)
 
 
-def exportable_encoder(encoder: SpeechEncoder, *, taps_in_file: bool = True) -> SpeechEncoder:
+def exportable_encoder(encoder: SpeechEncoder, positions: PositionForm) -> SpeechEncoder:
     """A copy of an encoder that computes the same function, each part replaced by one of operations suited to export.
 
     onnxruntime fuses a sum and the layer norm after it into one operator, which is slower on CPUs than the two
@@ -79,9 +79,7 @@ def exportable_encoder(encoder: SpeechEncoder, *, taps_in_file: bool = True) -> 
         encoder.add_module("feature_extractor", PatchFrontEnd(anatomy, encoder.feature_extractor))
     if isinstance(encoder.feature_projection, StridedProjection):
         encoder.add_module("feature_projection", PaddedConvolution(encoder.feature_projection.projection))
-    encoder.add_module(
-        "pos_conv_embed", exported_positions(encoder.pos_conv_embed, taps_in_file=taps_in_file)
-    )
+    encoder.add_module("pos_conv_embed", exported_positions(encoder.pos_conv_embed, positions))
     heads = sorted({head.index for layer in anatomy.layers for head in layer.heads})
     if encoder.rel_attn_embed is not None:
         encoder.add_module("rel_attn_embed", ShiftedPositionBias(encoder.rel_attn_embed, heads))

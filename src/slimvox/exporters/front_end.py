@@ -50,9 +50,9 @@ class PatchConvolution(nn.Module):
     def _lengthened(self, patches: Tensor) -> Tensor:
         if not self.multiple:
             return patches
-        # Not `-x % y`, which ExecuTorch rounds as C does, to a negative number.
-        missing = (self.multiple - patches.shape[1] % self.multiple) % self.multiple
-        return F.pad(patches, (0, 0, 0, missing))
+        # Without a remainder: sizes stay multiples of it in the symbols of torch.export, too.
+        blocks = (patches.shape[1] + self.multiple - 1) // self.multiple
+        return F.pad(patches, (0, 0, 0, blocks * self.multiple - patches.shape[1]))
 
     def _normalised(self, patches: Tensor, norm: nn.GroupNorm) -> Tensor:
         # The convolution's own bias goes with the mean.

@@ -100,10 +100,10 @@ class ShiftedPositionBias(nn.Module):
 
     def forward(self, frames: int) -> Tensor:
         """The ungated bias, (heads, frames, frames), indexed [head, query, key]."""
-        distances = torch.arange(-frames, frames)
+        distances = torch.arange(-frames, frames + 1)
         values = self.table.weight[self.table.bucket(distances)].T
         # A repeated sequence, cut into rows that are one shorter than its period, is shifted by one in each row.
-        heads, period = values.shape[0], 2 * frames
+        heads, period = values.shape[0], 2 * frames + 1
         repeated = values.unsqueeze(1).expand(heads, frames, period).reshape(heads, frames * period)
         return repeated[:, frames:].reshape(heads, frames, period - 1)[..., :frames]
 

@@ -52,7 +52,7 @@ class Onnx(ExportFormat):
         from slimvox.exporters.trace import trace_reference
 
         write_onnx(
-            trace_reference(reference, taps_in_file=True),
+            trace_reference(reference, "spectrum of taps"),
             path,
             inputs=reference.signature.inputs,
             outputs=reference.outputs,

@@ -38,7 +38,7 @@ class TorchExport(ExportFormat):
 
         from slimvox.exporters.trace import trace_reference
 
-        program = trace_reference(reference, taps_in_file=False)
+        program = trace_reference(reference, "spectrum")
         about = json.dumps(reference.described(metadata))
         torch.export.save(program, str(path), extra_files={METADATA_FILE: about})
 

@@ -10,18 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from slimvox.exporters.exportable import ExportableModel
+from slimvox.exporters.position import PositionForm
 from slimvox.exporters.reference import Reference
 
 OPTIONS = "torch.fx.experimental._config"
 """Module of torch's options for symbolic sizes. torch's own ONNX exporter sets the same option of it."""
 
 
-def trace_reference(reference: Reference, *, taps_in_file: bool) -> Any:
-    """The `ExportedProgram` of a model with its signature; see `ExportableModel` for `taps_in_file`."""
+def trace_reference(reference: Reference, positions: PositionForm) -> Any:
+    """The `ExportedProgram` of a model with its signature."""
     signature = reference.signature
-    model = ExportableModel(
-        reference.encoder, reference.head, layers=signature.layers, taps_in_file=taps_in_file
-    )
+    model = ExportableModel(reference.encoder, reference.head, layers=signature.layers, positions=positions)
     return trace(model, mask=signature.mask, shortest_samples=reference.shortest_samples)
 
 
