@@ -21,6 +21,7 @@ from slimvox.cli.encode import EncodeCommand
 from slimvox.cli.main import run
 from slimvox.encoder import SpeechEncoder
 from slimvox.encoding import features_file
+from slimvox.encoding.arrays import encode
 from slimvox.encoding.chunks import cut_chunks, plan_chunks
 from slimvox.encoding.encode import encode_files
 from slimvox.encoding.output_names import output_names
@@ -78,6 +79,19 @@ def test_safetensors_stays_aligned_and_readable_with_float16(base: SpeechEncoder
     assert sorted(read) == ["frame_rate_hz", "layer_01", "layer_03"]
     assert read["layer_03"].dtype == np.float16
     np.testing.assert_array_equal(read["layer_03"], states(base, path)[3].astype(np.float16))
+
+
+def test_the_last_hidden_state_is_that_of_the_encoder(large: SpeechEncoder, tmp_path: Path) -> None:
+    """In a pre-norm model it is not the last of the numbered ones."""
+    path = write_audio(tmp_path / "a.wav", 3000)
+    encode_files(large, path, tmp_path / "out", layers="last")
+    read = np.load(tmp_path / "out" / "a.npz")
+    assert sorted(read.files) == ["frame_rate_hz", "last_hidden_state"]
+    with torch.no_grad():
+        expected = large(torch.from_numpy(read_audio(path))[None]).last_hidden_state[0]
+    np.testing.assert_array_equal(read["last_hidden_state"], expected)
+    np.testing.assert_array_equal(read["last_hidden_state"], encode(path, large, layers="last"))
+    assert encode_files(large, path, tmp_path / "out", layers="last").already_there == 1
 
 
 def test_float16_overflow_is_an_error(tmp_path: Path) -> None:
@@ -298,7 +312,7 @@ def test_states_that_are_not_finite_are_an_error(
     arguments = ["encode", str(model), str(audio), "--out", str(out), "--device", "cpu", "--dtype", dtype]
     assert run(arguments) == 1
     text = " ".join(capsys.readouterr().err.split())
-    assert "a.wav`: hidden states of layer 2 are NaN or infinite; check the encoder's weights" in text
+    assert "a.wav`: hidden states `layer_02` are NaN or infinite; check the encoder's weights" in text
     assert list(out.iterdir()) == []
     assert run([*arguments, "--layers", "0,1"]) == 0
 
@@ -403,5 +417,7 @@ def test_overwrite_is_a_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     for extra, words in (([], "1 written"), ([], "1 already there"), (["--overwrite"], "1 written")):
         assert run([*arguments, *extra]) == 0
         assert words in capsys.readouterr().out
+    assert run([*arguments, "--layers", "last", "--overwrite"]) == 0
+    assert np.load(tmp_path / "out" / "a.npz").files == ["last_hidden_state", "frame_rate_hz"]
     assert run([*arguments, "--layers", "9"]) == 2
     assert "from 0 to 3" in capsys.readouterr().err

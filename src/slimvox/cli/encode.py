@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     "slimvox.encoding.encode.encode_files",
     model=MODEL,
     audio=AUDIO,
-    layers=Argument(metavar="all|N,N,..."),
+    layers=Argument(metavar="all|last|N,N,..."),
 )
 class EncodeCommand(VerboseOption):
     """Write the hidden states of all layers for each audio file.
 
-    One .npz or .safetensors file per audio file: layer_00, layer_01, ... of shape (frames, width), and frame_rate_hz.
-    Long audio is encoded in overlapping chunks. The same command resumes where an earlier one stopped.
+    One .npz or .safetensors file per audio file: layer_00, layer_01, ... of shape (frames, width), or
+    last_hidden_state; and frame_rate_hz. Long audio is encoded in overlapping chunks. The same command resumes where
+    an earlier one stopped.
     """
 
     def run(self, console: Console) -> None:

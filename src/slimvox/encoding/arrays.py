@@ -19,7 +19,7 @@ from slimvox.audio import SAMPLE_RATE_HZ, read_audio
 from slimvox.checkpoint import Model, encoder_of
 from slimvox.encoder import SpeechEncoder
 from slimvox.encoding.chunks import Chunk, FloatArray, cut_chunks, plan_chunks
-from slimvox.encoding.encode import parse_layers
+from slimvox.encoding.layers import Layers, chosen_states, parse_layers
 from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.util.devices import Device, find_device
 from slimvox.util.errors import SlimvoxError
@@ -92,7 +92,7 @@ def encode(
     single = _is_single(audio)
     recordings: list[Any] = [audio] if single else list(audio)  # type: ignore[arg-type]
     encoder = encoder_of(model, revision=revision, token=token)
-    states = None if layers == "last" else parse_layers(layers, len(encoder.anatomy.layers))
+    chosen = parse_layers(layers, len(encoder.anatomy.layers))
     plan = plan_chunks(encoder.anatomy, chunk_seconds=chunk_seconds, overlap_seconds=overlap_seconds)
     pieces = []
     for number, recording in enumerate(recordings):
@@ -111,7 +111,7 @@ def encode(
     encoder.to(where).eval()
     try:
         for batch in _batches(pieces, batch_size, encoder.anatomy):
-            for piece, encoded in zip(batch, _encoded(encoder, batch, states, where), strict=True):
+            for piece, encoded in zip(batch, _encoded(encoder, batch, chosen, where), strict=True):
                 found[piece.recording, piece.place] = encoded
     finally:
         encoder.to(home).train(was_training)
@@ -175,18 +175,16 @@ def _batches(pieces: Sequence[_Piece], size: int, anatomy: EncoderAnatomy) -> It
 
 @torch.no_grad()
 def _encoded(
-    encoder: SpeechEncoder, batch: Sequence[_Piece], states: Sequence[int] | None, device: torch.device
+    encoder: SpeechEncoder, batch: Sequence[_Piece], layers: Layers, device: torch.device
 ) -> Iterator[Tensor]:
     """The frames of each piece that count, on the CPU."""
     lengths = torch.tensor([len(piece.chunk.waveform) for piece in batch])
     waveforms = pad_sequence([torch.from_numpy(piece.chunk.waveform) for piece in batch], batch_first=True)
     mask = torch.arange(waveforms.shape[1]) < lengths[:, None]
     output = encoder(waveforms.to(device), None if bool(mask.all()) else mask.to(device))
-    if states is None:
-        chosen = output.last_hidden_state
-    else:
-        chosen = torch.stack([output.hidden_states[state] for state in states], dim=1)
-    chosen, frames = chosen.float().cpu(), output.frame_mask.sum(-1).tolist()
-    for piece, encoded, count in zip(batch, chosen, frames, strict=True):
+    states = torch.stack(chosen_states(output, layers), dim=1).float().cpu()
+    if layers == "last":
+        states = states.squeeze(1)
+    for piece, encoded, count in zip(batch, states, output.frame_mask.sum(-1).tolist(), strict=True):
         first, end = piece.chunk.first, count if piece.chunk.end is None else piece.chunk.end
         yield encoded[..., first:end, :].clone()

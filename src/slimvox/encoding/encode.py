@@ -28,6 +28,7 @@ from slimvox.encoding.features_file import (
     FeatureDtype,
     FeatureFormat,
 )
+from slimvox.encoding.layers import parse_layers
 from slimvox.encoding.output_names import output_names
 from slimvox.util.devices import Device, find_device
 from slimvox.util.errors import SlimvoxError, reason_of
@@ -60,7 +61,7 @@ def encode_files(
     out: str | Path,
     *,
     format: FeatureFormat = "npz",
-    layers: Literal["all"] | str | Sequence[int] = "all",
+    layers: Literal["all", "last"] | str | Sequence[int] = "all",
     dtype: FeatureDtype = "float32",
     chunk_seconds: Seconds = 30.0,
     overlap_seconds: SecondsOrZero = 2.0,
@@ -73,7 +74,8 @@ def encode_files(
     """Write the hidden states of each audio file to a separate file.
 
     A file holds `layer_00` (the input of the first layer), `layer_01` (its output) and so on, each of shape (frames,
-    width), the same as the encoder's `hidden_states`; and the scalar `frame_rate_hz` (50). Its name is that of the
+    width), the same as the encoder's `hidden_states` (with `layers="last"` only `last_hidden_state`); and the scalar
+    `frame_rate_hz` (50). Its name is that of the
     audio with another suffix, such as `speaker/a.npz` for `speaker/a.wav`, relative to the common folder of all audio.
     If two files would get the same name (`a.wav`, `a.flac`) they keep their suffix: `a.wav.npz`. A part of a file that
     a manifest names has its start and end in seconds in its name: `a_12.5-20.0.npz`.
@@ -93,8 +95,8 @@ def encode_files(
             Python also a loaded `datasets.Dataset`.
         out: output directory; files are named after the audio.
         format: file format of the outputs: npz (numpy) or safetensors.
-        layers: hidden states to write: `all`, or numbers such as 0,6,12; 0 is the input of the first layer. In Python
-            also a sequence of numbers.
+        layers: hidden states to write: `all`; `last`, the encoder's `last_hidden_state`; or numbers such as 0,6,12,
+            where 0 is the input of the first layer. In Python also a sequence of numbers.
         dtype: data type of the hidden states in the files.
         chunk_seconds: chunk length in seconds; longer audio is encoded in chunks; the last one may be longer by up to
             an overlap.
@@ -168,30 +170,6 @@ def encode_files(
     return EncodeResult(
         directory=out, written=written, already_there=already_there, skipped=skips.counts, seconds=seconds
     )
-
-
-def parse_layers(layers: str | Sequence[int], count: int) -> tuple[int, ...]:
-    """Numbers of the requested hidden states, in order, each once.
-
-    Args:
-        layers: `all`, numbers, or a string of numbers separated by commas.
-        count: number of layers of the encoder, which has one more hidden state.
-
-    Raises:
-        SlimvoxError: if there are none, or one is not a number from 0 to `count`.
-    """
-    valid = f"`layers` must be `all` or numbers from 0 to {count} with commas between them"
-    if isinstance(layers, str):
-        if layers.strip() == "all":
-            return tuple(range(count + 1))
-        try:
-            layers = [int(part) for part in layers.split(",")]
-        except ValueError:
-            raise SlimvoxError(f"{valid}, but is {layers!r} instead") from None
-    wrong = [number for number in layers if not 0 <= number <= count]
-    if wrong or not layers:
-        raise SlimvoxError(f"{valid}, but {'there are none' if not wrong else f'one is {wrong[0]}'}")
-    return tuple(sorted(set(layers)))
 
 
 def _unwritable(out: Path, error: OSError) -> SlimvoxError:

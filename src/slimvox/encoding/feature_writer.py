@@ -28,6 +28,7 @@ from slimvox.encoding.features_file import (
     read_origin,
     write_features,
 )
+from slimvox.encoding.layers import Layers, chosen_states, state_names
 from slimvox.util.errors import SlimvoxError, UnusableResultError, reason_of
 
 _BLOCK_SECONDS = 5.0
@@ -41,7 +42,7 @@ class FeatureWriter:
     encoder: SpeechEncoder
     device: torch.device
     plan: ChunkPlan
-    layers: tuple[int, ...]
+    layers: Layers
     format: FeatureFormat
     dtype: FeatureDtype
     weights: str
@@ -51,7 +52,7 @@ class FeatureWriter:
         """Everything that the features of `source` depend on, as JSON types."""
         return {
             "encoder": self.weights,
-            "layers": list(self.layers),
+            "layers": self.layers if self.layers == "last" else list(self.layers),
             "dtype": self.dtype,
             "chunk_samples": self.plan.samples,
             "overlap_frames": self.plan.overlap,
@@ -104,7 +105,7 @@ class FeatureWriter:
         temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX, dir=target.parent))
         try:
             frames = 0
-            raw = {f"layer_{number:02d}": temporary / f"{number}.raw" for number in self.layers}
+            raw = {name: temporary / f"{name}.raw" for name in state_names(self.layers)}
             with ExitStack() as stack:
                 files = [stack.enter_context(path.open("wb")) for path in raw.values()]
                 for chunk in itertools.chain([opening], chunks):
@@ -134,24 +135,24 @@ class FeatureWriter:
     def _encode(self, chunk: Chunk, source: AudioSource) -> list[npt.NDArray[np.floating]]:
         """The frames of a chunk that count: per layer (frames, width), contiguous, in the data type of the file."""
         try:
-            states = self.encoder(torch.from_numpy(chunk.waveform)[None].to(self.device)).hidden_states
+            output = self.encoder(torch.from_numpy(chunk.waveform)[None].to(self.device))
         except torch.OutOfMemoryError as error:
             raise SlimvoxError(
                 f"{self.device} has too little memory for a chunk of {len(chunk.waveform) / SAMPLE_RATE_HZ:.0f} s;"
                 " make `--chunk-seconds` smaller"
             ) from error
         arrays = []
-        for number in self.layers:
-            state = states[number][0, chunk.first : chunk.end].float().cpu().numpy()
+        for name, states in zip(state_names(self.layers), chosen_states(output, self.layers), strict=True):
+            state = states[0, chunk.first : chunk.end].float().cpu().numpy()
             if not np.isfinite(state).all():
                 raise UnusableResultError(
-                    f"`{source.path}`: hidden states of layer {number} are NaN or infinite; check the encoder's weights"
+                    f"`{source.path}`: hidden states `{name}` are NaN or infinite; check the encoder's weights"
                 )
             with np.errstate(over="ignore"):
                 array = np.ascontiguousarray(state, dtype=DTYPES[self.dtype])
             if not np.isfinite(array).all():
                 raise SlimvoxError(
-                    f"`{source.path}`: hidden states of layer {number} are beyond the range of float16;"
+                    f"`{source.path}`: hidden states `{name}` are beyond the range of float16;"
                     " use `--dtype float32`"
                 )
             arrays.append(array)
