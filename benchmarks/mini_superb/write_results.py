@@ -17,6 +17,7 @@ import argparse
 import csv
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from published_scores import published_models
@@ -40,10 +41,12 @@ from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
 
 MINI = Path(__file__).parents[2] / "src" / "slimvox" / "evaluation" / "mini"
-PRUNINGS = Path(__file__).parents[2] / "docs" / "results-ablation-1.csv"
-"""Scores of mini-SUPERB 1, three prunings for most recipes."""
+DOCS = Path(__file__).parents[2] / "docs"
+PRUNINGS = (DOCS / "results-ablation-1.csv", DOCS / "results-teacher.csv")
+"""Scores of several prunings per recipe: those of the first teacher on mini-SUPERB 1 (three of most recipes), and, for
+the tasks that these have no scores for, three prunings of the present teacher."""
 TESTS_OF_PRUNINGS = {"sid": 200, "ic": 139}
-"""Test clips of these tasks in `PRUNINGS`: the noise is taken to fall with the square root of their number."""
+"""Test clips of these tasks in the first of `PRUNINGS`: the noise is taken to fall with the root of the number."""
 TITLE = "# mini-SUPERB: results"
 
 
@@ -59,8 +62,9 @@ def main() -> None:
     rows.add_argument(
         "--prunings",
         type=Path,
+        nargs="+",
         default=PRUNINGS,
-        help="scores of several prunings per recipe, for the weights",
+        help="scores of several prunings per recipe, for the weights; a task's come from the first file with any",
     )
     table = commands.add_parser("table", help="write the page with the tables")
     table.add_argument("models", nargs="+", metavar="NAME=DIR")
@@ -89,8 +93,14 @@ def main() -> None:
         parser.exit(2, f"{error}\n")
 
 
-def write_fixed_rows(fbank: Path, embedded: Path, prunings: Path) -> None:
-    """Keep the means of the two models in the package, with the weights of the tasks that tell them apart."""
+def write_fixed_rows(fbank: Path, embedded: Path, prunings: Sequence[Path]) -> None:
+    """Keep the means of the two models in the package, with the weights of the tasks that tell them apart.
+
+    Args:
+        fbank: folder of scores.
+        embedded: folder of scores.
+        prunings: CSV files like `docs/results-ablation-1.csv`; a task's noise comes from the first one with its scores.
+    """
     models = {"fbank": read_model("fbank", fbank), "embedded": read_model("embedded", embedded)}
     check_comparable({name: model.results for name, model in models.items()})
     for name, model in models.items():
@@ -100,8 +110,11 @@ def write_fixed_rows(fbank: Path, embedded: Path, prunings: Path) -> None:
                 f"the row of {name} must come from the model {name}, but is of {given} instead"
             )
     rows = {name: fixed_row(model) for name, model in models.items()}
-    with prunings.open(encoding="utf-8", newline="") as file:
-        noise = pruning_noise(list(csv.DictReader(file)), Scale(low=rows["fbank"], high=rows["embedded"]))
+    noise: dict[str, float] = {}
+    for path in prunings:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
+        noise = pruning_noise(lines, Scale(low=rows["fbank"], high=rows["embedded"])) | noise
     for task, tests in TESTS_OF_PRUNINGS.items():
         found = models["embedded"].of(task)
         if found is not None and task in noise:

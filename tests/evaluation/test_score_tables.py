@@ -256,7 +256,9 @@ def test_the_page_keeps_its_text(tmp_path: Path, script: ModuleType, monkeypatch
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
-    script.write_fixed_rows(fbank, embedded, prunings)
+    others = tmp_path / "others.csv"  # of tasks that the first file has as well
+    others.write_text("arm,ks\na,1\na,90\n")
+    script.write_fixed_rows(fbank, embedded, [prunings, others])
     content = json.loads((tmp_path / "fixed_rows.json").read_text())
     assert content["rows"] == {"fbank": LOW, "embedded": HIGH}
     # 4 of 40 are 100 points; QbE's 4 of .2 are 20,000, and SID's and IC's noise is of more test clips than here.
@@ -270,7 +272,7 @@ def test_the_page_keeps_its_text(tmp_path: Path, script: ModuleType, monkeypatch
     with pytest.raises(
         SlimvoxError, match="the row of fbank must come from the model fbank, but is of embedded"
     ):
-        script.write_fixed_rows(embedded, fbank, prunings)
+        script.write_fixed_rows(embedded, fbank, [prunings])
 
     page = tmp_path / "page.md"
     script.write_page([f"log-mel={fbank}"], page)

@@ -35,8 +35,8 @@ def prune(name: str, control: Any, out: Path) -> slimvox.PruneResult:
 
 
 def test_learned_gates_beat_random_ones_and_these_beat_dropped_layers(tmp_path: Path) -> None:
-    """Relative errors on held-out speech, over five seeds: after the cut .21 to .25 (learned) and 1.02 to 1.76
-    (random); at the end .122 to .131 (learned), .197 to .240 (random) and .316 to .324 (top layers).
+    """Relative errors on held-out speech, over five seeds: after the cut .44 to .50 (learned) and 1.53 to 1.70
+    (random); at the end .257 to .271 (learned), .444 to .520 (random) and .542 to .570 (top layers).
 
     One test, so that processes that share the tests do not make the runs twice.
     """
@@ -50,4 +50,4 @@ def test_learned_gates_beat_random_ones_and_these_beat_dropped_layers(tmp_path: 
         assert last.relative_error < 0.9 * first.relative_error
     learned, random, top = (found[name] for name in ("learned", "random", "top-layers"))
     assert learned[0] < 0.4 * random[0]
-    assert learned[1] < 0.8 * random[1] and random[1] < 0.87 * top[1]
+    assert learned[1] < 0.7 * random[1] and random[1] < top[1]
