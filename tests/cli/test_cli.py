@@ -139,8 +139,14 @@ def test_errors_name_flags_instead_of_parameters(tmp_path: Path, capsys: pytest.
         assert run(arguments) == 2
         assert expected in said(capsys)
     command = parse(["compare", "model", "audio"])
-    assert command.with_flags("columns `seconds` and `audio`") == "columns `seconds` and `audio`"
     assert command.with_flags("`seconds`, `audio`, `x`") == "`--seconds`, `audio`, `x`"
+
+
+def test_errors_in_tables_name_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not flags, although a flag has the same name."""
+    (tmp_path / "audio.tsv").write_text("path\tseconds\na.wav\tlong\n")
+    assert run(["compare", "embedded", str(tmp_path / "audio.tsv"), "--teacher", "embedded"]) == 2
+    assert "`seconds` in line 2 of" in said(capsys)
 
 
 def test_the_hub_is_quiet_unless_verbose(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from slimvox.util.errors import SlimvoxError
+from slimvox.util.errors import ColumnError
 
 Row = Mapping[str, Any]
 """Values by normalised column name."""
@@ -122,14 +122,14 @@ def check_columns(columns: Iterable[str], where: str) -> None:
     """Check that a table has no two columns of one name, and one that names a file.
 
     Raises:
-        SlimvoxError: otherwise, naming the columns.
+        ColumnError: otherwise, naming the columns.
     """
     columns = list(columns)
     twice = sorted({name for name in columns if name and columns.count(name) > 1})
     if twice:
-        raise SlimvoxError(f"{where} must have each column once, but has `{twice[0]}` twice.")
+        raise ColumnError(f"{where} must have each column once, but has `{twice[0]}` twice.")
     if not any(name in columns for name in (*PATH_COLUMNS, ID_COLUMN)):
-        raise SlimvoxError(
+        raise ColumnError(
             f"{where} must have a column that names the audio file ({', '.join(PATH_COLUMNS)} or {ID_COLUMN}), "
             f"but has {', '.join(name for name in columns if name) or 'none'} instead."
         )
@@ -139,14 +139,14 @@ def file_of(row: Row, where: str) -> str | None:
     """The value of the column that names the file; None if there is none.
 
     Raises:
-        SlimvoxError: it is not text.
+        ColumnError: it is not text.
     """
     for column in PATH_COLUMNS:
         value = _filled(row.get(column))
         if value is None:
             continue
         if not isinstance(value, str):
-            raise SlimvoxError(
+            raise ColumnError(
                 f"`{column}` in {where} must be the path of a file, but is {short(value)} instead."
             )
         return value
@@ -160,7 +160,7 @@ def stretch_of(row: Row, where: str) -> Stretch:
     give the same quantity, they must agree.
 
     Raises:
-        SlimvoxError: for values that are not times, columns that contradict each other, and columns whose unit is
+        ColumnError: for values that are not times, columns that contradict each other, and columns whose unit is
             not known, such as `start_sample`.
     """
     has_onset = any("onset" in column for column in row)
@@ -181,7 +181,7 @@ def stretch_of(row: Row, where: str) -> Stretch:
                 continue
             if _is_zero(value) and quantity == "start":
                 continue
-            raise SlimvoxError(
+            raise ColumnError(
                 f"`{column}` in {where} counts samples or frames: give the time in seconds instead, in columns such as "
                 "`start_seconds` and `end_seconds`."
             )
@@ -196,7 +196,7 @@ def channel_of(row: Row, where: str) -> int | None:
     """Read the channel of its file that a row selects; None for all channels.
 
     Raises:
-        SlimvoxError: it is not a whole number from 0 up.
+        ColumnError: it is not a whole number from 0 up.
     """
     for column in CHANNEL_COLUMNS:
         value = _filled(row.get(column))
@@ -206,7 +206,7 @@ def channel_of(row: Row, where: str) -> int | None:
             value = value[0]
         text = str(value)
         if isinstance(value, bool) or re.fullmatch(r"\d{1,4}", text, re.ASCII) is None:
-            raise SlimvoxError(
+            raise ColumnError(
                 f"`{column}` in {where} must be the number of one channel, counted from 0, but is "
                 f"{short(value)} instead."
             )
@@ -233,13 +233,13 @@ def _combined(
         and length is not None
         and start > 0
     ):
-        raise SlimvoxError(
+        raise ColumnError(
             f"The unit of `{length}` in {where} is not known, so the end of the audio is not known either: give "
             "`duration_seconds` or `end_seconds`."
         )
     if "end" in times:
         if end < start:
-            raise SlimvoxError(
+            raise ColumnError(
                 f"`{end_column}` in {where} must not be before the start at {start:g} s, but is {end:g} s instead."
             )
         # A duration beside an end is either the length of the segment or that of the whole file.
@@ -256,9 +256,9 @@ def _combined(
     )
 
 
-def _contradiction(where: str, columns: Iterable[str]) -> SlimvoxError:
+def _contradiction(where: str, columns: Iterable[str]) -> ColumnError:
     names = ", ".join(f"`{name}`" for name in columns)
-    return SlimvoxError(
+    return ColumnError(
         f"The columns {names} contradict each other in {where}: all must be in seconds, or remove those that do not "
         "say which audio is meant."
     )
@@ -289,11 +289,11 @@ def _seconds(value: Any, column: str, where: str, seconds_per_unit: float) -> fl
         number = math.nan
     unit = "seconds" if seconds_per_unit == 1.0 else "milliseconds"
     if not 0.0 <= number < math.inf:
-        raise SlimvoxError(
+        raise ColumnError(
             f"`{column}` in {where} must be a number of {unit} from 0 up, but is {short(value)} instead."
         )
     if number > MAX_SECONDS:
-        raise SlimvoxError(
+        raise ColumnError(
             f"`{column}` in {where} must be a number of {unit}, but {short(value)} would be "
             f"{number / 3600:.3g} hours: if it counts samples, give seconds instead."
         )

@@ -61,12 +61,7 @@ class Command:
     """Differences by parameter; empty for parameters that are options unchanged."""
 
     def with_flags(self, message: str) -> str:
-        """An error message of the function, with flags in place of the parameters that it names in backticks.
-
-        Messages about columns of tables are unchanged, since a column may be called like a parameter.
-        """
-        if "column" in message:
-            return message
+        """An error message of the function, with flags in place of the parameters that it names in backticks."""
         flags = {name: _flag(name, each) for name, each in self.arguments.items() if not each.positional}
         return re.sub(
             r"`(\w+)((?:\[\d+\])?)`", lambda found: f"`{flags.get(found[1], found[1])}{found[2]}`", message

@@ -35,7 +35,7 @@ from slimvox.cli.interrupts import INTERRUPTED, leave_when_interrupted
 from slimvox.cli.prune import PruneCommand
 from slimvox.cli.report import ReportCommand
 from slimvox.util.environment import hub_token
-from slimvox.util.errors import SlimvoxError, reason_of
+from slimvox.util.errors import ColumnError, SlimvoxError, reason_of
 from slimvox.util.validation import convert
 
 Command = (
@@ -87,7 +87,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         with hub_token(getattr(command, "token", None)):
             command.run(Console(highlight=False))
     except SlimvoxError as error:
-        text = str(error) if command is None else command.with_flags(str(error))
+        text = str(error)
+        if command is not None and not isinstance(error, ColumnError):
+            text = command.with_flags(text)
         errors.print(f"[bold red]error:[/] {escape(text)}", highlight=False)
         return error.exit_status
     except KeyboardInterrupt:

@@ -23,6 +23,10 @@ class NotFiniteError(UnusableResultError):
     """An encoder computed NaN or infinite values from valid input."""
 
 
+class ColumnError(SlimvoxError):
+    """An error in a table; the names in backticks are its columns, not parameters."""
+
+
 def reason_of(error: BaseException) -> str:
     """The reason that an exception gives, as the end of a sentence in one line.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slimvox.audio.sources import read_text
-from slimvox.util.errors import SlimvoxError
+from slimvox.util.errors import ColumnError, SlimvoxError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class Corpus:
         reader = csv.DictReader(io.StringIO(read_text(self.need(path))))
         absent = [column for column in columns if column not in (reader.fieldnames or ())]
         if absent:
-            raise SlimvoxError(f"{self.name}: {path} has no column `{absent[0]}`")
+            raise ColumnError(f"{self.name}: {path} has no column `{absent[0]}`")
         for row in reader:
             yield {column: (row[column] or "").strip() for column in columns}
 

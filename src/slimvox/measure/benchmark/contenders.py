@@ -133,7 +133,10 @@ def open_file(format: ExportFormat, backend: str, file: Path, threads: int) -> R
 
 
 def load_module(module: nn.Module, backend: str, device: str = "cpu") -> Loaded:
-    """A module of torch, in one of `TORCH_BACKENDS`, moved to the device and changed to the backend's precision."""
+    """A module of torch, in one of `TORCH_BACKENDS`, moved to the device and changed to the backend's precision.
+
+    This changes the module itself: a second one beside it would count as memory of the backend.
+    """
     import torch
 
     from slimvox.util.timing import wait_for
