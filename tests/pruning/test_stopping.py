@@ -16,7 +16,7 @@ import torch
 
 import slimvox
 from slimvox.cli.main import run
-from slimvox.pruning import progress, run_directory, run_output, stage
+from slimvox.pruning import backed_files, progress, run_output, stage
 from slimvox.pruning.interrupts import StopRequests
 from slimvox.pruning.run_directory import RunDirectory
 from slimvox.util.files import atomic_file, sweep_temporaries, write_atomically
@@ -146,7 +146,7 @@ def test_a_directory_without_settings_yet_is_taken_up(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_directory, "write_checked_json", failing)
+        patch.setattr(backed_files, "write_checked_json", failing)
         message = "out cannot be written: No space left on device" if isinstance(error, OSError) else None
         with pytest.raises((slimvox.SlimvoxError, KeyboardInterrupt), match=message):
             make_run(out, teacher, speech)

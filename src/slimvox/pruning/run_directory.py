@@ -13,24 +13,21 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from slimvox.costs import Cost, cost_kind
+from slimvox.pruning.backed_files import BACKUP, BackedFiles, copy_file
 from slimvox.pruning.checked_files import (
     DamagedFileError,
     file_checksum,
     read_checked_json,
     read_checked_state,
-    write_checked_json,
-    write_checked_state,
 )
 from slimvox.pruning.micro_batches import Division
 from slimvox.pruning.recipe import recorded_recipe
 from slimvox.util.errors import SlimvoxError, reason_of
-from slimvox.util.files import atomic_file, is_temporary, sweep_temporaries
+from slimvox.util.files import is_temporary, sweep_temporaries
 from slimvox.util.quantities import share_name
 
 SETTINGS, CHECKPOINT, CUT, LOG, LOCK = "settings.json", "checkpoint.pt", "cut.pt", "log.jsonl", "lock"
 COST, OUTCOME, DIVISION, PACE = "cost.json", "outcome.json", "division.json", "pace.json"
-BACKUP = "backup"
-"""Folder of the checkpoint before the last one, and of a second copy of every other file needed for resuming."""
 MODEL_FILES = ("model.safetensors", "config.json", "kept_indices.json", f"run/{OUTCOME}")
 """Files of a finished encoder that are read again when the run goes on, or is repeated."""
 Content = TypeVar("Content")
@@ -66,7 +63,7 @@ class RunDirectory:
     @property
     def is_cut(self) -> bool:
         """True if surgery is done."""
-        return any(path.is_file() for path in self._places(CUT)) or self.finished
+        return any(path.is_file() for path in self._files.places(CUT)) or self.finished
 
     def for_size(self, share: float) -> RunDirectory:
         """Directory of the encoder that keeps this share of the dense one, in a run for several sizes."""
@@ -166,8 +163,7 @@ class RunDirectory:
         try:
             return self._load(CHECKPOINT, read_checked_state)
         except SlimvoxError:
-            for path in self._places(CHECKPOINT):
-                path.unlink(missing_ok=True)
+            self._files.remove(CHECKPOINT)
             logger.warning(
                 "%s is damaged, and there is none before it; the stage starts again", self.run / CHECKPOINT
             )
@@ -175,16 +171,14 @@ class RunDirectory:
 
     def forget_checkpoint(self) -> None:
         """Remove the checkpoint of a finished stage."""
-        for path in self._places(CHECKPOINT):
-            path.unlink(missing_ok=True)
+        self._files.remove(CHECKPOINT)
 
     def save_cut(self, state: Mapping[str, Any]) -> None:
         """Write the result of surgery, as `save_checkpoint` does."""
-        path, backup = self._places(CUT)
-        path.unlink(missing_ok=True)
+        (self.run / CUT).unlink(missing_ok=True)
         self._save(CUT, state)
         with self._writable():
-            _copy(path, backup)
+            self._files.copy(CUT)
 
     def copy_log(self, other: RunDirectory) -> None:
         """Copy the log to another directory, of a size of the same run.
@@ -193,7 +187,7 @@ class RunDirectory:
             SlimvoxError: if it cannot be written.
         """
         with other._writable():
-            _copy(self.log, other.log)
+            copy_file(self.log, other.log)
 
     def load_cut(self) -> dict[str, Any]:
         """Load the result of surgery.
@@ -229,7 +223,7 @@ class RunDirectory:
             SlimvoxError: if it cannot be written.
         """
         with self._writable():
-            self._write_json(COST, cost.to_dict())
+            self._files.write_json(COST, cost.to_dict())
 
     def load_division(self, stage: str) -> Division | None:
         """The division of a stage's steps before it was interrupted; None if there is none, or it is damaged."""
@@ -246,7 +240,7 @@ class RunDirectory:
             SlimvoxError: if it cannot be written.
         """
         with self._writable():
-            self._write_json(DIVISION, {"stage": stage, "division": asdict(division)})
+            self._files.write_json(DIVISION, {"stage": stage, "division": asdict(division)})
 
     def load_pace(self) -> dict[str, Any]:
         """The time used and the steps decided by a run of limited time; empty if there are none.
@@ -263,7 +257,7 @@ class RunDirectory:
             SlimvoxError: if they cannot be written.
         """
         with self._writable():
-            self._write_json(PACE, content)
+            self._files.write_json(PACE, content)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -302,7 +296,7 @@ class RunDirectory:
 
     def _is_without_progress(self) -> bool:
         """True if an unfinished run has neither a checkpoint nor anything else that a resumed run would read."""
-        saved = any(place.exists() for name in (CHECKPOINT, CUT, COST) for place in self._places(name))
+        saved = any(place.exists() for name in (CHECKPOINT, CUT, COST) for place in self._files.places(name))
         return not saved and {each.name for each in self.path.iterdir()} == {self.run.name}
 
     def _clear(self) -> None:
@@ -313,42 +307,23 @@ class RunDirectory:
             elif each.name != LOCK:
                 each.unlink()
 
-    def _places(self, name: str) -> tuple[Path, Path]:
-        return self.run / name, self.run / BACKUP / name
+    @property
+    def _files(self) -> BackedFiles:
+        return BackedFiles(folder=self.run)
 
     def _load(self, name: str, read: Callable[[Path], Content]) -> Content | None:
-        """Read a file, or its backup if it is damaged; None if there is neither."""
-        damaged: list[Path] = []
-        for path in self._places(name):
-            try:
-                content = read(path)
-            except FileNotFoundError:
-                continue
-            except DamagedFileError:
-                damaged.append(path)
-                continue
-            if damaged:
-                logger.warning("%s is damaged; the run resumes from %s", damaged[0], path)
-                damaged[0].unlink(missing_ok=True)
-                if name != CHECKPOINT:
-                    with contextlib.suppress(OSError):
-                        _copy(path, damaged[0])
-            return content
-        if damaged:
-            raise SlimvoxError(f"{damaged[0]} is damaged; delete {self._whole_run} and start again")
-        return None
+        try:
+            return self._files.load(name, read, copy_is_older=name == CHECKPOINT)
+        except DamagedFileError as error:
+            raise SlimvoxError(f"{error} is damaged; delete {self._whole_run} and start again") from error
 
     def _save(self, name: str, state: Mapping[str, Any]) -> None:
-        path, backup = self._places(name)
         try:
-            write_checked_state(path, state, before=backup)
-        except (OSError, RuntimeError) as error:
-            # torch's writer replaces the file's error by its own.
-            cause = error if isinstance(error, OSError) else error.__context__
-            reason = reason_of(cause if isinstance(cause, OSError) else error)
+            self._files.write_state(name, state)
+        except OSError as error:
             raise SlimvoxError(
-                f"{path} cannot be written (is the disk full?): {reason}; the last checkpoint is kept: free"
-                " some space, then repeat the same command to resume"
+                f"{self.run / name} cannot be written (is the disk full?): {reason_of(error)}; the last checkpoint is"
+                " kept: free some space, then repeat the same command to resume"
             ) from error
 
     def _settings(self) -> dict[str, Any] | None:
@@ -366,13 +341,7 @@ class RunDirectory:
         self, fingerprint: Mapping[str, Any], status: str, files: Mapping[str, str] | None = None
     ) -> None:
         content = {"status": status, "fingerprint": dict(fingerprint), **({"files": files} if files else {})}
-        self._write_json(SETTINGS, content)
-
-    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        path, backup = self._places(name)
-        write_checked_json(path, content)
-        backup.parent.mkdir(exist_ok=True)
-        write_checked_json(backup, content)
+        self._files.write_json(SETTINGS, content)
 
     def _forget_state(self) -> None:
         """Remove the files that only an unfinished run needs."""
@@ -389,9 +358,3 @@ class RunDirectory:
                 f"`--out` {self.path} cannot be written: {reason_of(error)}"
                 + (f" ({error.filename})" if error.filename else "")
             ) from error
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(exist_ok=True)
-    with source.open("rb") as reader, atomic_file(target) as writer:
-        shutil.copyfileobj(reader, writer)
