@@ -6,8 +6,6 @@ import dataclasses
 import io
 import json
 import multiprocessing
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ import torch
 from rich.console import Console
 
 import slimvox
-import whisper_models
 from missing_packages import exports, hide_packages
 from slimvox.checkpoint.directory import write_slimvox_directory
 from slimvox.checkpoint.resolve import find_anatomies
@@ -24,9 +21,9 @@ from slimvox.cli.benchmark import print_benchmark
 from slimvox.cli.main import run as command
 from slimvox.costs import macs, parameters
 from slimvox.encoder import SpeechEncoder
-from slimvox.measure.benchmark import BenchmarkResult, Contender, Measurement, benchmark, energy
+from slimvox.measure.benchmark import BenchmarkResult, Contender, Measurement, benchmark
 from slimvox.measure.benchmark.blocks import BLOCKS, BlockTimer, block_costs, named_blocks
-from slimvox.measure.benchmark.contenders import load_contender, load_module, noise, short_names
+from slimvox.measure.benchmark.contenders import load_contender
 from slimvox.measure.benchmark.result import ContenderReport
 from slimvox.measure.benchmark.run import contenders_of
 from slimvox.measure.benchmark.worker import Worker
@@ -35,7 +32,6 @@ from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.structures.parts import ConvAnatomy, dense_layer
 from slimvox.util.errors import SlimvoxError
 from small_encoders import wavlm
-from whisper_models import SAMPLES
 
 
 def anatomy(family: str = "wavlm") -> EncoderAnatomy:
@@ -219,20 +215,6 @@ def test_the_process_of_a_contender_ends_by_itself(directory: Path) -> None:
     assert process.exitcode == 0
 
 
-def test_energy_is_what_all_packages_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(energy, "POWERCAP", tmp_path)
-    assert energy.read_counters() == {} and energy.joules_since({}) is None
-    for name, used in (("intel-rapl:0", 9_000_000), ("intel-rapl:1", 500), ("intel-rapl:0:0", 7)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "energy_uj").write_text(f"{used}\n")
-        (tmp_path / name / "max_energy_range_uj").write_text("10000000\n")
-    before = energy.read_counters()
-    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("2000000")  # once round
-    (tmp_path / "intel-rapl:1" / "energy_uj").write_text("1000500")
-    (tmp_path / "intel-rapl:0:0" / "energy_uj").write_text("5000000")
-    assert energy.joules_since(before) == pytest.approx(3.0 + 1.0)
-
-
 def test_dense_rows_beside_those_of_a_pruned_encoder(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -300,15 +282,6 @@ def test_bad_input_is_one_sentence(
     assert said in errors and "Traceback" not in errors
 
 
-def test_two_models_of_one_name_are_told_apart() -> None:
-    assert short_names(["a/small", "b/small", "embedded", "runs/large"]) == {
-        "a/small": "a/small",
-        "b/small": "b/small",
-        "embedded": "embedded",
-        "runs/large": "large",
-    }
-
-
 def test_a_benchmark_of_nothing_is_refused() -> None:
     with pytest.raises(SlimvoxError, match="must be a model"):
         benchmark([])
@@ -329,19 +302,6 @@ def test_exported_files_are_not_measured_on_a_gpu(directory: Path, monkeypatch: 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(SlimvoxError, match="has onnx, which runs on the CPU"):
         benchmark([directory], backends=["torch", "onnx"], device="cuda")
-
-
-def test_processes_of_other_runtimes_do_not_import_torch() -> None:
-    code = "import sys, slimvox.measure.benchmark.worker; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_the_backend_in_bfloat16_holds_its_weights_so() -> None:
-    loaded = load_module(SpeechEncoder(anatomy()), "torch-bf16")
-    states = loaded.run(noise(1, 3200)).hidden_states  # type: ignore[attr-defined]
-    assert loaded.module is not None
-    tensors = [*loaded.module.parameters(), *states]
-    assert {each.dtype for each in tensors} == {torch.bfloat16}
 
 
 @exports("onnx")
@@ -385,21 +345,3 @@ def test_an_encoder_in_memory_is_measured(directory: Path) -> None:
     result = slimvox.benchmark(encoder, against=directory, seconds=[0.1], threads=1, runs=1)
     assert [each.label for each in result.contenders] == ["tiny, torch", "SpeechEncoder, torch"]
     assert {each.parameters for each in result.contenders} == {encoder.parameter_count}
-
-
-def test_the_dense_model_of_a_whisper_is_its_encoder_on_the_whole_window(tmp_path: Path) -> None:
-    whisper_models.recogniser(tmp_path / "dense")
-    encoder = slimvox.load(tmp_path / "dense")
-    waveforms = 0.1 * torch.randn(2, SAMPLES, generator=torch.Generator().manual_seed(0))
-    contender = Contender(model=str(tmp_path / "dense"), backend="transformers", name="dense")
-    loaded = load_contender(contender, torch.get_num_threads())
-    with torch.inference_mode():
-        expected = encoder(waveforms).last_hidden_state
-    found = loaded.run(waveforms.numpy())
-    torch.testing.assert_close(found.last_hidden_state, expected, atol=1e-4, rtol=1e-4)
-    shorter = loaded.run(waveforms[:, : SAMPLES // 2].numpy())
-    assert shorter.last_hidden_state.shape == expected.shape
-    assert loaded.module is not None
-    with BlockTimer(named_blocks(loaded.module)) as timer:
-        loaded.run(waveforms.numpy())
-    assert timer.nanoseconds["attention"] > 0

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import math
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import slimvox
 from interruptions import interrupt_after, kill_when
-from slimvox.pruning import CONTROLS, checked_files, stage, student, update
+from slimvox.pruning import CONTROLS, checked_files, stage
 from slimvox.pruning.checked_files import read_checked_json, read_checked_state, write_checked_json
 from slimvox.pruning.interrupts import RunInterrupted
 from slimvox.pruning.recipe import shipped_recipes
@@ -199,78 +195,6 @@ def test_gates_that_end_far_from_the_target_are_told(
     (warning,) = (text for record in caplog.records if "far from the target" in (text := record.getMessage()))
     assert f"target {100 * (1 - keep):.0f} %" in warning
     assert f"or a {advice}, would prune better" in warning
-
-
-@contextlib.contextmanager
-def spoiled_losses(is_spoiled: Callable[[int], bool]) -> Iterator[list[Tensor]]:
-    """Losses of a run's n-th steps that are NaN; yields the weights that each step began with, flat."""
-    forward, begun_with = student.Student.forward, []
-
-    def spoiling(self: student.Student, *arguments: Any, **options: Any) -> dict[str, Tensor]:
-        begun_with.append(torch.cat([parameter.detach().flatten() for parameter in self.parameters()]))
-        losses = forward(self, *arguments, **options)
-        return {**losses, "loss": losses["loss"] * math.nan} if is_spoiled(len(begun_with)) else losses
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(student.Student, "forward", spoiling)
-        # Passes that measure memory and pace before a stage are not steps.
-        patch.setattr(stage.Stage, "rehearse", lambda self, waveforms, recompute: None)
-        yield begun_with
-
-
-def test_a_step_without_a_finite_gradient_changes_nothing(
-    teacher: Path, speech: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    out = tmp_path / "out"
-    with spoiled_losses(lambda step: step in (3, 8)) as begun_with:
-        run(teacher, speech, out)
-    assert torch.equal(begun_with[2], begun_with[3]) and torch.equal(begun_with[7], begun_with[8])
-    assert not torch.equal(begun_with[1], begun_with[2]) and not torch.equal(begun_with[3], begun_with[4])
-    assert [record.getMessage() for record in caplog.records if record.name == update.logger.name] == [
-        "Skipped step 3 of stage prune: its gradient is not finite.",
-        "Skipped step 2 of stage finish: its gradient is not finite.",
-    ]
-    records = [json.loads(line) for line in (out / "run" / "log.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records] == [1, 2, 4, 5, 6, 1, 3, 4, 5]
-    assert all(math.isfinite(record["loss"]) for record in records)
-
-
-@pytest.mark.parametrize("part", ["gates", "lagrangian"])
-def test_a_step_whose_gates_or_multipliers_have_no_finite_gradient_changes_nothing(
-    part: str, teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Those of the weights are finite all the same."""
-    clip, states = stage.Stage._clip, []
-
-    def spoiling(self: stage.Stage) -> tuple[Tensor, Tensor]:
-        if self.name == "prune":
-            states.append({name: value.clone() for name, value in self.student.state_dict().items()})
-            parameter = next(getattr(self.student, part).parameters())
-            if len(states) == 2:
-                parameter.grad = torch.full_like(parameter, math.nan)
-        return clip(self)
-
-    monkeypatch.setattr(stage.Stage, "_clip", spoiling)
-    overrides = [*SETTINGS, "gates.sparsity_control=lagrangian", "finish.steps=0", "prune.steps=3"]
-    run(teacher, speech, tmp_path / "out", overrides=overrides)
-    first, second, third = states
-    assert all(torch.equal(second[name], third[name]) for name in second)
-    assert not torch.equal(first["gates.log_alpha"], second["gates.log_alpha"])
-    assert math.isfinite(second["gates.log_alpha"].sum())
-
-
-def test_a_run_whose_gradients_stay_bad_stops_with_a_good_checkpoint(
-    teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(update, "SKIPS_IN_A_ROW", 3)
-    out = tmp_path / "out"
-    bad = "3 steps in a row were not finite, up to step 5 of stage prune; start again with a lower learning rate"
-    with spoiled_losses(lambda step: step >= 3), pytest.raises(slimvox.SlimvoxError, match=bad):
-        run(teacher, speech, out, checkpoint_seconds=0)
-    state = read_checked_state(out / "run" / "checkpoint.pt")["student"]
-    assert all(torch.isfinite(values).all() for values in state.values())
-    run(teacher, speech, out)
-    assert slimvox.load(out)(torch.randn(1, 8000)).hidden_states[-1].isfinite().all()
 
 
 def test_a_finished_or_foreign_directory_is_left_alone(
