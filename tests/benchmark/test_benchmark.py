@@ -275,8 +275,13 @@ def test_speed_ups_are_ratios_of_medians() -> None:
     ],
 )
 def test_bad_input_is_one_sentence(
-    directory: Path, arguments: list[str], said: str, capfd: pytest.CaptureFixture[str]
+    directory: Path,
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert command(["benchmark", str(directory), *arguments]) == 2
     errors = capfd.readouterr().err
     assert said in errors and "Traceback" not in errors
