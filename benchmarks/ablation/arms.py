@@ -37,7 +37,7 @@ PAPER: Mapping[str, Any] = MappingProxyType(
 )
 """`paper`'s structures and objective at the pace of `quick`. Multipliers by Adam, as in the paper, would leave a stage
 of 300 steps 12 to 14 points of sparsity short of its target."""
-SGD_RATE = 100.0
+SGD_RATE = 1000.0
 """Learning rate of the gates by SGD, of 10, 100 and 1,000 the one with the smallest error after surgery."""
 DPHUBERT: Mapping[str, Any] = MappingProxyType(
     {

@@ -4,7 +4,7 @@
         --arms paper{,-no-ste,-sgd,-no-ste-sgd} \\
         --set prune.steps=240 finish.steps=60 gates.ramp_steps=80 gates.multiplier_learning_rate=0.5
     python benchmarks/ablation/table.py RUNS --out RUNS/ablation.md --speed
-    python benchmarks/ablation/steps_to_loss.py RUNS [--losses 0.32 0.30] [--csv FILE.csv]
+    python benchmarks/ablation/steps_to_loss.py RUNS [--csv FILE.csv]
     python benchmarks/ablation/steps_to_loss.py FILE.csv
 
 The size is reached at the first step of stage 1 after which the expected sparsity is at most one point below its final
@@ -34,14 +34,19 @@ WINDOW, TOLERANCE = 20, 0.01
 SIZE = "size"
 """Key of the step at which the target size is reached, beside those of the losses."""
 MEASURES: Mapping[str, tuple[str, int]] = {
+    "loss": ("loss at the end of stage 1", 3),
     "after_prune": ("error after surgery", 3),
     "error": ("error at the end", 3),
     "macs": ("MACs, share of dense", 3),
     "speed_up": ("speed-up, 10 s", 2),
 }
-"""Fields of `Result` to titles and digits."""
-PAIRS = (("paper", "paper-no-ste"), ("paper-sgd", "paper-no-ste-sgd"))
-"""Arms with the estimator and without."""
+"""Mean loss of the last steps of stage 1 and fields of `Result`, with titles and digits."""
+PAIRS: Mapping[tuple[str, str], tuple[float, ...]] = {
+    ("paper", "paper-no-ste"): (0.32, 0.30, 0.28),
+    ("paper-sgd", "paper-no-ste-sgd"): (0.46, 0.44, 0.42),
+}
+"""Arms with the estimator and without, and the losses to reach."""
+NEVER = "never"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +67,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", type=Path, help="folder of the runs, or a CSV of this command")
-    parser.add_argument("--losses", nargs="+", type=float, default=(0.32, 0.30), help="of the folder's runs")
     parser.add_argument("--csv", type=Path, help="CSV to write")
     arguments = parser.parse_args()
     try:
-        if arguments.runs.is_file():
-            runs = read_csv(arguments.runs)
-        else:
-            runs = read_folder(arguments.runs, arguments.losses)
+        runs = read_csv(arguments.runs) if arguments.runs.is_file() else read_folder(arguments.runs)
         print(tables(runs))
     except SlimvoxError as error:
         parser.exit(2, f"{error}\n")
@@ -77,35 +78,36 @@ def main() -> None:
         write_csv(arguments.csv, runs)
 
 
-def read_folder(folder: Path, losses: Sequence[float]) -> list[Pace]:
+def read_folder(folder: Path) -> list[Pace]:
     """The finished runs of the arms that are compared.
 
     Raises:
         SlimvoxError: if there are none.
     """
-    names = {name for pair in PAIRS for name in pair}
+    losses_of = {name: losses for names, losses in PAIRS.items() for name in names}
     found = []
     for row in read_rows(folder):
-        for run in row.runs if row.arm.name in names else ():
+        for run in row.runs if row.arm.name in losses_of else ():
             assert run.directory is not None
             lines = (run.directory / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()
-            values = {name: getattr(run, name) for name in MEASURES}
+            stage = [each for each in map(json.loads, lines) if each["stage"] == "prune"]
+            values = {name: getattr(run, name, None) for name in MEASURES}
+            values["loss"] = statistics.fmean(each["distillation"] for each in stage[-WINDOW:])
             found.append(
                 Pace(
                     arm=row.arm,
                     seed=run.seed,
                     measures={name: value for name, value in values.items() if value is not None},
-                    steps=steps_reached([json.loads(line) for line in lines], losses),
+                    steps=steps_reached(stage, losses_of[row.arm.name]),
                 )
             )
     if not found:
-        raise SlimvoxError(f"no run of {', '.join(sorted(names))} in {folder} is finished")
+        raise SlimvoxError(f"no run of {', '.join(losses_of)} in {folder} is finished")
     return found
 
 
-def steps_reached(records: Sequence[Mapping[str, Any]], losses: Sequence[float]) -> dict[str, int | None]:
-    """First step of stage 1 at which the size, and each loss at that size, is reached, from the log of a run."""
-    stage = [record for record in records if record["stage"] == "prune"]
+def steps_reached(stage: Sequence[Mapping[str, Any]], losses: Sequence[float]) -> dict[str, int | None]:
+    """First step at which the size, and each loss at that size, is reached, from the log of stage 1."""
     smallest = stage[-1]["target_sparsity"] - TOLERANCE
     small = [place for place, record in enumerate(stage) if record["sparsity"] >= smallest]
     means = {
@@ -120,32 +122,36 @@ def steps_reached(records: Sequence[Mapping[str, Any]], losses: Sequence[float])
 
 
 def tables(runs: Sequence[Pace]) -> str:
-    """Markdown: a line per arm, and a line per pair of arms with the differences, seed by seed."""
-    targets = list(runs[0].steps)
-    by_arm = {arm.name: [run for run in runs if run.arm == arm] for arm in ARMS}
-    head = ("arm", "runs", *map(_title, targets), *(title for title, _ in MEASURES.values()))
-    lines = []
-    for name, own in by_arm.items():
-        if own:
-            steps = [_steps([run.steps[target] for run in own]) for target in targets]
+    """Markdown: for each pair of arms a line per arm, and one with the differences, seed by seed."""
+    parts = []
+    for names in PAIRS:
+        arms = {name: {run.seed: run for run in runs if run.arm.name == name} for name in names}
+        with_estimator, without = arms.values()
+        if not with_estimator or not without:
+            continue
+        targets = list(next(iter(with_estimator.values())).steps)
+        lines = []
+        for name, own in arms.items():
+            steps = [_steps([run.steps[target] for run in own.values()]) for target in targets]
             measures = [
-                with_spread([run.measures[measure] for run in own if measure in run.measures], digits)
+                with_spread(
+                    [run.measures[measure] for run in own.values() if measure in run.measures], digits
+                )
                 for measure, (_, digits) in MEASURES.items()
             ]
             lines.append([f"`{name}`", str(len(own)), *steps, *measures])
-    differences = []
-    for first, second in PAIRS:
-        pairs = [(one, other) for one in by_arm[first] for other in by_arm[second] if one.seed == other.seed]
-        if pairs:
-            columns = [
-                *([(one.steps[target], other.steps[target]) for one, other in pairs] for target in targets),
-                *(
-                    [(one.measures.get(name), other.measures.get(name)) for one, other in pairs]
-                    for name in MEASURES
-                ),
-            ]
-            differences.append([f"`{first}` against `{second}`", str(len(pairs)), *map(_difference, columns)])
-    return f"{markdown(head, lines)}\n\n{markdown(('compared', 'pairs', *head[2:]), differences)}"
+        pairs = [(with_estimator[seed], without[seed]) for seed in with_estimator if seed in without]
+        columns = [
+            *([(one.steps[target], other.steps[target]) for one, other in pairs] for target in targets),
+            *(
+                [(one.measures.get(name), other.measures.get(name)) for one, other in pairs]
+                for name in MEASURES
+            ),
+        ]
+        lines.append(["first against second", str(len(pairs)), *map(_difference, columns)])
+        titles = [*map(_title, targets), *(title for title, _ in MEASURES.values())]
+        parts.append(markdown(("arm", "runs", *titles), lines))
+    return "\n\n".join(parts)
 
 
 def _title(target: str) -> str:
@@ -156,7 +162,7 @@ def _steps(steps: Sequence[int | None]) -> str:
     """Mean and spread of the runs that reached it, and how many those are if not all."""
     reached = [float(step) for step in steps if step is not None]
     if not reached:
-        return "never"
+        return NEVER
     return with_spread(reached, 0) + (
         f" ({len(reached)} of {len(steps)})" if len(reached) < len(steps) else ""
     )
@@ -172,14 +178,16 @@ def _difference(pairs: Sequence[tuple[float | None, float | None]]) -> str:
 
 
 def write_csv(out: Path, runs: Sequence[Pace]) -> None:
-    """A line per run; what was not measured or reached is empty."""
+    """A line per run; what was not measured is empty."""
+    targets = list(dict.fromkeys(target for run in runs for target in run.steps))
     with out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["arm", "seed", *MEASURES, *(f"steps: {target}" for target in runs[0].steps)])
+        writer.writerow(["arm", "seed", *MEASURES, *(f"steps: {target}" for target in targets)])
         for run in runs:
-            steps = ("" if step is None else step for step in run.steps.values())
+            measured = [run.measures.get(name, "") for name in MEASURES]
+            steps = [run.steps.get(target, "") for target in targets]
             writer.writerow(
-                [run.arm.name, run.seed, *(run.measures.get(name, "") for name in MEASURES), *steps]
+                [run.arm.name, run.seed, *measured, *(NEVER if each is None else each for each in steps)]
             )
 
 
@@ -199,9 +207,9 @@ def read_csv(path: Path) -> list[Pace]:
                 seed=line["seed"],
                 measures={name: float(line[name]) for name in MEASURES if line[name]},
                 steps={
-                    column.removeprefix("steps: "): int(value) if value else None
+                    column.removeprefix("steps: "): None if value == NEVER else int(value)
                     for column, value in line.items()
-                    if column.startswith("steps: ")
+                    if column.startswith("steps: ") and value
                 },
             )
             for line in lines

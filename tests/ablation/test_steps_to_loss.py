@@ -21,10 +21,9 @@ BY_NAME = {arm.name: arm for arm in ARMS}
 
 
 def stage(losses: list[float], sparsities: list[float]) -> list[dict[str, Any]]:
-    """The log of a run that is asked for half, whose stage 2 has no loss at all."""
-    first = [
+    """The log of stage 1 of a run that is asked for half."""
+    return [
         {
-            "stage": "prune",
             "step": step,
             "distillation": loss,
             "sparsity": sparsity,
@@ -32,7 +31,6 @@ def stage(losses: list[float], sparsities: list[float]) -> list[dict[str, Any]]:
         }
         for step, (loss, sparsity) in enumerate(zip(losses, sparsities, strict=True), start=1)
     ]
-    return [*first, {"stage": "finish", "step": 1, "distillation": 0.0}]
 
 
 def test_steps_by_hand() -> None:
@@ -49,7 +47,7 @@ def test_steps_by_hand() -> None:
         "0.9": None,
     }
     # The same while the gates are open again, but for the last step: its mean is .95.
-    for record in records[45:-2]:
+    for record in records[45:-1]:
         record["sparsity"] = 0.48
     assert steps_to_loss.steps_reached(records, losses[1:3]) == {"size": 31, "3.04": 71, "2.04": 71}
 
@@ -61,40 +59,48 @@ def test_what_is_never_reached_has_no_step() -> None:
     assert steps_to_loss.steps_reached(stage([0.1] * 40, [0.5] * 40), [0.9]) == {"size": 1, "0.9": 20}
 
 
-def pace(name: str, seed: int, size: int | None, loss: int | None) -> steps_to_loss.Pace:
+def pace(name: str, seed: int, size: int | None, **steps: int | None) -> steps_to_loss.Pace:
     measures = {"after_prune": 0.2, "error": 0.001 * (size or 400), "macs": 0.4}
     return steps_to_loss.Pace(
-        arm=BY_NAME[name], seed=str(seed), measures=measures, steps={"size": size, "0.3": loss}
+        arm=BY_NAME[name], seed=str(seed), measures=measures, steps={"size": size, **steps}
     )
 
 
 @pytest.fixture
 def runs() -> list[steps_to_loss.Pace]:
     return [
-        pace("paper", 0, 100, 200),
-        pace("paper", 1, 110, None),
-        pace("paper-no-ste", 1, 220, None),
-        pace("paper-no-ste", 0, 110, 220),
-        pace("paper-sgd", 0, None, None),
+        pace("paper", 0, 100, **{"0.3": 200}),
+        pace("paper", 1, 110, **{"0.3": None}),
+        pace("paper", 2, 105, **{"0.3": 100}),
+        pace("paper-no-ste", 1, 220, **{"0.3": None}),
+        pace("paper-no-ste", 0, 110, **{"0.3": 220}),
+        pace("paper-sgd", 0, None, **{"0.4": None}),
+        pace("paper-no-ste-sgd", 0, None, **{"0.4": 50}),
     ]
 
 
 def test_tables_by_hand(runs: list[steps_to_loss.Pace]) -> None:
     lines = steps_to_loss.tables(runs).splitlines()
     assert lines[0].startswith("| arm | runs | steps to the size | to a loss of 0.3 | error after surgery |")
-    assert lines[2].startswith("| `paper` | 2 | 105 ± 7 | 200 (1 of 2) | 0.200 ± 0.000 | 0.105 ± 0.007 |")
-    assert lines[4].startswith("| `paper-sgd` | 1 | never | never |")
-    # Seed by seed: 10/11 and 1/2, whose geometric mean is .674; the logarithms' standard error is .299, t = 12.71.
-    assert lines[8].startswith(
-        "| `paper` against `paper-no-ste` | 2 | -33 % (-98 to +2908) | -9 % (one run); 1 of 2 pairs |"
+    assert lines[2].startswith(
+        "| `paper` | 3 | 105 ± 5 | 150 ± 71 (2 of 3) | 0.200 ± 0.000 | 0.105 ± 0.005 |"
     )
-    assert len(lines) == 9  # no pair of the other arms
+    assert lines[3].startswith("| `paper-no-ste` | 2 | 165 ± 78 | 220 (1 of 2) |")
+    # Seed by seed: 10/11 and 1/2, whose geometric mean is .674; the logarithms' standard error is .299, t = 12.71.
+    assert lines[4].startswith(
+        "| first against second | 2 | -33 % (-98 to +2908) | -9 % (one run); 1 of 2 pairs |"
+    )
+    assert lines[6].startswith("| arm | runs | steps to the size | to a loss of 0.4 | error after surgery |")
+    assert lines[8].startswith("| `paper-sgd` | 1 | never | never |")
+    assert lines[9].startswith("| `paper-no-ste-sgd` | 1 | never | 50 |")
+    assert lines[10].startswith("| first against second | 1 | - | - | +0 % (one run) |")
+    assert len(steps_to_loss.tables(runs[:-1]).splitlines()) == 5  # nothing to compare by SGD
 
 
 def test_a_csv_gives_the_same_tables(runs: list[steps_to_loss.Pace], tmp_path: Path) -> None:
     steps_to_loss.write_csv(tmp_path / "s.csv", runs)
     assert steps_to_loss.read_csv(tmp_path / "s.csv") == runs
-    for text in ("arm,seed\nquick,0\n", "arm,seed,after_prune,error,macs,speed_up\nquick,0,,,,\n", ""):
+    for text in ("arm,seed\nquick,0\n", "arm,seed,loss,after_prune,error,macs,speed_up\nquick,0,,,,,\n", ""):
         (tmp_path / "other.csv").write_text(text)
         with pytest.raises(SlimvoxError, match=r"is not a CSV that steps_to_loss\.py"):
             steps_to_loss.read_csv(tmp_path / "other.csv")
@@ -102,12 +108,16 @@ def test_a_csv_gives_the_same_tables(runs: list[steps_to_loss.Pace], tmp_path: P
 
 def test_runs_are_read_from_their_folder(tmp_path: Path) -> None:
     teacher, speech = make_teacher(tmp_path / "teacher"), make_speech(tmp_path / "speech")
-    overrides = {"gates.sparsity_control": "lagrangian", "gates.optimiser": "sgd", "prune.steps": 20}
+    overrides = {"gates.sparsity_control": "lagrangian", "gates.optimiser": "sgd", "prune.steps": 24}
     run = tmp_path / "runs" / "paper-sgd" / "0"
     make_run(run, teacher, speech, held_out=speech, settings=overrides)
-    (found,) = steps_to_loss.read_folder(tmp_path / "runs", [100.0])
+    make_run(tmp_path / "runs" / "maps" / "0", teacher, speech, held_out=speech)
+    (found,) = steps_to_loss.read_folder(tmp_path / "runs")
     assert (found.arm.name, found.seed) == ("paper-sgd", "0") and found.measures["error"] > 0
     records = [json.loads(line) for line in (run / "run" / "log.jsonl").read_text().splitlines()]
-    assert found.steps == steps_to_loss.steps_reached(records, [100.0])
+    stage_1 = records[:24]
+    mean = sum(record["distillation"] for record in stage_1[4:]) / 20
+    assert found.measures["loss"] == pytest.approx(mean)
+    assert found.steps == steps_to_loss.steps_reached(stage_1, [0.46, 0.44, 0.42])
     with pytest.raises(SlimvoxError, match="no run in"):
-        steps_to_loss.read_folder(tmp_path / "nothing", [1.0])
+        steps_to_loss.read_folder(tmp_path / "nothing")
