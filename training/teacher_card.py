@@ -26,12 +26,12 @@ not normalised; output: 50 frames a second.
 ## How it was trained
 
 From scratch: {steps:,} updates in {minutes:.0f} minutes on one NVIDIA H100, {hours_heard:.0f} hours of audio heard
-({epochs:.0f} passes over 8.9 hours). Half of the utterances are played faster or slower, other speech or noise is mixed into
-three tenths of the input, and spans of frames are hidden in four tenths. For each frame of the undisturbed audio the model
-predicts what two trained networks compute from it:
+({epochs:.0f} passes over 8.9 hours). Half of the utterances are played faster or slower, other speech or noise is mixed
+into three tenths of the input, and spans of frames are hidden in four tenths. For each frame of the undisturbed audio
+the model predicts what two trained networks compute from it:
 
-- the encoder of OpenAI's Whisper base (MIT licence): the values of its last, fifth and fourth layer and their clusters (500
-  per layer), from hidden states 12, 10 and 7;
+- the encoder of OpenAI's Whisper base (MIT licence): the values of its last, fifth and fourth layer and their clusters
+  (500 per layer), from hidden states 12, 10 and 7;
 - the speaker encoder of Resemblyzer (Apache 2.0): the vectors of the speakers who are heard, from hidden state 4.
 
 No transcripts or other labels of the data below were used, but Whisper itself was trained on transcribed speech, and
@@ -53,8 +53,8 @@ The audio itself is not shipped. The code and the exact commands are in `trainin
 ## Limits
 
 Nine hours of speech, mostly read or acted, a third of it by Mandarin speakers of English: expect little on
-spontaneous or noisy speech, other languages, singing or anything that is not speech. Not meant for identifying people or
-judging them.
+spontaneous or noisy speech, other languages, singing or anything that is not speech. Not meant for identifying people
+or judging them.
 """
 
 FIGURES = """Linear probes on frozen features (`training/probe.py`), softmax-weighted over the hidden states:
