@@ -20,10 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimvox.audio import read_audio
+from slimvox.audio import SAMPLE_RATE_HZ, read_audio
 
 SETS = ("so762", "libri", "s2i", "wake", "arabic")
-RATE = 16_000
 HOP, FIELD = 320, 400
 """Samples from frame to frame, and under one frame."""
 SHORTEST = 9 * HOP + FIELD
@@ -52,7 +51,7 @@ class Rows:
     utterance: Tensor
     """Utterance that each sample belongs to: (B, S) int64, a row of the index."""
     original: Tensor
-    """Whether a sample is at its original speed, so that the voice is the speaker's own: (B, S) bool."""
+    """True for samples at their original speed, where the voice is the speaker's own: (B, S) bool."""
     gain: Tensor
     """Factor of the amplitude: (B, S) float32."""
 
@@ -81,7 +80,7 @@ class Corpus:
     @property
     def hours(self) -> float:
         """Hours of training audio."""
-        return float(self.table[self.training, 1].sum()) / RATE / 3600
+        return float(self.table[self.training, 1].sum()) / SAMPLE_RATE_HZ / 3600
 
     def rows(self, count: int, samples: int) -> Rows:
         """The next `count` rows of `samples` samples.
@@ -113,7 +112,7 @@ class Corpus:
         """Waveforms (1, samples) of the held-out utterances, at most `seconds` of each."""
         for start, samples in self.table[self.held_out]:
             yield (
-                self.waveform[start : start + min(samples, int(seconds * RATE))].float() / 32768
+                self.waveform[start : start + min(samples, int(seconds * SAMPLE_RATE_HZ))].float() / 32768
             ).unsqueeze(0)
 
     def _pieces(self, wanted: int) -> Iterator[tuple[int, int, float, float, float]]:
@@ -192,7 +191,7 @@ def main() -> None:
                 wave.write(samples.tobytes())
                 index.write(f"{name}\t{identity}\t{start}\t{len(samples)}\n")
                 start += len(samples)
-    print(f"{start / RATE / 3600:.2f} h", flush=True)
+    print(f"{start / SAMPLE_RATE_HZ / 3600:.2f} h", flush=True)
 
 
 if __name__ == "__main__":

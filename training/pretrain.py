@@ -20,11 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from corpus import RATE, Corpus
+from corpus import Corpus
 from disturbance import Disturbance
+from slimvox.audio import SAMPLE_RATE_HZ
 from slimvox.checkpoint.transformers_reader import anatomy_from_config
 from slimvox.encoder import SpeechEncoder
-from targets import CLUSTERS, ContentTargets, SpeakerTargets, Targets, frame_count
+from targets import CLUSTERS, ContentTargets, SpeakerTargets, Targets
 
 CONFIG: dict[str, object] = {
     "model_type": "wavlm",
@@ -130,8 +131,7 @@ def validate(model: Pretraining, corpus: Corpus, content: ContentTargets) -> dic
     results = []
     for waveforms in corpus.held_out_rows():
         states, units = content(waveforms)
-        shape = (1, frame_count(waveforms.shape[-1]))
-        none = torch.zeros(*shape, model.speakers.out_features, device=waveforms.device)
+        none = torch.zeros(*units["last"].shape, model.speakers.out_features, device=waveforms.device)
         targets = Targets(states=states, units=units, speakers=none, voiced=none[..., 0] > 0)
         results.append(model(waveforms, None, targets))
     model.train()
@@ -200,7 +200,9 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(elapsed / budget, arguments.learning_rate)
         seconds = ROW_SECONDS[int(torch.randint(len(ROW_SECONDS), (), generator=lengths))]
-        rows = corpus.rows(max(2, round(arguments.seconds_per_batch / seconds)), int(seconds * RATE))
+        rows = corpus.rows(
+            max(2, round(arguments.seconds_per_batch / seconds)), int(seconds * SAMPLE_RATE_HZ)
+        )
         states, units = content(rows.waveforms)
         waveforms, factor = disturbance.mix(rows.waveforms)
         heard, voiced = speakers(rows, factor)
@@ -214,7 +216,7 @@ def main() -> None:
         optimizer.zero_grad()
         progress["step"] += 1
         progress["elapsed"] = time.monotonic() - began
-        progress["audio_seconds"] += waveforms.numel() / RATE
+        progress["audio_seconds"] += waveforms.numel() / SAMPLE_RATE_HZ
         for key, value in result.items():
             sums[key] = sums.get(key, 0) + value.detach()
         if progress["step"] % 50 == 0:

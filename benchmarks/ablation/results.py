@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from arms import ARMS, Arm
 
@@ -27,6 +27,9 @@ SPEEDS = "speed.json"
 """Speed-ups of the runs, in the folder of all runs."""
 FIELDS = ("after_prune", "error", "mapped", "cosine", "parameters", "macs", "speed_up", "mini")
 """Columns of the CSV that are fields of `Result`, between arm and seed and the metrics."""
+
+
+Run = TypeVar("Run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +140,31 @@ def write_csv(out: Path, rows: Sequence[Row]) -> None:
             for run in row.runs:
                 values = [getattr(run, name) for name in FIELDS] + [run.scores.get(name) for name in METRICS]
                 writer.writerow([row.arm.name, run.seed, *("" if each is None else each for each in values)])
+
+
+def read_runs_csv(path: Path, script: str, run: Callable[[Arm, Mapping[str, str]], Run]) -> list[Run]:
+    """The runs of a CSV that a script wrote with `--csv`, with an arm in each line.
+
+    Args:
+        path: the CSV.
+        script: name of the script, for the error.
+        run: makes a run of its arm and its line.
+
+    Raises:
+        SlimvoxError: if the CSV is not one of that script.
+    """
+    by_name = {arm.name: arm for arm in ARMS}
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    try:
+        return [run(by_name[line["arm"]], line) for line in lines]
+    except (KeyError, ValueError, AttributeError) as error:
+        raise SlimvoxError(f"{path} is not a CSV that {script} --csv wrote ({error})") from error
+
+
+def numbers_of(line: Mapping[str, str], names: Iterable[str]) -> dict[str, float]:
+    """Numbers of the columns that are not empty."""
+    return {name: float(line[name]) for name in names if line[name]}
 
 
 def difference(first: Sequence[float], second: Sequence[float], *, percent: bool = False) -> str:

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arms import ARMS, Arm
-from results import markdown, paired_difference, read_rows, with_spread
+from arms import Arm
+from results import markdown, numbers_of, paired_difference, read_rows, read_runs_csv, with_spread
 
 from slimvox.util.errors import SlimvoxError
 
@@ -197,25 +197,16 @@ def read_csv(path: Path) -> list[Pace]:
     Raises:
         SlimvoxError: if it is not one.
     """
-    by_name = {arm.name: arm for arm in ARMS}
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    try:
-        runs = [
-            Pace(
-                arm=by_name[line["arm"]],
-                seed=line["seed"],
-                measures={name: float(line[name]) for name in MEASURES if line[name]},
-                steps={
-                    column.removeprefix("steps: "): None if value == NEVER else int(value)
-                    for column, value in line.items()
-                    if column.startswith("steps: ") and value
-                },
-            )
-            for line in lines
-        ]
-    except (KeyError, ValueError, AttributeError) as error:
-        raise SlimvoxError(f"{path} is not a CSV that steps_to_loss.py --csv wrote ({error})") from error
+
+    def run(arm: Arm, line: Mapping[str, str]) -> Pace:
+        steps = {
+            column.removeprefix("steps: "): None if value == NEVER else int(value)
+            for column, value in line.items()
+            if column.startswith("steps: ") and value
+        }
+        return Pace(arm=arm, seed=line["seed"], measures=numbers_of(line, MEASURES), steps=steps)
+
+    runs = read_runs_csv(path, "steps_to_loss.py", run)
     if not runs or not runs[0].steps:
         raise SlimvoxError(f"{path} is not a CSV that steps_to_loss.py --csv wrote (no runs with steps)")
     return runs

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from arms import ARMS, Arm
-from results import Result, markdown, paired_difference, read_rows, with_spread
+from arms import Arm
+from results import Result, markdown, numbers_of, paired_difference, read_rows, read_runs_csv, with_spread
 
 from slimvox.measure.benchmark import BenchmarkResult, benchmark
 from slimvox.report.runs import read_runs
@@ -285,22 +285,17 @@ def read_csv(path: Path) -> list[Timed]:
     Raises:
         SlimvoxError: if it is not one.
     """
-    by_name = {arm.name: arm for arm in ARMS}
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    try:
-        return [
-            Timed(
-                arm=by_name[line["arm"]],
-                seed=line["seed"],
-                measures={name: float(line[name]) for name in MEASURES if line[name]},
-                milliseconds={place: float(line[f"ms: {place}"]) for place in PLACES},
-                dense={who: {place: float(line[f"{who}: {place}"]) for place in PLACES} for who in RUNTIMES},
-            )
-            for line in lines
-        ]
-    except (KeyError, ValueError) as error:
-        raise SlimvoxError(f"{path} is not a CSV that targets.py --csv wrote ({error})") from error
+
+    def run(arm: Arm, line: Mapping[str, str]) -> Timed:
+        return Timed(
+            arm=arm,
+            seed=line["seed"],
+            measures=numbers_of(line, MEASURES),
+            milliseconds={place: float(line[f"ms: {place}"]) for place in PLACES},
+            dense={who: {place: float(line[f"{who}: {place}"]) for place in PLACES} for who in RUNTIMES},
+        )
+
+    return read_runs_csv(path, "targets.py", run)
 
 
 if __name__ == "__main__":

@@ -17,18 +17,22 @@ from disturbance import Disturbance
 UTTERANCES = HELD_OUT + 8
 
 
+def write_corpus(folder: Path, waveform: np.ndarray, lengths: np.ndarray) -> Corpus:
+    waveform.astype(np.int16).tofile(folder / "wave.i16")
+    starts = np.cumsum(lengths) - lengths
+    lines = [
+        f"a\t{n}\t{start}\t{length}" for n, (start, length) in enumerate(zip(starts, lengths, strict=True))
+    ]
+    (folder / "index.tsv").write_text("set\tid\tstart\tsamples\n" + "\n".join(lines) + "\n")
+    return Corpus(folder, torch.device("cpu"))
+
+
 @pytest.fixture
 def corpus(tmp_path: Path) -> Corpus:
     """Noise in utterances of 4,000 to 8,000 samples."""
     random = np.random.default_rng(0)
     lengths = random.integers(4_000, 8_000, UTTERANCES)
-    random.integers(-8_000, 8_000, lengths.sum(), dtype=np.int16).tofile(tmp_path / "wave.i16")
-    starts = np.cumsum(lengths) - lengths
-    lines = [
-        f"a\t{n}\t{start}\t{length}" for n, (start, length) in enumerate(zip(starts, lengths, strict=True))
-    ]
-    (tmp_path / "index.tsv").write_text("set\tid\tstart\tsamples\n" + "\n".join(lines) + "\n")
-    return Corpus(tmp_path, torch.device("cpu"))
+    return write_corpus(tmp_path, random.integers(-8_000, 8_000, lengths.sum()), lengths)
 
 
 def test_a_pass_has_every_utterance_once_and_no_held_out_one(corpus: Corpus) -> None:
@@ -65,11 +69,8 @@ def test_an_utterance_goes_on_in_the_next_rows(corpus: Corpus, tmp_path: Path) -
 
 def test_another_speed_is_another_pitch(tmp_path: Path) -> None:
     """A tone of 500 Hz is one of 500 Hz times the speed."""
-    tone = (8_000 * np.sin(2 * np.pi * 500 / 16_000 * np.arange(UTTERANCES * 16_000))).astype(np.int16)
-    tone.tofile(tmp_path / "wave.i16")
-    lines = [f"a\t{number}\t{number * 16_000}\t16000" for number in range(UTTERANCES)]
-    (tmp_path / "index.tsv").write_text("set\tid\tstart\tsamples\n" + "\n".join(lines) + "\n")
-    corpus, pitches = Corpus(tmp_path, torch.device("cpu")), []
+    tone = 8_000 * np.sin(2 * np.pi * 500 / 16_000 * np.arange(UTTERANCES * 16_000))
+    corpus, pitches = write_corpus(tmp_path, tone, np.full(UTTERANCES, 16_000)), []
     rows = corpus.rows(1, 300_000)
     for utterance in rows.utterance.unique().tolist():
         values = rows.waveforms[rows.utterance == utterance]

@@ -15,8 +15,8 @@ from slimvox.encoder.sparse_taps import SparseTaps, all_taps, dense_weight
 from slimvox.exporters.crop import pad
 
 PositionForm = Literal["spectrum of taps", "spectrum", "convolution"]
-"""How an exported positional convolution is computed: in the frequency domain, with the taps in the file (half the size
-of their transform; for runtimes that fold constants) or with their transform; or as the convolution that it is."""
+"""Form of an exported positional convolution: in the frequency domain, with the taps in the file (half the size of
+their transform; for runtimes that fold constants) or with their transform; or as a plain convolution."""
 
 
 class SpectralPositions(nn.Module):
