@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slimvox.encoder import EncoderOutput
-from slimvox.losses import temporal_relation_loss
+from slimvox.losses import ComparedStates, Loss, register_loss, temporal_relation_loss, unregister_loss
 from slimvox.pruning.distillation import Distillation, HiddenFrames
 
 SPEECH = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
@@ -165,3 +165,33 @@ def test_maps_learn_what_the_states_cannot(position: int) -> None:
         loss(output(student), output(teacher)).total.backward()
         descent.step()
     torch.testing.assert_close(learned.weight.detach(), rotation, atol=0.15, rtol=0)
+
+
+class Product(Loss):
+    """A loss from outside the package with a matrix product, which autocast would cast."""
+
+    name = "product"
+    title = "Product"
+
+    def __call__(self, states: ComparedStates) -> Tensor:
+        """The mean square of the difference of projections."""
+        basis = torch.linspace(-1, 1, WIDTH * 2).view(WIDTH, 2)
+        pairs = zip(states.mapped, states.targets, strict=True)
+        return torch.stack([((mapped - target) @ basis).square().mean() for mapped, target in pairs]).sum()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_losses_are_computed_in_float32_under_autocast(dtype: torch.dtype) -> None:
+    register_loss(Product())
+    try:
+        weights = {"l1": 1.0, "cosine": 1.0, "relation": 1.0, "product": 1.0}
+        loss = Distillation(WIDTH, LAYERS, weights=weights, maps=False)
+        student, teacher = output(states(0)), output(states(1))
+        expected = loss(student, teacher).terms
+        with torch.autocast("cpu", dtype):
+            terms = loss(student, teacher).terms
+    finally:
+        unregister_loss("product")
+    assert set(terms) == set(weights)
+    for name, term in terms.items():
+        assert torch.equal(term, expected[name]), name

@@ -87,6 +87,21 @@ def test_forms_are_the_sums_of_their_terms(anatomy: EncoderAnatomy, seed: int) -
         assert float(slope[place]) == pytest.approx(more - wanted, rel=1e-4, abs=1e-9 * wanted)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", COSTS)
+def test_autocast_does_not_round_the_expected_sparsity(kind: str, dtype: torch.dtype) -> None:
+    """A cost of millions is infinite in float16, and bfloat16 knows its first three digits at best."""
+    gates = Gates(wavlm(), structure_names())
+    expected_sparsity = sparsity_of(gates, kind)
+    expected = expected_sparsity()
+    (slope,) = torch.autograd.grad(expected, gates.log_alpha)
+    with torch.autocast("cpu", dtype):
+        sparsity = expected_sparsity()
+    assert torch.equal(sparsity, expected) and 0 < float(sparsity.detach()) < 1
+    (same_slope,) = torch.autograd.grad(sparsity, gates.log_alpha)
+    assert torch.equal(slope, same_slope)
+
+
 class Operators(TorchDispatchMode):
     """Counts the operators that run."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from slimvox.pruning.stage import Stage
 from slimvox.structures import structure_names
 from slimvox.util.errors import SlimvoxError
 from students import WAVEFORMS, make_stage, make_student, make_teacher, one_step, train
+from tiny_runs import make_run, make_speech
+from tiny_runs import make_teacher as make_tiny_teacher
 
 CONTROLS = ("projection", "lagrangian")
 
@@ -140,3 +143,21 @@ def test_a_student_learns_in_fp16(
     stage = make_stage(teacher, make_student(teacher, noise=0.3), tmp_path, steps=15, learning_rate=3e-3)
     losses = [record["distillation"] for record in train(stage, tmp_path)]
     assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.usefixtures("scaled")
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_whole_run_in_fp16(control: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a cost beyond the range of float16, as that of every encoder in use is."""
+    monkeypatch.setattr(Accelerator, "autocast", lambda self: torch.autocast("cpu", dtype=torch.float16))
+    result = make_run(
+        tmp_path / "out",
+        make_tiny_teacher(tmp_path / "teacher"),
+        make_speech(tmp_path / "speech"),
+        settings={"gates.sparsity_control": control, "distillation.weights.relation": 0.5},
+    )
+    assert result.parameters_dense > torch.finfo(torch.float16).max
+    records = [json.loads(line) for line in (tmp_path / "out" / "run" / "log.jsonl").read_text().splitlines()]
+    steps = [(record["stage"], record["step"]) for record in records]
+    assert steps == [*(("prune", step) for step in range(1, 7)), *(("finish", step) for step in range(1, 5))]
+    assert {record["loss_scale"] for record in records} == {2.0**16}

@@ -177,14 +177,16 @@ class CostForm:
         return float(weights @ n[factors].prod(0)) + once
 
     def expected(self, counts: Tensor) -> Tensor:
-        """The expected cost at expected counts, (A,) float32: a scalar, differentiable.
+        """The expected cost at expected counts, (A,) float32: a scalar in float32, differentiable.
 
-        It takes a few operators, and none of them waits for the device.
+        It takes a few operators, and none of them waits for the device. Autocast does not apply: a cost of millions is
+        beyond the range of float16, and bfloat16 would round the expected sparsity to multiples of 1/256.
         """
         factors, weights = self._on(counts.device)
         n = torch.cat([counts, torch.ones_like(counts[:1])])
-        # Not `prod`, whose gradient has to search for zeros.
-        value: Tensor = weights @ functools.reduce(torch.mul, n[factors])
+        with torch.autocast(counts.device.type, enabled=False):
+            # Not `prod`, whose gradient has to search for zeros.
+            value: Tensor = weights @ functools.reduce(torch.mul, n[factors])
         return value
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -29,9 +29,9 @@ class ComparedStates:
     of a step (a micro-batch, the clips of one process), the number that as many clips have on average over the step.
     The mean of the parts' losses, weighted by their clips, is then the loss of the whole step."""
     student: Sequence[Tensor]
-    """All hidden states of the student, layers + 1 of (B, T, D)."""
+    """All hidden states of the student, layers + 1 of (B, T, D), in the precision in which they were computed."""
     teacher: Sequence[Tensor]
-    """All hidden states of the teacher, layers + 1 of (B, T, width of the teacher)."""
+    """All hidden states of the teacher, layers + 1 of (B, T, width of the teacher), in the same way."""
     layers: Sequence[int]
     """Indices of the hidden states to compare, ascending."""
     shown: Tensor
@@ -41,7 +41,10 @@ class ComparedStates:
 
 
 class Loss(ABC):
-    """One term of the distillation loss. Its weight is `distillation.weights.NAME` in the recipe."""
+    """One term of the distillation loss. Its weight is `distillation.weights.NAME` in the recipe.
+
+    Losses are computed in float32, without autocast, in every precision of a run.
+    """
 
     name: str
     """Identifier in recipes and logs."""

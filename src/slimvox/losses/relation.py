@@ -49,18 +49,17 @@ def temporal_relation_loss(
     count = pairs.sum() if count is None else count
     outputs = [(index, index) for index in layers]
     passages = [(index - 1, index) for index in layers if index]
-    with torch.autocast(valid.device.type, enabled=False):
-        needed = {index for pair in (*outputs, *passages) for index in pair}
-        directions = {index: _directions(student[index], valid) for index in needed}
-        teacher_directions = {index: _directions(teacher[index], valid) for index in needed}
+    needed = {index for pair in (*outputs, *passages) for index in pair}
+    directions = {index: _directions(student[index], valid) for index in needed}
+    teacher_directions = {index: _directions(teacher[index], valid) for index in needed}
 
-        def difference(first: int, second: int) -> Tensor:
-            student_gram = directions[first] @ directions[second].transpose(1, 2)
-            teacher_gram = teacher_directions[first] @ teacher_directions[second].transpose(1, 2)
-            return ((student_gram - teacher_gram).square() * pairs).sum() / count
+    def difference(first: int, second: int) -> Tensor:
+        student_gram = directions[first] @ directions[second].transpose(1, 2)
+        teacher_gram = teacher_directions[first] @ teacher_directions[second].transpose(1, 2)
+        return ((student_gram - teacher_gram).square() * pairs).sum() / count
 
-        kinds = [[difference(*pair) for pair in kind] for kind in (outputs, passages) if kind]
-        return torch.stack([torch.stack(kind).mean() for kind in kinds]).sum()
+    kinds = [[difference(*pair) for pair in kind] for kind in (outputs, passages) if kind]
+    return torch.stack([torch.stack(kind).mean() for kind in kinds]).sum()
 
 
 def _directions(states: Tensor, valid: Tensor) -> Tensor:

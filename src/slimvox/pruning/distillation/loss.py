@@ -91,7 +91,8 @@ class Distillation(nn.Module):
             shown=shown,
             pairs=pairs,
         )
-        terms = {name: loss(name)(states) for name, weight in self.weights.items() if weight}
+        with torch.autocast(speech.device.type, enabled=False):
+            terms = {name: loss(name)(states) for name, weight in self.weights.items() if weight}
         weighted = [self.weights[name] * term for name, term in terms.items()]
         total = torch.stack(weighted).sum() if weighted else student.last_hidden_state.sum() * 0.0
         return DistillationLoss(total=total, terms=terms)
