@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightly import examples
-from slimvox.encoder import tiled_front_end
-from slimvox.encoder.backend import inference_obstacle
+from slimvox.encoder import linear, tiled_front_end
+from slimvox.encoder.backend import inference_obstacle, record_choices
 from slimvox.encoder.front_end import FeatureExtractor
 from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.structures.parts import ConvAnatomy, dense_layer
@@ -77,6 +77,25 @@ def test_autocast_gives_the_precision_asked_for(norm: Literal["group", "layer"])
             half = module(waveforms)
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.float(), exact, atol=0.05 * float(exact.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("mkl", [True, False])
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_products_of_either_library(
+    norm: Literal["group", "layer"], mkl: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "_mkl_is_faster", lambda: mkl)
+    monkeypatch.setattr(tiled_front_end, "TILE_BYTES", 20_000)
+    torch.manual_seed(0)
+    sizes = [(16, 10, 5), (11, 3, 2), (13, 4, 2), (16, 5, 2), (8, 2, 2), (8, 1, 2)]
+    module = extractor(sizes, norm, bias=True).float()
+    waveforms = torch.randn(2, 8000)
+    expected = module(waveforms).detach()
+    with torch.no_grad(), record_choices() as choices:
+        features = module(waveforms)
+    torch.testing.assert_close(features, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-4)
+    if linear._onednn_is_there():
+        assert choices[linear.WAY] == ({"MKL is faster on this processor"} if mkl else {""})
 
 
 def test_only_inference_goes_in_stretches() -> None:

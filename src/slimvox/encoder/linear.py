@@ -48,11 +48,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False
     in the last bits. oneDNN generates a kernel for each shape when it first occurs, which takes longer than a short
     clip if every layer has different widths.
     """
-    obstacle = inference_obstacle(x) or tensor_obstacle(weight, bias) or _onednn_obstacle(x, weight, bias)
-    if takes(WAY, obstacle):
+    if takes(WAY, onednn_obstacle(x, weight, bias)):
         return _product(x, weight, bias, gelu=gelu)
     product = F.linear(x, weight, bias)
     return F.gelu(product) if gelu else product
+
+
+def onednn_obstacle(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
+    """The reason why `linear` does not multiply x by oneDNN, or None."""
+    return inference_obstacle(x) or tensor_obstacle(weight, bias) or _onednn_obstacle(x, weight, bias)
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool) -> Tensor:

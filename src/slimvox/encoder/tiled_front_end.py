@@ -2,8 +2,7 @@
 
 The first convolutions of a front end make tensors of tens of megabytes; on a CPU a good part of their time goes into
 fetching fresh pages for those and passing over them again and again. Here a stretch that fits into the cache goes
-through all convolutions before the next one starts. Each convolution is a matrix product of channels-last data, whose
-patches are views and not copies.
+through all convolutions before the next one starts. Each convolution is a matrix product of channels-last data.
 """
 
 from __future__ import annotations
@@ -12,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimvox.encoder.backend import dtype_obstacle, inference_obstacle, module_obstacle
+from slimvox.encoder.backend import dtype_obstacle, inference_obstacle, module_obstacle, takes
 from slimvox.encoder.convolution import ChannelNorm, ConvLayer
-from slimvox.encoder.linear import linear
+from slimvox.encoder.linear import WAY, linear, onednn_obstacle
 
-TILE_BYTES = 4 << 20
-"""Approximate size of the largest intermediate result of a tile; smaller than a last-level cache."""
+TILE_BYTES = 8 << 20
+"""Approximate size of the largest intermediate result of a tile; smaller than a last-level cache, and large enough for
+the products of the last convolutions, which have few rows per tile."""
 
 
 def tiling_obstacle(layers: nn.ModuleList, waveforms: Tensor) -> str | None:
@@ -65,17 +65,32 @@ def tiled_features(layers: nn.ModuleList, waveforms: Tensor) -> Tensor:
     batch, samples = waveforms.shape
     frames = (samples - field) // hop + 1
     per_frame = hop // stages[0].stride * stages[0].channels * waveforms.element_size()
-    tile = max(8, TILE_BYTES // per_frame)
+    tile = min(max(8, TILE_BYTES // per_frame), frames)
+    sizes, length = [], (tile - 1) * hop + field
+    for stage in stages:
+        length = stage.frames(length)
+        sizes.append(length * stage.channels)
+    # Two results at a time: the input and the output of a stage.
+    memory = [
+        waveforms.new_empty(max(sizes[index::2], default=0), dtype=stages[0].dtype(waveforms))
+        for index in (0, 1)
+    ]
     output = waveforms.new_empty(batch, frames, stages[-1].channels, dtype=stages[0].dtype(waveforms))
     for clip, waveform in enumerate(waveforms):
         first = stages[0].normalised(waveform) if stages[0].over_time else stages[0]
         for start in range(0, frames, tile):
             stop = min(start + tile, frames)
-            x = first(waveform[start * hop : (stop - 1) * hop + field].unsqueeze(-1))
-            for stage in stages[1:]:
-                x = stage(x)
+            x = waveform[start * hop : (stop - 1) * hop + field].unsqueeze(-1)
+            for index, stage in enumerate((first, *stages[1:])):
+                x = stage(x, memory[index % 2])
             output[clip, start:stop] = x
     return output
+
+
+def gelu_(x: Tensor) -> Tensor:
+    """`F.gelu` in place."""
+    y: Tensor = torch.ops.aten.gelu_(x)
+    return y
 
 
 class _Stage:
@@ -116,16 +131,43 @@ class _Stage:
         folded.norm = None
         return folded
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def frames(self, length: int) -> int:
+        """Length of the output for an input of a length."""
+        return (length - self.kernel) // self.stride + 1
+
+    def __call__(self, x: Tensor, memory: Tensor) -> Tensor:
+        """Apply convolution, norm and GELU.
+
+        Args:
+            x: (time, channels).
+            memory: at least as many elements as the result has, which it may lie in.
+        """
         inputs = x.shape[1]
         dtype = self.dtype(x)
         x, weight = x.to(dtype), self.weight.to(dtype)
         bias = None if self.bias is None else self.bias.to(dtype)
-        # Every patch is a row: overlapping views, not copies (except of a waveform that is not contiguous).
+        # Every patch is a row: overlapping views, which are copied where they are multiplied.
         patches = x.reshape(-1).unfold(0, self.kernel * inputs, self.stride * inputs)
-        if self.norm is None:
-            return linear(patches, weight, bias, gelu=True)
-        return F.gelu(self.norm(linear(patches, weight, bias)).to(dtype))
+        if takes(WAY, onednn_obstacle(patches, weight, bias)):
+            if self.norm is None:
+                return linear(patches, weight, bias, gelu=True)
+            return gelu_(self.norm(linear(patches, weight, bias)).to(dtype))
+        y = memory[: len(patches) * self.channels].view(len(patches), self.channels)
+        rows = self.kernel * inputs
+        # Nothing is copied of patches that are cut where the next one begins. More than two products take longer, and
+        # their sums should not be rounded to half precision.
+        cut = (
+            self.stride * inputs
+            if inputs > 1 and self.kernel <= 2 * self.stride and dtype.itemsize > 2
+            else rows
+        )
+        if bias is None:
+            torch.mm(patches[:, :cut], weight[:, :cut].T, out=y)
+        else:
+            torch.addmm(bias, patches[:, :cut], weight[:, :cut].T, out=y)
+        if cut < rows:
+            y.addmm_(patches[:, cut:], weight[:, cut:].T)
+        return gelu_(y if self.norm is None else self.norm(y).to(dtype))
 
 
 def normalised_weight(weight: Tensor, covariance: Tensor, norm: nn.GroupNorm) -> Tensor:
