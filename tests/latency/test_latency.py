@@ -20,7 +20,7 @@ from nightly import examples
 from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.costs import BLOCK_KINDS
 from slimvox.measure.latency import LatencyTable, measure_latency, real_time_factors
-from slimvox.measure.latency.measure import drawn_anatomy
+from slimvox.measure.latency.measure import drawn_anatomy, speed_up_error
 from slimvox.measure.latency.table import fit_times
 from slimvox.pruning.gates import Gates
 from slimvox.structures import Block, structure_names
@@ -169,3 +169,35 @@ def test_real_time_factors_cover_every_encoder() -> None:
     encoders = {name: random_encoder(anatomy, seed) for seed, name in enumerate(("a", "b"))}
     factors = real_time_factors(encoders, seconds=0.5, rounds=2)
     assert set(factors) == {"a", "b"} and min(factors.values()) > 0
+
+
+def test_a_table_is_anchored_at_the_dense_encoder() -> None:
+    """Encoders with odd widths take a fifth longer than the coefficients say, and the dense one does not."""
+    dense = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
+    draw = np.random.default_rng(3)
+    parts = [drawn_anatomy(dense, draw) for _ in range(14)]
+    slower = [(part, 1.2 * TABLE.of(part)) for part in parts]
+    table = TABLE.anchored(dense, [(dense, float(TABLE.of(dense))), *slower[:4]])
+    assert table.of(dense) == pytest.approx(TABLE.of(dense), rel=1e-9)
+    errors = [table.of(part) / time - 1 for part, time in slower[4:]]
+    assert abs(float(np.mean(errors))) < 0.03 and float(np.max(np.abs(errors))) < 0.2
+    assert speed_up_error(table, [(dense, float(TABLE.of(dense))), *slower[4:]]) < 0.05
+    # Times that follow the table leave it as it is, in other units too.
+    for unit in (1.0, 3.0):
+        same = TABLE.anchored(dense, [(each, unit * TABLE.of(each)) for each in (dense, *parts)])
+        assert same.rest == pytest.approx(unit * TABLE.rest, rel=1e-4)
+        assert same.of(parts[0]) == pytest.approx(unit * TABLE.of(parts[0]), rel=1e-6)
+
+
+@pytest.mark.parametrize("factor", [0.5, 40.0])
+def test_an_anchored_table_has_no_negative_time(factor: float) -> None:
+    """Smaller encoders that take half the time that is left, or longer than the dense one."""
+    dense = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
+    draw = np.random.default_rng(3)
+    parts = [drawn_anatomy(dense, draw) for _ in range(4)]
+    times = [(dense, float(TABLE.of(dense))), *((part, factor * TABLE.of(part)) for part in parts)]
+    table = TABLE.anchored(dense, times)
+    assert (
+        table.rest >= 0 and min(value for each in table.nanoseconds.values() for value in each.values()) > 0
+    )
+    assert table.of(dense) == pytest.approx(TABLE.of(dense), rel=1e-6)

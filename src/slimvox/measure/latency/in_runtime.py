@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from statistics import median
 
 import numpy as np
 import torch
 
 from slimvox.encoder import SpeechEncoder
-from slimvox.measure.latency.measure import drawn_anatomy
+from slimvox.measure.latency.measure import drawn_anatomy, speed_up_error
 from slimvox.measure.latency.table import LatencyTable, feature_values, fit_times
 from slimvox.measure.runtime import encoder_milliseconds
 from slimvox.structures.anatomy import EncoderAnatomy
@@ -68,8 +67,12 @@ def measure_in_runtime(dense: EncoderAnatomy, runtime: str, *, seconds: float, s
         error=0.0,
         runtime=runtime,
     )
-    errors = [abs(table.of(anatomies[name]) / shortest[name] - 1) for name in unseen]
-    return replace(table, error=median(errors))
+
+    def timed(names: Sequence[str]) -> list[tuple[EncoderAnatomy, float]]:
+        return [(anatomies[name], shortest[name]) for name in ("dense", *names)]
+
+    table = table.anchored(dense, timed([f"whole {number}" for number in range(WHOLE - UNSEEN)]))
+    return replace(table, error=speed_up_error(table, timed(unseen)))
 
 
 def _fit(

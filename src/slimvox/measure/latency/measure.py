@@ -22,10 +22,11 @@ from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.structures.kept_indices import KeptIndices
 from slimvox.structures.units import units
 from slimvox.util.errors import SlimvoxError
-from slimvox.util.timing import wait_for
+from slimvox.util.timing import seconds_in_turns, wait_for
 
 PROBES, UNSEEN = 14, 4
-"""Number of encoders that are measured (the first is the dense one), and of those that only check the table."""
+"""Number of encoders that are measured (the first is the dense one), and of those that only check the table; as many
+others are timed once more beside the dense one."""
 FRONT_ENDS = 16
 """Number of front ends measured alone, since an encoder has many layers, but only one front end."""
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 15
@@ -58,7 +59,8 @@ def measure_latency(
 
     Each probe has random weights, and in every convolution and layer its own random sizes between 0 and those of
     `dense`, with heads of unequal width as after pruning. One forward pass times every block separately. The shortest
-    of several rounds counts, because other load on the machine can only add time.
+    of several rounds counts, because other load on the machine can only add time. At the end the dense encoder and
+    some of the others take turns, which makes the table exact for the dense one.
 
     Args:
         dense: anatomy of the dense encoder.
@@ -97,8 +99,30 @@ def measure_latency(
         rest=median(probe.blocks[REST] for probe in seen),
         error=0.0,
     )
-    errors = [abs(table.of(probe.anatomy) / probe.total - 1) for probe in unseen]
-    return replace(table, error=median(errors))
+    beside = [probe.anatomy for probe in seen[-UNSEEN:]]
+    table = table.anchored(dense, _time_in_turns([dense, *beside], waveform, rounds))
+    return replace(
+        table,
+        error=speed_up_error(table, _time_in_turns([dense, *(p.anatomy for p in unseen)], waveform, rounds)),
+    )
+
+
+def speed_up_error(table: LatencyTable, times: Sequence[tuple[EncoderAnatomy, float]]) -> float:
+    """Median relative error of predicted speed-ups over the first of some encoders that were timed side by side."""
+    (dense, exact), *others = times
+    scale = exact / table.of(dense)
+    return median(abs(scale * table.of(anatomy) / time - 1) for anatomy, time in others)
+
+
+def _time_in_turns(
+    anatomies: Sequence[EncoderAnatomy], waveform: torch.Tensor, rounds: int
+) -> list[tuple[EncoderAnatomy, float]]:
+    """Anatomies and the nanoseconds of their encoders, which take turns: the speed of a machine changes in seconds."""
+    encoders = [SpeechEncoder(anatomy).to(waveform.device).eval() for anatomy in anatomies]
+    calls = {str(number): partial(encoder, waveform) for number, encoder in enumerate(encoders)}
+    with torch.inference_mode():
+        times = seconds_in_turns(calls, rounds, waveform.device)
+    return [(anatomy, 1e9 * min(times[str(number)])) for number, anatomy in enumerate(anatomies)]
 
 
 def drawn_anatomy(dense: EncoderAnatomy, draw: np.random.Generator) -> EncoderAnatomy:

@@ -42,9 +42,11 @@ class LatencyTable(Cost):
     nanoseconds: Mapping[str, Mapping[str, PositiveOrZero]]
     """Coefficients by kind of block and feature; `constant` does not depend on counts."""
     rest: PositiveOrZero
-    """Nanoseconds outside all blocks: norms, residual sums, calls."""
+    """Nanoseconds outside all blocks: norms, residual sums, calls, and what makes the table exact for the dense
+    encoder."""
     error: PositiveOrZero
-    """Median relative error of the predicted time for whole encoders that were not used in the fit."""
+    """Median relative error of the predicted speed-up over the dense encoder, of whole encoders that were not used in
+    the fit."""
     runtime: str = TORCH
     """Runtime it was measured in: a backend of `slimvox benchmark`."""
 
@@ -71,6 +73,38 @@ class LatencyTable(Cost):
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {"kind": self.kind, **asdict(self)}
+
+    def anchored(self, dense: EncoderAnatomy, times: Sequence[tuple[EncoderAnatomy, float]]) -> LatencyTable:
+        """A table a T + b of this table's times T, exact for the dense encoder and as good as possible for others.
+
+        Coefficients that are fitted to encoders of random widths predict other times for the dense encoder, whose
+        widths are computed faster. A target in time is relative to it.
+
+        Args:
+            dense: anatomy of the dense encoder.
+            times: anatomies and nanoseconds of encoders that were timed side by side; the first is the dense one.
+        """
+        (_, exact), *others = times
+        predicted = self.of(dense)
+        # Relative errors, as in `fit_times`, of a line through the dense encoder.
+        slopes = np.array([(self.of(anatomy) - predicted) / time for anatomy, time in others])
+        gaps = np.array([1 - exact / time for _, time in others])
+        scale = float(slopes @ gaps / max(slopes @ slopes, 1e-300))
+        constant = exact - scale * predicted
+        if scale <= 0:
+            # Smaller encoders were not faster: no line describes that.
+            scale, constant = exact / predicted, 0.0
+        elif constant < -scale * self.rest:
+            scale = exact / (predicted - self.rest)
+            constant = -scale * self.rest
+        return replace(
+            self,
+            rest=max(0.0, scale * self.rest + constant),
+            nanoseconds={
+                kind: {feature: scale * value for feature, value in features.items()}
+                for kind, features in self.nanoseconds.items()
+            },
+        )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LatencyTable:
