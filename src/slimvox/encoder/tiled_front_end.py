@@ -65,7 +65,7 @@ def tiled_features(layers: nn.ModuleList, waveforms: Tensor) -> Tensor:
     batch, samples = waveforms.shape
     frames = (samples - field) // hop + 1
     per_frame = hop // stages[0].stride * stages[0].channels * waveforms.element_size()
-    tile = min(max(8, TILE_BYTES // per_frame), frames)
+    tile = max(1, min(max(8, TILE_BYTES // per_frame), frames))
     sizes, length = [], (tile - 1) * hop + field
     for stage in stages:
         length = stage.frames(length)
