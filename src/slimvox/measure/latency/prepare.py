@@ -102,7 +102,7 @@ def _prepare(context: CostContext) -> LatencyTable:
     table = kept_table(context, _measure)
     context.on_progress(
         f"dense: {table.of(context.dense) / 1e6:.3g} ms in {table.runtime} on {table.device}, {table.threads} threads;"
-        f" the table misses encoders that it has not seen by {table.error:.0%} (median)"
+        f" the predicted speed-ups of encoders that were not used for the table are off by {table.error:.0%} (median)"
     )
     return table
 
