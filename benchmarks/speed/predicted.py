@@ -42,6 +42,9 @@ def main() -> None:
     parser.add_argument("--pruned", nargs="*", default=[], help="directories of encoders pruned from it")
     parser.add_argument("--runtime", default="torch", help="backend of `slimvox benchmark`")
     parser.add_argument("--drawn", type=int, default=20)
+    parser.add_argument(
+        "--small", type=int, default=4, help="number of further ones, with at most 30 %% of each size"
+    )
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
@@ -62,6 +65,8 @@ def main() -> None:
     encoders: dict[str, SpeechEncoder] = {f"{path.parent.name}/{path.name}": load(path) for path in paths}
     for number in range(arguments.drawn):
         encoders[f"drawn {number}"] = SpeechEncoder(drawn_anatomy(dense.anatomy, draw)).eval()
+    for number in range(arguments.small):
+        encoders[f"small {number}"] = SpeechEncoder(drawn_anatomy(dense.anatomy, draw, 0.3)).eval()
     rows = []
     for start in range(0, len(encoders), AT_ONCE):
         names = list(encoders)[start : start + AT_ONCE]
@@ -76,7 +81,7 @@ def main() -> None:
             rows.append(
                 {
                     "encoder": name,
-                    "predicted": table.of(dense.anatomy) / table.of(encoders[name].anatomy),
+                    "predicted": table.of_dense(dense.anatomy) / table.of(encoders[name].anatomy),
                     "measured": min(times["dense"]) / min(times[name]),
                     "milliseconds": min(times[name]),
                 }

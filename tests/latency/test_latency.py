@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,11 +20,12 @@ from models import config
 from nightly import examples
 from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.costs import BLOCK_KINDS
-from slimvox.measure.latency import LatencyTable, measure_latency, real_time_factors
-from slimvox.measure.latency.measure import drawn_anatomy, speed_up_error
+from slimvox.measure.latency import LatencyTable, measure, measure_latency, real_time_factors
+from slimvox.measure.latency.measure import drawn_anatomy
 from slimvox.measure.latency.table import fit_times
 from slimvox.pruning.gates import Gates
 from slimvox.structures import Block, structure_names
+from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.structures.parts import ConvAnatomy, HeadAnatomy, LayerAnatomy
 from slimvox.util.errors import SlimvoxError
 
@@ -171,33 +173,36 @@ def test_real_time_factors_cover_every_encoder() -> None:
     assert set(factors) == {"a", "b"} and min(factors.values()) > 0
 
 
-def test_a_table_is_anchored_at_the_dense_encoder() -> None:
-    """Encoders with odd widths take a fifth longer than the coefficients say, and the dense one does not."""
+def test_a_table_is_scaled_to_pruned_encoders() -> None:
+    """Odd widths take a fifth longer than the coefficients say, and the dense encoder does not."""
     dense = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
     draw = np.random.default_rng(3)
-    parts = [drawn_anatomy(dense, draw) for _ in range(14)]
-    slower = [(part, 1.2 * TABLE.of(part)) for part in parts]
-    table = TABLE.anchored(dense, [(dense, float(TABLE.of(dense))), *slower[:4]])
-    assert table.of(dense) == pytest.approx(TABLE.of(dense), rel=1e-9)
-    errors = [table.of(part) / time - 1 for part, time in slower[4:]]
-    assert abs(float(np.mean(errors))) < 0.03 and float(np.max(np.abs(errors))) < 0.2
-    assert speed_up_error(table, [(dense, float(TABLE.of(dense))), *slower[4:]]) < 0.05
-    # Times that follow the table leave it as it is, in other units too.
-    for unit in (1.0, 3.0):
-        same = TABLE.anchored(dense, [(each, unit * TABLE.of(each)) for each in (dense, *parts)])
-        assert same.rest == pytest.approx(unit * TABLE.rest, rel=1e-4)
-        assert same.of(parts[0]) == pytest.approx(unit * TABLE.of(parts[0]), rel=1e-6)
+    parts = [drawn_anatomy(dense, draw) for _ in range(8)]
+    times = [(dense, float(TABLE.of(dense))), *((part, 1.2 * TABLE.of(part)) for part in parts)]
+    assert TABLE.speed_up_error(times) == pytest.approx(0.2, abs=1e-4)
+    table = TABLE.scaled_to([times[0], *times[1:5], (parts[4], 9 * times[5][1])])
+    assert table.speed_up_error([times[0], *times[5:]]) < 1e-4
+    assert table.of_dense(dense) == TABLE.of(dense) < table.of(dense)
+    # Far from the encoders that were timed too.
+    small = replace(dense, layers=())
+    assert table.of(small) == pytest.approx(1.2 * TABLE.of(small), rel=1e-4)
+    assert LatencyTable.from_dict(table.to_dict()) == table
 
 
-@pytest.mark.parametrize("factor", [0.5, 40.0])
-def test_an_anchored_table_has_no_negative_time(factor: float) -> None:
-    """Smaller encoders that take half the time that is left, or longer than the dense one."""
+def test_a_measured_table_is_scaled_beside_the_dense_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     dense = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
-    draw = np.random.default_rng(3)
-    parts = [drawn_anatomy(dense, draw) for _ in range(4)]
-    times = [(dense, float(TABLE.of(dense))), *((part, factor * TABLE.of(part)) for part in parts)]
-    table = TABLE.anchored(dense, times)
-    assert (
-        table.rest >= 0 and min(value for each in table.nanoseconds.values() for value in each.values()) > 0
-    )
-    assert table.of(dense) == pytest.approx(TABLE.of(dense), rel=1e-6)
+    groups: list[list[EncoderAnatomy]] = []
+
+    def known(anatomies: Sequence[EncoderAnatomy], *_: Any) -> list[tuple[EncoderAnatomy, float]]:
+        groups.append(list(anatomies))
+        factors = [1.0, *[1.2 if len(groups) == 1 else 1.5] * (len(anatomies) - 1)]
+        return [(each, factor * TABLE.of(each)) for each, factor in zip(anatomies, factors, strict=True)]
+
+    monkeypatch.setattr(measure, "_time_in_turns", known)
+    table = measure_latency(dense, seconds=0.5)
+    assert table.of_dense(dense) == TABLE.of(dense)
+    first, second = groups
+    assert first[0] == second[0] == dense and not any(each in second[1:] for each in first[1:])
+    ratios = [1.2 * TABLE.of(each) / table.of(each) for each in first[1:]]
+    assert float(np.median(ratios)) == pytest.approx(1.0, rel=1e-3)
+    assert table.error > 0.1

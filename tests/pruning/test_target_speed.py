@@ -58,6 +58,18 @@ def test_the_predicted_latency_meets_the_target(
     assert "measured speed" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_the_target_is_a_share_of_the_measured_time_of_the_dense_encoder(
+    teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is faster than the coefficients, which are those of pruned encoders, say."""
+    monkeypatch.setattr(
+        prepare, "kept_table", lambda context, _: replace(TABLE, dense=0.85 * TABLE.of(context.dense))
+    )
+    result = run(teacher, speech, tmp_path / "out", speed="1.7x")
+    target = 0.85 * TABLE.of(result.encoder.dense_anatomy) / 1.7
+    assert 0.95 * target <= TABLE.of(result.encoder.anatomy) <= target
+
+
 def test_a_resumed_run_goes_on_with_its_first_table(
     table: Any, teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

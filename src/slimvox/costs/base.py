@@ -100,6 +100,10 @@ class Cost(ABC):
         """The cost of an encoder, rounded to an integer."""
         return round(self.by_block(anatomy).total)
 
+    def of_dense(self, anatomy: EncoderAnatomy) -> int:
+        """The cost of the dense encoder that targets are shares of, rounded to an integer; `of` unless overridden."""
+        return self.of(anatomy)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CostKind:

@@ -63,9 +63,11 @@ def tiled_features(layers: nn.ModuleList, waveforms: Tensor) -> Tensor:
         field += (stage.kernel - 1) * hop
         hop *= stage.stride
     batch, samples = waveforms.shape
-    frames = (samples - field) // hop + 1
+    frames = max(0, (samples - field) // hop + 1)
     per_frame = hop // stages[0].stride * stages[0].channels * waveforms.element_size()
-    tile = max(1, min(max(8, TILE_BYTES // per_frame), frames))
+    tile = min(max(8, TILE_BYTES // per_frame), frames)
+    if not frames:
+        return waveforms.new_empty(batch, 0, stages[-1].channels, dtype=stages[0].dtype(waveforms))
     sizes, length = [], (tile - 1) * hop + field
     for stage in stages:
         length = stage.frames(length)
@@ -140,13 +142,13 @@ class _Stage:
 
         Args:
             x: (time, channels).
-            memory: at least as many elements as the result has, which it may lie in.
+            memory: buffer with at least as many elements as the result. The result may be a view of it; x must not be.
         """
         inputs = x.shape[1]
         dtype = self.dtype(x)
         x, weight = x.to(dtype), self.weight.to(dtype)
         bias = None if self.bias is None else self.bias.to(dtype)
-        # Every patch is a row: overlapping views, which are copied where they are multiplied.
+        # Each row is a patch. Rows overlap in memory, so a product of whole rows copies them first.
         patches = x.reshape(-1).unfold(0, self.kernel * inputs, self.stride * inputs)
         if takes(WAY, onednn_obstacle(patches, weight, bias)):
             if self.norm is None:
@@ -154,8 +156,8 @@ class _Stage:
             return gelu_(self.norm(linear(patches, weight, bias)).to(dtype))
         y = memory[: len(patches) * self.channels].view(len(patches), self.channels)
         rows = self.kernel * inputs
-        # Nothing is copied of patches that are cut where the next one begins. More than two products take longer, and
-        # their sums should not be rounded to half precision.
+        # The columns up to the next patch and the remaining ones do not overlap, so two products need no copy. More
+        # than two are slower, and in half precision their sum would be rounded twice.
         cut = (
             self.stride * inputs
             if inputs > 1 and self.kernel <= 2 * self.stride and dtype.itemsize > 2

@@ -31,7 +31,8 @@ class ComparedStates:
     student: Sequence[Tensor]
     """All hidden states of the student, layers + 1 of (B, T, D), in the precision in which they were computed."""
     teacher: Sequence[Tensor]
-    """All hidden states of the teacher, layers + 1 of (B, T, width of the teacher), in the same way."""
+    """All hidden states of the teacher, layers + 1 of (B, T, width of the teacher), in the precision in which they were
+    computed."""
     layers: Sequence[int]
     """Indices of the hidden states to compare, ascending."""
     shown: Tensor
@@ -43,7 +44,7 @@ class ComparedStates:
 class Loss(ABC):
     """One term of the distillation loss. Its weight is `distillation.weights.NAME` in the recipe.
 
-    Losses are computed in float32, without autocast, in every precision of a run.
+    Losses are called with autocast disabled, in every precision of a run.
     """
 
     name: str

@@ -36,7 +36,8 @@ def temporal_relation_loss(
     Frames are centred per clip and scaled to length one, so that a Gram matrix holds correlations between frames. It is
     compared for each layer's output with itself, and for each layer's input with its output (Jang et al., "STaR:
     Distilling Speech Temporal Relation for Lightweight Speech Self-Supervised Learning Models", ICASSP 2024, which has
-    unscaled states). No map is needed in between: Gram matrices do not change when the states are rotated.
+    unscaled states). No map is needed in between: Gram matrices do not change when the states are rotated. It should be
+    called without autocast, which would round them.
 
     Args:
         student: hidden states, each (batch, frames, width).

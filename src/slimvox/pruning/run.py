@@ -127,7 +127,7 @@ class Run:
     def _print_summary(self) -> None:
         """Print a summary of the run before it starts."""
         settings, cost = self.settings, self.settings.budget.cost
-        anatomy, whole = self.teacher.anatomy, cost.of(self.teacher.dense_anatomy)
+        anatomy, whole = self.teacher.anatomy, cost.of_dense(self.teacher.dense_anatomy)
         targets = ", ".join(
             f"{cost.describe(output.settings.budget.target)} ({output.settings.budget.target / whole:.1%} of dense)"
             for output in self.outputs

@@ -91,7 +91,7 @@ def plan_sizes(
     if not layout:
         raise SlimvoxError("the encoder has none of the structures that the recipe prunes; switch others on")
     cost = prepare(settings)
-    whole = cost.of(encoder.dense_anatomy)
+    whole = cost.of_dense(encoder.dense_anatomy)
     planned = []
     for share in request.shares_of(whole, cost, settings.keep):
         budget = Budget(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from slimvox.encoder import SpeechEncoder
-from slimvox.measure.latency.measure import drawn_anatomy, speed_up_error
+from slimvox.measure.latency.measure import drawn_anatomy, largest_share
 from slimvox.measure.latency.table import LatencyTable, feature_values, fit_times
 from slimvox.measure.runtime import encoder_milliseconds
 from slimvox.structures.anatomy import EncoderAnatomy
@@ -41,23 +41,29 @@ def measure_in_runtime(dense: EncoderAnatomy, runtime: str, *, seconds: float, s
     draw, threads = np.random.default_rng(seed), torch.get_num_threads()
     anatomies = {"dense": dense}
     for number in range(FRONT_ENDS):
-        anatomies[f"front end {number}"] = replace(drawn_anatomy(dense, draw), layers=())
+        anatomies[f"front end {number}"] = replace(
+            drawn_anatomy(dense, draw, largest_share(number)), layers=()
+        )
     for number in range(LAYERS):
-        part = drawn_anatomy(dense, draw)
+        part = drawn_anatomy(dense, draw, largest_share(number))
         anatomies[f"layer {number}"] = replace(part, layers=part.layers[:1])
     for number in range(WHOLE):
-        anatomies[f"whole {number}"] = drawn_anatomy(dense, draw)
-    times = encoder_milliseconds(
-        {name: SpeechEncoder(anatomy).eval() for name, anatomy in anatomies.items()},
-        backend=runtime,
-        threads=threads,
-        seconds=seconds,
-        rounds=ROUNDS,
-    )
-    # The shortest of several rounds: other load on the machine can only add time.
-    shortest = {name: 1e6 * min(each) for name, each in times.items()}
+        anatomies[f"whole {number}"] = drawn_anatomy(dense, draw, largest_share(number))
+    shortest: dict[str, float] = {}
+    whole = [name for name in anatomies if not name.startswith(("front end", "layer"))]
+    # Those that are compared with the dense encoder take turns with it; many more would evict oneDNN's kernels.
+    for names in (whole, [name for name in anatomies if name not in whole]):
+        times = encoder_milliseconds(
+            {name: SpeechEncoder(anatomies[name]).eval() for name in names},
+            backend=runtime,
+            threads=threads,
+            seconds=seconds,
+            rounds=ROUNDS,
+        )
+        # The shortest of several rounds: other load on the machine can only add time.
+        shortest |= {name: 1e6 * min(each) for name, each in times.items()}
     unseen = [f"whole {number}" for number in range(WHOLE - UNSEEN, WHOLE)]
-    fitted = {name: anatomies[name] for name in anatomies if name not in unseen}
+    fitted = {name: anatomies[name] for name in anatomies if name not in ("dense", *unseen)}
     table = LatencyTable(
         seconds=seconds,
         device="cpu",
@@ -71,8 +77,8 @@ def measure_in_runtime(dense: EncoderAnatomy, runtime: str, *, seconds: float, s
     def timed(names: Sequence[str]) -> list[tuple[EncoderAnatomy, float]]:
         return [(anatomies[name], shortest[name]) for name in ("dense", *names)]
 
-    table = table.anchored(dense, timed([f"whole {number}" for number in range(WHOLE - UNSEEN)]))
-    return replace(table, error=speed_up_error(table, timed(unseen)))
+    table = table.scaled_to(timed([name for name in whole[1:] if name not in unseen]))
+    return replace(table, error=table.speed_up_error(timed(unseen)))
 
 
 def _fit(

@@ -24,11 +24,13 @@ from slimvox.structures.units import units
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.timing import seconds_in_turns, wait_for
 
-PROBES, UNSEEN = 14, 4
-"""Number of encoders that are measured (the first is the dense one), and of those that only check the table; as many
-others are timed once more beside the dense one."""
+PROBES, UNSEEN = 13, 4
+"""Number of encoders that are measured, and of those that only check the table; as many others are timed once more
+beside the dense one."""
 FRONT_ENDS = 16
 """Number of front ends measured alone, since an encoder has many layers, but only one front end."""
+SMALL = 0.3
+"""Maximum share of the units that small encoders keep of each size."""
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 15
 PATIENCE_SECONDS = 40.0
 """Approximate maximum time for measuring, if it exceeds that of the minimum number of rounds."""
@@ -59,8 +61,8 @@ def measure_latency(
 
     Each probe has random weights, and in every convolution and layer its own random sizes between 0 and those of
     `dense`, with heads of unequal width as after pruning. One forward pass times every block separately. The shortest
-    of several rounds counts, because other load on the machine can only add time. At the end the dense encoder and
-    some of the others take turns, which makes the table exact for the dense one.
+    of several rounds counts, because other load on the machine can only add time. At the end the dense encoder takes
+    turns with some of the others, to which the table is then scaled.
 
     Args:
         dense: anatomy of the dense encoder.
@@ -83,12 +85,12 @@ def measure_latency(
     rounds = _rounds_for(dense, waveform)
     probes = [
         Probe(anatomy=anatomy, blocks=_time_blocks(anatomy, waveform, rounds))
-        for anatomy in (dense, *(drawn_anatomy(dense, draw) for _ in range(PROBES - 1)))
+        for anatomy in (drawn_anatomy(dense, draw, largest_share(number)) for number in range(PROBES))
     ]
     seen, unseen = probes[:-UNSEEN], probes[-UNSEEN:]
     fronts = []
-    for _ in range(FRONT_ENDS):
-        front = replace(drawn_anatomy(dense, draw), layers=())
+    for number in range(FRONT_ENDS):
+        front = replace(drawn_anatomy(dense, draw, largest_share(number)), layers=())
         fronts.append(Probe(anatomy=front, blocks=_time_blocks(front, waveform, rounds)))
     nanoseconds = {kind: _fit(kind, [*seen, *fronts], seconds) for kind in BLOCK_KINDS}
     table = LatencyTable(
@@ -99,19 +101,11 @@ def measure_latency(
         rest=median(probe.blocks[REST] for probe in seen),
         error=0.0,
     )
-    beside = [probe.anatomy for probe in seen[-UNSEEN:]]
-    table = table.anchored(dense, _time_in_turns([dense, *beside], waveform, rounds))
-    return replace(
-        table,
-        error=speed_up_error(table, _time_in_turns([dense, *(p.anatomy for p in unseen)], waveform, rounds)),
+    table = table.scaled_to(
+        _time_in_turns([dense, *(probe.anatomy for probe in seen[-UNSEEN:])], waveform, rounds)
     )
-
-
-def speed_up_error(table: LatencyTable, times: Sequence[tuple[EncoderAnatomy, float]]) -> float:
-    """Median relative error of predicted speed-ups over the first of some encoders that were timed side by side."""
-    (dense, exact), *others = times
-    scale = exact / table.of(dense)
-    return median(abs(scale * table.of(anatomy) / time - 1) for anatomy, time in others)
+    times = _time_in_turns([dense, *(probe.anatomy for probe in unseen)], waveform, rounds)
+    return replace(table, error=table.speed_up_error(times))
 
 
 def _time_in_turns(
@@ -125,8 +119,15 @@ def _time_in_turns(
     return [(anatomy, 1e9 * min(times[str(number)])) for number, anatomy in enumerate(anatomies)]
 
 
-def drawn_anatomy(dense: EncoderAnatomy, draw: np.random.Generator) -> EncoderAnatomy:
-    """A random part of a dense encoder: a random share of the units of each address, except of blocks."""
+def largest_share(number: int) -> float:
+    """Maximum share of the units that the encoder of a number keeps: every second one is small, as at a high target."""
+    return SMALL if number % 2 else 1.0
+
+
+def drawn_anatomy(dense: EncoderAnatomy, draw: np.random.Generator, most: float = 1.0) -> EncoderAnatomy:
+    """A random part of a dense encoder: a share of the units of each address, except of blocks, between 5 % and
+    `most`.
+    """
     table = units(dense)
     kept = np.ones(len(table), dtype=bool)
     for address in table.addresses:
@@ -134,7 +135,7 @@ def drawn_anatomy(dense: EncoderAnatomy, draw: np.random.Generator) -> EncoderAn
         if each.kind == "block":
             continue
         part = table.part(address)
-        kept[part] = draw.random(table.sizes[address]) < draw.uniform(0.05, 1)
+        kept[part] = draw.random(table.sizes[address]) < draw.uniform(0.05, most)
         kept[part.start : part.start + each.min_kept] = True
     return KeptIndices.of(dense, table.left(kept)).anatomy(dense)
 
@@ -162,7 +163,9 @@ def _rounds_for(dense: EncoderAnatomy, waveform: torch.Tensor) -> int:
         began = time.perf_counter()
         encoder(waveform)
         wait_for(waveform.device)
-    round_seconds = (time.perf_counter() - began) * (PROBES + FRONT_ENDS / 2) / 2
+    # Twice more for the dense encoder, and once more for others beside it.
+    encoders = (PROBES + 2 * UNSEEN + FRONT_ENDS / 2) / 2 + 2
+    round_seconds = (time.perf_counter() - began) * encoders
     return max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(PATIENCE_SECONDS / round_seconds)))
 
 

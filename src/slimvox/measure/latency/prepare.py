@@ -25,6 +25,8 @@ from slimvox.util.json_files import read_json_object
 
 MOST_ERROR = 0.3
 """Median relative error above which a table is not kept, because another program ran while it was measured."""
+FORMAT = 2
+"""Number that changes with the way in which tables are measured."""
 PACKAGES = ("torch", "onnxruntime", "openvino", "nncf")
 """Packages whose version affects the time of some runtime."""
 
@@ -70,6 +72,7 @@ def table_path(context: CostContext) -> Path:
 
 def _conditions(context: CostContext) -> dict[str, Any]:
     return {
+        "format": FORMAT,
         "dense": context.dense.to_dict(),
         "seconds": context.seconds,
         "device": context.device.type,
@@ -100,8 +103,9 @@ def _measure(context: CostContext) -> LatencyTable:
 def _prepare(context: CostContext) -> LatencyTable:
     check_backend(context.runtime)
     table = kept_table(context, _measure)
+    milliseconds = table.of_dense(context.dense) / 1e6
     context.on_progress(
-        f"dense: {table.of(context.dense) / 1e6:.3g} ms in {table.runtime} on {table.device}, {table.threads} threads;"
+        f"dense: {milliseconds:.3g} ms in {table.runtime} on {table.device}, {table.threads} threads;"
         f" the predicted speed-ups of encoders that were not used for the table are off by {table.error:.0%} (median)"
     )
     return table

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -42,13 +43,14 @@ class LatencyTable(Cost):
     nanoseconds: Mapping[str, Mapping[str, PositiveOrZero]]
     """Coefficients by kind of block and feature; `constant` does not depend on counts."""
     rest: PositiveOrZero
-    """Nanoseconds outside all blocks: norms, residual sums, calls, and what makes the table exact for the dense
-    encoder."""
+    """Nanoseconds outside all blocks: norms, residual sums, calls."""
     error: PositiveOrZero
     """Median relative error of the predicted speed-up over the dense encoder, of whole encoders that were not used in
     the fit."""
     runtime: str = TORCH
     """Runtime it was measured in: a backend of `slimvox benchmark`."""
+    dense: PositiveOrZero = 0.0
+    """Measured nanoseconds of the dense encoder; 0 if only the coefficients are known."""
 
     def __post_init__(self) -> None:
         try:
@@ -74,36 +76,36 @@ class LatencyTable(Cost):
         """Plain JSON types."""
         return {"kind": self.kind, **asdict(self)}
 
-    def anchored(self, dense: EncoderAnatomy, times: Sequence[tuple[EncoderAnatomy, float]]) -> LatencyTable:
-        """A table a T + b of this table's times T, exact for the dense encoder and as good as possible for others.
+    def of_dense(self, anatomy: EncoderAnatomy) -> int:
+        """Measured nanoseconds of the dense encoder, if there are any, instead of predicted ones."""
+        return round(self.dense) or self.of(anatomy)
 
-        Coefficients that are fitted to encoders of random widths predict other times for the dense encoder, whose
-        widths are computed faster. A target in time is relative to it.
+    def scaled_to(self, times: Sequence[tuple[EncoderAnatomy, float]]) -> LatencyTable:
+        """The table for encoders that are pruned like some others, with the measured time of the dense one.
+
+        Widths that are left by pruning are computed more slowly, for their size, than those of the dense encoder, which
+        are multiples of 16. A fit to both predicts speed-ups that are too large.
 
         Args:
-            dense: anatomy of the dense encoder.
             times: anatomies and nanoseconds of encoders that were timed side by side; the first is the dense one.
         """
-        (_, exact), *others = times
-        predicted = self.of(dense)
-        # Relative errors, as in `fit_times`, of a line through the dense encoder.
-        slopes = np.array([(self.of(anatomy) - predicted) / time for anatomy, time in others])
-        gaps = np.array([1 - exact / time for _, time in others])
-        scale = float(slopes @ gaps / max(slopes @ slopes, 1e-300))
-        constant = exact - scale * predicted
-        if scale <= 0:
-            # Smaller encoders were not faster: no line describes that.
-            scale, constant = exact / predicted, 0.0
-        elif constant < -scale * self.rest:
-            scale = exact / (predicted - self.rest)
-            constant = -scale * self.rest
+        (_, dense), *others = times
+        scale = median(time / self.of(anatomy) for anatomy, time in others)
         return replace(
             self,
-            rest=max(0.0, scale * self.rest + constant),
+            dense=dense,
+            rest=scale * self.rest,
             nanoseconds={
                 kind: {feature: scale * value for feature, value in features.items()}
                 for kind, features in self.nanoseconds.items()
             },
+        )
+
+    def speed_up_error(self, times: Sequence[tuple[EncoderAnatomy, float]]) -> float:
+        """Median relative error of the predicted speed-ups over the dense encoder; for `times` see `scaled_to`."""
+        (whole, dense), *others = times
+        return median(
+            abs(self.of_dense(whole) / self.of(anatomy) * time / dense - 1) for anatomy, time in others
         )
 
     @classmethod
