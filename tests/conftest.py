@@ -44,6 +44,15 @@ def _products_by_onednn() -> Iterator[None]:
         yield
 
 
+_mkl_is_faster_here = sys.modules["slimvox.encoder.linear"]._mkl_is_faster
+
+
+@pytest.fixture
+def kernels_of_this_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that another process uses, for a comparison to the bit."""
+    monkeypatch.setattr(sys.modules["slimvox.encoder.linear"], "_mkl_is_faster", _mkl_is_faster_here)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["SLIMVOX_CACHE"] = str(tmp_path_factory.mktemp("cache"))

@@ -34,7 +34,11 @@ def kill_when(code: str, file: Path, lines: int) -> None:
 
     One thread, as in the tests' own process: another number adds floats in another order.
     """
-    code = f"import torch\ntorch.set_num_threads({torch.get_num_threads()})\n{code}"
+    code = (
+        f"import sys, torch, slimvox.encoder.linear\ntorch.set_num_threads({torch.get_num_threads()})\n"
+        # The kernels of `conftest.py`.
+        f"sys.modules['slimvox.encoder.linear']._mkl_is_faster = lambda: False\n{code}"
+    )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment)
     deadline = time.monotonic() + 120

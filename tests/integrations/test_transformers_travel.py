@@ -63,6 +63,7 @@ torch.save({"states": states, "logits": logits, "module": type(model).__module__
 """
 
 
+@pytest.mark.usefixtures("kernels_of_this_processor")
 def test_a_directory_loads_to_the_bit_where_slimvox_is_not_installed(
     pruned: Path, pruned_large: Path, batch: dict[str, Tensor], tmp_path: Path
 ) -> None:
