@@ -21,7 +21,7 @@ from slimvox.checkpoint import load
 from slimvox.costs import CostContext, cost_kind
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.benchmark.result import machine
-from slimvox.measure.latency.measure import drawn_anatomy
+from slimvox.measure.latency.measure import SMALL, drawn_anatomy
 from slimvox.measure.runtime import encoder_milliseconds
 
 SEED = 1
@@ -42,9 +42,7 @@ def main() -> None:
     parser.add_argument("--pruned", nargs="*", default=[], help="directories of encoders pruned from it")
     parser.add_argument("--runtime", default="torch", help="backend of `slimvox benchmark`")
     parser.add_argument("--drawn", type=int, default=20)
-    parser.add_argument(
-        "--small", type=int, default=4, help="number of further ones, with at most 30 %% of each size"
-    )
+    parser.add_argument("--small", type=int, default=4, help="number of further ones that are small")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
@@ -66,7 +64,7 @@ def main() -> None:
     for number in range(arguments.drawn):
         encoders[f"drawn {number}"] = SpeechEncoder(drawn_anatomy(dense.anatomy, draw)).eval()
     for number in range(arguments.small):
-        encoders[f"small {number}"] = SpeechEncoder(drawn_anatomy(dense.anatomy, draw, 0.3)).eval()
+        encoders[f"small {number}"] = SpeechEncoder(drawn_anatomy(dense.anatomy, draw, SMALL)).eval()
     rows = []
     for start in range(0, len(encoders), AT_ONCE):
         names = list(encoders)[start : start + AT_ONCE]

@@ -33,7 +33,7 @@ def apply_linear(layer: nn.Module, x: Tensor, *, gelu: bool = False) -> Tensor:
     if isinstance(layer, nn.Linear):
         obstacle = obstacle or _onednn_obstacle(x, layer.weight, layer.bias)
         if takes(WAY, obstacle):
-            return _product(x, layer.weight, layer.bias, gelu=gelu)
+            return onednn_product(x, layer.weight, layer.bias, gelu=gelu)
     y: Tensor = layer(x)
     return F.gelu(y) if gelu else y
 
@@ -49,7 +49,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False
     clip if every layer has different widths.
     """
     if takes(WAY, onednn_obstacle(x, weight, bias)):
-        return _product(x, weight, bias, gelu=gelu)
+        return onednn_product(x, weight, bias, gelu=gelu)
     product = F.linear(x, weight, bias)
     return F.gelu(product) if gelu else product
 
@@ -59,7 +59,8 @@ def onednn_obstacle(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | Non
     return inference_obstacle(x) or tensor_obstacle(weight, bias) or _onednn_obstacle(x, weight, bias)
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool) -> Tensor:
+def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool) -> Tensor:
+    """`linear` by oneDNN, where `onednn_obstacle` has nothing against it."""
     after, algorithm = ("gelu", "none") if gelu else ("none", "")
     rows = x.numel() // x.shape[-1]
     matrix = x.reshape(rows, x.shape[-1])

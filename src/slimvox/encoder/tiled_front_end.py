@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from slimvox.encoder.backend import dtype_obstacle, inference_obstacle, module_obstacle, takes
 from slimvox.encoder.convolution import ChannelNorm, ConvLayer
-from slimvox.encoder.linear import WAY, linear, onednn_obstacle
+from slimvox.encoder.linear import WAY, onednn_obstacle, onednn_product
 
 TILE_BYTES = 8 << 20
 """Approximate size of the largest intermediate result of a tile; smaller than a last-level cache, and large enough for
@@ -151,9 +151,8 @@ class _Stage:
         # Each row is a patch. Rows overlap in memory, so a product of whole rows copies them first.
         patches = x.reshape(-1).unfold(0, self.kernel * inputs, self.stride * inputs)
         if takes(WAY, onednn_obstacle(patches, weight, bias)):
-            if self.norm is None:
-                return linear(patches, weight, bias, gelu=True)
-            return gelu_(self.norm(linear(patches, weight, bias)).to(dtype))
+            y = onednn_product(patches, weight, bias, gelu=self.norm is None)
+            return y if self.norm is None else gelu_(self.norm(y).to(dtype))
         y = memory[: len(patches) * self.channels].view(len(patches), self.channels)
         rows = self.kernel * inputs
         # The columns up to the next patch and the remaining ones do not overlap, so two products need no copy. More
