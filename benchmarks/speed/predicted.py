@@ -21,7 +21,7 @@ from slimvox.checkpoint import load
 from slimvox.costs import CostContext, cost_kind
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.benchmark.result import machine
-from slimvox.measure.latency.measure import SMALL, drawn_anatomy
+from slimvox.measure.latency.in_torch import SMALL, drawn_anatomy
 from slimvox.measure.runtime import encoder_milliseconds
 
 SEED = 1

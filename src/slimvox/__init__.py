@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from slimvox.evaluation.run import Evaluation, evaluate
     from slimvox.exporters import ExportResult, export, export_encoder
     from slimvox.measure.benchmark import BenchmarkResult, benchmark
+    from slimvox.measure.latency import LatencyTable, measure_latency
     from slimvox.pruning import Pruner, PruneResult, RunInterrupted, prune
     from slimvox.report import ReportResult, make_report
     from slimvox.report.figures import FiguresResult, draw_figures
@@ -37,6 +38,7 @@ __all__ = [
     "Evaluation",
     "ExportResult",
     "FiguresResult",
+    "LatencyTable",
     "PruneResult",
     "Pruner",
     "ReportResult",
@@ -55,6 +57,7 @@ __all__ = [
     "export_encoder",
     "load",
     "make_report",
+    "measure_latency",
     "prune",
     "register_auto_classes",
 ]
@@ -67,6 +70,7 @@ _HOMES = {
     "Evaluation": "slimvox.evaluation.run",
     "ExportResult": "slimvox.exporters",
     "FiguresResult": "slimvox.report.figures",
+    "LatencyTable": "slimvox.measure.latency",
     "PruneResult": "slimvox.pruning",
     "Pruner": "slimvox.pruning",
     "ReportResult": "slimvox.report",
@@ -84,6 +88,7 @@ _HOMES = {
     "export_encoder": "slimvox.exporters",
     "load": "slimvox.checkpoint",
     "make_report": "slimvox.report",
+    "measure_latency": "slimvox.measure.latency",
     "prune": "slimvox.pruning",
 }
 

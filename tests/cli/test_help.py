@@ -18,7 +18,7 @@ from slimvox.cli.main import Command, run
 
 COMMANDS = (
     *("prune", "inspect", "encode", "compare", "evaluate"),
-    *("benchmark", "export", "report", "figures", "demo"),
+    *("benchmark", "latency", "export", "report", "figures", "demo"),
 )
 CLASSES = [each.__origin__ for each in typing.get_args(Command)]
 

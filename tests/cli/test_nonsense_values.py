@@ -72,6 +72,7 @@ SETUP = {
         *("--device", "cpu", "--set", "ks.steps=2", "ks.evaluations=1", "ks.learning_rates=0.01"),
     ),
     "benchmark": ("benchmark", "no-such-model"),
+    "latency": ("latency", "no-such-model"),
     "export": ("export", "no-such-model"),
     "report": ("report", "no-such-run"),
     "figures": ("figures", "no-such-run", "--out", "figures"),

@@ -20,8 +20,8 @@ from models import config
 from nightly import examples
 from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.costs import BLOCK_KINDS
-from slimvox.measure.latency import LatencyTable, measure, measure_latency, real_time_factors
-from slimvox.measure.latency.measure import drawn_anatomy
+from slimvox.measure.latency import LatencyTable, in_torch, measure_in_torch, real_time_factors
+from slimvox.measure.latency.in_torch import drawn_anatomy
 from slimvox.measure.latency.table import fit_times
 from slimvox.pruning.gates import Gates
 from slimvox.structures import Block, structure_names
@@ -145,7 +145,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
     anatomy = anatomy_from_config(config("hubert").to_dict(), "test", normalize_waveform=False)
     for seconds in (0.0, -1.0, math.nan, math.inf, 1e-3):
         with pytest.raises(SlimvoxError, match="must be finite and at least"):
-            measure_latency(anatomy, seconds=seconds)
+            measure_in_torch(anatomy, seconds=seconds)
     encoder = random_encoder(anatomy, 0)
     for arguments in ({"rounds": 0}, {"seconds": 0.0}, {"seconds": math.nan}):
         with pytest.raises(ValueError, match="cannot be timed"):
@@ -157,7 +157,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
 
 def test_measured_times_are_positive_and_complete() -> None:
     anatomy = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
-    table = measure_latency(anatomy, seconds=0.5)
+    table = measure_in_torch(anatomy, seconds=0.5)
     assert table.seconds == 0.5 and table.threads == torch.get_num_threads()
     assert table.error >= 0 and table.rest >= 0
     assert set(table.nanoseconds) == set(BLOCK_KINDS)
@@ -198,8 +198,8 @@ def test_a_measured_table_is_scaled_beside_the_dense_encoder(monkeypatch: pytest
         factors = [1.0, *[1.2 if len(groups) == 1 else 1.5] * (len(anatomies) - 1)]
         return [(each, factor * TABLE.of(each)) for each, factor in zip(anatomies, factors, strict=True)]
 
-    monkeypatch.setattr(measure, "_time_in_turns", known)
-    table = measure_latency(dense, seconds=0.5)
+    monkeypatch.setattr(in_torch, "_time_in_turns", known)
+    table = measure_in_torch(dense, seconds=0.5)
     assert table.of_dense(dense) == TABLE.of(dense)
     first, second = groups
     assert first[0] == second[0] == dense and not any(each in second[1:] for each in first[1:])

@@ -17,7 +17,7 @@ from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.costs import CostContext
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.latency import in_runtime, kept_table, measure_in_runtime
-from slimvox.measure.latency.measure import drawn_anatomy
+from slimvox.measure.latency.in_torch import drawn_anatomy
 from slimvox.measure.latency.prepare import table_path
 from slimvox.measure.latency.table import LatencyTable
 

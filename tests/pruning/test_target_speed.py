@@ -14,7 +14,9 @@ import torch
 
 import slimvox
 from measures import TABLE
+from slimvox.cli.main import main
 from slimvox.measure.latency import prepare
+from slimvox.measure.latency.file import write_table
 from slimvox.pruning import machine_speed, stage
 from slimvox.pruning.checked_files import read_checked_json
 from slimvox.pruning.interrupts import RunInterrupted
@@ -23,16 +25,25 @@ SETTINGS = ["data.seconds_per_batch=3.0", "data.min_seconds=0.5", "data.max_seco
 
 
 def run(
-    teacher: Path, speech: Path, out: Path, speed: str = "2x", runtime: str | None = None
+    teacher: Path,
+    speech: Path,
+    out: Path,
+    speed: str | None = "2x",
+    runtime: str | None = None,
+    latency_table: Path | None = None,
+    overrides: list[str] | None = None,
+    sizes: str | None = None,
 ) -> slimvox.PruneResult:
     return slimvox.prune(
         teacher,
         speech,
         out,
         recipe="quick",
-        overrides=SETTINGS,
+        overrides=[*SETTINGS, *(overrides or [])],
         target_speed=speed,
         runtime=runtime,
+        latency_table=latency_table,
+        sizes=sizes,
         max_steps=4,
         device="cpu",
     )
@@ -52,6 +63,7 @@ def test_the_predicted_latency_meets_the_target(
     dense, pruned = result.encoder.dense_anatomy, result.encoder.anatomy
     assert 0.9 * table.of(dense) / 2 <= table.of(pruned) <= table.of(dense) / 2
     assert result.speed_up is not None and result.speed_up > 0
+    assert result.predicted_speed_up == table.of(dense) / table.of(pruned)
     assert read_checked_json(tmp_path / "out" / "run" / "cost.json") == json.loads(
         json.dumps(table.to_dict())
     )
@@ -150,3 +162,125 @@ def test_the_target_is_a_speed_in_the_runtime_that_was_asked_for(
     result = run(teacher, speech, tmp_path / "out", runtime="torch-bf16")
     assert asked == ["torch-bf16", "torch-bf16"] and result.speed_up == 3.0
     assert read_checked_json(tmp_path / "out" / "run" / "cost.json")["runtime"] == "torch-bf16"
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A table from another machine; measuring this one is an error."""
+
+    def measured(*_: Any) -> Any:
+        raise AssertionError("this machine was measured")
+
+    monkeypatch.setattr(prepare, "kept_table", measured)
+    table = replace(TABLE, hardware="Abacus", runtime="openvino-int8", threads=3)
+    write_table(tmp_path / "abacus.json", table, slimvox.load(teacher).dense_anatomy)
+    return tmp_path / "abacus.json"
+
+
+def test_a_table_of_another_machine_is_the_target(
+    elsewhere: Path, teacher: Path, speech: Path, tmp_path: Path
+) -> None:
+    result = run(teacher, speech, tmp_path / "out", latency_table=elsewhere)
+    dense, pruned = result.encoder.dense_anatomy, result.encoder.anatomy
+    assert 0.9 * TABLE.of(dense) / 2 <= TABLE.of(pruned) <= TABLE.of(dense) / 2
+    assert result.speed_up is None
+    assert result.predicted_speed_up == TABLE.of(dense) / TABLE.of(pruned) >= 2
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["run"]["recipe"]["target"]["runtime"] == "openvino-int8"
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "openvino-int8, 3 threads of Abacus, 1 s of audio" in card and "measured speed" not in card
+    again = run(teacher, speech, tmp_path / "out", latency_table=elsewhere)
+    assert again.predicted_speed_up == result.predicted_speed_up
+
+
+def test_a_table_of_this_machine_is_measured_against_with_its_threads(
+    elsewhere: Path, teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int, float]] = []
+
+    def milliseconds(
+        encoders: Any, *, backend: str, threads: int, seconds: float
+    ) -> dict[str, tuple[float, ...]]:
+        asked.append((backend, threads, seconds))
+        return {"dense": (9.0,), "pruned": (3.0,)}
+
+    monkeypatch.setattr(machine_speed, "hardware", lambda device: "Abacus")
+    monkeypatch.setattr(machine_speed, "encoder_milliseconds", milliseconds)
+    assert run(teacher, speech, tmp_path / "out", latency_table=elsewhere).speed_up == 3.0
+    assert asked == [("openvino-int8", 3, 1.0)]
+
+
+def test_a_table_of_a_gpu_is_not_compared_with_this_cpu(
+    elsewhere: Path, teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(machine_speed, "hardware", lambda device: "Abacus")
+    written = json.loads(elsewhere.read_text())
+    written["table"].update(device="cuda", runtime="torch")
+    elsewhere.write_text(json.dumps(written))
+    assert run(teacher, speech, tmp_path / "out", latency_table=elsewhere).speed_up is None
+
+
+def test_sizes_can_be_shares_of_the_time_elsewhere(
+    elsewhere: Path, teacher: Path, speech: Path, tmp_path: Path
+) -> None:
+    result = run(
+        teacher,
+        speech,
+        tmp_path / "out",
+        speed=None,
+        latency_table=elsewhere,
+        sizes="60%,40%",
+        overrides=["target.kind=latency"],
+    )
+    for size, share in zip(result.sizes, (0.6, 0.4), strict=True):
+        assert size.predicted_speed_up == pytest.approx(1 / share, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"speed": None}, "`latency_table` is for a target in time: give `target_speed`"),
+        ({"runtime": "onnx"}, "was measured in openvino-int8: leave out `runtime` onnx"),
+        ({"latency_table": Path("no-such.json")}, "no-such.json cannot be read"),
+        (
+            {"speed": None, "overrides": ["target.kind=latency", "target.keep=0.001"]},
+            "the target of 1e.03x cannot be reached: the largest speed-up",
+        ),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_one_sentence(
+    options: dict[str, Any], message: str, elsewhere: Path, teacher: Path, speech: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(slimvox.SlimvoxError, match=message):
+        run(teacher, speech, tmp_path / "out", **{"latency_table": elsewhere, **options})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_is_not_resumed_with_another_table(
+    elsewhere: Path, teacher: Path, speech: Path, tmp_path: Path
+) -> None:
+    run(teacher, speech, tmp_path / "out", latency_table=elsewhere)
+    write_table(elsewhere, replace(TABLE, rest=10 * TABLE.rest), slimvox.load(teacher).dense_anatomy)
+    with pytest.raises(slimvox.SlimvoxError, match="another"):
+        run(teacher, speech, tmp_path / "out", latency_table=elsewhere)
+
+
+def test_the_summary_says_that_a_speed_is_predicted(
+    elsewhere: Path, teacher: Path, speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["prune", str(teacher), str(speech), "--out", str(tmp_path / "out"), "--recipe", "quick"]
+    options = [
+        "--target-speed",
+        "2x",
+        "--latency-table",
+        str(elsewhere),
+        "--max-steps",
+        "4",
+        "--device",
+        "cpu",
+    ]
+    with pytest.raises(SystemExit) as left:
+        main([*command, *options, "--set", *SETTINGS])
+    assert left.value.code == 0
+    assert "predicted by the latency table, which was measured on another machine" in capsys.readouterr().out

@@ -32,6 +32,7 @@ from slimvox.cli.export import ExportCommand
 from slimvox.cli.figures import FiguresCommand
 from slimvox.cli.inspect import InspectCommand
 from slimvox.cli.interrupts import INTERRUPTED, leave_when_interrupted
+from slimvox.cli.latency import LatencyCommand
 from slimvox.cli.prune import PruneCommand
 from slimvox.cli.report import ReportCommand
 from slimvox.util.environment import hub_token
@@ -45,6 +46,7 @@ Command = (
     | Annotated[CompareCommand, tyro.conf.subcommand("compare")]
     | Annotated[EvaluateCommand, tyro.conf.subcommand("evaluate")]
     | Annotated[BenchmarkCommand, tyro.conf.subcommand("benchmark")]
+    | Annotated[LatencyCommand, tyro.conf.subcommand("latency")]
     | Annotated[ExportCommand, tyro.conf.subcommand("export")]
     | Annotated[ReportCommand, tyro.conf.subcommand("report")]
     | Annotated[FiguresCommand, tyro.conf.subcommand("figures")]

@@ -27,6 +27,7 @@ AMOUNT = Argument(metavar="AMOUNT")
     target_macs=AMOUNT,
     target_speed=Argument(metavar="SPEED-UP"),
     runtime=Argument(metavar="RUNTIME"),
+    latency_table=Argument(metavar="FILE"),
     sizes=Argument(metavar="SHARE,SHARE,..."),
     held_out=Argument(type=tuple[str, ...], metavar="AUDIO..."),
 )

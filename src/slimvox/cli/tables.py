@@ -76,7 +76,18 @@ def prune_summary(console: Console, result: PruneResult) -> None:
                 f" 1 - cosine {distance.cosine:.3f} ({_held_out(distance)})"
             )
     if result.speed_up is not None:
-        console.print(f"speed: {result.speed_up:.2f}x the dense encoder's, measured side by side")
+        predicted = result.predicted_speed_up
+        console.print(
+            f"speed: {result.speed_up:.2f}x the dense encoder's, measured side by side"
+            + ("" if predicted is None else f" ({predicted:.2f}x predicted)"),
+            soft_wrap=True,
+        )
+    elif result.predicted_speed_up is not None:
+        console.print(
+            f"speed: {result.predicted_speed_up:.2f}x the dense encoder's, predicted by the latency table, which was"
+            " measured on another machine",
+            soft_wrap=True,
+        )
     _skipped(console, result)
     console.print(f"written to {result.directory}; try: slimvox inspect {result.directory}", soft_wrap=True)
 
@@ -86,25 +97,25 @@ def sizes_summary(console: Console, results: Sequence[PruneResult]) -> None:
     first, last = results[0], results[-1]
     whole = f"{short_number(first.parameters_dense)} parameters, {short_number(first.macs_10s_dense)} MACs for 10 s"
     table = Table(title=f"dense: {whole}", title_justify="left")
-    with_speed = last.speed_up is not None
+    speeds = [result.predicted_speed_up if last.speed_up is None else result.speed_up for result in results]
     columns = (
         "",
         "parameters",
         "MACs/10 s",
         "after surgery",
         "at the end",
-        *(["speed"] if with_speed else []),
+        *([] if speeds[-1] is None else ["speed" if last.speed_up is not None else "predicted speed"]),
     )
     for column in columns:
         table.add_column(column, justify="left" if not column else "right")
-    for result in results:
+    for result, speed in zip(results, speeds, strict=True):
         distances = (result.distance_after_prune, result.distance_after_finish)
         table.add_row(
             result.directory.name,
             f"{short_number(result.parameters)} ({result.parameters / result.parameters_dense:.1%})",
             f"{short_number(result.macs_10s)} ({result.macs_10s / result.macs_10s_dense:.1%})",
             *("-" if distance is None else f"{distance.relative_error:.3f}" for distance in distances),
-            *([f"{result.speed_up:.2f}x"] if result.speed_up is not None else []),
+            *([] if speed is None else [f"{speed:.2f}x"]),
         )
     console.print(table)
     if last.distance_after_finish is not None:

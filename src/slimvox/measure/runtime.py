@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-import torch
 
 from slimvox.encoder import SpeechEncoder
 from slimvox.exporters.signature import Layers
@@ -23,6 +20,7 @@ from slimvox.measure.benchmark.contenders import (
 )
 from slimvox.measure.benchmark.files import ExportedFiles
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ
+from slimvox.util.devices import torch_threads
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.timing import seconds_in_turns
 
@@ -63,7 +61,7 @@ def encoder_milliseconds(
     check_backend(backend)
     format = backend_format(backend)
     waveforms = noise(batch, round(seconds * SAMPLE_RATE_HZ))
-    with TemporaryDirectory() as folder, _torch_threads(threads):
+    with TemporaryDirectory() as folder, torch_threads(threads):
         files, runs = ExportedFiles(Path(folder), layers), {}
         for name, encoder in encoders.items():
             if format is None:
@@ -74,14 +72,3 @@ def encoder_milliseconds(
             runs[name] = partial(run, waveforms)
         times = seconds_in_turns(runs, rounds)
     return {name: tuple(1000 * run for run in each) for name, each in times.items()}
-
-
-@contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    """Context in which torch uses a given number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

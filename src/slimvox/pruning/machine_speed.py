@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from statistics import median
 
 import torch
@@ -10,13 +11,16 @@ from rich.console import Console
 
 from slimvox.costs import Cost, CostContext, cost_kind
 from slimvox.encoder import SpeechEncoder
-from slimvox.measure.latency import real_time_factors
+from slimvox.measure.benchmark.result import hardware
+from slimvox.measure.latency import LatencyTable, real_time_factors
 from slimvox.measure.latency.table import TORCH
 from slimvox.measure.runtime import encoder_milliseconds
 from slimvox.pruning.parts import PruningParts
 from slimvox.pruning.processes import Processes
 from slimvox.pruning.run_directory import RunDirectory
+from slimvox.pruning.settings import TargetSettings
 from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.util.devices import torch_threads
 
 
 def prepare_cost(
@@ -59,25 +63,39 @@ def prepare_cost(
     )
 
 
-def speed_up(encoder: SpeechEncoder, seconds: float, runtime: str) -> float:
+def measured_speed_up(encoder: SpeechEncoder, target: TargetSettings, cost: Cost) -> float | None:
     """Speed-up over its dense encoder, from interleaved measurements; it does not depend on the weights.
 
     Args:
         encoder: the pruned encoder.
-        seconds: length of the clip.
-        runtime: backend of `slimvox benchmark`; torch if empty.
+        target: settings with the length of the clip and the runtime.
+        cost: cost that the run limits.
+
+    Returns:
+        The speed-up on the CPU or, if the cost is a latency table, on the device that it was measured on with as many
+        threads; None if that was another machine.
     """
-    device = next(encoder.parameters()).device
-    encoders = {"dense": SpeechEncoder(encoder.dense_anatomy).to(device).eval(), "pruned": encoder}
-    if not runtime or runtime == TORCH:
-        times = real_time_factors(encoders, seconds=seconds)
+    device, threads = "cpu", torch.get_num_threads()
+    if isinstance(cost, LatencyTable):
+        device, threads = cost.device, cost.threads
+        there = device == "cpu" or (device == "cuda" and torch.cuda.is_available())
+        if not there or (cost.hardware and cost.hardware != hardware(device)):
+            return None
+    encoders = {
+        "dense": SpeechEncoder(encoder.dense_anatomy).to(device).eval(),
+        "pruned": copy.deepcopy(encoder).to(device),
+    }
+    if not target.runtime or target.runtime == TORCH:
+        with torch_threads(threads):
+            times = real_time_factors(encoders, seconds=target.seconds)
     else:
-        runs = encoder_milliseconds(
-            {name: each.cpu() for name, each in encoders.items()},
-            backend=runtime,
-            threads=torch.get_num_threads(),
-            seconds=seconds,
-        )
-        encoder.to(device)
+        runs = encoder_milliseconds(encoders, backend=target.runtime, threads=threads, seconds=target.seconds)
         times = {name: median(each) for name, each in runs.items()}
     return times["dense"] / times["pruned"]
+
+
+def predicted_speed_up(encoder: SpeechEncoder, cost: Cost) -> float | None:
+    """Speed-up over its dense encoder by a latency table; None if the cost that the run limits is not one."""
+    if not isinstance(cost, LatencyTable):
+        return None
+    return cost.of_dense(encoder.dense_anatomy) / cost.of(encoder.anatomy)

@@ -38,6 +38,7 @@ class _Outcome:
     distance_after_prune: Distance | None = None
     distance_after_finish: Distance | None = None
     speed_up: PositiveOrZero | None = None
+    predicted_speed_up: PositiveOrZero | None = None
     audio: _Audio = field(default_factory=_Audio)
     environment: Mapping[str, Any] = field(default_factory=dict)
 
@@ -54,8 +55,8 @@ def write_outcome(result: PruneResult, settings: RunSettings, device: torch.devi
 
 
 def outcome(result: PruneResult, settings: RunSettings, device: torch.device) -> dict[str, Any]:
-    """Content of the file, as JSON types: `distance_after_prune`, `distance_after_finish`, `speed_up`, `audio`,
-    `environment`.
+    """Content of the file, as JSON types: `distance_after_prune`, `distance_after_finish`, `speed_up`,
+    `predicted_speed_up`, `audio`, `environment`.
     """
     import transformers
 
@@ -65,6 +66,7 @@ def outcome(result: PruneResult, settings: RunSettings, device: torch.device) ->
         "distance_after_prune": asdict(after_prune) if after_prune else None,
         "distance_after_finish": asdict(after_finish) if after_finish else None,
         "speed_up": result.speed_up,
+        "predicted_speed_up": result.predicted_speed_up,
         "audio": {
             "clips": len(audio.training),
             "held_out": len(audio.held_out),

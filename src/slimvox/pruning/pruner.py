@@ -17,6 +17,7 @@ from slimvox.audio.mix import unweighted
 from slimvox.checkpoint import LoadedModel, Model, load_model, on_disk
 from slimvox.encoder import SpeechEncoder
 from slimvox.families import families
+from slimvox.measure.latency import LatencyTable, read_table
 from slimvox.pruning.accelerator import Precision, build_accelerator, own_accelerate_state
 from slimvox.pruning.budget import SparsitySchedule
 from slimvox.pruning.callbacks import Callback
@@ -63,6 +64,7 @@ def prune(
     target_macs: str | float | None = None,
     target_speed: str | float | None = None,
     runtime: str | None = None,
+    latency_table: str | Path | None = None,
     sizes: str | Sequence[str | float] | None = None,
     held_out: AudioInput | Sequence[AudioInput] = (),
     device: Device = "auto",
@@ -99,9 +101,12 @@ def prune(
             of such texts, or a mapping.
         target_parameters: parameters to keep: a share of the dense encoder (28%) or a number (26.5M).
         target_macs: multiply-accumulates to keep: a share (20%) or a number (15G, for 10 s of audio).
-        target_speed: speed-up over the dense encoder (4x) on this machine; the measurement takes a minute or more.
+        target_speed: speed-up over the dense encoder (4x) on this machine's CPU, whatever the training device;
+            measuring it takes a minute or more.
         runtime: runtime of `target_speed`: torch, torch-bf16, onnx, onnx-int8, openvino, openvino-bf16, openvino-int8.
             By default torch, in float32.
+        latency_table: file that `slimvox latency` wrote, perhaps on another machine or for a GPU: `target_speed` is
+            then the speed-up there, in the runtime and for the clip length of the table.
         sizes: several encoders from one run, instead of a single target: shares to keep (50%,28%,15%) of the dense
             encoder's parameters, or of the cost that the recipe counts. Each gets a directory in `out`, such as
             keep-28.
@@ -141,9 +146,6 @@ def prune(
     sources = as_sources(audio)
     held_out_sources = as_sources(held_out) if held_out else []
     directory = RunDirectory(path=Path(out).expanduser())
-    request = TargetRequest(
-        parameters=target_parameters, macs=target_macs, speed=target_speed, sizes=sizes, runtime=runtime
-    )
     name = recipe or ("quick" if str(model) == "embedded" else None)
     given = load_recipe(name, overrides) if name is not None else None
     console = console or Console(quiet=True)
@@ -158,6 +160,14 @@ def prune(
         if max_steps is not None:
             chosen = chosen.limited_to(max_steps)
         _check_clips(chosen, loaded)
+        request = TargetRequest(
+            parameters=target_parameters,
+            macs=target_macs,
+            speed=target_speed,
+            sizes=sizes,
+            runtime=runtime,
+            table=_read_table(latency_table, loaded, processes),
+        )
         planned = plan_sizes(
             chosen,
             loaded.encoder,
@@ -254,6 +264,13 @@ class Pruner(PruningParts):
     def run(self) -> PruneResult:
         """Run, from the start or from the last checkpoint; result and errors are those of `prune`."""
         return prune(self.model, self.audio, self.out, parts=self, **self.options)
+
+
+def _read_table(path: str | Path | None, model: LoadedModel, processes: Processes) -> LatencyTable | None:
+    """The latency table in a file, read in the main process."""
+    if path is None:
+        return None
+    return processes.on_main(lambda: read_table(Path(path).expanduser(), model.encoder.dense_anatomy))
 
 
 def _check_clips(recipe: Recipe, model: LoadedModel) -> None:

@@ -12,9 +12,11 @@ from slimvox.checkpoint.model_card import Provenance, licence_of, model_card
 from slimvox.comparison.distance import Distance
 from slimvox.costs import macs, parameters
 from slimvox.encoder import SpeechEncoder
+from slimvox.measure.latency import LatencyTable
 from slimvox.pruning.budget import Budget, SparsitySchedule
 from slimvox.pruning.controls import Control
 from slimvox.pruning.data import RunAudio
+from slimvox.pruning.machine_speed import predicted_speed_up
 from slimvox.pruning.outcome import read_outcome
 from slimvox.pruning.parts import PruningParts
 from slimvox.pruning.recipe import Recipe, to_toml
@@ -41,7 +43,9 @@ class PruneResult:
     distance_after_finish: Distance | None
     """Distance to the teacher at the end."""
     speed_up: float | None
-    """Measured speed-up over the dense encoder; None if the target was not a speed."""
+    """Measured speed-up over the dense encoder; None if the target was not a speed, or one on another machine."""
+    predicted_speed_up: float | None
+    """Speed-up by the latency table; None if the target was not a speed."""
     skipped_files: dict[str, int]
     """Audio files left out, by reason."""
     sizes: tuple[PruneResult, ...] = ()
@@ -104,11 +108,7 @@ def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices, 
         "seed": str(settings.seed),
         "distance to the teacher after stage 1": _distance_text(result.distance_after_prune),
         "distance to the teacher after stage 2": _distance_text(last),
-        **(
-            {}
-            if result.speed_up is None
-            else {"measured speed": f"{result.speed_up:.2f}x the dense encoder's"}
-        ),
+        **_speed_text(result, settings),
         "audio files skipped": str(sum(result.skipped_files.values())),
     }
     card = model_card(
@@ -162,6 +162,7 @@ def read_result(settings: RunSettings) -> PruneResult:
         distance_after_prune=Distance(**first) if first else None,
         distance_after_finish=Distance(**last) if last else None,
         speed_up=outcome.get("speed_up"),
+        predicted_speed_up=predicted_speed_up(encoder, settings.budget.cost),
         skipped_files=outcome.get("audio", {}).get("skipped", {}),
     )
 
@@ -191,6 +192,20 @@ def _sizes_text(settings: RunSettings) -> dict[str, str]:
     return {
         "sizes of the run": f"{sizes}; this one was cut out of the student after step {settings.cut_step} of"
         f" {settings.recipe.prune.steps}"
+    }
+
+
+def _speed_text(result: PruneResult, settings: RunSettings) -> dict[str, str]:
+    """The rows of the model card about speed."""
+    cost = settings.budget.cost
+    place = f" in {cost.place}, {cost.seconds:g} s of audio" if isinstance(cost, LatencyTable) else ""
+    return {
+        title: f"{value:.2f}x the dense encoder's{place}"
+        for title, value in (
+            ("measured speed", result.speed_up),
+            ("predicted speed", result.predicted_speed_up),
+        )
+        if value is not None
     }
 
 

@@ -11,7 +11,7 @@ from slimvox.encoder import SpeechEncoder
 from slimvox.encoder.weights import untrained_encoder
 from slimvox.pruning.controls import resets_weights
 from slimvox.pruning.cut import Cut, slice_student
-from slimvox.pruning.machine_speed import speed_up
+from slimvox.pruning.machine_speed import measured_speed_up, predicted_speed_up
 from slimvox.pruning.outcome import write_outcome
 from slimvox.pruning.result import PruneResult, RunSettings, read_result, write_result
 from slimvox.pruning.run_directory import RunDirectory
@@ -123,8 +123,9 @@ class RunOutput:
         settings, trainer = self.settings, self._trainer
         distance = trainer.distance(encoder)
         by_speed = cost_kind(settings.budget.cost.kind).measured
-        target = settings.recipe.target
-        faster = speed_up(encoder, target.seconds, target.runtime) if by_speed else None
+        faster = (
+            measured_speed_up(encoder, settings.recipe.target, settings.budget.cost) if by_speed else None
+        )
         return self._result(encoder, cut, distance, faster, settings.audio.skips.counts)
 
     def _result(
@@ -146,5 +147,6 @@ class RunOutput:
             distance_after_prune=cut.distance,
             distance_after_finish=distance,
             speed_up=faster,
+            predicted_speed_up=predicted_speed_up(encoder, self.settings.budget.cost),
             skipped_files=skipped,
         )

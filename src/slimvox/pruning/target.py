@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from slimvox.costs import Cost
 from slimvox.encoder import SpeechEncoder
+from slimvox.measure.latency import LatencyTable
 from slimvox.pruning.budget import Budget
 from slimvox.pruning.gates import GateLayout, check_reachable, smallest_cost
 from slimvox.pruning.recipe import Recipe
@@ -28,6 +29,8 @@ class TargetRequest:
     """Speed-up over the dense encoder ("4x", 4)."""
     runtime: str | None = None
     """Runtime of that speed-up, in place of the recipe's."""
+    table: LatencyTable | None = None
+    """Table that predicts time, in place of one that is measured on this machine."""
     sizes: str | Sequence[str | float] | None = None
     """Several shares of the dense encoder, of the recipe's kind ("50%,28%", [0.5, 0.28])."""
 
@@ -40,15 +43,30 @@ class TargetRequest:
             )
 
     def settings(self, recipe: TargetSettings) -> TargetSettings:
-        """The recipe's settings with the requested kind, and for a speed also the share."""
+        """The recipe's settings with the requested kind, for a speed also the share, and with a table its conditions.
+
+        Raises:
+            SlimvoxError: if there is a table, but the target is not one in time, or the runtime is another one.
+        """
         runtime = recipe.runtime if self.runtime is None else self.runtime
         if self.parameters is not None or self.macs is not None:
             kind = "macs" if self.parameters is None else "params"
-            return replace(recipe, kind=kind, runtime=self.runtime or "")
-        if self.speed is not None:
+            settings = replace(recipe, kind=kind, runtime=self.runtime or "")
+        elif self.speed is not None:
             keep = 1 / parse_speed(str(self.speed), "target_speed")
-            return replace(recipe, kind="latency", keep=keep, runtime=runtime)
-        return replace(recipe, runtime=runtime)
+            settings = replace(recipe, kind="latency", keep=keep, runtime=runtime)
+        else:
+            settings = replace(recipe, runtime=runtime)
+        if self.table is None:
+            return settings
+        if settings.kind != self.table.kind:
+            raise SlimvoxError("`latency_table` is for a target in time: give `target_speed`")
+        if self.runtime not in (None, self.table.runtime):
+            raise SlimvoxError(
+                f"`latency_table` was measured in {self.table.runtime}: leave out `runtime` {self.runtime}, or measure"
+                " a table in it with `slimvox latency`"
+            )
+        return replace(settings, seconds=self.table.seconds, runtime=self.table.runtime)
 
     def shares_of(self, whole: int, cost: Cost, otherwise: float) -> tuple[float, ...]:
         """Shares of the dense encoder's cost `whole` to keep, one per size, largest first."""
@@ -90,7 +108,7 @@ def plan_sizes(
     layout = GateLayout(encoder.anatomy, recipe.pruned_structures)
     if not layout:
         raise SlimvoxError("the encoder has none of the structures that the recipe prunes; switch others on")
-    cost = prepare(settings)
+    cost = request.table or prepare(settings)
     whole = cost.of_dense(encoder.dense_anatomy)
     planned = []
     for share in request.shares_of(whole, cost, settings.keep):
@@ -106,19 +124,20 @@ def plan_sizes(
                 f"the target of {cost.describe(budget.target)} is not below the present cost of this encoder,"
                 f" {cost.describe(budget.dense_cost)}; give a smaller target"
             )
-        if request.speed is not None:
-            _check_speed(layout, budget, whole, str(request.speed))
+        if settings.kind == LatencyTable.kind:
+            _check_speed(layout, budget, whole)
         check_reachable(layout, budget)
         planned.append((replace(recipe, target=replace(settings, keep=share)), budget))
     return tuple(planned)
 
 
-def _check_speed(layout: GateLayout, budget: Budget, whole: int, speed: str) -> None:
+def _check_speed(layout: GateLayout, budget: Budget, whole: int) -> None:
     """Raise `SlimvoxError` if a speed-up over a dense encoder that takes time `whole` is out of reach."""
     smallest = smallest_cost(layout, budget)
     if smallest > budget.target:
         largest = math.floor(10 * whole / max(1, smallest)) / 10
         raise SlimvoxError(
-            f"the target of {speed} cannot be reached: the largest speed-up with the structures chosen is {largest:g}x"
-            f" ({budget.cost.describe(smallest)}); ask for less, or switch more structures on (such as `conv`)"
+            f"the target of {whole / budget.target:.3g}x cannot be reached: the largest speed-up with the structures"
+            f" chosen is {largest:g}x ({budget.cost.describe(smallest)}); ask for less, or switch more structures on"
+            " (such as `conv`)"
         )

@@ -147,9 +147,12 @@ def _read(directory: Path, label: str) -> RunRecord:
     anatomy, dense = read_anatomies(directory) if config else (None, None)
     outcome = read_outcome(run)
     after_prune, after_finish = _distances(outcome, directory / "README.md")
-    speed_up = outcome.get("speed_up")
+    speeds = {
+        "speed-up measured in the run": outcome.get("speed_up"),
+        "speed-up predicted": outcome.get("predicted_speed_up"),
+    }
     facts = {
-        **({} if speed_up is None else {"speed-up measured in the run": f"{speed_up:.2f}"}),
+        **{title: f"{value:.2f}" for title, value in speeds.items() if value is not None},
         **outcome.get("environment", {}),
         **(
             {}

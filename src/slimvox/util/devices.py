@@ -41,6 +41,17 @@ def find_device(device: str) -> torch.device:
 
 
 @contextlib.contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Context in which torch uses a given number of CPU threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's global random state within this context, and restore it afterwards, on every device."""
     gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]

@@ -185,17 +185,22 @@ def machine(threads: int, device: str = "cpu") -> dict[str, Any]:
     import torch
 
     return {
-        "processor": _processor(),
+        "processor": hardware("cpu"),
         "cores": os.cpu_count(),
         "threads": threads,
-        "device": torch.cuda.get_device_name() if device == "cuda" else device,
+        "device": hardware(device) if device == "cuda" else device,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
 
 
-def _processor() -> str:
+def hardware(device: str) -> str:
+    """Name of this machine's processor or, for `cuda`, of its GPU."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
     information = Path("/proc/cpuinfo")
     if information.is_file():
         for line in information.read_text(errors="replace").splitlines():

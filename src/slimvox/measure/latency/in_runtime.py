@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from slimvox.encoder import SpeechEncoder
-from slimvox.measure.latency.measure import drawn_anatomy, largest_share
+from slimvox.measure.benchmark.result import hardware
+from slimvox.measure.latency.in_torch import drawn_anatomy, largest_share
 from slimvox.measure.latency.table import LatencyTable, feature_values, fit_times
 from slimvox.measure.runtime import encoder_milliseconds
 from slimvox.structures.anatomy import EncoderAnatomy
@@ -72,6 +73,7 @@ def measure_in_runtime(dense: EncoderAnatomy, runtime: str, *, seconds: float, s
         rest=0.0,
         error=0.0,
         runtime=runtime,
+        hardware=hardware("cpu"),
     )
 
     def timed(names: Sequence[str]) -> list[tuple[EncoderAnatomy, float]]:

@@ -5,30 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from slimvox._version import __version__
 from slimvox.costs import CostContext, CostKind, register_cost
 from slimvox.measure.benchmark.contenders import check_backend
-from slimvox.measure.benchmark.result import machine
+from slimvox.measure.latency.file import conditions, read_table, write_table
 from slimvox.measure.latency.in_runtime import measure_in_runtime
-from slimvox.measure.latency.measure import measure_latency
-from slimvox.measure.latency.table import TORCH, LatencyTable
+from slimvox.measure.latency.in_torch import measure_in_torch
+from slimvox.measure.latency.table import TORCH, LatencyTable, milliseconds
 from slimvox.util.environment import user_cache
 from slimvox.util.errors import SlimvoxError
-from slimvox.util.files import write_atomically
-from slimvox.util.json_files import read_json_object
 
 MOST_ERROR = 0.3
 """Median relative error above which a table is not kept, because another program ran while it was measured."""
-FORMAT = 2
-"""Number that changes with the way in which tables are measured."""
-PACKAGES = ("torch", "onnxruntime", "openvino", "nncf")
-"""Packages whose version affects the time of some runtime."""
 
 
 def kept_table(context: CostContext, measure: Callable[[CostContext], LatencyTable]) -> LatencyTable:
@@ -39,8 +30,8 @@ def kept_table(context: CostContext, measure: Callable[[CostContext], LatencyTab
     """
     path = table_path(context)
     try:
-        table = LatencyTable.from_dict(read_json_object(path)["table"])
-    except (SlimvoxError, OSError, ValueError, KeyError, TypeError):
+        table = read_table(path, context.dense)
+    except SlimvoxError:
         pass
     else:
         context.on_progress(f"computing times are those measured before ({path}; delete it to measure again)")
@@ -53,8 +44,7 @@ def kept_table(context: CostContext, measure: Callable[[CostContext], LatencyTab
         )
         return table
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps({"table": table.to_dict(), **_conditions(context)}).encode())
+        write_table(path, table, context.dense)
     except OSError:
         context.on_progress(
             f"the computing times could not be kept in {path.parent}; the next run measures again"
@@ -64,48 +54,33 @@ def kept_table(context: CostContext, measure: Callable[[CostContext], LatencyTab
 
 def table_path(context: CostContext) -> Path:
     """File of a table in the user's cache."""
-    text = json.dumps(_conditions(context), sort_keys=True)
-    return (
-        user_cache() / "latency" / f"{context.runtime}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    known = conditions(
+        context.dense,
+        seconds=context.seconds,
+        device="cpu",
+        runtime=context.runtime,
+        threads=torch.get_num_threads(),
     )
-
-
-def _conditions(context: CostContext) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "dense": context.dense.to_dict(),
-        "seconds": context.seconds,
-        "device": context.device.type,
-        "runtime": context.runtime,
-        "slimvox": __version__,
-        "packages": {name: _version(name) for name in PACKAGES},
-        "machine": machine(torch.get_num_threads()),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    return user_cache() / "latency" / f"{context.runtime}-{digest[:16]}.json"
 
 
 def _measure(context: CostContext) -> LatencyTable:
-    place = context.runtime if context.runtime != TORCH else str(context.device.type)
     context.on_progress(
-        f"measuring how long encoders of this shape take here in {place}, {context.seconds:g} s of audio ..."
+        f"measuring how long encoders of this shape take on this machine's CPU in {context.runtime},"
+        f" {context.seconds:g} s of audio ..."
     )
     if context.runtime == TORCH:
-        return measure_latency(context.dense, seconds=context.seconds, device=context.device)
+        return measure_in_torch(context.dense, seconds=context.seconds)
     return measure_in_runtime(context.dense, context.runtime, seconds=context.seconds)
 
 
 def _prepare(context: CostContext) -> LatencyTable:
+    """Measured on the CPU, whatever the device of the run: encoders are seldom pruned where they will be used."""
     check_backend(context.runtime)
     table = kept_table(context, _measure)
-    milliseconds = table.of_dense(context.dense) / 1e6
     context.on_progress(
-        f"dense: {milliseconds:.3g} ms in {table.runtime} on {table.device}, {table.threads} threads;"
+        f"dense: {milliseconds(table.of_dense(context.dense))} in {table.place};"
         f" the predicted speed-ups of encoders that were not used for the table are off by {table.error:.0%} (median)"
     )
     return table
@@ -114,7 +89,7 @@ def _prepare(context: CostContext) -> LatencyTable:
 register_cost(
     CostKind(
         name="latency",
-        title="time for a clip of `target.seconds`, predicted from a table that the run measures on its machine",
+        title="time for a clip of `target.seconds`, predicted from a table that the run measures on this machine's CPU",
         prepare=_prepare,
         from_dict=LatencyTable.from_dict,
         measured=True,

@@ -51,6 +51,8 @@ class LatencyTable(Cost):
     """Runtime it was measured in: a backend of `slimvox benchmark`."""
     dense: PositiveOrZero = 0.0
     """Measured nanoseconds of the dense encoder; 0 if only the coefficients are known."""
+    hardware: str = ""
+    """Name of the processor or GPU it was measured on; empty if unknown."""
 
     def __post_init__(self) -> None:
         try:
@@ -70,11 +72,22 @@ class LatencyTable(Cost):
     def describe(self, cost: float) -> str:
         """Text such as `12.3 ms for 10 s of audio`."""
         place = "" if self.runtime == TORCH else f" in {self.runtime}"
-        return f"{cost / 1e6:.3g} ms for {self.seconds:g} s of audio{place}"
+        return f"{milliseconds(cost)} for {self.seconds:g} s of audio{place}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {"kind": self.kind, **asdict(self)}
+
+    @property
+    def place(self) -> str:
+        """Text such as `openvino-int8, 2 threads of AMD EPYC`."""
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        hardware = self.hardware or self.device
+        return (
+            f"{self.runtime}, {threads} of {hardware}"
+            if self.device == "cpu"
+            else f"{self.runtime}, {hardware}"
+        )
 
     def of_dense(self, anatomy: EncoderAnatomy) -> int:
         """Measured nanoseconds of the dense encoder, if there are any, instead of predicted ones."""
@@ -120,6 +133,12 @@ class LatencyTable(Cost):
         except SlimvoxError as error:
             raise ValueError(f"invalid latency table: {error}") from error
         return table
+
+
+def milliseconds(nanoseconds: float) -> str:
+    """Text such as `12.3 ms`, with three digits or more."""
+    value = nanoseconds / 1e6
+    return f"{value:.3g} ms" if value < 1000 else f"{value:,.0f} ms"
 
 
 def time_features(anatomy: EncoderAnatomy, seconds: float) -> Iterator[Term]:

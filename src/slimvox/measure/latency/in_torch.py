@@ -16,6 +16,7 @@ from torch import nn
 from slimvox.costs import BLOCK_KINDS, LAYER_BLOCKS
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.benchmark.blocks import BlockTimer
+from slimvox.measure.benchmark.result import hardware
 from slimvox.measure.latency.table import LatencyTable, feature_values, fit_times
 from slimvox.structures import Block, structure
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
@@ -54,7 +55,7 @@ class Probe:
         return sum(self.blocks.values())
 
 
-def measure_latency(
+def measure_in_torch(
     dense: EncoderAnatomy, *, seconds: float = 10.0, device: torch.device | str = "cpu", seed: int = 0
 ) -> LatencyTable:
     """Time encoders of random sizes, in float32 and without gradients, and fit a table to the times.
@@ -100,6 +101,7 @@ def measure_latency(
         nanoseconds=nanoseconds,
         rest=median(probe.blocks[REST] for probe in seen),
         error=0.0,
+        hardware=hardware(device.type),
     )
     table = table.scaled_to(
         _time_in_turns([dense, *(probe.anatomy for probe in seen[-UNSEEN:])], waveform, rounds)
