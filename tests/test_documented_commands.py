@@ -37,6 +37,7 @@ REPLACED = {
     "openai/whisper-base": "whisper",
     "/data/speech": "speech",
     "my-finetuned-wavlm": "finetuned",
+    "--runtime onnx-int8 --threads 4": "--threads 1 --seconds 0.5",
     '"embedded", "speech/", "runs/small"': '"teacher", "speech/", "runs/second"',
     'target_parameters="28%")': 'target_parameters="28%", recipe="quick", overrides=SETTINGS, device="cpu")',
 }
@@ -53,6 +54,8 @@ NOT_RUN = {
     "slimvox demo": "takes minutes; run by tests/cli/test_demo_command.py",
     "slimvox export": "takes half a minute; run by the slow test below",
     "slimvox benchmark": "measures for minutes, in tests/benchmark",
+    "slimvox prune microsoft/wavlm-base-plus /data/speech --out runs/laptop": "how fast a tiny model can become"
+    " depends on the machine; run by tests/pruning/test_target_speed.py with a known table",
     "slimvox evaluate runs/small --data sets/": "the data of mini-SUPERB are not here",
     "slimvox evaluate runs/small --against": "the data of mini-SUPERB are not here",
     "slimvox evaluate embedded --data DIR": "the data of mini-SUPERB are not here",
