@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,18 @@ def test_paper_is_what_the_paper_says() -> None:
     )
     assert (recipe.gates.learning_rate, recipe.gates.ramp_steps) == (0.02, 5000)
     assert (recipe.data.seconds_per_batch, recipe.data.max_seconds) == (640.0, 15.6)
-    assert "conv" in load_recipe("fast").pruned_structures
+
+
+@pytest.mark.parametrize(("name", "speed_up"), [("default", 2), ("fast", 4)])
+def test_recipes_for_speed_have_a_target_in_time_and_prune_the_front_end(name: str, speed_up: float) -> None:
+    recipe = load_recipe(name)
+    assert (recipe.target.kind, 1 / recipe.target.keep) == ("latency", speed_up)
+    assert set(recipe.pruned_structures) > {"conv", "attention", "feed_forward", "head", "qk", "vo"}
+    assert replace(recipe, name="default", target=load_recipe("default").target) == load_recipe("default")
+
+
+def test_the_demos_recipe_does_not_depend_on_the_machine() -> None:
+    assert load_recipe("quick").target.kind == "params"
 
 
 def test_fields_are_overridden_by_text_or_mapping() -> None:

@@ -257,6 +257,17 @@ def test_a_table_that_cannot_be_used_is_one_sentence(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_table_of_a_run_repeats_it_elsewhere(
+    table: Any, teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(teacher, speech, tmp_path / "here")
+    monkeypatch.setattr(prepare, "kept_table", lambda *_: replace(TABLE, rest=10 * TABLE.rest))
+    kept = tmp_path / "here" / "run" / "latency_table.json"
+    second = run(teacher, speech, tmp_path / "elsewhere", latency_table=kept)
+    assert second.encoder.anatomy == first.encoder.anatomy
+    assert run(teacher, speech, tmp_path / "without").encoder.anatomy != first.encoder.anatomy
+
+
 def test_a_run_is_not_resumed_with_another_table(
     elsewhere: Path, teacher: Path, speech: Path, tmp_path: Path
 ) -> None:

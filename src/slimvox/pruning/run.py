@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from slimvox.costs import cost_kind, macs, parameters
+from slimvox.measure.latency import LatencyTable, write_table
 from slimvox.pruning.fingerprint import fingerprint, output_fingerprint
 from slimvox.pruning.interrupts import RunInterrupted
 from slimvox.pruning.result import PruneResult, RunSettings
+from slimvox.pruning.run_directory import LATENCY_TABLE
 from slimvox.pruning.run_output import RunOutput
 from slimvox.pruning.student import Student
 from slimvox.pruning.trainer import Trainer
+from slimvox.util.output_paths import writing
 from slimvox.util.quantities import short_number
 
 
@@ -67,6 +70,9 @@ class Run:
             return True
         if cost_kind(cost.kind).measured:
             out.save_cost(cost)
+        if isinstance(cost, LatencyTable):
+            with writing(out.run):
+                write_table(out.run / LATENCY_TABLE, cost, self.teacher.dense_anatomy)
         self.trainer.start_clock(out)
         if self.accelerator.log_with:
             self.accelerator.init_trackers("tensorboard")

@@ -28,6 +28,8 @@ from slimvox.util.quantities import share_name
 
 SETTINGS, CHECKPOINT, CUT, LOG, LOCK = "settings.json", "checkpoint.pt", "cut.pt", "log.jsonl", "lock"
 COST, OUTCOME, DIVISION, PACE = "cost.json", "outcome.json", "division.json", "pace.json"
+LATENCY_TABLE = "latency_table.json"
+"""The table of a target in time, for `--latency-table`."""
 MODEL_FILES = ("model.safetensors", "config.json", "kept_indices.json", f"run/{OUTCOME}")
 """Files of a finished encoder that are read again when the run goes on, or is repeated."""
 Content = TypeVar("Content")

@@ -1,6 +1,6 @@
 """Latency of encoders: measured, fitted, and predicted from the anatomy alone."""
 
-from slimvox.measure.latency.file import read_table
+from slimvox.measure.latency.file import read_table, write_table
 from slimvox.measure.latency.in_runtime import measure_in_runtime
 from slimvox.measure.latency.in_torch import measure_in_torch
 from slimvox.measure.latency.prepare import kept_table
@@ -16,4 +16,5 @@ __all__ = [
     "measure_latency",
     "read_table",
     "real_time_factors",
+    "write_table",
 ]

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
-from slimvox._version import __version__
-from slimvox.measure.benchmark.result import machine
 from slimvox.measure.latency.table import LatencyTable
 from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.util.errors import SlimvoxError
@@ -17,36 +13,10 @@ from slimvox.util.json_files import read_json_object
 
 FORMAT = 2
 """Number that changes with the way in which tables are measured."""
-PACKAGES = ("torch", "onnxruntime", "openvino", "nncf")
-"""Packages whose version affects the time of some runtime."""
-
-
-def conditions(
-    dense: EncoderAnatomy, *, seconds: float, device: str, runtime: str, threads: int
-) -> dict[str, Any]:
-    """What a table that is measured on this machine depends on, as JSON types.
-
-    Args:
-        dense: anatomy of the dense encoder.
-        seconds: length of the clip.
-        device: device, such as `cpu`.
-        runtime: backend of `slimvox benchmark`.
-        threads: number of CPU threads.
-    """
-    return {
-        "format": FORMAT,
-        "dense": dense.to_dict(),
-        "seconds": seconds,
-        "device": device,
-        "runtime": runtime,
-        "slimvox": __version__,
-        "packages": {name: _version(name) for name in PACKAGES},
-        "machine": machine(threads, device),
-    }
 
 
 def write_table(path: Path, table: LatencyTable, dense: EncoderAnatomy) -> None:
-    """Write a table that was measured on this machine, with its conditions.
+    """Write a table.
 
     Args:
         path: JSON file; folders above it are created.
@@ -56,11 +26,9 @@ def write_table(path: Path, table: LatencyTable, dense: EncoderAnatomy) -> None:
     Raises:
         OSError: if the file cannot be written.
     """
-    known = conditions(
-        dense, seconds=table.seconds, device=table.device, runtime=table.runtime, threads=table.threads
-    )
+    content = {"format": FORMAT, "table": table.to_dict(), "dense": dense.to_dict()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps({"table": table.to_dict(), **known}, indent=1).encode())
+    write_atomically(path, json.dumps(content, indent=1).encode())
 
 
 def read_table(path: Path, dense: EncoderAnatomy) -> LatencyTable:
@@ -89,10 +57,3 @@ def read_table(path: Path, dense: EncoderAnatomy) -> LatencyTable:
             f"{path} was measured for an encoder of another shape: measure one for this model with `slimvox latency`"
         )
     return table
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -5,19 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+from slimvox._version import __version__
 from slimvox.costs import CostContext, CostKind, register_cost
 from slimvox.measure.benchmark.contenders import check_backend
-from slimvox.measure.latency.file import conditions, read_table, write_table
+from slimvox.measure.benchmark.result import machine
+from slimvox.measure.latency.file import FORMAT, read_table, write_table
 from slimvox.measure.latency.in_runtime import measure_in_runtime
 from slimvox.measure.latency.in_torch import measure_in_torch
 from slimvox.measure.latency.table import TORCH, LatencyTable, milliseconds
+from slimvox.util.devices import torch_threads
 from slimvox.util.environment import user_cache
 from slimvox.util.errors import SlimvoxError
 
+PACKAGES = ("torch", "onnxruntime", "openvino", "nncf")
+"""Packages whose version affects the time of some runtime."""
+MOST_THREADS = 4
+"""Maximum number of threads: a server that prunes has many more than encoders are used with, one clip at a time."""
 MOST_ERROR = 0.3
 """Median relative error above which a table is not kept, because another program ran while it was measured."""
 
@@ -54,13 +62,15 @@ def kept_table(context: CostContext, measure: Callable[[CostContext], LatencyTab
 
 def table_path(context: CostContext) -> Path:
     """File of a table in the user's cache."""
-    known = conditions(
-        context.dense,
-        seconds=context.seconds,
-        device="cpu",
-        runtime=context.runtime,
-        threads=torch.get_num_threads(),
-    )
+    known = {
+        "format": FORMAT,
+        "dense": context.dense.to_dict(),
+        "seconds": context.seconds,
+        "runtime": context.runtime,
+        "slimvox": __version__,
+        "packages": {name: _version(name) for name in PACKAGES},
+        "machine": machine(_threads()),
+    }
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
     return user_cache() / "latency" / f"{context.runtime}-{digest[:16]}.json"
 
@@ -70,9 +80,22 @@ def _measure(context: CostContext) -> LatencyTable:
         f"measuring how long encoders of this shape take on this machine's CPU in {context.runtime},"
         f" {context.seconds:g} s of audio ..."
     )
-    if context.runtime == TORCH:
-        return measure_in_torch(context.dense, seconds=context.seconds)
-    return measure_in_runtime(context.dense, context.runtime, seconds=context.seconds)
+    with torch_threads(_threads()):
+        if context.runtime == TORCH:
+            return measure_in_torch(context.dense, seconds=context.seconds)
+        return measure_in_runtime(context.dense, context.runtime, seconds=context.seconds)
+
+
+def _threads() -> int:
+    """Number of threads that tables are measured with."""
+    return min(MOST_THREADS, torch.get_num_threads())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _prepare(context: CostContext) -> LatencyTable:

@@ -13,6 +13,7 @@ from slimvox.measure.benchmark.contenders import check_backend
 from slimvox.measure.latency.file import write_table
 from slimvox.measure.latency.in_runtime import measure_in_runtime
 from slimvox.measure.latency.in_torch import measure_in_torch
+from slimvox.measure.latency.prepare import MOST_THREADS
 from slimvox.measure.latency.table import TORCH, LatencyTable
 from slimvox.util.devices import Device, find_device, torch_threads
 from slimvox.util.environment import hub_token
@@ -45,7 +46,7 @@ def measure_latency(
         out: JSON file to write the table to; by default none.
         runtime: runtime to measure in: torch, torch-bf16, onnx, onnx-int8, openvino, openvino-bf16 or openvino-int8.
         seconds: length of the clip in seconds.
-        threads: number of CPU threads; by default as many as torch uses.
+        threads: number of CPU threads; by default as many as torch uses, at most four.
         device: device of the runtime torch; all others run on the CPU.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
         on_progress: called with a short text about the current work.
@@ -69,7 +70,7 @@ def measure_latency(
     with hub_token(token), on_disk(model) as name:
         _, dense = find_anatomies(str(name))
     on_progress(f"measuring {seconds:g} s of audio in {runtime}")
-    with torch_threads(threads or torch.get_num_threads()):
+    with torch_threads(threads or min(MOST_THREADS, torch.get_num_threads())):
         if runtime == TORCH:
             table = measure_in_torch(dense, seconds=seconds, device=place)
         else:
