@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from measures import TABLE
 from models import config, directory
 from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.costs import CostContext, cost_kind
-from slimvox.measure.latency import prepare, read_table, run
+from slimvox.measure.latency import measure_in_runtime, measure_in_torch, prepare, read_table, run
 from slimvox.measure.latency.file import write_table
 from slimvox.measure.latency.prepare import table_path
 from slimvox.structures.parts import LayerAnatomy
@@ -39,10 +40,11 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     [
         ({"format": 1}, "measured by another version of slimvox"),
         ({"format": None}, "measured by another version of slimvox"),
-        ({"dense": {}}, "for an encoder of another shape"),
+        ({"dense": {}}, "is not a latency table"),
         ({"table": {"seconds": 1}}, "is not a latency table; `slimvox latency` writes one"),
         ({"table": None}, "is not a latency table"),
         ({"table": [1]}, "is not a latency table"),
+        ({"format": 3, "table": {"new": 1}}, "measured by another version of slimvox"),
     ],
 )
 def test_what_is_no_table_for_the_encoder_is_one_sentence(
@@ -54,6 +56,12 @@ def test_what_is_no_table_for_the_encoder_is_one_sentence(
     with pytest.raises(slimvox.SlimvoxError, match=message) as caught:
         read_table(path, DENSE)
     assert str(caught.value).startswith(str(path))
+
+
+def test_a_table_does_not_depend_on_what_takes_no_time(tmp_path: Path) -> None:
+    """A fine-tuned model may differ in how its waveforms are normalised."""
+    write_table(tmp_path / "table.json", TABLE, DENSE)
+    assert read_table(tmp_path / "table.json", replace(DENSE, normalize_waveform=True)) == TABLE
 
 
 def test_a_table_for_another_encoder_is_refused(tmp_path: Path) -> None:
@@ -89,7 +97,7 @@ def test_a_pruned_model_is_measured_as_its_dense_one(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"runtime": "abacus"}, "abacus"),
+        ({"runtime": "abacus"}, "`runtime` must be one of torch, torch-bf16, .* but is 'abacus' instead"),
         ({"seconds": 0.0}, "`seconds` must be"),
         ({"threads": 0}, "`threads` must be between 1 and"),
         ({"device": "cuda"}, "`device` is cuda, but this machine"),
@@ -104,14 +112,23 @@ def test_what_cannot_be_measured_is_one_sentence(
         slimvox.measure_latency(teacher, **options)
 
 
+def test_a_clip_beyond_the_window_of_the_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    window = replace(DENSE, position_table=50, position_kernel=0)
+    assert window.most_samples is not None
+    longest = window.most_samples / 16_000
+    for measure in (measure_in_torch, partial(measure_in_runtime, runtime="torch-bf16")):
+        with pytest.raises(slimvox.SlimvoxError, match=f"and at most {longest:g} s"):
+            measure(window, seconds=longest + 0.1)
+
+
 def test_an_exported_file_is_not_measured_on_a_gpu(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(slimvox.SlimvoxError, match="`runtime` torch-bf16 runs on the CPU"):
+    with pytest.raises(slimvox.SlimvoxError, match="`runtime` torch-bf16 is measured on the CPU only"):
         slimvox.measure_latency(teacher, runtime="torch-bf16", device="cuda")
 
 
 def test_a_run_on_a_gpu_measures_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At one clip at a time a GPU waits for its kernels to be launched; few who prune on one deploy on it."""
+    """Most encoders that are pruned on a GPU are used on a CPU."""
     monkeypatch.setenv("SLIMVOX_CACHE", str(tmp_path))
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(prepare, "measure_in_torch", lambda _, **options: asked.append(options) or TABLE)

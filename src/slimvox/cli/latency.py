@@ -39,19 +39,12 @@ class LatencyCommand(VerboseOption):
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        from slimvox.measure.latency.prepare import MOST_ERROR
-
         with Console(stderr=True).status("loading") as status:
             table: LatencyTable = self.call(on_progress=status.update)
         if self.json:
             print(json.dumps(table.to_dict(), indent=1))
         else:
             _print(console, self.model, table)
-        if table.error > MOST_ERROR:
-            Console(stderr=True, soft_wrap=True).print(
-                f"the times do not fit together ({table.error:.0%} off): this machine is probably busy; measure again",
-                highlight=False,
-            )
         if self.out is not None and not self.json:
             model, out = shlex.quote(self.model), shlex.quote(str(self.out))
             console.print(
@@ -67,24 +60,13 @@ def _print(console: Console, model: str, table: LatencyTable) -> None:
     """Print the time of the dense encoder, and the share of each kind of block."""
     from slimvox.checkpoint.resolve import find_anatomies
     from slimvox.costs import BLOCK_KINDS
-    from slimvox.measure.latency.table import milliseconds
 
     _, dense = find_anatomies(model)
     costs = table.by_block(dense)
-    console.print(
-        f"{model}: {milliseconds(table.of_dense(dense))} for {table.seconds:g} s of audio in {table.place}",
-        soft_wrap=True,
-        markup=False,
-        highlight=False,
-    )
+    console.print(f"{model}: {table.summary(dense)}", soft_wrap=True, markup=False, highlight=False)
     shown = Table()
     shown.add_column("block")
     shown.add_column("predicted share", justify="right")
     for kind, title in BLOCK_KINDS.items():
         shown.add_row(title, f"{costs.kind(kind) / costs.total:.0%}")
     console.print(shown)
-    console.print(
-        f"predicted speed-ups of encoders that were not used for the table are off by {table.error:.0%} (median)",
-        soft_wrap=True,
-        highlight=False,
-    )

@@ -84,9 +84,10 @@ def prune_summary(console: Console, result: PruneResult) -> None:
         )
     elif result.predicted_speed_up is not None:
         console.print(
-            f"speed: {result.predicted_speed_up:.2f}x the dense encoder's, predicted by the latency table, which was"
-            " measured on another machine",
+            f"speed: {result.predicted_speed_up:.2f}x the dense encoder's, predicted for {result.predicted_for}; not"
+            " measured on this machine",
             soft_wrap=True,
+            markup=False,
         )
     _skipped(console, result)
     console.print(f"written to {result.directory}; try: slimvox inspect {result.directory}", soft_wrap=True)

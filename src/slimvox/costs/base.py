@@ -129,11 +129,13 @@ class CostContext:
     seconds: float
     """Length in seconds of the clip that is measured."""
     device: torch.device
-    """Device of the run."""
+    """Device of the run; the cost `latency` is measured on the CPU all the same."""
     on_progress: Callable[[str], None]
     """Function that shows a line of progress to the user."""
     runtime: str = "torch"
     """Backend of `slimvox benchmark` that computing times are measured in."""
+    given: Cost | None = None
+    """Cost that was measured before, perhaps on another machine, and is to be used instead of a new measurement."""
 
 
 _COSTS: Registry[CostKind] = Registry("cost", option="target.kind")

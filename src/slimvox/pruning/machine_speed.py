@@ -11,7 +11,8 @@ from rich.console import Console
 
 from slimvox.costs import Cost, CostContext, cost_kind
 from slimvox.encoder import SpeechEncoder
-from slimvox.measure.benchmark.result import hardware
+from slimvox.measure.benchmark.contenders import check_backend
+from slimvox.measure.benchmark.result import place_of
 from slimvox.measure.latency import LatencyTable, real_time_factors
 from slimvox.measure.latency.table import TORCH
 from slimvox.measure.runtime import encoder_milliseconds
@@ -21,6 +22,7 @@ from slimvox.pruning.run_directory import RunDirectory
 from slimvox.pruning.settings import TargetSettings
 from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.util.devices import torch_threads
+from slimvox.util.errors import SlimvoxError
 
 
 def prepare_cost(
@@ -32,6 +34,7 @@ def prepare_cost(
     directory: RunDirectory,
     accelerator: Accelerator,
     console: Console,
+    given: Cost | None = None,
 ) -> Cost:
     """The cost that an interrupted run measured, or a newly prepared one; the same in all processes.
 
@@ -44,6 +47,7 @@ def prepare_cost(
         directory: directory of the run.
         accelerator: gives the device.
         console: shows progress where the machine is measured.
+        given: cost to be used instead of one that is measured.
     """
     cost = cost_kind(kind)
     context = CostContext(
@@ -51,11 +55,12 @@ def prepare_cost(
         seconds=seconds,
         runtime=runtime or TORCH,
         device=accelerator.device,
-        on_progress=lambda line: console.print(line, highlight=False),
+        on_progress=lambda line: console.print(line, highlight=False, soft_wrap=True),
+        given=given,
     )
 
     def load_or_measure() -> Cost:
-        cost = directory.load_cost(kind)
+        cost = directory.load_cost(kind) if given is None else None
         return parts.build_cost(kind, context) if cost is None else cost
 
     return (
@@ -73,13 +78,17 @@ def measured_speed_up(encoder: SpeechEncoder, target: TargetSettings, cost: Cost
 
     Returns:
         The speed-up on the CPU or, if the cost is a latency table, on the device that it was measured on with as many
-        threads; None if that was another machine.
+        threads; None if that was another machine, or the runtime is not installed.
     """
     device, threads = "cpu", torch.get_num_threads()
     if isinstance(cost, LatencyTable):
         device, threads = cost.device, cost.threads
         there = device == "cpu" or (device == "cuda" and torch.cuda.is_available())
-        if not there or (cost.hardware and cost.hardware != hardware(device)):
+        if not there or (cost.hardware and cost.hardware != place_of(device)):
+            return None
+        try:
+            check_backend(target.runtime or TORCH)
+        except SlimvoxError:
             return None
     encoders = {
         "dense": SpeechEncoder(encoder.dense_anatomy).to(device).eval(),
@@ -92,6 +101,11 @@ def measured_speed_up(encoder: SpeechEncoder, target: TargetSettings, cost: Cost
         runs = encoder_milliseconds(encoders, backend=target.runtime, threads=threads, seconds=target.seconds)
         times = {name: median(each) for name, each in runs.items()}
     return times["dense"] / times["pruned"]
+
+
+def table_place(cost: Cost) -> str | None:
+    """Runtime, threads and machine of a latency table; None for other costs."""
+    return cost.place if isinstance(cost, LatencyTable) else None
 
 
 def predicted_speed_up(encoder: SpeechEncoder, cost: Cost) -> float | None:

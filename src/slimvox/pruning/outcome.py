@@ -39,6 +39,7 @@ class _Outcome:
     distance_after_finish: Distance | None = None
     speed_up: PositiveOrZero | None = None
     predicted_speed_up: PositiveOrZero | None = None
+    predicted_for: str | None = None
     audio: _Audio = field(default_factory=_Audio)
     environment: Mapping[str, Any] = field(default_factory=dict)
 
@@ -56,7 +57,7 @@ def write_outcome(result: PruneResult, settings: RunSettings, device: torch.devi
 
 def outcome(result: PruneResult, settings: RunSettings, device: torch.device) -> dict[str, Any]:
     """Content of the file, as JSON types: `distance_after_prune`, `distance_after_finish`, `speed_up`,
-    `predicted_speed_up`, `audio`, `environment`.
+    `predicted_speed_up`, `predicted_for`, `audio`, `environment`.
     """
     import transformers
 
@@ -67,6 +68,7 @@ def outcome(result: PruneResult, settings: RunSettings, device: torch.device) ->
         "distance_after_finish": asdict(after_finish) if after_finish else None,
         "speed_up": result.speed_up,
         "predicted_speed_up": result.predicted_speed_up,
+        "predicted_for": result.predicted_for,
         "audio": {
             "clips": len(audio.training),
             "held_out": len(audio.held_out),

@@ -31,7 +31,7 @@ from slimvox.pruning.processes import Processes
 from slimvox.pruning.recipe import Recipe, load_recipe
 from slimvox.pruning.result import PruneResult, RunSettings
 from slimvox.pruning.run import Run
-from slimvox.pruning.run_directory import RunDirectory
+from slimvox.pruning.run_directory import LATENCY_TABLE, RunDirectory
 from slimvox.pruning.target import TargetRequest, plan_sizes
 from slimvox.pruning.time_budget import TimeLimit
 from slimvox.pruning.trainer import Trainer
@@ -105,11 +105,11 @@ def prune(
             measuring it takes a minute or more.
         runtime: runtime of `target_speed`: torch, torch-bf16, onnx, onnx-int8, openvino, openvino-bf16, openvino-int8.
             By default torch, in float32.
-        latency_table: file that `slimvox latency` wrote, perhaps on another machine or for a GPU: `target_speed` is
-            then the speed-up there, in the runtime and for the clip length of the table.
-        sizes: several encoders from one run, instead of a single target: shares to keep (50%,28%,15%) of the dense
-            encoder's parameters, or of the cost that the recipe counts. Each gets a directory in `out`, such as
-            keep-28.
+        latency_table: latency table written by `slimvox latency`, possibly on another machine or for its GPU. A target
+            in time is then one on that device, with the runtime, the threads and the clip length of the table.
+        sizes: several encoders from one run, instead of a single target: shares to keep (50%,28%,15%) of the cost that
+            the recipe counts: time in default and fast, parameters in quick and paper. Each gets a directory in `out`,
+            such as keep-28.
         held_out: audio for measuring the distance to the teacher; by default, a part of `audio` is held out.
         device: training device; auto selects a GPU if there is one.
         precision: precision of the activations; weights and gates stay float32. By default, the fastest one that
@@ -166,7 +166,7 @@ def prune(
             speed=target_speed,
             sizes=sizes,
             runtime=runtime,
-            table=_read_table(latency_table, loaded, processes),
+            table=_read_table(latency_table, directory, loaded, processes),
         )
         planned = plan_sizes(
             chosen,
@@ -181,6 +181,7 @@ def prune(
                 directory,
                 accelerator,
                 console,
+                request.table,
             ),
         )
         recipe_of_smallest, budget = planned[-1]
@@ -266,11 +267,18 @@ class Pruner(PruningParts):
         return prune(self.model, self.audio, self.out, parts=self, **self.options)
 
 
-def _read_table(path: str | Path | None, model: LoadedModel, processes: Processes) -> LatencyTable | None:
-    """The latency table in a file, read in the main process."""
-    if path is None:
+def _read_table(
+    given: str | Path | None, directory: RunDirectory, model: LoadedModel, processes: Processes
+) -> LatencyTable | None:
+    """The latency table in a file or, if the file is gone, the copy of a started run; read in the main process."""
+    if given is None:
         return None
-    return processes.on_main(lambda: read_table(Path(path).expanduser(), model.encoder.dense_anatomy))
+
+    def read() -> LatencyTable:
+        path, kept = Path(given).expanduser(), directory.run / LATENCY_TABLE
+        return read_table(kept if kept.is_file() and not path.exists() else path, model.encoder.dense_anatomy)
+
+    return processes.on_main(read)
 
 
 def _check_clips(recipe: Recipe, model: LoadedModel) -> None:

@@ -16,7 +16,7 @@ from slimvox.measure.latency import LatencyTable
 from slimvox.pruning.budget import Budget, SparsitySchedule
 from slimvox.pruning.controls import Control
 from slimvox.pruning.data import RunAudio
-from slimvox.pruning.machine_speed import predicted_speed_up
+from slimvox.pruning.machine_speed import predicted_speed_up, table_place
 from slimvox.pruning.outcome import read_outcome
 from slimvox.pruning.parts import PruningParts
 from slimvox.pruning.recipe import Recipe, to_toml
@@ -43,9 +43,12 @@ class PruneResult:
     distance_after_finish: Distance | None
     """Distance to the teacher at the end."""
     speed_up: float | None
-    """Measured speed-up over the dense encoder; None if the target was not a speed, or one on another machine."""
+    """Measured speed-up over the dense encoder; None if the target was not a speed, or the latency table is of another
+    machine."""
     predicted_speed_up: float | None
     """Speed-up by the latency table; None if the target was not a speed."""
+    predicted_for: str | None
+    """Runtime, threads and machine of the latency table."""
     skipped_files: dict[str, int]
     """Audio files left out, by reason."""
     sizes: tuple[PruneResult, ...] = ()
@@ -163,6 +166,7 @@ def read_result(settings: RunSettings) -> PruneResult:
         distance_after_finish=Distance(**last) if last else None,
         speed_up=outcome.get("speed_up"),
         predicted_speed_up=predicted_speed_up(encoder, settings.budget.cost),
+        predicted_for=table_place(settings.budget.cost),
         skipped_files=outcome.get("audio", {}).get("skipped", {}),
     )
 

@@ -11,7 +11,7 @@ from slimvox.encoder import SpeechEncoder
 from slimvox.encoder.weights import untrained_encoder
 from slimvox.pruning.controls import resets_weights
 from slimvox.pruning.cut import Cut, slice_student
-from slimvox.pruning.machine_speed import measured_speed_up, predicted_speed_up
+from slimvox.pruning.machine_speed import measured_speed_up, predicted_speed_up, table_place
 from slimvox.pruning.outcome import write_outcome
 from slimvox.pruning.result import PruneResult, RunSettings, read_result, write_result
 from slimvox.pruning.run_directory import RunDirectory
@@ -148,5 +148,6 @@ class RunOutput:
             distance_after_finish=distance,
             speed_up=faster,
             predicted_speed_up=predicted_speed_up(encoder, self.settings.budget.cost),
+            predicted_for=table_place(self.settings.budget.cost),
             skipped_files=skipped,
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from slimvox.costs import Cost
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.latency import LatencyTable
+from slimvox.measure.latency.table import TORCH
 from slimvox.pruning.budget import Budget
 from slimvox.pruning.gates import GateLayout, check_reachable, smallest_cost
 from slimvox.pruning.recipe import Recipe
@@ -19,7 +20,7 @@ from slimvox.util.quantities import parse_amount, parse_shares, parse_speed
 
 @dataclass(frozen=True, kw_only=True)
 class TargetRequest:
-    """Target requested instead of the recipe's; at most one of the fields is set."""
+    """Target requested instead of the recipe's: at most one of `parameters`, `macs`, `speed` and `sizes`."""
 
     parameters: str | float | None = None
     """Parameters to keep: a share of the dense encoder ("28%", 0.28) or a number ("26.5M")."""
@@ -46,7 +47,7 @@ class TargetRequest:
         """The recipe's settings with the requested kind, for a speed also the share, and with a table its conditions.
 
         Raises:
-            SlimvoxError: if there is a table, but the target is not one in time, or the runtime is another one.
+            SlimvoxError: if a table is given for a target that is not in time, or with another runtime.
         """
         runtime = recipe.runtime if self.runtime is None else self.runtime
         if self.parameters is not None or self.macs is not None:
@@ -60,13 +61,16 @@ class TargetRequest:
         if self.table is None:
             return settings
         if settings.kind != self.table.kind:
-            raise SlimvoxError("`latency_table` is for a target in time: give `target_speed`")
-        if self.runtime not in (None, self.table.runtime):
             raise SlimvoxError(
-                f"`latency_table` was measured in {self.table.runtime}: leave out `runtime` {self.runtime}, or measure"
-                " a table in it with `slimvox latency`"
+                "`latency_table` needs a target in time: `target_speed`, or target.kind=latency for `sizes`"
             )
-        return replace(settings, seconds=self.table.seconds, runtime=self.table.runtime)
+        if settings.runtime not in ("", self.table.runtime):
+            raise SlimvoxError(
+                f"`latency_table` was measured in {self.table.runtime}: leave out the runtime {settings.runtime}, or"
+                " measure a table in it with `slimvox latency`"
+            )
+        runtime = "" if self.table.runtime == TORCH else self.table.runtime
+        return replace(settings, seconds=self.table.seconds, runtime=runtime)
 
     def shares_of(self, whole: int, cost: Cost, otherwise: float) -> tuple[float, ...]:
         """Shares of the dense encoder's cost `whole` to keep, one per size, largest first."""
@@ -108,7 +112,7 @@ def plan_sizes(
     layout = GateLayout(encoder.anatomy, recipe.pruned_structures)
     if not layout:
         raise SlimvoxError("the encoder has none of the structures that the recipe prunes; switch others on")
-    cost = request.table or prepare(settings)
+    cost = prepare(settings)
     whole = cost.of_dense(encoder.dense_anatomy)
     planned = []
     for share in request.shares_of(whole, cost, settings.keep):
@@ -137,7 +141,7 @@ def _check_speed(layout: GateLayout, budget: Budget, whole: int) -> None:
     if smallest > budget.target:
         largest = math.floor(10 * whole / max(1, smallest)) / 10
         raise SlimvoxError(
-            f"the target of {whole / budget.target:.3g}x cannot be reached: the largest speed-up with the structures"
+            f"the target of {whole / budget.target:,.4g}x cannot be reached: the largest speed-up with the structures"
             f" chosen is {largest:g}x ({budget.cost.describe(smallest)}); ask for less, or switch more structures on"
             " (such as `conv`)"
         )

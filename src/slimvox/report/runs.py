@@ -149,7 +149,7 @@ def _read(directory: Path, label: str) -> RunRecord:
     after_prune, after_finish = _distances(outcome, directory / "README.md")
     speeds = {
         "speed-up measured in the run": outcome.get("speed_up"),
-        "speed-up predicted": outcome.get("predicted_speed_up"),
+        f"speed-up predicted for {outcome.get('predicted_for')}": outcome.get("predicted_speed_up"),
     }
     facts = {
         **{title: f"{value:.2f}" for title, value in speeds.items() if value is not None},

@@ -195,6 +195,11 @@ def machine(threads: int, device: str = "cpu") -> dict[str, Any]:
     }
 
 
+def place_of(device: str) -> str:
+    """Name of this machine's processor and its number of cores or, for `cuda`, of its GPU, to tell machines apart."""
+    return hardware(device) if device == "cuda" else f"{hardware(device)} ({os.cpu_count()} cores)"
+
+
 def hardware(device: str) -> str:
     """Name of this machine's processor or, for `cuda`, of its GPU."""
     if device == "cuda":

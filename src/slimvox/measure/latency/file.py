@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from slimvox.measure.latency.table import LatencyTable
@@ -13,6 +14,8 @@ from slimvox.util.json_files import read_json_object
 
 FORMAT = 2
 """Number that changes with the way in which tables are measured."""
+IRRELEVANT = ("family", "normalize_waveform", "layer_norm_eps")
+"""Fields of an anatomy that computing time does not depend on."""
 
 
 def write_table(path: Path, table: LatencyTable, dense: EncoderAnatomy) -> None:
@@ -42,17 +45,17 @@ def read_table(path: Path, dense: EncoderAnatomy) -> LatencyTable:
         SlimvoxError: if the file cannot be read, is not a table, or is one for another encoder.
     """
     data = read_json_object(path)
-    try:
-        table = LatencyTable.from_dict(data["table"])
-        shape, format = data["dense"], data["format"]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise SlimvoxError(f"{path} is not a latency table; `slimvox latency` writes one") from error
-    if format != FORMAT:
+    if {"format", "table", "dense"} <= set(data) and data["format"] != FORMAT:
         raise SlimvoxError(
             f"{path} was measured by another version of slimvox, in another way: measure it again with `slimvox"
             " latency`"
         )
-    if shape != json.loads(json.dumps(dense.to_dict())):
+    try:
+        table = LatencyTable.from_dict(data["table"])
+        measured = EncoderAnatomy.from_dict(data["dense"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise SlimvoxError(f"{path} is not a latency table; `slimvox latency` writes one") from error
+    if replace(measured, **{name: getattr(dense, name) for name in IRRELEVANT}) != dense:
         raise SlimvoxError(
             f"{path} was measured for an encoder of another shape: measure one for this model with `slimvox latency`"
         )

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from slimvox.encoder import SpeechEncoder
-from slimvox.measure.benchmark.result import hardware
+from slimvox.measure.benchmark.result import place_of
 from slimvox.measure.latency.in_torch import drawn_anatomy, largest_share
-from slimvox.measure.latency.table import LatencyTable, feature_values, fit_times
+from slimvox.measure.latency.table import LatencyTable, check_clip, feature_values, fit_times
 from slimvox.measure.runtime import encoder_milliseconds
 from slimvox.structures.anatomy import EncoderAnatomy
 
@@ -37,8 +37,10 @@ def measure_in_runtime(dense: EncoderAnatomy, runtime: str, *, seconds: float, s
         seed: random seed of the sizes.
 
     Raises:
-        SlimvoxError: if the runtime is unknown, not installed, or lacks its precision on this processor.
+        SlimvoxError: if the clip is shorter than a frame or longer than the encoder allows, or the runtime is unknown,
+            not installed, or lacks its precision on this processor.
     """
+    check_clip(dense, seconds)
     draw, threads = np.random.default_rng(seed), torch.get_num_threads()
     anatomies = {"dense": dense}
     for number in range(FRONT_ENDS):
@@ -73,7 +75,7 @@ def measure_in_runtime(dense: EncoderAnatomy, runtime: str, *, seconds: float, s
         rest=0.0,
         error=0.0,
         runtime=runtime,
-        hardware=hardware("cpu"),
+        hardware=place_of("cpu"),
     )
 
     def timed(names: Sequence[str]) -> list[tuple[EncoderAnatomy, float]]:

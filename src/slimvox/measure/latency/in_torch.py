@@ -16,13 +16,12 @@ from torch import nn
 from slimvox.costs import BLOCK_KINDS, LAYER_BLOCKS
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.benchmark.blocks import BlockTimer
-from slimvox.measure.benchmark.result import hardware
-from slimvox.measure.latency.table import LatencyTable, feature_values, fit_times
+from slimvox.measure.benchmark.result import place_of
+from slimvox.measure.latency.table import LatencyTable, check_clip, feature_values, fit_times
 from slimvox.structures import Block, structure
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.structures.kept_indices import KeptIndices
 from slimvox.structures.units import units
-from slimvox.util.errors import SlimvoxError
 from slimvox.util.timing import seconds_in_turns, wait_for
 
 PROBES, UNSEEN = 13, 4
@@ -72,15 +71,10 @@ def measure_in_torch(
         seed: random seed of the sizes.
 
     Raises:
-        SlimvoxError: if the clip is shorter than a frame, or its length is not a number.
+        SlimvoxError: if the clip is shorter than a frame or longer than the encoder allows.
     """
     device = torch.device(device)
-    shortest = dense.receptive_field / SAMPLE_RATE_HZ
-    if not shortest <= seconds < math.inf:
-        raise SlimvoxError(
-            f"the clip to measure computing times on (`target.seconds`) must be finite and at least {shortest:g} s,"
-            f" one frame, but is {seconds:g} s instead"
-        )
+    check_clip(dense, seconds)
     draw = np.random.default_rng(seed)
     waveform = 0.1 * torch.randn(1, round(seconds * SAMPLE_RATE_HZ), device=device)
     rounds = _rounds_for(dense, waveform)
@@ -101,7 +95,7 @@ def measure_in_torch(
         nanoseconds=nanoseconds,
         rest=median(probe.blocks[REST] for probe in seen),
         error=0.0,
-        hardware=hardware(device.type),
+        hardware=place_of(device.type),
     )
     table = table.scaled_to(
         _time_in_turns([dense, *(probe.anatomy for probe in seen[-UNSEEN:])], waveform, rounds)

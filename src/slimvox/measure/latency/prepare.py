@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 
 from slimvox._version import __version__
-from slimvox.costs import CostContext, CostKind, register_cost
-from slimvox.measure.benchmark.contenders import check_backend
+from slimvox.costs import Cost, CostContext, CostKind, register_cost
+from slimvox.measure.benchmark.contenders import TRANSFORMERS, backend_names, check_backend
 from slimvox.measure.benchmark.result import machine
 from slimvox.measure.latency.file import FORMAT, read_table, write_table
 from slimvox.measure.latency.in_runtime import measure_in_runtime
 from slimvox.measure.latency.in_torch import measure_in_torch
-from slimvox.measure.latency.table import TORCH, LatencyTable, milliseconds
+from slimvox.measure.latency.table import MOST_ERROR, TORCH, LatencyTable
 from slimvox.util.devices import torch_threads
 from slimvox.util.environment import user_cache
 from slimvox.util.errors import SlimvoxError
@@ -26,8 +26,6 @@ PACKAGES = ("torch", "onnxruntime", "openvino", "nncf")
 """Packages whose version affects the time of some runtime."""
 MOST_THREADS = 4
 """Maximum number of threads: a server that prunes has many more than encoders are used with, one clip at a time."""
-MOST_ERROR = 0.3
-"""Median relative error above which a table is not kept, because another program ran while it was measured."""
 
 
 def kept_table(context: CostContext, measure: Callable[[CostContext], LatencyTable]) -> LatencyTable:
@@ -98,21 +96,29 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _prepare(context: CostContext) -> LatencyTable:
-    """Measured on the CPU, whatever the device of the run: encoders are seldom pruned where they will be used."""
-    check_backend(context.runtime)
-    table = kept_table(context, _measure)
-    context.on_progress(
-        f"dense: {milliseconds(table.of_dense(context.dense))} in {table.place};"
-        f" the predicted speed-ups of encoders that were not used for the table are off by {table.error:.0%} (median)"
-    )
+def check_runtime(runtime: str) -> None:
+    """Raise SlimvoxError if times cannot be measured in a runtime, or packages or instructions for it are missing."""
+    names = [name for name in backend_names() if name != TRANSFORMERS]
+    if runtime not in names:
+        raise SlimvoxError(f"`runtime` must be one of {', '.join(names)}, but is {runtime!r} instead")
+    check_backend(runtime)
+
+
+def _prepare(context: CostContext) -> Cost:
+    """Measured on the CPU, whatever the device of the run: most encoders that are pruned on a GPU are used on a CPU."""
+    table = context.given
+    if table is None:
+        check_runtime(context.runtime)
+        table = kept_table(context, _measure)
+    assert isinstance(table, LatencyTable)
+    context.on_progress(table.summary(context.dense))
     return table
 
 
 register_cost(
     CostKind(
         name="latency",
-        title="time for a clip of `target.seconds`, predicted from a table that the run measures on this machine's CPU",
+        title="time for a clip of `target.seconds`, predicted from a table: of this machine's CPU or `latency_table`",
         prepare=_prepare,
         from_dict=LatencyTable.from_dict,
         measured=True,

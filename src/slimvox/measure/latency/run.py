@@ -9,11 +9,10 @@ import torch
 
 from slimvox.checkpoint import Model, on_disk
 from slimvox.checkpoint.resolve import find_anatomies
-from slimvox.measure.benchmark.contenders import check_backend
 from slimvox.measure.latency.file import write_table
 from slimvox.measure.latency.in_runtime import measure_in_runtime
 from slimvox.measure.latency.in_torch import measure_in_torch
-from slimvox.measure.latency.prepare import MOST_THREADS
+from slimvox.measure.latency.prepare import MOST_THREADS, check_runtime
 from slimvox.measure.latency.table import TORCH, LatencyTable
 from slimvox.util.devices import Device, find_device, torch_threads
 from slimvox.util.environment import hub_token
@@ -41,13 +40,14 @@ def measure_latency(
     nothing else should run meanwhile. Only the configuration of the model is read, not its weights.
 
     Args:
-        model: model: `embedded`, a local directory, or a model id on the Hugging Face hub, also MODEL@REVISION. Of a
-            pruned model, the dense one counts. In Python also an encoder or a model of `transformers`.
-        out: JSON file to write the table to; by default none.
+        model: model: `embedded`, a local directory, or a model id on the Hugging Face hub, also MODEL@REVISION. For a
+            pruned model, the dense encoder that it was pruned from is measured. In Python also an encoder or a model of
+            `transformers`.
+        out: JSON file to write the table to; by default, no file is written.
         runtime: runtime to measure in: torch, torch-bf16, onnx, onnx-int8, openvino, openvino-bf16 or openvino-int8.
         seconds: length of the clip in seconds.
         threads: number of CPU threads; by default as many as torch uses, at most four.
-        device: device of the runtime torch; all others run on the CPU.
+        device: device to measure on; runtimes other than torch are measured on the CPU only.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
         on_progress: called with a short text about the current work.
 
@@ -55,17 +55,17 @@ def measure_latency(
         The table, which predicts the time of any encoder pruned from the model.
 
     Raises:
-        SlimvoxError: if there is no such model, the runtime is unknown, not installed or not for this device, or the
-            file cannot be written.
+        SlimvoxError: if there is no such model, the model cannot encode clips of this length, the runtime is unknown,
+            not installed or not for this device, or the file cannot be written.
     """
     path = None if out is None else Path(out).expanduser()
     if path is not None:
         check_output_file(path, "out")
     place = find_device(device)
-    check_backend(runtime)
+    check_runtime(runtime)
     if runtime != TORCH and place.type != "cpu":
         raise SlimvoxError(
-            f"`runtime` {runtime} runs on the CPU: leave out `device`, or choose the runtime {TORCH}"
+            f"`runtime` {runtime} is measured on the CPU only: leave out `device`, or choose the runtime {TORCH}"
         )
     with hub_token(token), on_disk(model) as name:
         _, dense = find_anatomies(str(name))

@@ -20,6 +20,8 @@ from slimvox.util.validation import Count, Positive, PositiveOrZero, build, chec
 
 TORCH = "torch"
 """Runtime of an encoder as it is, in float32."""
+MOST_ERROR = 0.3
+"""Median relative error above which a table is not kept, because another program ran while it was measured."""
 FIXED = tuple(Block(kind) for kind in BLOCK_KINDS if kind not in LAYER_BLOCKS)
 """Blocks that take time even if nothing is left in them; blocks of layers are not, since they are structures."""
 
@@ -52,7 +54,7 @@ class LatencyTable(Cost):
     dense: PositiveOrZero = 0.0
     """Measured nanoseconds of the dense encoder; 0 if only the coefficients are known."""
     hardware: str = ""
-    """Name of the processor or GPU it was measured on; empty if unknown."""
+    """Name of the processor or GPU that it was measured on; empty if unknown."""
 
     def __post_init__(self) -> None:
         try:
@@ -88,6 +90,16 @@ class LatencyTable(Cost):
             if self.device == "cpu"
             else f"{self.runtime}, {hardware}"
         )
+
+    def summary(self, dense: EncoderAnatomy) -> str:
+        """A line about the dense encoder's time, the place and the accuracy, with a warning if it is low."""
+        line = (
+            f"dense: {milliseconds(self.of_dense(dense))} for {self.seconds:g} s of audio in {self.place}; the"
+            f" predicted speed-ups of encoders that were not used for the table are off by {self.error:.0%} (median)"
+        )
+        if self.error <= MOST_ERROR:
+            return line
+        return f"{line}: the machine was probably busy when it was measured, so the target may be missed"
 
     def of_dense(self, anatomy: EncoderAnatomy) -> int:
         """Measured nanoseconds of the dense encoder, if there are any, instead of predicted ones."""
@@ -133,6 +145,18 @@ class LatencyTable(Cost):
         except SlimvoxError as error:
             raise ValueError(f"invalid latency table: {error}") from error
         return table
+
+
+def check_clip(dense: EncoderAnatomy, seconds: float) -> None:
+    """Raise SlimvoxError if an encoder cannot encode clips of a length."""
+    shortest = dense.receptive_field / SAMPLE_RATE_HZ
+    longest = math.inf if dense.most_samples is None else dense.most_samples / SAMPLE_RATE_HZ
+    if not shortest <= seconds <= longest or seconds == math.inf:
+        limit = "" if longest == math.inf else f" and at most {longest:g} s"
+        raise SlimvoxError(
+            f"the clip to measure computing times on must be finite and at least {shortest:g} s, one frame{limit}, but"
+            f" is {seconds:g} s instead"
+        )
 
 
 def milliseconds(nanoseconds: float) -> str:
