@@ -108,7 +108,7 @@ def main() -> None:
                 text += f" Not measured: {', '.join(left_out)}."
             write_section(arguments.out, text, _stamp(arguments.threads, commits))
             if arguments.readme is not None and part in MARKS:
-                names = {"paper": "`paper`, 28 % of the parameters", "fast": "`fast`, 20 % of the MACs"}
+                names = {"paper": "`paper`, 28 % of the parameters", "fast": "20 % of the MACs, near `fast`"}
                 if arguments.pruned is not None:
                     encoder = load(arguments.pruned)
                     share = macs(encoder.anatomy) / macs(encoder.dense_anatomy)
@@ -170,7 +170,7 @@ def pieces_of(
 
 
 def even_shapes() -> dict[str, EncoderAnatomy]:
-    """The even shapes that stand for the recipes `paper` and `fast`."""
+    """The even shapes that stand for the recipes `paper` and, about four times as fast as dense, `fast`."""
     return {
         "paper": shapes.even(channels=512, heads=5),
         "fast": shapes.even(channels=192, heads=4, cost=Macs()),

@@ -26,8 +26,8 @@ class TargetSettings:
     """Cost limit of the pruned encoder."""
 
     kind: str = "params"
-    """Kind of cost: `params`, `macs`, `latency` (predicted from a table that the run measures on its machine), or
-    another one that is registered."""
+    """Kind of cost: `params`, `macs`, `latency` (predicted from a table that the run measures on the CPU of its
+    machine, or that is given), or another one that is registered."""
     keep: ProperShare = 0.28
     """Share of the dense encoder's cost to keep, between 0 and 1."""
     seconds: Seconds = 10.0
