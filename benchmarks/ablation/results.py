@@ -163,8 +163,8 @@ def read_runs_csv(path: Path, script: str, run: Callable[[Arm, Mapping[str, str]
 
 
 def numbers_of(line: Mapping[str, str], names: Iterable[str]) -> dict[str, float]:
-    """Numbers of the columns that are not empty."""
-    return {name: float(line[name]) for name in names if line[name]}
+    """Numbers of the columns that are there and not empty."""
+    return {name: float(line[name]) for name in names if line.get(name)}
 
 
 def difference(first: Sequence[float], second: Sequence[float], *, percent: bool = False) -> str:
@@ -209,6 +209,22 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> str:
     found = Estimate(value=mean, error=statistics.stdev(logs) / math.sqrt(len(logs)), degrees=len(logs) - 1)
     low, high = (100 * math.expm1(mean + sign * found.half_width) for sign in (-1, 1))
     return with_interval(text, (low, high))
+
+
+def paired_points(first: Sequence[float], second: Sequence[float]) -> str:
+    """Mean of first - second, pair by pair, with its interval by Student's t.
+
+    Args:
+        first: a value per pair.
+        second: likewise.
+    """
+    gaps = [one - other for one, other in zip(first, second, strict=True)]
+    mean = statistics.fmean(gaps)
+    text = f"{mean:+.0f}"
+    if len(gaps) < 2:
+        return f"{text} (one run)"
+    found = Estimate(value=mean, error=statistics.stdev(gaps) / math.sqrt(len(gaps)), degrees=len(gaps) - 1)
+    return with_interval(text, (mean - found.half_width, mean + found.half_width))
 
 
 def with_interval(text: str, interval: tuple[float, float]) -> str:

@@ -5,11 +5,11 @@
     python benchmarks/ablation/targets.py RUNS --measure --csv FILE.csv
     python benchmarks/ablation/targets.py FILE.csv
 
-prints the error of each arm beside its computing time, and the errors of the three kinds of target where encoders are
-equally fast, by interpolation between the sizes of each kind, one seed at a time. `--measure` times the runs of each
-seed side by side with the dense encoder in slimvox and in `transformers`, and keeps the results in RUNS/times-SEED.json
-(`slimvox figures --benchmark` draws them); a seed that was measured is not measured again. Nothing else should run
-meanwhile.
+prints the error of each arm and its points (of runs that were scored on mini-SUPERB) beside its computing time, and both
+for the three kinds of target where encoders are equally fast, by interpolation between the sizes of each kind, one seed
+at a time. `--measure` times the runs of each seed side by side with the dense encoder in slimvox and in `transformers`,
+and keeps the results in RUNS/times-SEED.json (`slimvox figures --benchmark` draws them); a seed that was measured is not
+measured again. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -25,7 +25,16 @@ from pathlib import Path
 
 import numpy as np
 from arms import Arm
-from results import Result, markdown, numbers_of, paired_difference, read_rows, read_runs_csv, with_spread
+from results import (
+    Result,
+    markdown,
+    numbers_of,
+    paired_difference,
+    paired_points,
+    read_rows,
+    read_runs_csv,
+    with_spread,
+)
 
 from slimvox.measure.benchmark import BenchmarkResult, benchmark
 from slimvox.report.runs import read_runs
@@ -39,7 +48,9 @@ SPEEDS = (1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
 """Measured speed-ups over the dense encoder at which targets are compared, where all of them have sizes around it."""
 KINDS: Mapping[str, str] = {"speed": "time", "macs": "MACs", "parameters": "parameters"}
 """Kinds of target and their titles; the first is compared with the others."""
-MEASURES = ("error", "mapped", "parameters", "macs")
+POINTS = "mini"
+"""Points of mini-SUPERB; interpolated as they are, while the other measures are interpolated as logarithms."""
+MEASURES = ("error", "mapped", "parameters", "macs", POINTS)
 RUNTIMES = ("dense", "transformers")
 """The dense encoder that the runs are measured beside, in slimvox and in `transformers`."""
 PLACES = tuple(
@@ -179,6 +190,8 @@ def tables(runs: Sequence[Timed]) -> str:
     for place in PLACES:
         parts.append(f"{place}:\n\n{comparison(runs, place, 'error')}")
     parts.append(f"{PLACES[0]}, error after a map:\n\n{comparison(runs, PLACES[0], 'mapped')}")
+    if any(POINTS in run.measures for run in runs):
+        parts += [f"{place}, points:\n\n{comparison(runs, place, POINTS)}" for place in PLACES[:2]]
     return "\n\n".join(parts)
 
 
@@ -194,6 +207,7 @@ def arm_table(runs: Sequence[Timed]) -> str:
                 str(len(own)),
                 f"**{with_spread(measures['error'], 3)}**",
                 with_spread(measures["mapped"], 3),
+                with_spread(measures[POINTS], 0),
                 f"{statistics.fmean(measures['parameters']):.0%}",
                 f"{statistics.fmean(measures['macs']):.0%}",
                 *(with_spread([run.milliseconds[place] for run in own], 1) for place in PLACES),
@@ -203,7 +217,7 @@ def arm_table(runs: Sequence[Timed]) -> str:
                 ),
             ]
         )
-    head = ("target", "runs", "error at the end", "after a map", "parameters", "MACs")
+    head = ("target", "runs", "error at the end", "after a map", "points", "parameters", "MACs")
     ratios = tuple(f"over {over}, {place}" for over, place in RATIOS)
     return markdown((*head, *(f"ms: {place}" for place in PLACES), *ratios), lines)
 
@@ -217,9 +231,12 @@ def _place(arm: Arm) -> tuple[int, float]:
 def comparison(runs: Sequence[Timed], place: str, measure: str) -> str:
     """Markdown: a line per speed-up with the mean of each kind of target and how far the first is from the others.
 
-    Differences are geometric means over the seeds with 95 % intervals of Student's t; the last line has the mean
-    over the speed-ups of each seed.
+    Differences are geometric means over the seeds with 95 % intervals of Student's t, or of points arithmetic means;
+    the last line has the mean over the speed-ups of each seed.
     """
+    mean, difference, digits = statistics.geometric_mean, paired_difference, 3
+    if measure == POINTS:
+        mean, difference, digits = statistics.fmean, paired_points, 0
     first, *others = KINDS
     shown: dict[float, list[dict[str, float]]] = {}
     of_seed: dict[str, list[dict[str, float]]] = {}
@@ -230,10 +247,7 @@ def comparison(runs: Sequence[Timed], place: str, measure: str) -> str:
             if not any(map(math.isnan, values.values())):
                 shown.setdefault(speed, []).append(values)
                 of_seed.setdefault(seed, []).append(values)
-    means = [
-        {kind: statistics.geometric_mean([each[kind] for each in found]) for kind in KINDS}
-        for found in of_seed.values()
-    ]
+    means = [{kind: mean([each[kind] for each in found]) for kind in KINDS} for found in of_seed.values()]
     lines = []
     for title, found in [*((f"{speed:g}x", shown[speed]) for speed in sorted(shown)), ("mean", means)]:
         if found:
@@ -242,8 +256,8 @@ def comparison(runs: Sequence[Timed], place: str, measure: str) -> str:
                 [
                     title,
                     str(len(found)),
-                    *("-" if title == "mean" else with_spread(columns[kind], 3) for kind in KINDS),
-                    *(paired_difference(columns[first], columns[other]) for other in others),
+                    *("-" if title == "mean" else with_spread(columns[kind], digits) for kind in KINDS),
+                    *(difference(columns[first], columns[other]) for other in others),
                 ]
             )
     titles = [f"target in {title}" for title in KINDS.values()]
@@ -254,17 +268,19 @@ def comparison(runs: Sequence[Timed], place: str, measure: str) -> str:
 def at_speed(runs: Sequence[Timed], kind: str, place: str, measure: str, speed: float) -> float:
     """A measure at a measured speed-up over the dense encoder, between the sizes of one kind of target and one seed.
 
-    The logarithm of the measure is interpolated over that of the speed-up; NaN if no size is as fast, or none as slow.
+    The logarithm of the measure (points: the measure itself) is interpolated over that of the speed-up; NaN if no size
+    is as fast, or none as slow.
     """
+    scaled, back = (float, float) if measure == POINTS else (math.log, math.exp)
     points = sorted(
-        (math.log(run.speed_up(place)), math.log(run.measures[measure]))
+        (math.log(run.speed_up(place)), scaled(run.measures[measure]))
         for run in runs
         if run.arm.target.kind == kind and measure in run.measures
     )
     if not points:
         return math.nan
     speeds, values = zip(*points, strict=True)
-    return math.exp(np.interp(math.log(speed), speeds, values, left=math.nan, right=math.nan))
+    return back(np.interp(math.log(speed), speeds, values, left=math.nan, right=math.nan))
 
 
 def write_csv(out: Path, runs: Sequence[Timed]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,26 @@ def runs() -> list[targets.Timed]:
         found += [timed("quick-50", seed, 2 * factor + 0.01 * seed, 1.1)]
         found += [timed("quick-90", seed, 2 * factor + 0.01 * seed, 2.3)]
     return found
+
+
+def test_points_at_equal_time_by_hand(runs: list[targets.Timed]) -> None:
+    """Points are interpolated over the logarithm of the speed-up as they are: half way at sqrt(1.2 * 3.2) = 1.96x."""
+    points = {"speed-1.5x": (990, 900), "macs-50": (980, 860), "quick-50": (970, 700)}
+    scored = []
+    for run in runs:
+        kind = {"speed": "speed-1.5x", "macs": "macs-50", "parameters": "quick-50"}[run.arm.target.kind]
+        value = points[kind][0 if run.arm.name == kind else 1] + 2 * int(run.seed)
+        scored.append(replace(run, measures={**run.measures, targets.POINTS: float(value)}))
+    speed = math.sqrt(1.2 * 3.2)
+    own = [run for run in scored if run.seed == "1"]
+    assert targets.at_speed(own, "speed", targets.PLACES[0], targets.POINTS, speed) == pytest.approx(947)
+    lines = targets.comparison(scored, targets.PLACES[0], targets.POINTS).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| 1.5x", "| 1.75x", "| 2x", "| mean"]
+    two = lines[4].split(" | ")
+    # 990 - 90 * log(2 / 1.2) / log(3.2 / 1.2), the same for both seeds but for 2 points.
+    assert two[2] == "944 ± 1" and two[4] == "752 ± 1"
+    assert two[6].startswith("**+192**")
+    assert "points" in targets.tables(scored) and "points" not in targets.tables(runs)
 
 
 def test_errors_at_equal_time_by_hand(runs: list[targets.Timed]) -> None:
