@@ -5,11 +5,11 @@
     python benchmarks/ablation/targets.py RUNS --measure --csv FILE.csv
     python benchmarks/ablation/targets.py FILE.csv
 
-prints the error of each arm and its points (if it was scored on mini-SUPERB) beside its computing time, and both for the
-three kinds of target where encoders are equally fast, by interpolation between the sizes of each kind, one seed at a
-time. `--measure` times the runs of each seed side by side with the dense encoder in slimvox and in `transformers`,
-and keeps the results in RUNS/times-SEED.json (`slimvox figures --benchmark` draws them); a seed that was measured is not
-measured again. Nothing else should run meanwhile.
+prints the error of each arm and its points (if it was scored on mini-SUPERB) beside its computing time, and both for
+the three kinds of target where encoders are equally fast, by interpolation between the sizes of each kind, one seed at
+a time. `--measure` times the runs of each seed side by side with the dense encoder in slimvox and in `transformers`,
+and keeps the results in RUNS/times-SEED.json (`slimvox figures --benchmark` draws them); a seed that was measured is
+not measured again. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
