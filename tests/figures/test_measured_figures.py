@@ -17,6 +17,7 @@ from slimvox.report.figures import choose_quality
 from slimvox.report.figures.arms import arms_of
 from slimvox.report.figures.scatter import front, pareto_figure, quality_figure
 from slimvox.report.figures.straight_through import straight_through_figure, straight_through_pairs
+from slimvox.report.figures.style import colour_and_marker
 from slimvox.util.errors import SlimvoxError
 
 
@@ -133,6 +134,13 @@ def test_figure_3_does_without_histograms(found: dict[str, RunRecord]) -> None:
     quality = choose_quality("distance", runs, ())
     (pair,) = straight_through_pairs(arms_of(runs, quality))
     assert len(straight_through_figure(pair, quality).axes) == 2
+
+
+def test_many_lines_can_be_told_apart() -> None:
+    looks = [colour_and_marker(index) for index in range(64)]
+    assert len({*looks}) == 64
+    first = looks[:8]
+    assert len({colour for colour, _ in first}) == len({marker for _, marker in first}) == 8
 
 
 def test_the_front_is_what_nothing_beats() -> None:

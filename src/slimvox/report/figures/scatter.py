@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from slimvox.pruning.gates.final import TOLERANCE
 from slimvox.report.figures.arms import Arm
 from slimvox.report.figures.quality import Quality
-from slimvox.report.figures.style import COLOURS, GREY, MARKERS, new_figure, panel_letter
+from slimvox.report.figures.style import GREY, colour_and_marker, new_figure, panel_letter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -133,12 +133,13 @@ def scatter(axes: Axes, arms: Sequence[Arm], costs: Mapping[str, float], *, join
         placed = [(cost, point) for point in arm.points if (cost := point.mean(costs)) is not None]
         if not placed:
             continue
+        colour, marker = colour_and_marker(index)
         axes.errorbar(
             [cost for cost, _ in placed],
             [point.quality for _, point in placed],
             yerr=[[point.spread[side] for _, point in placed] for side in (0, 1)],
-            color=COLOURS[index % len(COLOURS)],
-            marker=MARKERS[index % len(MARKERS)],
+            color=colour,
+            marker=marker,
             linestyle="-" if joined else "none",
             markersize=6,
             capsize=3,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#5a6470", "#8c510a")
-"""Colours that colour-blind readers can distinguish; `MARKERS` give the same information."""
+"""Colours that colour-blind readers can distinguish; the first eight lines also differ by their `MARKERS`."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 GREY = "#6b7480"
 DOTS_PER_INCH = 160
@@ -31,6 +31,12 @@ SETTINGS: Any = {
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
 }
+
+
+def colour_and_marker(index: int) -> tuple[str, str]:
+    """Colour and marker of a line; no two of the first 64 lines have both in common."""
+    shift, colour = divmod(index, len(COLOURS))
+    return COLOURS[colour], MARKERS[(colour + shift) % len(MARKERS)]
 
 
 @contextmanager
