@@ -44,6 +44,9 @@ def find_device(device: str) -> torch.device:
 def torch_threads(threads: int) -> Iterator[None]:
     """Context in which torch uses a given number of CPU threads."""
     before = torch.get_num_threads()
+    if threads == before:
+        yield
+        return
     torch.set_num_threads(threads)
     try:
         yield
