@@ -7,11 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+LEAVE = """
+if torch.distributed.is_initialized():
+    torch.distributed.destroy_process_group()
+"""
+"""End of every script: gloo's threads are joined, which otherwise abort the interpreter on its way out now and then."""
+
 
 def torchrun(code: str, folder: Path, *, processes: int = 2) -> subprocess.Popen[str]:
     """Start Python code in processes of their own, which are joined by gloo; `tests/` is importable in them."""
     script = folder / "script.py"
-    script.write_text(f"import torch\ntorch.set_num_threads(1)\n{code}")
+    script.write_text(f"import torch\ntorch.set_num_threads(1)\n{code}\n{LEAVE}")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     environment = {
         **os.environ,
