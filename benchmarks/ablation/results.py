@@ -206,7 +206,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> str:
     text = f"{100 * math.expm1(mean):+.0f} %"
     if len(logs) < 2:
         return f"{text} (one run)"
-    found = Estimate(value=mean, error=statistics.stdev(logs) / math.sqrt(len(logs)), degrees=len(logs) - 1)
+    found = _mean(logs)
     low, high = (100 * math.expm1(mean + sign * found.half_width) for sign in (-1, 1))
     return with_interval(text, (low, high))
 
@@ -223,8 +223,14 @@ def paired_points(first: Sequence[float], second: Sequence[float]) -> str:
     text = f"{mean:+.0f}"
     if len(gaps) < 2:
         return f"{text} (one run)"
-    found = Estimate(value=mean, error=statistics.stdev(gaps) / math.sqrt(len(gaps)), degrees=len(gaps) - 1)
+    found = _mean(gaps)
     return with_interval(text, (mean - found.half_width, mean + found.half_width))
+
+
+def _mean(values: Sequence[float]) -> Estimate:
+    """Mean of two values or more, with its standard error."""
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return Estimate(value=statistics.fmean(values), error=error, degrees=len(values) - 1)
 
 
 def with_interval(text: str, interval: tuple[float, float]) -> str:

@@ -67,7 +67,7 @@ def table_path(context: CostContext) -> Path:
         "runtime": context.runtime,
         "slimvox": __version__,
         "packages": {name: _version(name) for name in PACKAGES},
-        "machine": machine(_threads()),
+        "machine": machine(default_threads()),
     }
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
     return user_cache() / "latency" / f"{context.runtime}-{digest[:16]}.json"
@@ -78,14 +78,14 @@ def _measure(context: CostContext) -> LatencyTable:
         f"measuring how long encoders of this shape take on this machine's CPU in {context.runtime},"
         f" {context.seconds:g} s of audio ..."
     )
-    with torch_threads(_threads()):
+    with torch_threads(default_threads()):
         if context.runtime == TORCH:
             return measure_in_torch(context.dense, seconds=context.seconds)
         return measure_in_runtime(context.dense, context.runtime, seconds=context.seconds)
 
 
-def _threads() -> int:
-    """Number of threads that tables are measured with."""
+def default_threads() -> int:
+    """Number of threads that tables are measured with unless another one is given."""
     return min(MOST_THREADS, torch.get_num_threads())
 
 

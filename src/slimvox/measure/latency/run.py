@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from slimvox.checkpoint import Model, on_disk
 from slimvox.checkpoint.resolve import find_anatomies
 from slimvox.measure.latency.file import write_table
 from slimvox.measure.latency.in_runtime import measure_in_runtime
 from slimvox.measure.latency.in_torch import measure_in_torch
-from slimvox.measure.latency.prepare import MOST_THREADS, check_runtime
+from slimvox.measure.latency.prepare import check_runtime, default_threads
 from slimvox.measure.latency.table import TORCH, LatencyTable
 from slimvox.util.devices import Device, find_device, torch_threads
 from slimvox.util.environment import hub_token
@@ -70,7 +68,7 @@ def measure_latency(
     with hub_token(token), on_disk(model) as name:
         _, dense = find_anatomies(str(name))
     on_progress(f"measuring {seconds:g} s of audio in {runtime}")
-    with torch_threads(threads or min(MOST_THREADS, torch.get_num_threads())):
+    with torch_threads(threads or default_threads()):
         if runtime == TORCH:
             table = measure_in_torch(dense, seconds=seconds, device=place)
         else:
