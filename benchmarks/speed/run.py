@@ -29,6 +29,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import attention_layouts
 import compiled
+import limit
 import long_audio
 import prune_step
 import shapes
@@ -51,7 +52,7 @@ PIECES = {
     "short": (RUNTIMES[0], ("onnx-int8", "openvino-bf16")),
 }
 """Backends of each piece, for the parts that are measured in pieces."""
-PARTS = (*PIECES, "compiled", "long", "encoders", "attention", "step", "plain-step")
+PARTS = (*PIECES, "limit", "compiled", "long", "encoders", "attention", "step", "plain-step")
 README_PARTS = ("runtimes", "pruned")
 MARKS = {part: (f"<!-- speed of {part} -->", f"<!-- end of speed of {part} -->") for part in README_PARTS}
 """Comments in README around the tables that this script writes."""
@@ -191,6 +192,12 @@ def section(part: str, pruned: Path | None, folder: Path, threads: int, runs: in
     if part == "attention":
         assert pruned is not None
         return f"## Attention with heads of unequal width\n\n{attention_layouts.table(shapes.uneven(pruned), runs)}"
+    if part == "limit":
+        models = [_written(anatomy, folder / name) for name, anatomy in even_shapes().items()]
+        result = benchmark(
+            models, seconds=(README_SECONDS,), backends=RUNTIMES[0], threads=threads, runs=runs
+        )
+        return f"## Blocks against the machine's limit\n\n{limit.table(result)}"
     if part == "compiled":
         encoders = {"dense": shapes.base_plus(), "fast": even_shapes()["fast"]}
         return f"## `torch.compile`\n\n{compiled.table(encoders, runs)}"

@@ -12,7 +12,7 @@ import pytest
 from measures import TABLE
 from models import directory
 from slimvox.cli.main import main
-from slimvox.measure.latency import LatencyTable, run
+from slimvox.measure.latency import LatencyTable, prepare
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def model(tmp_path: Path) -> Path:
 def measured(monkeypatch: pytest.MonkeyPatch, table: LatencyTable) -> list[dict[str, Any]]:
     """Let the measurement give a known table; returns the arguments that it gets."""
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(run, "measure_in_torch", lambda _, **options: asked.append(options) or table)
+    monkeypatch.setattr(prepare, "measure_in_torch", lambda _, **options: asked.append(options) or table)
     return asked
 
 

@@ -16,8 +16,8 @@ from measures import TABLE
 from models import config, directory
 from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.costs import CostContext, cost_kind
-from slimvox.measure.latency import measure_in_runtime, measure_in_torch, prepare, read_table, run
-from slimvox.measure.latency.file import write_table
+from slimvox.measure.latency import measure_in_runtime, measure_in_torch, prepare, read_table
+from slimvox.measure.latency.file import FORMAT, write_table
 from slimvox.measure.latency.prepare import table_path
 from slimvox.structures.parts import LayerAnatomy
 
@@ -44,7 +44,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
         ({"table": {"seconds": 1}}, "is not a latency table; `slimvox latency` writes one"),
         ({"table": None}, "is not a latency table"),
         ({"table": [1]}, "is not a latency table"),
-        ({"format": 3, "table": {"new": 1}}, "measured by another version of slimvox"),
+        ({"format": FORMAT + 1, "table": {"new": 1}}, "measured by another version of slimvox"),
     ],
 )
 def test_what_is_no_table_for_the_encoder_is_one_sentence(
@@ -85,7 +85,7 @@ def test_a_model_is_measured_with_the_threads_asked_for(teacher: Path, tmp_path:
 
 def test_a_pruned_model_is_measured_as_its_dense_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
-    monkeypatch.setattr(run, "measure_in_torch", lambda dense, **_: measured.append(dense) or TABLE)
+    monkeypatch.setattr(prepare, "measure_in_torch", lambda dense, **_: measured.append(dense) or TABLE)
     gone = LayerAnatomy(attention=False, heads=(), feed_forward=False, intermediate=0)
     pruned = slimvox.SpeechEncoder(replace(DENSE, layers=(gone, *DENSE.layers[1:])), DENSE)
     pruned.save_pretrained(tmp_path / "pruned")
@@ -136,6 +136,6 @@ def test_a_run_on_a_gpu_measures_the_cpu(tmp_path: Path, monkeypatch: pytest.Mon
         dense=DENSE, seconds=1.0, device=torch.device("cuda"), on_progress=lambda _: None, runtime="torch"
     )
     assert cost_kind("latency").prepare(context) == TABLE
-    assert asked == [{"seconds": 1.0}]
+    assert asked == [{"seconds": 1.0, "device": torch.device("cpu")}]
     assert table_path(context) == table_path(replace(context, device=torch.device("cpu")))
     assert table_path(context).is_file()

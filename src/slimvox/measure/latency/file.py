@@ -12,7 +12,7 @@ from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
 from slimvox.util.json_files import read_json_object
 
-FORMAT = 2
+FORMAT = 3
 """Number that changes with the way in which tables are measured."""
 IRRELEVANT = ("family", "normalize_waveform", "layer_norm_eps")
 """Fields of an anatomy that computing time does not depend on."""

@@ -11,7 +11,7 @@ import torch
 
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.benchmark.result import place_of
-from slimvox.measure.latency.in_torch import drawn_anatomy, largest_share
+from slimvox.measure.latency.in_torch import REST, drawn_anatomy, largest_share
 from slimvox.measure.latency.table import LatencyTable, check_clip, feature_values, fit_times
 from slimvox.measure.runtime import encoder_milliseconds
 from slimvox.structures.anatomy import EncoderAnatomy
@@ -21,6 +21,8 @@ FRONT_ENDS, LAYERS, WHOLE = 10, 10, 4
 UNSEEN = 2
 """Number of whole ones that only check the table."""
 ROUNDS = 5
+SHARED = "shared"
+"""Feature of an encoder that has layers, however many: WavLM computes its position bias once for all of them."""
 
 
 def measure_in_runtime(dense: EncoderAnatomy, runtime: str, *, seconds: float, seed: int = 0) -> LatencyTable:
@@ -67,12 +69,13 @@ def measure_in_runtime(dense: EncoderAnatomy, runtime: str, *, seconds: float, s
         shortest |= {name: 1e6 * min(each) for name, each in times.items()}
     unseen = [f"whole {number}" for number in range(WHOLE - UNSEEN, WHOLE)]
     fitted = {name: anatomies[name] for name in anatomies if name not in ("dense", *unseen)}
+    nanoseconds = _fit(fitted, shortest, seconds)
     table = LatencyTable(
         seconds=seconds,
         device="cpu",
         threads=threads,
-        nanoseconds=_fit(fitted, shortest, seconds),
-        rest=0.0,
+        rest=nanoseconds.pop(REST.kind).get(SHARED, 0.0),
+        nanoseconds=nanoseconds,
         error=0.0,
         runtime=runtime,
         hardware=place_of("cpu"),
@@ -88,10 +91,11 @@ def measure_in_runtime(dense: EncoderAnatomy, runtime: str, *, seconds: float, s
 def _fit(
     anatomies: Mapping[str, EncoderAnatomy], nanoseconds: Mapping[str, float], seconds: float
 ) -> dict[str, dict[str, float]]:
-    """Nanoseconds of each feature of each kind of block, from times of whole encoders."""
+    """Nanoseconds of each feature of each kind of block, and of what the layers share, from times of whole encoders."""
     rows: list[dict[tuple[str, str], float]] = []
     for anatomy in anatomies.values():
         row: dict[tuple[str, str], float] = defaultdict(float)
+        row[REST.kind, SHARED] = float(bool(anatomy.layers))
         for block, features in feature_values(anatomy, seconds).items():
             for feature, value in features.items():
                 row[block.kind, feature] += value

@@ -18,7 +18,8 @@ from slimvox.measure.latency.file import FORMAT, read_table, write_table
 from slimvox.measure.latency.in_runtime import measure_in_runtime
 from slimvox.measure.latency.in_torch import measure_in_torch
 from slimvox.measure.latency.table import MOST_ERROR, TORCH, LatencyTable
-from slimvox.util.devices import torch_threads
+from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.util.devices import CPU, torch_threads
 from slimvox.util.environment import user_cache
 from slimvox.util.errors import SlimvoxError
 
@@ -45,8 +46,7 @@ def kept_table(context: CostContext, measure: Callable[[CostContext], LatencyTab
     table = measure(context)
     if table.error > MOST_ERROR:
         context.on_progress(
-            f"the computing times do not fit together ({table.error:.0%} off): this machine is probably busy, so the"
-            " target may be missed, and the next run measures again"
+            "the computing times are not kept, because they do not fit together; the next run measures again"
         )
         return table
     try:
@@ -78,10 +78,34 @@ def _measure(context: CostContext) -> LatencyTable:
         f"measuring how long encoders of this shape take on this machine's CPU in {context.runtime},"
         f" {context.seconds:g} s of audio ..."
     )
-    with torch_threads(default_threads()):
-        if context.runtime == TORCH:
-            return measure_in_torch(context.dense, seconds=context.seconds)
-        return measure_in_runtime(context.dense, context.runtime, seconds=context.seconds)
+    return measured_table(context.dense, context.runtime, seconds=context.seconds)
+
+
+def measured_table(
+    dense: EncoderAnatomy,
+    runtime: str,
+    *,
+    seconds: float,
+    threads: int | None = None,
+    device: torch.device = CPU,
+) -> LatencyTable:
+    """Measure a table in any runtime.
+
+    Args:
+        dense: anatomy of the dense encoder.
+        runtime: backend of `slimvox benchmark`.
+        seconds: length of the clip.
+        threads: number of CPU threads; by default `default_threads()`.
+        device: device for torch; other runtimes are measured on the CPU.
+
+    Raises:
+        SlimvoxError: if the clip is shorter than a frame or longer than the encoder allows, or the runtime is unknown
+            or not installed.
+    """
+    with torch_threads(threads or default_threads()):
+        if runtime == TORCH:
+            return measure_in_torch(dense, seconds=seconds, device=device)
+        return measure_in_runtime(dense, runtime, seconds=seconds)
 
 
 def default_threads() -> int:

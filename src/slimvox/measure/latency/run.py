@@ -8,11 +8,9 @@ from pathlib import Path
 from slimvox.checkpoint import Model, on_disk
 from slimvox.checkpoint.resolve import find_anatomies
 from slimvox.measure.latency.file import write_table
-from slimvox.measure.latency.in_runtime import measure_in_runtime
-from slimvox.measure.latency.in_torch import measure_in_torch
-from slimvox.measure.latency.prepare import check_runtime, default_threads
+from slimvox.measure.latency.prepare import check_runtime, measured_table
 from slimvox.measure.latency.table import TORCH, LatencyTable
-from slimvox.util.devices import Device, find_device, torch_threads
+from slimvox.util.devices import Device, find_device
 from slimvox.util.environment import hub_token
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.output_paths import check_output_file, writing
@@ -68,11 +66,7 @@ def measure_latency(
     with hub_token(token), on_disk(model) as name:
         _, dense = find_anatomies(str(name))
     on_progress(f"measuring {seconds:g} s of audio in {runtime}")
-    with torch_threads(threads or default_threads()):
-        if runtime == TORCH:
-            table = measure_in_torch(dense, seconds=seconds, device=place)
-        else:
-            table = measure_in_runtime(dense, runtime, seconds=seconds)
+    table = measured_table(dense, runtime, seconds=seconds, threads=threads, device=place)
     if path is not None:
         with writing(path):
             write_table(path, table, dense)
