@@ -127,7 +127,8 @@ def prune(
             memory allows, and less after memory has run out. A step is divided into as many passes as necessary;
             results do not depend on it.
         checkpoint_activations: recompute layers in the backward pass instead of keeping their activations. This
-            needs a third of the memory and takes a third more time; auto does it if not even one clip fits otherwise.
+            needs about half of the memory and takes up to a third more time; auto does it if not even one clip fits
+            otherwise.
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
         console: console for progress; None shows nothing.
