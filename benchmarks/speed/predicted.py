@@ -4,13 +4,14 @@
 
 The table of the runtime is measured first, or read if it was measured before, as by `slimvox prune --target-speed`.
 Nothing else should run on the machine meanwhile. A speed-up is that over the dense encoder, which takes turns with
-every few of the others, because the speed of a machine changes within minutes; the shortest of the runs counts.
+every few of the others, because the speed of a machine changes within seconds: the median of the rounds' ratios.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from statistics import median
 
@@ -23,6 +24,7 @@ from slimvox.encoder import SpeechEncoder
 from slimvox.measure.benchmark.result import machine
 from slimvox.measure.latency.in_torch import SMALL, drawn_anatomy
 from slimvox.measure.runtime import encoder_milliseconds
+from slimvox.util.timing import relative_times
 
 SEED = 1
 """Not the seed of the encoders that the table is measured on."""
@@ -75,15 +77,17 @@ def main() -> None:
             seconds=arguments.seconds,
             rounds=arguments.rounds,
         )
+        relative = relative_times(times, "dense")
         for name in names:
             rows.append(
                 {
                     "encoder": name,
                     "predicted": table.of_dense(dense.anatomy) / table.of(encoders[name].anatomy),
-                    "measured": min(times["dense"]) / min(times[name]),
-                    "milliseconds": min(times[name]),
+                    "measured": 1 / relative[name],
+                    "milliseconds": median(times[name]),
                 }
             )
+        print(f"timed: {', '.join(names)}", file=sys.stderr, flush=True)
     errors = [row["predicted"] / row["measured"] - 1 for row in rows]
     print("| encoder | ms | predicted speed-up | measured | error |\n|---|---|---|---|---|")
     for row, error in zip(rows, errors, strict=True):

@@ -19,7 +19,7 @@ from slimvox.encoder import SpeechEncoder
 from slimvox.measure.latency import in_runtime, kept_table, measure_in_runtime
 from slimvox.measure.latency.in_torch import drawn_anatomy
 from slimvox.measure.latency.prepare import table_path
-from slimvox.measure.latency.table import LatencyTable
+from slimvox.measure.latency.table import LatencyTable, fit_times
 from slimvox.structures.anatomy import EncoderAnatomy
 
 DENSE = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
@@ -46,9 +46,17 @@ def test_times_of_whole_encoders_tell_those_of_their_parts(
         times = {name: of(encoder.anatomy) / 1e6 for name, encoder in encoders.items()}
         if "dense" in times:
             times["dense"] *= 0.8
-        return {name: (3 * time, time, 1.5 * time) for name, time in times.items()}
+        return {name: delayed(name, time) for name, time in times.items()}
+
+    def delayed(name: str, time: float) -> tuple[float, ...]:
+        return tuple(3 * time if round == len(name) % 3 else time for round in range(3))
 
     monkeypatch.setattr(in_runtime, "encoder_milliseconds", known)
+    # In torch everything takes thrice as long, but the layers share a little less.
+    rest = 3 * (TABLE.rest + 0.9 * shared * TABLE.of(DENSE))
+    monkeypatch.setattr(
+        in_runtime, "measure_in_torch", lambda *_, **__: replace(TABLE, nanoseconds=tripled(), rest=rest)
+    )
     table = measure_in_runtime(DENSE, "openvino", seconds=TABLE.seconds)
     assert asked == [("openvino", TABLE.seconds)] * 2 and table.runtime == "openvino"
     assert table.of_dense(DENSE) == pytest.approx(0.8 * of(DENSE), rel=1e-6)
@@ -59,6 +67,27 @@ def test_times_of_whole_encoders_tell_those_of_their_parts(
         assert table.of(part) == pytest.approx(of(part), rel=0.02)
     assert table.describe(2e6) == "2 ms for 1 s of audio in openvino"
     assert LatencyTable.from_dict(table.to_dict()) == table
+
+
+def tripled() -> dict[str, dict[str, float]]:
+    return {
+        kind: {feature: 3 * value for feature, value in each.items()}
+        for kind, each in TABLE.nanoseconds.items()
+    }
+
+
+def test_a_prior_decides_on_what_measurements_do_not_tell() -> None:
+    """The first two terms always occur together, the third has times of its own."""
+    terms = [[1.0, 1.0, 1.0], [2.0, 2.0, 1.0], [1.0, 1.0, 8.0], [3.0, 3.0, 2.0]] * 6
+    times = [sum(each) for each in (((3.0 * a), b, 5.0 * c) for a, b, c in terms)]
+    for size in (1.0, 1e6):
+        first, second, third = fit_times(terms, times, [3.0 * size, 1.0 * size, 5.0 * size])
+        assert (first, second, third) == pytest.approx((3.0, 1.0, 5.0))
+    first, second, third = fit_times(terms, times, [2.0, 2.0, 10.0])
+    assert first == pytest.approx(second, rel=0.05)
+    assert first + second == pytest.approx(4.0, rel=0.05) and third == pytest.approx(5.0, rel=0.05)
+    absent = fit_times(terms, times, [4.0, 0.0, 5.0])
+    assert absent[1] < 0.1 * absent[0]
 
 
 def test_a_table_is_measured_in_torch_bf16() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 
 import torch
 
@@ -32,6 +33,22 @@ def seconds_in_turns(
             if number:
                 times[name].append(time.perf_counter() - began)
     return times
+
+
+def relative_times(times: Mapping[str, Sequence[float]], reference: str) -> dict[str, float]:
+    """Times of calls that took turns, relative to one of them: medians over the rounds.
+
+    The ratio within a round is that of two times a moment apart. On a shared machine, whose speed changes within
+    seconds, it varies half as much as the ratio of the shortest times (docs/lab-notebook.md, 2026-11-26).
+
+    Args:
+        times: times of every round, by name.
+        reference: name of the call that the others are divided by.
+    """
+    return {
+        name: median(time / beside for time, beside in zip(each, times[reference], strict=True))
+        for name, each in times.items()
+    }
 
 
 def wait_for(device: torch.device) -> None:

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import median
 
 import numpy as np
 import torch
 
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.benchmark.result import place_of
-from slimvox.measure.latency.in_torch import REST, drawn_anatomy, largest_share
+from slimvox.measure.latency.in_torch import REST, drawn_anatomy, largest_share, measure_in_torch
 from slimvox.measure.latency.table import LatencyTable, check_clip, feature_values, fit_times
 from slimvox.measure.runtime import encoder_milliseconds
 from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.util.timing import relative_times
 
-FRONT_ENDS, LAYERS, WHOLE = 10, 10, 4
+FRONT_ENDS, LAYERS, WHOLE = 10, 10, 6
 """Number of encoders that are timed: without layers, with a single one, and whole ones besides the dense encoder."""
 UNSEEN = 2
 """Number of whole ones that only check the table."""
-ROUNDS = 5
+ROUNDS = 7
 SHARED = "shared"
 """Feature of an encoder that has layers, however many: WavLM computes its position bias once for all of them."""
 
@@ -31,6 +33,9 @@ def measure_in_runtime(dense: EncoderAnatomy, runtime: str, *, seconds: float, s
     A runtime tells the time of a whole call only. Encoders without layers, with one layer, and whole ones differ in
     what they consist of, so that one fit over all of them finds the time of each part. Small encoders make up most of
     them, because an export takes as long as its encoder has layers.
+
+    So few times do not determine all coefficients. The blocks are therefore timed in torch first, where each can be
+    timed by itself, and the fit starts from that table's proportions (`fit_times`).
 
     Args:
         dense: anatomy of the dense encoder.
@@ -54,55 +59,62 @@ def measure_in_runtime(dense: EncoderAnatomy, runtime: str, *, seconds: float, s
         anatomies[f"layer {number}"] = replace(part, layers=part.layers[:1])
     for number in range(WHOLE):
         anatomies[f"whole {number}"] = drawn_anatomy(dense, draw, largest_share(number))
-    shortest: dict[str, float] = {}
-    whole = [name for name in anatomies if not name.startswith(("front end", "layer"))]
-    # Those that are compared with the dense encoder take turns with it; many more would evict oneDNN's kernels.
-    for names in (whole, [name for name in anatomies if name not in whole]):
+    relative: dict[str, float] = {}
+    dense_times: list[float] = []
+    whole = [name for name in anatomies if name.startswith("whole")]
+    # Two groups, because many more at once would evict oneDNN's kernels.
+    for names in (whole, [name for name in anatomies if name not in ("dense", *whole)]):
         times = encoder_milliseconds(
-            {name: SpeechEncoder(anatomies[name]).eval() for name in names},
+            {name: SpeechEncoder(anatomies[name]).eval() for name in ("dense", *names)},
             backend=runtime,
             threads=threads,
             seconds=seconds,
             rounds=ROUNDS,
         )
-        # The shortest of several rounds: other load on the machine can only add time.
-        shortest |= {name: 1e6 * min(each) for name, each in times.items()}
+        relative |= relative_times(times, "dense")
+        dense_times += times["dense"]
+    nanoseconds = {name: 1e6 * median(dense_times) * each for name, each in relative.items()}
     unseen = [f"whole {number}" for number in range(WHOLE - UNSEEN, WHOLE)]
     fitted = {name: anatomies[name] for name in anatomies if name not in ("dense", *unseen)}
-    nanoseconds = _fit(fitted, shortest, seconds)
+    coefficients = _fit(fitted, nanoseconds, measure_in_torch(dense, seconds=seconds, seed=seed))
     table = LatencyTable(
         seconds=seconds,
         device="cpu",
         threads=threads,
-        rest=nanoseconds.pop(REST.kind).get(SHARED, 0.0),
-        nanoseconds=nanoseconds,
+        rest=coefficients.pop(REST.kind)[SHARED],
+        nanoseconds=coefficients,
         error=0.0,
         runtime=runtime,
         hardware=place_of("cpu"),
     )
 
     def timed(names: Sequence[str]) -> list[tuple[EncoderAnatomy, float]]:
-        return [(anatomies[name], shortest[name]) for name in ("dense", *names)]
+        return [(anatomies[name], nanoseconds[name]) for name in ("dense", *names)]
 
-    table = table.scaled_to(timed([name for name in whole[1:] if name not in unseen]))
+    table = table.scaled_to(timed([name for name in whole if name not in unseen]))
     return replace(table, error=table.speed_up_error(timed(unseen)))
 
 
 def _fit(
-    anatomies: Mapping[str, EncoderAnatomy], nanoseconds: Mapping[str, float], seconds: float
+    anatomies: Mapping[str, EncoderAnatomy], nanoseconds: Mapping[str, float], prior: LatencyTable
 ) -> dict[str, dict[str, float]]:
     """Nanoseconds of each feature of each kind of block, and of what the layers share, from times of whole encoders."""
     rows: list[dict[tuple[str, str], float]] = []
     for anatomy in anatomies.values():
         row: dict[tuple[str, str], float] = defaultdict(float)
         row[REST.kind, SHARED] = float(bool(anatomy.layers))
-        for block, features in feature_values(anatomy, seconds).items():
+        for block, features in feature_values(anatomy, prior.seconds).items():
             for feature, value in features.items():
                 row[block.kind, feature] += value
         rows.append(row)
     names = sorted({name for row in rows for name in row})
+    # Torch's table counts the shared position bias as a constant of the block `position`.
+    shared = prior.rest + prior.nanoseconds.get("position", {}).get("constant", 0.0)
+    known = {**prior.nanoseconds, REST.kind: {SHARED: shared}}
     coefficients = fit_times(
-        [[row[name] for name in names] for row in rows], [nanoseconds[name] for name in anatomies]
+        [[row[name] for name in names] for row in rows],
+        [nanoseconds[name] for name in anatomies],
+        [known.get(kind, {}).get(feature, 0.0) for kind, feature in names],
     )
     table: dict[str, dict[str, float]] = defaultdict(dict)
     for (kind, feature), value in zip(names, coefficients, strict=True):

@@ -22,7 +22,7 @@ from slimvox.structures import Block, structure
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.structures.kept_indices import KeptIndices
 from slimvox.structures.units import units
-from slimvox.util.timing import seconds_in_turns, wait_for
+from slimvox.util.timing import relative_times, seconds_in_turns, wait_for
 
 PROBES, UNSEEN = 13, 4
 """Number of encoders that are measured, and of those that only check the table; as many others are timed once more
@@ -112,7 +112,8 @@ def _time_in_turns(
     calls = {str(number): partial(encoder, waveform) for number, encoder in enumerate(encoders)}
     with torch.inference_mode():
         times = seconds_in_turns(calls, rounds, waveform.device)
-    return [(anatomy, 1e9 * min(times[str(number)])) for number, anatomy in enumerate(anatomies)]
+    relative, first = relative_times(times, "0"), 1e9 * median(times["0"])
+    return [(anatomy, first * relative[str(number)]) for number, anatomy in enumerate(anatomies)]
 
 
 def largest_share(number: int) -> float:

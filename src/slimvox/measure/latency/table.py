@@ -22,6 +22,10 @@ TORCH = "torch"
 """Runtime of an encoder as it is, in float32."""
 MOST_ERROR = 0.3
 """Median relative error above which a table is not kept, because another program ran while it was measured."""
+PRIOR_WEIGHT = 0.1
+"""Weight of a prior, relative to a measurement (see `fit_times`)."""
+LEAST_SHARE = 0.002
+"""Share of the time that a coefficient whose prior is smaller may deviate by as if its prior were as large."""
 FIXED = tuple(Block(kind) for kind in BLOCK_KINDS if kind not in LAYER_BLOCKS)
 """Blocks that take time even if nothing is left in them; blocks of layers are not, since they are structures."""
 
@@ -185,12 +189,19 @@ def feature_values(anatomy: EncoderAnatomy, seconds: float) -> dict[Block, dict[
     return {block: dict(features) for block, features in values.items()}
 
 
-def fit_times(terms: Sequence[Sequence[float]], times: Sequence[float]) -> tuple[float, ...]:
+def fit_times(
+    terms: Sequence[Sequence[float]], times: Sequence[float], prior: Sequence[float] | None = None
+) -> tuple[float, ...]:
     """Coefficients of the terms, fitted to times by non-negative least squares of the relative errors.
+
+    With a prior this is a ridge regression towards it: each coefficient's relative deviation from the prior, which is
+    scaled to the times, counts as much as `PRIOR_WEIGHT` of a measurement's relative error. Coefficients that the
+    measurements do not determine then keep the proportions of the prior.
 
     Args:
         terms: measurements x terms.
         times: one positive number per measurement.
+        prior: one coefficient per term, each at least 0 and not all 0.
 
     Returns:
         One coefficient per term, each at least 0.
@@ -203,7 +214,14 @@ def fit_times(terms: Sequence[Sequence[float]], times: Sequence[float]) -> tuple
     from scipy.optimize import nnls
 
     design = np.asarray(terms, dtype=np.float64) / np.asarray(times, dtype=np.float64)[:, None]
+    wanted = np.ones(len(design))
+    if prior is not None:
+        expected = np.asarray(prior, dtype=np.float64)
+        expected /= np.median(design @ expected)
+        width = np.maximum(expected, LEAST_SHARE / np.maximum(design.mean(0), 1e-300))
+        design = np.vstack([design, np.diag(PRIOR_WEIGHT / width)])
+        wanted = np.concatenate([wanted, PRIOR_WEIGHT * expected / width])
     # Columns are scaled to the same norm, because the terms differ by many orders of magnitude.
     scale = np.maximum(np.abs(design).max(0), 1e-300)
-    solution, _ = nnls(design / scale, np.ones(len(design)))
+    solution, _ = nnls(design / scale, wanted)
     return tuple(float(value) for value in solution / scale)
