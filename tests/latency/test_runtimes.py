@@ -142,3 +142,28 @@ def test_a_table_measured_on_a_busy_machine_is_not_kept(
     assert len(said) == 1 and "not kept" in said[0] and "busy" in busy.summary(DENSE)
     assert kept_table(context, lambda _: TABLE) == TABLE
     assert kept_table(context, lambda _: busy) == TABLE
+
+
+def test_torch_decides_what_unsteady_times_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times of single encoders are off by a tenth; sizes that they do not determine keep torch's proportions."""
+    draw = np.random.default_rng(1)
+
+    def unsteady(encoders: Mapping[str, SpeechEncoder], **_: Any) -> dict[str, tuple[float, ...]]:
+        return {
+            name: (TABLE.of(encoder.anatomy) * (1.0 if name == "dense" else draw.lognormal(sigma=0.1)),)
+            for name, encoder in encoders.items()
+        }
+
+    monkeypatch.setattr(in_runtime, "encoder_milliseconds", unsteady)
+    monkeypatch.setattr(
+        in_runtime, "measure_in_torch", lambda *_, **__: replace(TABLE, nanoseconds=tripled())
+    )
+    tables = [measure_in_runtime(DENSE, "openvino", seconds=TABLE.seconds, seed=seed) for seed in range(4)]
+    fewer_heads = replace(
+        DENSE, layers=tuple(replace(layer, heads=layer.heads[:1]) for layer in DENSE.layers)
+    )
+    thinner = replace(DENSE, layers=tuple(replace(layer, intermediate=2) for layer in DENSE.layers))
+    for part in (fewer_heads, thinner):
+        saved = TABLE.of(DENSE) / TABLE.of(part)
+        errors = [table.of(DENSE) / table.of(part) / saved - 1 for table in tables]
+        assert np.mean(np.abs(errors)) < 0.02, errors
