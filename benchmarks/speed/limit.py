@@ -46,10 +46,10 @@ def table(result: BenchmarkResult) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     float32, bfloat16 = (f"{rate / 1e9:,.0f} G" for rate in rates.values())
     return "\n".join(lines) + (
-        f"\n\nOne clip of {result.block_seconds:g} s, medians over runs. Limit: milliseconds of the MACs at the rate of"
-        f" a product of two {SIZE} x {SIZE} matrices, {float32} a second in float32 and {bfloat16} in bfloat16."
-        " Reached: limit by time. MACs are those of the plain algorithms; the positional convolution needs fewer, since"
-        " it is computed by Fourier transforms. Rest: norms and sums."
+        f"\n\nOne clip of {result.block_seconds:g} s, medians of three runs. Limit: milliseconds of the MACs at the"
+        f" rate of a product of two {SIZE} x {SIZE} matrices, {float32} a second in float32 and {bfloat16} in bfloat16."
+        " Reached: limit divided by time. MACs are those of the plain algorithms; the positional convolution needs"
+        " fewer, since it is computed by Fourier transforms. Rest: norms and sums."
     )
 
 

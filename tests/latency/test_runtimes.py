@@ -44,8 +44,7 @@ def test_times_of_whole_encoders_tell_those_of_their_parts(
     ) -> dict[str, tuple[float, ...]]:
         asked.append((backend, seconds))
         times = {name: of(encoder.anatomy) / 1e6 for name, encoder in encoders.items()}
-        if "dense" in times:
-            times["dense"] *= 0.8
+        times = {name: 0.8 * time if name.startswith("dense") else time for name, time in times.items()}
         return {name: delayed(name, time) for name, time in times.items()}
 
     def delayed(name: str, time: float) -> tuple[float, ...]:
@@ -54,9 +53,12 @@ def test_times_of_whole_encoders_tell_those_of_their_parts(
     monkeypatch.setattr(in_runtime, "encoder_milliseconds", known)
     # In torch everything takes thrice as long, but the layers share a little less.
     rest = 3 * (TABLE.rest + 0.9 * shared * TABLE.of(DENSE))
-    monkeypatch.setattr(
-        in_runtime, "measure_in_torch", lambda *_, **__: replace(TABLE, nanoseconds=tripled(), rest=rest)
-    )
+
+    def in_torch(dense: EncoderAnatomy, *, seconds: float, seed: int) -> LatencyTable:
+        assert dense == DENSE and seconds == TABLE.seconds
+        return replace(TABLE, nanoseconds=tripled(), rest=rest, error=0.0)
+
+    monkeypatch.setattr(in_runtime, "measure_in_torch", in_torch)
     table = measure_in_runtime(DENSE, "openvino", seconds=TABLE.seconds)
     assert asked == [("openvino", TABLE.seconds)] * 2 and table.runtime == "openvino"
     assert table.of_dense(DENSE) == pytest.approx(0.8 * of(DENSE), rel=1e-6)
@@ -150,7 +152,9 @@ def test_torch_decides_what_unsteady_times_do_not(monkeypatch: pytest.MonkeyPatc
 
     def unsteady(encoders: Mapping[str, SpeechEncoder], **_: Any) -> dict[str, tuple[float, ...]]:
         return {
-            name: (TABLE.of(encoder.anatomy) * (1.0 if name == "dense" else draw.lognormal(sigma=0.1)),)
+            name: (
+                TABLE.of(encoder.anatomy) * (1.0 if name.startswith("dense") else draw.lognormal(sigma=0.1)),
+            )
             for name, encoder in encoders.items()
         }
 
@@ -166,4 +170,4 @@ def test_torch_decides_what_unsteady_times_do_not(monkeypatch: pytest.MonkeyPatc
     for part in (fewer_heads, thinner):
         saved = TABLE.of(DENSE) / TABLE.of(part)
         errors = [table.of(DENSE) / table.of(part) / saved - 1 for table in tables]
-        assert np.mean(np.abs(errors)) < 0.02, errors
+        assert np.mean(np.abs(errors)) < 0.04, errors

@@ -16,7 +16,14 @@ from measures import TABLE
 from models import config, directory
 from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.costs import CostContext, cost_kind
-from slimvox.measure.latency import measure_in_runtime, measure_in_torch, prepare, read_table
+from slimvox.measure.latency import (
+    LatencyTable,
+    measure_in_runtime,
+    measure_in_torch,
+    prepare,
+    read_table,
+    run,
+)
 from slimvox.measure.latency.file import FORMAT, write_table
 from slimvox.measure.latency.prepare import table_path
 from slimvox.structures.parts import LayerAnatomy
@@ -139,3 +146,31 @@ def test_a_run_on_a_gpu_measures_the_cpu(tmp_path: Path, monkeypatch: pytest.Mon
     assert asked == [{"seconds": 1.0, "device": torch.device("cpu")}]
     assert table_path(context) == table_path(replace(context, device=torch.device("cpu")))
     assert table_path(context).is_file()
+
+
+def test_the_device_the_threads_and_the_runtime_are_those_asked_for(
+    teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def in_torch(_: Any, *, seconds: float, device: torch.device) -> LatencyTable:
+        asked.append((seconds, device.type, torch.get_num_threads()))
+        return TABLE
+
+    def in_runtime(_: Any, runtime: str, *, seconds: float) -> LatencyTable:
+        asked.append((runtime, seconds, torch.get_num_threads()))
+        return TABLE
+
+    monkeypatch.setattr(prepare, "measure_in_torch", in_torch)
+    monkeypatch.setattr(prepare, "measure_in_runtime", in_runtime)
+    monkeypatch.setattr(run, "find_device", torch.device)
+    slimvox.measure_latency(teacher, seconds=0.5, threads=2, device="cuda")
+    slimvox.measure_latency(teacher, seconds=2.0, threads=1, runtime="torch-bf16")
+    assert asked == [(0.5, "cuda", 2), ("torch-bf16", 2.0, 1)]
+
+
+def test_a_table_of_the_format_before_can_be_given(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.json", TABLE, DENSE)
+    content = json.loads((tmp_path / "t.json").read_text())
+    (tmp_path / "t.json").write_text(json.dumps(content | {"format": 2}))
+    assert read_table(tmp_path / "t.json", DENSE) == TABLE

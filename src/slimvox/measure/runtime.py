@@ -41,7 +41,7 @@ def encoder_milliseconds(
     end, and one with a single layer that layer with it.
 
     Args:
-        encoders: encoders by name, on the CPU.
+        encoders: encoders by name, on the CPU; one that occurs under several names is exported once.
         backend: `torch`, `torch-bf16`, or an export format with the precision that it has, such as openvino-int8.
         threads: number of CPU threads.
         seconds: length of each clip.
@@ -67,7 +67,7 @@ def encoder_milliseconds(
             if format is None:
                 run = load_module(copy.deepcopy(encoder).eval(), backend).run
             else:
-                file = files.file(name, partial(lambda given: given, encoder), format, backend)
+                file = files.file(str(id(encoder)), partial(lambda given: given, encoder), format, backend)
                 run = open_file(format, backend, file, threads)
             runs[name] = partial(run, waveforms)
         times = seconds_in_turns(runs, rounds)

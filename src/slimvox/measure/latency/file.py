@@ -14,6 +14,8 @@ from slimvox.util.json_files import read_json_object
 
 FORMAT = 3
 """Number that changes with the way in which tables are measured."""
+READABLE = (2, 3)
+"""Formats that can be read; a kept table of an older one is measured again nevertheless."""
 IRRELEVANT = ("family", "normalize_waveform", "layer_norm_eps")
 """Fields of an anatomy that computing time does not depend on."""
 
@@ -45,7 +47,7 @@ def read_table(path: Path, dense: EncoderAnatomy) -> LatencyTable:
         SlimvoxError: if the file cannot be read, is not a table, or is one for another encoder.
     """
     data = read_json_object(path)
-    if {"format", "table", "dense"} <= set(data) and data["format"] != FORMAT:
+    if {"format", "table", "dense"} <= set(data) and data["format"] not in READABLE:
         raise SlimvoxError(
             f"{path} was measured by another version of slimvox, in another way: measure it again with `slimvox"
             " latency`"

@@ -23,6 +23,8 @@ FRONT_ENDS, LAYERS, WHOLE = 10, 10, 6
 UNSEEN = 2
 """Number of whole ones that only check the table."""
 ROUNDS = 7
+BESIDE_DENSE = 4
+"""Number of encoders that are timed after each call of the dense one."""
 SHARED = "shared"
 """Feature of an encoder that has layers, however many: WavLM computes its position bias once for all of them."""
 
@@ -34,7 +36,7 @@ def measure_in_runtime(dense: EncoderAnatomy, runtime: str, *, seconds: float, s
     what they consist of, so that one fit over all of them finds the time of each part. Small encoders make up most of
     them, because an export takes as long as its encoder has layers.
 
-    So few times do not determine all coefficients. The blocks are therefore timed in torch first, where each can be
+    So few times do not determine all coefficients. A table is therefore measured in torch, too, where each block can be
     timed by itself, and the fit starts from that table's proportions (`fit_times`).
 
     Args:
@@ -62,21 +64,31 @@ def measure_in_runtime(dense: EncoderAnatomy, runtime: str, *, seconds: float, s
     relative: dict[str, float] = {}
     dense_times: list[float] = []
     whole = [name for name in anatomies if name.startswith("whole")]
-    # Two groups, because many more at once would evict oneDNN's kernels.
+    whole_dense = SpeechEncoder(dense).eval()
+    # Two groups, because more encoders with all layers at once would evict oneDNN's kernels.
     for names in (whole, [name for name in anatomies if name not in ("dense", *whole)]):
+        # The dense encoder is called before every few of the others, so that each is compared with it at one moment.
+        parts = {
+            f"dense {start}": names[start : start + BESIDE_DENSE]
+            for start in range(0, len(names), BESIDE_DENSE)
+        }
+        encoders: dict[str, SpeechEncoder] = {}
+        for beside, others in parts.items():
+            encoders[beside] = whole_dense
+            encoders |= {name: SpeechEncoder(anatomies[name]).eval() for name in others}
         times = encoder_milliseconds(
-            {name: SpeechEncoder(anatomies[name]).eval() for name in ("dense", *names)},
-            backend=runtime,
-            threads=threads,
-            seconds=seconds,
-            rounds=ROUNDS,
+            encoders, backend=runtime, threads=threads, seconds=seconds, rounds=ROUNDS
         )
-        relative |= relative_times(times, "dense")
-        dense_times += times["dense"]
+        for beside, others in parts.items():
+            ratios = relative_times({name: times[name] for name in (beside, *others)}, beside)
+            relative |= {name: ratios[name] for name in others}
+            dense_times += times[beside]
+    relative["dense"] = 1.0
     nanoseconds = {name: 1e6 * median(dense_times) * each for name, each in relative.items()}
     unseen = [f"whole {number}" for number in range(WHOLE - UNSEEN, WHOLE)]
     fitted = {name: anatomies[name] for name in anatomies if name not in ("dense", *unseen)}
-    coefficients = _fit(fitted, nanoseconds, measure_in_torch(dense, seconds=seconds, seed=seed))
+    prior = measure_in_torch(dense, seconds=seconds, seed=seed)
+    coefficients = _fit(fitted, nanoseconds, prior)
     table = LatencyTable(
         seconds=seconds,
         device="cpu",
@@ -92,7 +104,8 @@ def measure_in_runtime(dense: EncoderAnatomy, runtime: str, *, seconds: float, s
         return [(anatomies[name], nanoseconds[name]) for name in ("dense", *names)]
 
     table = table.scaled_to(timed([name for name in whole if name not in unseen]))
-    return replace(table, error=table.speed_up_error(timed(unseen)))
+    # If the machine was busy while it was measured in torch, this table is no better.
+    return replace(table, error=max(table.speed_up_error(timed(unseen)), prior.error))
 
 
 def _fit(
@@ -108,8 +121,10 @@ def _fit(
                 row[block.kind, feature] += value
         rows.append(row)
     names = sorted({name for row in rows for name in row})
-    # Torch's table counts the shared position bias as a constant of the block `position`.
-    shared = prior.rest + prior.nanoseconds.get("position", {}).get("constant", 0.0)
+    shared = prior.rest
+    if any(anatomy.has_position_table for anatomy in anatomies.values()):
+        # Torch's table counts the shared position bias as a constant of the block `position`.
+        shared += prior.nanoseconds.get("position", {}).get("constant", 0.0)
     known = {**prior.nanoseconds, REST.kind: {SHARED: shared}}
     coefficients = fit_times(
         [[row[name] for name in names] for row in rows],

@@ -62,7 +62,7 @@ def measure_in_torch(
     Each probe has random weights, and in every convolution and layer its own random sizes between 0 and those of
     `dense`, with heads of unequal width as after pruning. One forward pass times every block separately. The shortest
     of several rounds counts, because other load on the machine can only add time. At the end the dense encoder takes
-    turns with some of the others, to which the table is then scaled.
+    turns with some of the others; the table is then scaled to the medians of their ratios to it.
 
     Args:
         dense: anatomy of the dense encoder.

@@ -99,8 +99,8 @@ def measured_table(
         device: device for torch; other runtimes are measured on the CPU.
 
     Raises:
-        SlimvoxError: if the clip is shorter than a frame or longer than the encoder allows, or the runtime is unknown
-            or not installed.
+        SlimvoxError: if the clip is shorter than a frame or longer than the encoder allows, or the runtime is unknown,
+            not installed, or lacks its precision on this processor.
     """
     with torch_threads(threads or default_threads()):
         if runtime == TORCH:

@@ -32,9 +32,9 @@ def measure_latency(
     """Measure how long encoders of a model's shape take on this machine, as a table for `prune`.
 
     With the table, `prune(..., target_speed="4x", latency_table=out)` prunes for this machine on another one, such as a
-    server with a GPU. Two to three dozen encoders of random sizes and weights are timed, which takes a minute or more in
-    torch and about five more where they are exported; nothing else should run meanwhile. Only the configuration of the
-    model is read, not its weights.
+    server with a GPU. Two to three dozen encoders of random sizes and weights are timed, which takes a minute or more
+    in torch and about five more where they are exported; nothing else should run meanwhile. Only the configuration of
+    the model is read, not its weights.
 
     Args:
         model: model: `embedded`, a local directory, or a model id on the Hugging Face hub, also MODEL@REVISION. For a

@@ -24,8 +24,9 @@ MOST_ERROR = 0.3
 """Median relative error above which a table is not kept, because another program ran while it was measured."""
 PRIOR_WEIGHT = 0.1
 """Weight of a prior, relative to a measurement (see `fit_times`)."""
-LEAST_SHARE = 0.002
-"""Share of the time that a coefficient whose prior is smaller may deviate by as if its prior were as large."""
+LEAST_SHARE = 0.02
+"""A coefficient whose prior makes up less than this share of the time may deviate as if it made up this share. A prior
+of 0 says that a part could not be told from others, not that it takes no time."""
 FIXED = tuple(Block(kind) for kind in BLOCK_KINDS if kind not in LAYER_BLOCKS)
 """Blocks that take time even if nothing is left in them; blocks of layers are not, since they are structures."""
 
@@ -49,7 +50,8 @@ class LatencyTable(Cost):
     nanoseconds: Mapping[str, Mapping[str, PositiveOrZero]]
     """Coefficients by kind of block and feature; `constant` does not depend on counts."""
     rest: PositiveOrZero
-    """Nanoseconds outside all blocks: norms, residual sums, calls."""
+    """Nanoseconds outside all blocks: norms, residual sums, calls; in runtimes other than torch, of all that the layers
+    share."""
     error: PositiveOrZero
     """Median relative error of the predicted speed-up over the dense encoder, of whole encoders that were not used in
     the fit."""
@@ -201,13 +203,13 @@ def fit_times(
     Args:
         terms: measurements x terms.
         times: one positive number per measurement.
-        prior: one coefficient per term, each at least 0 and not all 0.
+        prior: one coefficient per term, each at least 0, that predict some time for most measurements.
 
     Returns:
         One coefficient per term, each at least 0.
 
     Raises:
-        ValueError: if a time is not finite and positive, or a term is not finite.
+        ValueError: if a time is not finite and positive, a term is not finite, or the prior predicts no time.
     """
     if not all(0 < each < math.inf for each in times) or not np.isfinite(np.asarray(terms)).all():
         raise ValueError("times must be finite and positive, and terms finite")
@@ -217,7 +219,10 @@ def fit_times(
     wanted = np.ones(len(design))
     if prior is not None:
         expected = np.asarray(prior, dtype=np.float64)
-        expected /= np.median(design @ expected)
+        scale_of_prior = np.median(design @ expected)
+        if not scale_of_prior > 0:
+            raise ValueError("a prior must predict some time for most measurements")
+        expected = expected / scale_of_prior
         width = np.maximum(expected, LEAST_SHARE / np.maximum(design.mean(0), 1e-300))
         design = np.vstack([design, np.diag(PRIOR_WEIGHT / width)])
         wanted = np.concatenate([wanted, PRIOR_WEIGHT * expected / width])
