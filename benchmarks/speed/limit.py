@@ -1,4 +1,4 @@
-"""Time of each block of an encoder beside the time of its MACs at the fastest rate that this machine multiplies at."""
+"""Time of each block of an encoder beside the time of its MACs at the rate of a large matrix product."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slimvox.measure.benchmark import BenchmarkResult
 from slimvox.util.devices import torch_threads
 
 PRECISIONS = {"torch": torch.float32, "torch-bf16": torch.bfloat16}
-"""Backends, in which the blocks of an encoder can be timed."""
+"""Backends in which the blocks of an encoder can be timed."""
 SIZE = 2048
 """Rows and columns of the product that tells the machine's rate: large enough that only arithmetic limits it."""
 
@@ -22,6 +22,7 @@ def table(result: BenchmarkResult) -> str:
     Args:
         result: measurements of encoders in the backends `PRECISIONS`, with one number of threads.
     """
+    # After the encoders: on a shared machine, the speed may have changed meanwhile.
     rates = {
         backend: macs_per_second(dtype, result.machine["threads"]) for backend, dtype in PRECISIONS.items()
     }

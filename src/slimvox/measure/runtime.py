@@ -41,7 +41,7 @@ def encoder_milliseconds(
     end, and one with a single layer that layer with it.
 
     Args:
-        encoders: encoders by name, on the CPU; one that occurs under several names is exported once.
+        encoders: encoders by name, on the CPU; one that occurs under several names is loaded once.
         backend: `torch`, `torch-bf16`, or an export format with the precision that it has, such as openvino-int8.
         threads: number of CPU threads.
         seconds: length of each clip.
@@ -62,13 +62,16 @@ def encoder_milliseconds(
     format = backend_format(backend)
     waveforms = noise(batch, round(seconds * SAMPLE_RATE_HZ))
     with TemporaryDirectory() as folder, torch_threads(threads):
-        files, runs = ExportedFiles(Path(folder), layers), {}
+        files, loaded = ExportedFiles(Path(folder), layers), {}
         for name, encoder in encoders.items():
+            if encoder in loaded:
+                continue
             if format is None:
                 run = load_module(copy.deepcopy(encoder).eval(), backend).run
             else:
-                file = files.file(str(id(encoder)), partial(lambda given: given, encoder), format, backend)
+                file = files.file(name, partial(lambda given: given, encoder), format, backend)
                 run = open_file(format, backend, file, threads)
-            runs[name] = partial(run, waveforms)
+            loaded[encoder] = partial(run, waveforms)
+        runs = {name: loaded[encoder] for name, encoder in encoders.items()}
         times = seconds_in_turns(runs, rounds)
     return {name: tuple(1000 * run for run in each) for name, each in times.items()}
