@@ -22,14 +22,12 @@ from slimvox.checkpoint import load
 from slimvox.costs import CostContext, cost_kind
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.benchmark.result import machine
-from slimvox.measure.latency.in_torch import SMALL, drawn_anatomy
+from slimvox.measure.latency.in_torch import BESIDE_DENSE, SMALL, drawn_anatomy
 from slimvox.measure.runtime import encoder_milliseconds
 from slimvox.util.timing import relative_times
 
 SEED = 1
 """Not the seed of the encoders that the table is measured on."""
-AT_ONCE = 4
-"""Number of encoders that take turns with the dense one: with many more, torch's cache of oneDNN kernels overflows."""
 
 
 def main() -> None:
@@ -68,8 +66,8 @@ def main() -> None:
     for number in range(arguments.small):
         encoders[f"small {number}"] = SpeechEncoder(drawn_anatomy(dense.anatomy, draw, SMALL)).eval()
     rows = []
-    for start in range(0, len(encoders), AT_ONCE):
-        names = list(encoders)[start : start + AT_ONCE]
+    for start in range(0, len(encoders), BESIDE_DENSE):
+        names = list(encoders)[start : start + BESIDE_DENSE]
         times = encoder_milliseconds(
             {"dense": dense, **{name: encoders[name] for name in names}},
             backend=arguments.runtime,

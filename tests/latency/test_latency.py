@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,8 +20,16 @@ from models import config
 from nightly import examples
 from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.costs import BLOCK_KINDS
-from slimvox.measure.latency import LatencyTable, in_torch, measure_in_torch, real_time_factors
-from slimvox.measure.latency.in_torch import drawn_anatomy
+from slimvox.measure.latency import LatencyTable, in_torch, measure_in_torch, real_time, real_time_factors
+from slimvox.measure.latency.in_torch import (
+    FRONT_ENDS,
+    PROBES,
+    REST,
+    UNSEEN,
+    Probe,
+    drawn_anatomy,
+    encoder_blocks,
+)
 from slimvox.measure.latency.table import fit_times
 from slimvox.pruning.gates import Gates
 from slimvox.structures import Block, structure_names
@@ -173,6 +181,15 @@ def test_real_time_factors_cover_every_encoder() -> None:
     assert set(factors) == {"a", "b"} and min(factors.values()) > 0
 
 
+def test_real_time_factors_are_compared_within_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine is slow in one round, and the second encoder is disturbed in another."""
+    anatomy = anatomy_from_config(config("hubert").to_dict(), "test", normalize_waveform=False)
+    encoders = {name: random_encoder(anatomy, seed) for seed, name in enumerate(("dense", "pruned"))}
+    times = {"dense": [4.0, 12.0, 4.4], "pruned": [2.0, 6.0, 8.0]}
+    monkeypatch.setattr(real_time, "seconds_in_turns", lambda calls, rounds, device: times)
+    assert real_time_factors(encoders, seconds=2.0, rounds=3) == pytest.approx({"dense": 2.2, "pruned": 1.1})
+
+
 def test_a_table_is_scaled_to_pruned_encoders() -> None:
     """Odd widths take a fifth longer than the coefficients say, and the dense encoder does not."""
     dense = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
@@ -189,20 +206,58 @@ def test_a_table_is_scaled_to_pruned_encoders() -> None:
     assert LatencyTable.from_dict(table.to_dict()) == table
 
 
-def test_a_measured_table_is_scaled_beside_the_dense_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probes_are_measured_beside_the_dense_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine becomes slower with every group of encoders, and is disturbed once in each."""
     dense = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
-    groups: list[list[EncoderAnatomy]] = []
+    draw = np.random.default_rng(3)
+    anatomies = [drawn_anatomy(dense, draw) for _ in range(6)]
+    groups: list[int] = []
 
-    def known(anatomies: Sequence[EncoderAnatomy], *_: Any) -> list[tuple[EncoderAnatomy, float]]:
-        groups.append(list(anatomies))
-        factors = [1.0, *[1.2 if len(groups) == 1 else 1.5] * (len(anatomies) - 1)]
-        return [(each, factor * TABLE.of(each)) for each, factor in zip(anatomies, factors, strict=True)]
+    def known(calls: Mapping[str, Any], rounds: int, _: torch.device) -> dict[str, list[float]]:
+        groups.append(len(calls))
+        times = {}
+        for name, call in calls.items():
+            call()
+            encoder = call.func if name == "dense" else call.args[0]
+            slow = [len(groups)] * rounds
+            if name != "dense":
+                slow[len(times) % rounds] = 9
+            times[name] = [1e-9 * each * TABLE.of(encoder.anatomy) for each in slow]
+        return times
 
-    monkeypatch.setattr(in_torch, "_time_in_turns", known)
-    table = measure_in_torch(dense, seconds=0.5)
-    assert table.of_dense(dense) == TABLE.of(dense)
-    first, second = groups
-    assert first[0] == second[0] == dense and not any(each in second[1:] for each in first[1:])
-    ratios = [1.2 * TABLE.of(each) / table.of(each) for each in first[1:]]
-    assert float(np.median(ratios)) == pytest.approx(1.0, rel=1e-3)
-    assert table.error > 0.1
+    monkeypatch.setattr(in_torch, "seconds_in_turns", known)
+    probes, nanoseconds = in_torch._measured_probes(dense, anatomies, torch.zeros(1, 8000), 5)
+    assert groups == [1 + in_torch.BESIDE_DENSE, 3]
+    assert nanoseconds == pytest.approx(1.5 * TABLE.of(dense))
+    assert [probe.anatomy for probe in probes] == anatomies
+    for probe in probes:
+        assert probe.total == pytest.approx(1.5 * TABLE.of(probe.anatomy))
+        blocks = {block for block, _ in encoder_blocks(random_encoder(probe.anatomy, 0))}
+        assert probe.blocks.keys() == {*blocks, REST}
+        assert min(probe.blocks.values()) >= 0
+
+
+def test_a_table_has_the_measured_time_of_the_dense_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unseen encoders take half as long again as the fitted ones tell."""
+    dense = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
+    given: list[EncoderAnatomy] = []
+
+    def known(
+        whole: EncoderAnatomy, anatomies: Sequence[EncoderAnatomy], *_: Any
+    ) -> tuple[list[Probe], float]:
+        assert whole == dense
+        given.extend(anatomies)
+        probes = []
+        for number, anatomy in enumerate(anatomies):
+            factor = 1.5 if PROBES - UNSEEN <= number < PROBES else 1.0
+            blocks = {**TABLE.by_block(anatomy).blocks, REST: TABLE.rest}
+            blocks[Block("position")] -= TABLE.rest
+            scaled = {block: factor * cost for block, cost in blocks.items()}
+            probes.append(Probe(anatomy=anatomy, blocks=scaled))
+        return probes, 2.0 * TABLE.of(dense)
+
+    monkeypatch.setattr(in_torch, "_measured_probes", known)
+    table = measure_in_torch(dense, seconds=TABLE.seconds)
+    assert table.of_dense(dense) == 2 * TABLE.of(dense)
+    assert table.error == pytest.approx(0.5, abs=0.05)
+    assert len(given) == PROBES + FRONT_ENDS and sum(not each.layers for each in given) == FRONT_ENDS

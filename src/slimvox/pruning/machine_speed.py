@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from statistics import median
 
 import torch
 from accelerate import Accelerator
@@ -23,6 +22,7 @@ from slimvox.pruning.settings import TargetSettings
 from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.util.devices import torch_threads
 from slimvox.util.errors import SlimvoxError
+from slimvox.util.timing import relative_times
 
 
 def prepare_cost(
@@ -96,11 +96,10 @@ def measured_speed_up(encoder: SpeechEncoder, target: TargetSettings, cost: Cost
     }
     if not target.runtime or target.runtime == TORCH:
         with torch_threads(threads):
-            times = real_time_factors(encoders, seconds=target.seconds)
-    else:
-        runs = encoder_milliseconds(encoders, backend=target.runtime, threads=threads, seconds=target.seconds)
-        times = {name: median(each) for name, each in runs.items()}
-    return times["dense"] / times["pruned"]
+            factors = real_time_factors(encoders, seconds=target.seconds)
+        return factors["dense"] / factors["pruned"]
+    runs = encoder_milliseconds(encoders, backend=target.runtime, threads=threads, seconds=target.seconds)
+    return 1 / relative_times(runs, "dense")["pruned"]
 
 
 def table_place(cost: Cost) -> str | None:

@@ -12,7 +12,13 @@ import torch
 
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.benchmark.result import place_of
-from slimvox.measure.latency.in_torch import REST, drawn_anatomy, largest_share, measure_in_torch
+from slimvox.measure.latency.in_torch import (
+    BESIDE_DENSE,
+    REST,
+    drawn_anatomy,
+    largest_share,
+    measure_in_torch,
+)
 from slimvox.measure.latency.table import LatencyTable, check_clip, feature_values, fit_times
 from slimvox.measure.runtime import encoder_milliseconds
 from slimvox.structures.anatomy import EncoderAnatomy
@@ -23,8 +29,6 @@ FRONT_ENDS, LAYERS, WHOLE = 10, 10, 6
 UNSEEN = 2
 """Number of whole ones that only check the table."""
 ROUNDS = 7
-BESIDE_DENSE = 4
-"""Number of encoders that are timed after each call of the dense one."""
 SHARED = "shared"
 """Feature of an encoder that has layers, however many: WavLM computes its position bias once for all of them."""
 
@@ -50,49 +54,18 @@ def measure_in_runtime(dense: EncoderAnatomy, runtime: str, *, seconds: float, s
             not installed, or lacks its precision on this processor.
     """
     check_clip(dense, seconds)
-    draw, threads = np.random.default_rng(seed), torch.get_num_threads()
-    anatomies = {"dense": dense}
-    for number in range(FRONT_ENDS):
-        anatomies[f"front end {number}"] = replace(
-            drawn_anatomy(dense, draw, largest_share(number)), layers=()
-        )
-    for number in range(LAYERS):
-        part = drawn_anatomy(dense, draw, largest_share(number))
-        anatomies[f"layer {number}"] = replace(part, layers=part.layers[:1])
-    for number in range(WHOLE):
-        anatomies[f"whole {number}"] = drawn_anatomy(dense, draw, largest_share(number))
-    relative: dict[str, float] = {}
-    dense_times: list[float] = []
+    anatomies = _drawn(dense, np.random.default_rng(seed))
+    nanoseconds = _nanoseconds(dense, anatomies, runtime, seconds)
     whole = [name for name in anatomies if name.startswith("whole")]
-    whole_dense = SpeechEncoder(dense).eval()
-    # Two groups, because more encoders with all layers at once would evict oneDNN's kernels.
-    for names in (whole, [name for name in anatomies if name not in ("dense", *whole)]):
-        # The dense encoder is called before every few of the others, so that each is compared with it at one moment.
-        parts = {
-            f"dense {start}": names[start : start + BESIDE_DENSE]
-            for start in range(0, len(names), BESIDE_DENSE)
-        }
-        encoders: dict[str, SpeechEncoder] = {}
-        for beside, others in parts.items():
-            encoders[beside] = whole_dense
-            encoders |= {name: SpeechEncoder(anatomies[name]).eval() for name in others}
-        times = encoder_milliseconds(
-            encoders, backend=runtime, threads=threads, seconds=seconds, rounds=ROUNDS
-        )
-        for beside, others in parts.items():
-            ratios = relative_times({name: times[name] for name in (beside, *others)}, beside)
-            relative |= {name: ratios[name] for name in others}
-            dense_times += times[beside]
-    relative["dense"] = 1.0
-    nanoseconds = {name: 1e6 * median(dense_times) * each for name, each in relative.items()}
-    unseen = [f"whole {number}" for number in range(WHOLE - UNSEEN, WHOLE)]
-    fitted = {name: anatomies[name] for name in anatomies if name not in ("dense", *unseen)}
+    unseen = whole[-UNSEEN:]
     prior = measure_in_torch(dense, seconds=seconds, seed=seed)
-    coefficients = _fit(fitted, nanoseconds, prior)
+    coefficients = _fit(
+        {name: anatomies[name] for name in anatomies if name not in unseen}, nanoseconds, prior
+    )
     table = LatencyTable(
         seconds=seconds,
         device="cpu",
-        threads=threads,
+        threads=torch.get_num_threads(),
         rest=coefficients.pop(REST.kind)[SHARED],
         nanoseconds=coefficients,
         error=0.0,
@@ -101,11 +74,57 @@ def measure_in_runtime(dense: EncoderAnatomy, runtime: str, *, seconds: float, s
     )
 
     def timed(names: Sequence[str]) -> list[tuple[EncoderAnatomy, float]]:
-        return [(anatomies[name], nanoseconds[name]) for name in ("dense", *names)]
+        return [(dense, nanoseconds["dense"]), *((anatomies[name], nanoseconds[name]) for name in names)]
 
-    table = table.scaled_to(timed([name for name in whole if name not in unseen]))
+    table = table.scaled_to(timed(whole[:-UNSEEN]))
     # If the machine was busy while it was measured in torch, this table is no better.
     return replace(table, error=max(table.speed_up_error(timed(unseen)), prior.error))
+
+
+def _drawn(dense: EncoderAnatomy, draw: np.random.Generator) -> dict[str, EncoderAnatomy]:
+    """Random parts of a dense encoder by name: without layers, with one, and whole ones."""
+    anatomies: dict[str, EncoderAnatomy] = {}
+    for number in range(FRONT_ENDS):
+        part = drawn_anatomy(dense, draw, largest_share(number))
+        anatomies[f"front end {number}"] = replace(part, layers=())
+    for number in range(LAYERS):
+        part = drawn_anatomy(dense, draw, largest_share(number))
+        anatomies[f"layer {number}"] = replace(part, layers=part.layers[:1])
+    for number in range(WHOLE):
+        anatomies[f"whole {number}"] = drawn_anatomy(dense, draw, largest_share(number))
+    return anatomies
+
+
+def _nanoseconds(
+    dense: EncoderAnatomy, anatomies: Mapping[str, EncoderAnatomy], runtime: str, seconds: float
+) -> dict[str, float]:
+    """Times of encoders in a runtime by name, and of the dense one as `dense`.
+
+    The dense encoder is called before every few of the others, so that each is compared with it at one moment.
+    """
+    relative: dict[str, float] = {}
+    dense_times: list[float] = []
+    whole = [name for name in anatomies if name.startswith("whole")]
+    dense_encoder = SpeechEncoder(dense).eval()
+    # Two groups, because more encoders with all layers at once would evict oneDNN's kernels.
+    for names in (whole, [name for name in anatomies if name not in whole]):
+        parts = {
+            f"dense {start}": names[start : start + BESIDE_DENSE]
+            for start in range(0, len(names), BESIDE_DENSE)
+        }
+        encoders: dict[str, SpeechEncoder] = {}
+        for beside, others in parts.items():
+            encoders[beside] = dense_encoder
+            encoders |= {name: SpeechEncoder(anatomies[name]).eval() for name in others}
+        times = encoder_milliseconds(
+            encoders, backend=runtime, threads=torch.get_num_threads(), seconds=seconds, rounds=ROUNDS
+        )
+        for beside, others in parts.items():
+            ratios = relative_times({name: times[name] for name in (beside, *others)}, beside)
+            relative |= {name: ratios[name] for name in others}
+            dense_times += times[beside]
+    of_dense = 1e6 * median(dense_times)
+    return {"dense": of_dense, **{name: of_dense * each for name, each in relative.items()}}
 
 
 def _fit(

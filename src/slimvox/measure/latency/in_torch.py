@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
@@ -25,10 +26,12 @@ from slimvox.structures.units import units
 from slimvox.util.timing import relative_times, seconds_in_turns, wait_for
 
 PROBES, UNSEEN = 13, 4
-"""Number of encoders that are measured, and of those that only check the table; as many others are timed once more
-beside the dense one."""
+"""Number of whole encoders that are measured, and of those that only check the table."""
 FRONT_ENDS = 16
 """Number of front ends measured alone, since an encoder has many layers, but only one front end."""
+BESIDE_DENSE = 4
+"""Number of encoders that are timed after each call of the dense one. With many more in turns, torch's cache of oneDNN
+kernels overflows."""
 SMALL = 0.3
 """Maximum share of the units that small encoders keep of each size."""
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 15
@@ -60,9 +63,8 @@ def measure_in_torch(
     """Time encoders of random sizes, in float32 and without gradients, and fit a table to the times.
 
     Each probe has random weights, and in every convolution and layer its own random sizes between 0 and those of
-    `dense`, with heads of unequal width as after pruning. One forward pass times every block separately. The shortest
-    of several rounds counts, because other load on the machine can only add time. At the end the dense encoder takes
-    turns with some of the others; the table is then scaled to the medians of their ratios to it.
+    `dense`, with heads of unequal width as after pruning. The dense encoder itself is not fitted, because its widths,
+    multiples of 16, are computed faster for their size than those that pruning leaves.
 
     Args:
         dense: anatomy of the dense encoder.
@@ -78,42 +80,77 @@ def measure_in_torch(
     draw = np.random.default_rng(seed)
     waveform = 0.1 * torch.randn(1, round(seconds * SAMPLE_RATE_HZ), device=device)
     rounds = _rounds_for(dense, waveform)
-    probes = [
-        Probe(anatomy=anatomy, blocks=_time_blocks(anatomy, waveform, rounds))
-        for anatomy in (drawn_anatomy(dense, draw, largest_share(number)) for number in range(PROBES))
-    ]
-    seen, unseen = probes[:-UNSEEN], probes[-UNSEEN:]
-    fronts = []
+    anatomies = [drawn_anatomy(dense, draw, largest_share(number)) for number in range(PROBES)]
     for number in range(FRONT_ENDS):
-        front = replace(drawn_anatomy(dense, draw, largest_share(number)), layers=())
-        fronts.append(Probe(anatomy=front, blocks=_time_blocks(front, waveform, rounds)))
-    nanoseconds = {kind: _fit(kind, [*seen, *fronts], seconds) for kind in BLOCK_KINDS}
+        anatomies.append(replace(drawn_anatomy(dense, draw, largest_share(number)), layers=()))
+    probes, dense_nanoseconds = _measured_probes(dense, anatomies, waveform, rounds)
+    seen, unseen, fronts = probes[: PROBES - UNSEEN], probes[PROBES - UNSEEN : PROBES], probes[PROBES:]
     table = LatencyTable(
         seconds=seconds,
         device=device.type,
         threads=torch.get_num_threads(),
-        nanoseconds=nanoseconds,
+        nanoseconds={kind: _fit(kind, [*seen, *fronts], seconds) for kind in BLOCK_KINDS},
         rest=median(probe.blocks[REST] for probe in seen),
         error=0.0,
+        dense=dense_nanoseconds,
         hardware=place_of(device.type),
     )
-    table = table.scaled_to(
-        _time_in_turns([dense, *(probe.anatomy for probe in seen[-UNSEEN:])], waveform, rounds)
-    )
-    times = _time_in_turns([dense, *(probe.anatomy for probe in unseen)], waveform, rounds)
+    times = [(dense, dense_nanoseconds), *((probe.anatomy, probe.total) for probe in unseen)]
     return replace(table, error=table.speed_up_error(times))
 
 
-def _time_in_turns(
-    anatomies: Sequence[EncoderAnatomy], waveform: torch.Tensor, rounds: int
-) -> list[tuple[EncoderAnatomy, float]]:
-    """Anatomies and the nanoseconds of their encoders, which take turns: the speed of a machine changes in seconds."""
-    encoders = [SpeechEncoder(anatomy).to(waveform.device).eval() for anatomy in anatomies]
-    calls = {str(number): partial(encoder, waveform) for number, encoder in enumerate(encoders)}
-    with torch.inference_mode():
-        times = seconds_in_turns(calls, rounds, waveform.device)
-    relative, first = relative_times(times, "0"), 1e9 * median(times["0"])
-    return [(anatomy, first * relative[str(number)]) for number, anatomy in enumerate(anatomies)]
+def _measured_probes(
+    dense: EncoderAnatomy, anatomies: Sequence[EncoderAnatomy], waveform: torch.Tensor, rounds: int
+) -> tuple[list[Probe], float]:
+    """Probes, and the nanoseconds of the dense encoder.
+
+    The dense encoder is called before every few probes, so that each is compared with it at one moment: a probe's total
+    is the median of its ratios to the dense encoder in a round, times the dense encoder's median over all rounds. The
+    shortest time of each block divides the total among the blocks.
+    """
+    whole = SpeechEncoder(dense).to(waveform.device).eval()
+    dense_times: list[float] = []
+    ratios: list[float] = []
+    shares: list[dict[Block, float]] = []
+    for start in range(0, len(anatomies), BESIDE_DENSE):
+        group = anatomies[start : start + BESIDE_DENSE]
+        encoders = [SpeechEncoder(anatomy).to(waveform.device).eval() for anatomy in group]
+        shortest: list[dict[Block, float]] = [{} for _ in group]
+        with torch.inference_mode(), ExitStack() as timers:
+            calls: dict[str, Callable[[], object]] = {"dense": partial(whole, waveform)}
+            for number, encoder in enumerate(encoders):
+                timer = BlockTimer(encoder_blocks(encoder), partial(wait_for, waveform.device))
+                timers.enter_context(timer)
+                calls[str(number)] = partial(_call, encoder, waveform, timer, shortest[number])
+            times = seconds_in_turns(calls, rounds, waveform.device)
+        dense_times += times["dense"]
+        relative = relative_times(times, "dense")
+        for number, blocks in enumerate(shortest):
+            ratios.append(relative[str(number)])
+            shares.append({block: each / sum(blocks.values()) for block, each in blocks.items()})
+    nanoseconds = 1e9 * median(dense_times)
+    probes = [
+        Probe(
+            anatomy=anatomy, blocks={block: ratio * nanoseconds * each for block, each in of_blocks.items()}
+        )
+        for anatomy, ratio, of_blocks in zip(anatomies, ratios, shares, strict=True)
+    ]
+    return probes, nanoseconds
+
+
+def _call(
+    encoder: SpeechEncoder, waveform: torch.Tensor, timer: BlockTimer[Block], shortest: dict[Block, float]
+) -> None:
+    """Call an encoder, and keep the shortest nanoseconds of each of its blocks, and outside all blocks (`REST`)."""
+    timer.nanoseconds.clear()
+    wait_for(waveform.device)
+    began = time.perf_counter_ns()
+    encoder(waveform)
+    wait_for(waveform.device)
+    total = time.perf_counter_ns() - began
+    rest = max(0.0, total - sum(timer.nanoseconds.values()))
+    for block, nanoseconds in {**timer.nanoseconds, REST: rest}.items():
+        shortest[block] = min(nanoseconds, shortest.get(block, math.inf))
 
 
 def largest_share(number: int) -> float:
@@ -160,34 +197,9 @@ def _rounds_for(dense: EncoderAnatomy, waveform: torch.Tensor) -> int:
         began = time.perf_counter()
         encoder(waveform)
         wait_for(waveform.device)
-    # Twice more for the dense encoder, and once more for others beside it.
-    encoders = (PROBES + 2 * UNSEEN + FRONT_ENDS / 2) / 2 + 2
+    encoders = (PROBES + FRONT_ENDS / 2) / 2 + (PROBES + FRONT_ENDS) / BESIDE_DENSE
     round_seconds = (time.perf_counter() - began) * encoders
     return max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(PATIENCE_SECONDS / round_seconds)))
-
-
-def _time_blocks(anatomy: EncoderAnatomy, waveform: torch.Tensor, rounds: int) -> dict[Block, float]:
-    """Times for `Probe.blocks`: the shortest of several rounds for each block separately, scaled so that their sum is
-    the shortest time of the whole encoder.
-    """
-    encoder = SpeechEncoder(anatomy).to(waveform.device).eval()
-    shortest: dict[Block, float] = {}
-    whole, wait = math.inf, partial(wait_for, waveform.device)
-    with torch.inference_mode():
-        encoder(waveform)
-        for _ in range(rounds):
-            with BlockTimer(encoder_blocks(encoder), wait) as timer:
-                wait()
-                began = time.perf_counter_ns()
-                encoder(waveform)
-                wait()
-                total = time.perf_counter_ns() - began
-            whole = min(whole, total)
-            rest = max(0.0, total - sum(timer.nanoseconds.values()))
-            for block, nanoseconds in {**timer.nanoseconds, REST: rest}.items():
-                shortest[block] = min(nanoseconds, shortest.get(block, math.inf))
-    scale = whole / sum(shortest.values())
-    return {block: scale * nanoseconds for block, nanoseconds in shortest.items()}
 
 
 def encoder_blocks(encoder: SpeechEncoder) -> Iterator[tuple[Block, nn.Module]]:

@@ -11,7 +11,7 @@ import torch
 
 from slimvox.encoder import SpeechEncoder
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ
-from slimvox.util.timing import seconds_in_turns
+from slimvox.util.timing import relative_times, seconds_in_turns
 
 
 def real_time_factors(
@@ -19,8 +19,11 @@ def real_time_factors(
 ) -> dict[str, float]:
     """Seconds of computing per second of audio, one clip at a time.
 
+    That of the first encoder is a median over rounds; those of the others are it times the median of their ratios to it
+    within a round, which other load on the machine disturbs less (`relative_times`).
+
     Args:
-        encoders: encoders by name, all on one device.
+        encoders: encoders by name, all on one device; the first is the one that the others are compared with.
         seconds: length of the clip.
         rounds: number of rounds for the medians; the encoders take turns, after a warm-up round.
 
@@ -37,4 +40,6 @@ def real_time_factors(
     calls = {name: partial(encoder, waveform) for name, encoder in encoders.items()}
     with torch.inference_mode():
         times = seconds_in_turns(calls, rounds, device)
-    return {name: median(each) / seconds for name, each in times.items()}
+    first = next(iter(times))
+    factor = median(times[first]) / seconds
+    return {name: factor * ratio for name, ratio in relative_times(times, first).items()}
