@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
+from measures import TABLE
+from slimvox.measure.latency import prepare
 from tiny_runs import make_teacher
 
 
@@ -27,3 +30,10 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
         samples = np.convolve(samples, random.standard_normal(4 + number), "same")
         soundfile.write(folder / f"{number:02}.wav", 0.1 * samples / np.abs(samples).max(), 16_000)
     return folder
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """In place of measuring: a machine whose table is known."""
+    monkeypatch.setattr(prepare, "kept_table", lambda *_: TABLE)
+    return TABLE
