@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from models import config
 from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.costs import CostContext
 from slimvox.encoder import SpeechEncoder
-from slimvox.measure.latency import in_runtime, kept_table, measure_in_runtime
+from slimvox.measure.latency import in_runtime, kept_table, measure_in_runtime, prepare
 from slimvox.measure.latency.in_torch import drawn_anatomy
 from slimvox.measure.latency.prepare import table_path
 from slimvox.measure.latency.table import LatencyTable, fit_times
@@ -93,8 +93,32 @@ def test_a_prior_decides_on_what_measurements_do_not_tell() -> None:
 
 
 def test_a_table_is_measured_in_torch_bf16() -> None:
-    table = measure_in_runtime(DENSE, "torch-bf16", seconds=0.5)
+    lines: list[str] = []
+    table = measure_in_runtime(DENSE, "torch-bf16", seconds=0.5, on_progress=lines.append)
     assert table.of(DENSE) > 0 and table.threads == torch.get_num_threads()
+    assert lines == [
+        f"{number} of {len(lines)} encoders are ready to be timed in torch-bf16"
+        for number in range(1, len(lines) + 1)
+    ]
+
+
+def test_a_run_tells_now_and_then_how_far_the_measurement_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, lines = 0.0, []
+
+    def measured(*_: Any, on_progress: Callable[[str], None], **__: Any) -> LatencyTable:
+        nonlocal now
+        for number in range(1, 9):
+            now += 13.0
+            on_progress(f"{number} of 8")
+        return TABLE
+
+    monkeypatch.setattr(prepare.time, "monotonic", lambda: now)
+    monkeypatch.setattr(prepare, "measured_table", measured)
+    context = CostContext(
+        dense=DENSE, seconds=1.0, device=torch.device("cpu"), on_progress=lines.append, runtime="openvino"
+    )
+    assert prepare._measure(context) == TABLE
+    assert lines[0].startswith("measuring how long") and lines[1:] == ["3 of 8", "6 of 8"]
 
 
 def test_a_table_is_measured_once_for_the_same_conditions(

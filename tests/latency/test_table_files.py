@@ -157,7 +157,7 @@ def test_the_device_the_threads_and_the_runtime_are_those_asked_for(
         asked.append((seconds, device.type, torch.get_num_threads()))
         return TABLE
 
-    def in_runtime(_: Any, runtime: str, *, seconds: float) -> LatencyTable:
+    def in_runtime(_: Any, runtime: str, *, seconds: float, on_progress: Any) -> LatencyTable:
         asked.append((runtime, seconds, torch.get_num_threads()))
         return TABLE
 

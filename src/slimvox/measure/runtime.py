@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,6 +34,7 @@ def encoder_milliseconds(
     batch: int = 1,
     rounds: int = 7,
     layers: Layers = "all",
+    on_progress: Callable[[int], None] = lambda loaded: None,
 ) -> dict[str, tuple[float, ...]]:
     """Time encoders in a backend of `slimvox benchmark`, in this process, without the checks of an export.
 
@@ -48,6 +49,8 @@ def encoder_milliseconds(
         batch: number of clips at once.
         rounds: number of timed runs of each encoder.
         layers: hidden states that an exported file returns.
+        on_progress: called with the number of encoders that are loaded, or exported and opened, after each; exports
+            take most of the time.
 
     Returns:
         milliseconds of every run, by name.
@@ -72,6 +75,7 @@ def encoder_milliseconds(
                 file = files.file(name, partial(lambda given: given, encoder), format, backend)
                 run = open_file(format, backend, file, threads)
             loaded[encoder] = partial(run, waveforms)
+            on_progress(len(loaded))
         runs = {name: loaded[encoder] for name, encoder in encoders.items()}
         times = seconds_in_turns(runs, rounds)
     return {name: tuple(1000 * run for run in each) for name, each in times.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
@@ -33,7 +33,14 @@ SHARED = "shared"
 """Feature of an encoder that has layers, however many: WavLM computes its position bias once for all of them."""
 
 
-def measure_in_runtime(dense: EncoderAnatomy, runtime: str, *, seconds: float, seed: int = 0) -> LatencyTable:
+def measure_in_runtime(
+    dense: EncoderAnatomy,
+    runtime: str,
+    *,
+    seconds: float,
+    seed: int = 0,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> LatencyTable:
     """Time encoders of random sizes in a runtime on the CPU, and fit a table to the times.
 
     A runtime tells the time of a whole call only. Encoders without layers, with one layer, and whole ones differ in
@@ -48,6 +55,7 @@ def measure_in_runtime(dense: EncoderAnatomy, runtime: str, *, seconds: float, s
         runtime: backend of `slimvox benchmark`, such as openvino-int8.
         seconds: length of the clip, one at a time.
         seed: random seed of the sizes.
+        on_progress: called with a short text after each encoder that is exported.
 
     Raises:
         SlimvoxError: if the clip is shorter than a frame or longer than the encoder allows, or the runtime is unknown,
@@ -55,7 +63,7 @@ def measure_in_runtime(dense: EncoderAnatomy, runtime: str, *, seconds: float, s
     """
     check_clip(dense, seconds)
     anatomies = _drawn(dense, np.random.default_rng(seed))
-    nanoseconds = _nanoseconds(dense, anatomies, runtime, seconds)
+    nanoseconds = _nanoseconds(dense, anatomies, runtime, seconds, on_progress)
     whole = [name for name in anatomies if name.startswith("whole")]
     unseen = whole[-UNSEEN:]
     prior = measure_in_torch(dense, seconds=seconds, seed=seed)
@@ -96,7 +104,11 @@ def _drawn(dense: EncoderAnatomy, draw: np.random.Generator) -> dict[str, Encode
 
 
 def _nanoseconds(
-    dense: EncoderAnatomy, anatomies: Mapping[str, EncoderAnatomy], runtime: str, seconds: float
+    dense: EncoderAnatomy,
+    anatomies: Mapping[str, EncoderAnatomy],
+    runtime: str,
+    seconds: float,
+    on_progress: Callable[[str], None],
 ) -> dict[str, float]:
     """Times of encoders in a runtime by name, and of the dense one as `dense`.
 
@@ -107,7 +119,13 @@ def _nanoseconds(
     whole = [name for name in anatomies if name.startswith("whole")]
     dense_encoder = SpeechEncoder(dense).eval()
     # Two groups, because more encoders with all layers at once would evict oneDNN's kernels.
-    for names in (whole, [name for name in anatomies if name not in whole]):
+    groups = (whole, [name for name in anatomies if name not in whole])
+    total, before = len(anatomies) + len(groups), 0
+
+    def tell(loaded: int) -> None:
+        on_progress(f"{before + loaded} of {total} encoders are ready to be timed in {runtime}")
+
+    for names in groups:
         parts = {
             f"dense {start}": names[start : start + BESIDE_DENSE]
             for start in range(0, len(names), BESIDE_DENSE)
@@ -117,8 +135,14 @@ def _nanoseconds(
             encoders[beside] = dense_encoder
             encoders |= {name: SpeechEncoder(anatomies[name]).eval() for name in others}
         times = encoder_milliseconds(
-            encoders, backend=runtime, threads=torch.get_num_threads(), seconds=seconds, rounds=ROUNDS
+            encoders,
+            backend=runtime,
+            threads=torch.get_num_threads(),
+            seconds=seconds,
+            rounds=ROUNDS,
+            on_progress=tell,
         )
+        before += 1 + len(names)
         for beside, others in parts.items():
             ratios = relative_times({name: times[name] for name in (beside, *others)}, beside)
             relative |= {name: ratios[name] for name in others}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,6 +26,8 @@ from slimvox.util.errors import SlimvoxError
 
 PACKAGES = ("torch", "onnxruntime", "openvino", "nncf")
 """Packages whose version affects the time of some runtime."""
+SECONDS_PER_LINE = 30.0
+"""Least time between two lines about the progress of a measurement."""
 MOST_THREADS = 4
 """Maximum number of threads: a server that prunes has many more than encoders are used with, one clip at a time."""
 
@@ -78,7 +81,15 @@ def _measure(context: CostContext) -> LatencyTable:
         f"measuring how long encoders of this shape take on this machine's CPU in {context.runtime},"
         f" {context.seconds:g} s of audio ..."
     )
-    return measured_table(context.dense, context.runtime, seconds=context.seconds)
+    told = time.monotonic()
+
+    def tell(line: str) -> None:
+        nonlocal told
+        if time.monotonic() - told >= SECONDS_PER_LINE:
+            told = time.monotonic()
+            context.on_progress(line)
+
+    return measured_table(context.dense, context.runtime, seconds=context.seconds, on_progress=tell)
 
 
 def measured_table(
@@ -88,6 +99,7 @@ def measured_table(
     seconds: float,
     threads: int | None = None,
     device: torch.device = CPU,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> LatencyTable:
     """Measure a table in any runtime.
 
@@ -97,6 +109,7 @@ def measured_table(
         seconds: length of the clip.
         threads: number of CPU threads; by default `default_threads()`.
         device: device for torch; other runtimes are measured on the CPU.
+        on_progress: called with a short text about the current work.
 
     Raises:
         SlimvoxError: if the clip is shorter than a frame or longer than the encoder allows, or the runtime is unknown,
@@ -105,7 +118,7 @@ def measured_table(
     with torch_threads(threads or default_threads()):
         if runtime == TORCH:
             return measure_in_torch(dense, seconds=seconds, device=device)
-        return measure_in_runtime(dense, runtime, seconds=seconds)
+        return measure_in_runtime(dense, runtime, seconds=seconds, on_progress=on_progress)
 
 
 def default_threads() -> int:

@@ -67,7 +67,9 @@ def measure_latency(
     with hub_token(token), on_disk(model) as name:
         _, dense = find_anatomies(str(name))
     on_progress(f"measuring {seconds:g} s of audio in {runtime}")
-    table = measured_table(dense, runtime, seconds=seconds, threads=threads, device=place)
+    table = measured_table(
+        dense, runtime, seconds=seconds, threads=threads, device=place, on_progress=on_progress
+    )
     if path is not None:
         with writing(path):
             write_table(path, table, dense)
