@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -23,6 +22,7 @@ from slimvox.encoder import SpeechEncoder
 from slimvox.measure.runtime import encoder_milliseconds
 from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.structures.parts import dense_layer
+from slimvox.util.timing import relative_times
 
 COST = Macs()
 
@@ -40,7 +40,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
-    pruned = {Path(each).name: load(each) for each in arguments.directories}
+    # By path, because the last part is the seed in directories of `benchmarks/ablation/run.py`.
+    pruned = {each: load(each) for each in arguments.directories}
     dense = next(iter(pruned.values())).dense_anatomy
     print("| encoder | backend | MACs | ms | speed-up | even shape, ms | time relative to the even shape |")
     print("|---" * 7 + "|")
@@ -58,11 +59,12 @@ def main() -> None:
                 seconds=arguments.seconds,
                 rounds=arguments.rounds,
             )
-            whole, own, level = (median(times[each]) for each in ("dense", "pruned", "even"))
+            speed_up = 1 / relative_times(times, "dense")["pruned"]
+            own, level = median(times["pruned"]), median(times["even"])
             shares = [macs(each) / macs(dense) for each in (encoder.anatomy, shape)]
             print(
-                f"| {name} | {backend} | {shares[0]:.1%}, even {shares[1]:.1%} | {own:.1f} | {whole / own:.2f}x |"
-                f" {level:.1f} | {own / level:.2f} |",
+                f"| {name} | {backend} | {shares[0]:.1%}, even {shares[1]:.1%} | {own:.1f} | {speed_up:.2f}x |"
+                f" {level:.1f} | {relative_times(times, 'even')['pruned']:.2f} |",
                 flush=True,
             )
 
