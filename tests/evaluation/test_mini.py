@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from slimvox.evaluation.data_fingerprint import describe_data
-from slimvox.evaluation.examples import ExampleSet, VerificationSet
+from slimvox.evaluation.examples import ExampleSet, LabelledExample, Recording, VerificationSet
 from slimvox.evaluation.result_table import FIXED_ROWS
 from slimvox.evaluation.suite import default_tasks
 from slimvox.evaluation.tasks import SUPERB, task, task_names
+from slimvox.evaluation.tasks.asv import speakers_of
 
 
 def folds_of(name: str) -> list[ExampleSet[Any]]:
@@ -137,3 +138,18 @@ def test_intents_and_slots_are_of_the_same_orders_and_agree() -> None:
         assert intent.recording == order.recording
         filled = {segment.slot: segment.text for segment in order.segments}
         assert intent.labels == tuple(filled.get(name, "") for name in intents.label_names)
+
+
+def test_a_speaker_has_the_name_of_other_tasks_in_trials() -> None:
+    """Intervals of several tasks give a speaker one weight, and know speakers by name."""
+    recordings = {
+        "one": Recording(id="one", clips=(), speaker="so762-0001"),
+        "two": Recording(id="two", clips=()),
+        "three": Recording(id="three", clips=()),
+    }
+    examples = tuple(
+        LabelledExample(recording=recordings[id], split="train", labels=(label,))
+        for id, label in (("one", "0001"), ("two", "0002"))
+    )
+    data = VerificationSet(name="asv", examples=examples, recordings=recordings)
+    assert speakers_of(data) == {"one": "so762-0001", "two": "0002", "three": "three"}

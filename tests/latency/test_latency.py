@@ -21,6 +21,7 @@ from nightly import examples
 from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.costs import BLOCK_KINDS
 from slimvox.measure.latency import LatencyTable, in_torch, measure_in_torch, real_time, real_time_factors
+from slimvox.measure.latency import table as table_module
 from slimvox.measure.latency.in_torch import (
     FRONT_ENDS,
     PROBES,
@@ -30,11 +31,12 @@ from slimvox.measure.latency.in_torch import (
     drawn_anatomy,
     encoder_blocks,
 )
-from slimvox.measure.latency.table import fit_times
+from slimvox.measure.latency.table import feature_values, fit_times
 from slimvox.pruning.gates import Gates
-from slimvox.structures import Block, structure_names
+from slimvox.structures import Block, Term, structure_names
 from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.structures.parts import ConvAnatomy, HeadAnatomy, LayerAnatomy
+from slimvox.structures.units import units
 from slimvox.util.errors import SlimvoxError
 
 
@@ -206,6 +208,17 @@ def test_a_table_is_scaled_to_pruned_encoders() -> None:
     assert LatencyTable.from_dict(table.to_dict()) == table
 
 
+def test_a_feature_that_counts_once_is_fitted_as_it_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
+    block = Block("attention", 0)
+    heads = next(address for address in units(dense).sizes if address.structure == "head")
+    term = Term(block=block, coefficient=3.0, factors=(heads,), once=True, feature="any head")
+    monkeypatch.setattr(table_module, "time_features", lambda *_: iter([term]))
+    table = replace(TABLE, nanoseconds={"attention": {"any head": 2.0}}, rest=0.0)
+    (value,) = feature_values(dense, 1.0)[block].values()
+    assert value == 3.0 and table.of(dense) == 2.0 * value
+
+
 def test_probes_are_measured_beside_the_dense_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine becomes slower with every group of encoders, and is disturbed once in each."""
     dense = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
@@ -217,12 +230,10 @@ def test_probes_are_measured_beside_the_dense_encoder(monkeypatch: pytest.Monkey
         groups.append(len(calls))
         times = {}
         for name, call in calls.items():
-            call()
-            encoder = call.func if name == "dense" else call.args[0]
             slow = [len(groups)] * rounds
             if name != "dense":
                 slow[len(times) % rounds] = 9
-            times[name] = [1e-9 * each * TABLE.of(encoder.anatomy) for each in slow]
+            times[name] = [1e-9 * each * TABLE.of(call.func.anatomy) for each in slow]
         return times
 
     monkeypatch.setattr(in_torch, "seconds_in_turns", known)

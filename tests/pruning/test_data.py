@@ -12,7 +12,7 @@ import pytest
 
 from audio.audio_files import tone, write, write_tones
 from slimvox.audio import AudioClip, SkipCounter, read_audio
-from slimvox.pruning.data import HeldOutWaveforms, gather_audio
+from slimvox.pruning.data import HeldOutWaveforms, RunAudio, gather_audio
 from slimvox.pruning.settings import DataSettings
 from slimvox.util.errors import SlimvoxError
 
@@ -116,3 +116,51 @@ def test_each_skipped_file_is_named_once_and_counted(
         1,
         1,
     ]
+
+
+def training_paths(audio: RunAudio) -> set[str]:
+    return {str(clip.path) for clip in audio.training}
+
+
+def test_held_out_audio_inside_the_training_audio_is_left_out_of_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_tones(tmp_path / folder, [2.0] * 4)
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    for held_out in ("b", "link"):
+        caplog.clear()
+        audio = gather_audio([tmp_path / "a", tmp_path / "b"], SETTINGS, 0, [tmp_path / held_out])
+        # Files of one name in another folder are other audio.
+        assert training_paths(audio) == {str(path) for path in (tmp_path / "a").iterdir()}
+        assert len(audio.held_out) == 4 and audio.sources.tolist() == [0] * 4
+        assert "4 of 8 clips to train on contain held-out audio and are left out" in caplog.text
+
+
+def test_stretches_that_overlap_held_out_ones_are_left_out_of_training(tmp_path: Path) -> None:
+    write(tmp_path / "x.wav", tone(20.0))
+    (tmp_path / "train.csv").write_text("path,start,end\nx.wav,0,2\nx.wav,2,4\nx.wav,3.5,5.5\nx.wav,6,8\n")
+    (tmp_path / "test.csv").write_text("path,start,end\nx.wav,4,6\n")
+    audio = gather_audio([tmp_path / "train.csv"], SETTINGS, 0, [tmp_path / "test.csv"])
+    assert [clip.offset_seconds for clip in audio.training] == [0, 2, 6]
+
+
+def test_a_file_that_is_named_twice_is_not_both_held_out_and_trained_on(tmp_path: Path) -> None:
+    (tmp_path / "audio").mkdir()
+    write_tones(tmp_path / "audio", [2.0] * 20)
+    names = "".join(f"audio/{number:03}.wav,0.5,2\n" for number in range(20))
+    (tmp_path / "again.csv").write_text(f"path,start,end\n{names}")
+    settings = replace(SETTINGS, held_out_seconds=4.0)
+    audio = gather_audio([tmp_path / "audio", tmp_path / "again.csv"], settings, 0)
+    assert len(audio.held_out) > 0
+    assert not {str(clip.path) for clip in audio.held_out} & training_paths(audio)
+
+
+def test_training_audio_that_is_all_held_out_is_used_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_tones(tmp_path, [2.0] * 4)
+    audio = gather_audio([tmp_path], SETTINGS, 0, [tmp_path])
+    assert len(audio.training) == len(audio.held_out) == 4
+    assert "nothing else is there to train on" in caplog.text

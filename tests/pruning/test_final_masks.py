@@ -29,6 +29,7 @@ from slimvox.pruning.gates.widths import Widths
 from slimvox.pruning.surgery import slice_encoder, survivors
 from slimvox.structures import Address, structure, structure_names
 from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.structures.parts import HeadAnatomy
 from slimvox.util.errors import SlimvoxError, UnusableResultError
 
 SMALL = anatomy_from_config(
@@ -175,6 +176,31 @@ def test_convolutions_keep_a_channel_where_channels_must_make_way(
         chosen = final_masks(layout, scores, torch.ones_like(scores), budget)
         left = check(anatomy, structures, chosen, budget)
         assert min(each.channels for each in left.convolutions) >= round_to
+
+
+@settings(max_examples=examples(20))
+@given(
+    widths=st.lists(st.sampled_from([10, 16, 40, 48, 64]), min_size=2, max_size=3),
+    round_to=st.sampled_from([1, 8, 32]),
+    share=st.floats(0.2, 0.8),
+    seed=st.integers(0, 1000),
+)
+def test_rounding_rounded_widths_again_does_not_change_the_cost(
+    widths: list[int], round_to: int, share: float, seed: int
+) -> None:
+    """Encoders that were pruned before have heads of unequal width, which limit the common width of a layer."""
+    dense = anatomy_from_config(
+        {"model_type": "wavlm", "hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 64},
+        "test",
+        normalize_waveform=False,
+    )
+    heads = tuple(HeadAnatomy(index=index, qk=width, vo=width) for index, width in enumerate(widths))
+    anatomy = replace(dense, layers=tuple(replace(layer, heads=heads) for layer in dense.layers[:2]))
+    layout = GateLayout(anatomy, ["qk", "vo", "intermediate"])
+    budget = budget_for(layout, COSTS["params"], share, round_to, fast_widths=True)
+    scores = torch.rand(layout.size, generator=torch.Generator().manual_seed(seed))
+    chosen = final_masks(layout, scores, torch.ones(layout.size), budget)
+    assert budget.cost.of(survivors(anatomy, chosen.masks).anatomy(anatomy)) == chosen.cost <= budget.target
 
 
 def test_the_best_gates_stay() -> None:

@@ -94,6 +94,15 @@ def test_more_time_than_the_recipe_takes_changes_nothing(
     assert json.loads((tmp_path / "out" / "run" / "pace.json").read_text())["stages"] == {}
 
 
+def test_time_that_was_used_without_a_limit_counts(
+    world: World, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    began = world.now
+    run(None)
+    recorded = json.loads((tmp_path / "out" / "run" / "pace.json").read_text())
+    assert recorded["used_seconds"] == pytest.approx(world.now - began) and recorded["stages"] == {}
+
+
 @pytest.mark.parametrize("measuring", [0.0, 10.0])
 def test_a_run_ends_in_time_along_the_whole_schedule(
     measuring: float, world: World, run: Callable[..., Any], tmp_path: Path

@@ -28,6 +28,7 @@ from slimvox.audio import (
 )
 from slimvox.audio.cache import ClipCache
 from slimvox.audio.mix import unweighted
+from slimvox.audio.overlap import overlapping
 from slimvox.audio.recordings import ArchiveMember
 from slimvox.pruning.settings import DataSettings
 from slimvox.util.errors import SlimvoxError
@@ -174,7 +175,8 @@ def gather_audio(
             source.
         settings: data settings of the recipe.
         seed: decides which clips are held out.
-        held_out: held-out audio; if empty, `held_out_seconds` of the sources are held out (at most a tenth).
+        held_out: held-out audio; if empty, `held_out_seconds` of the sources are held out (at most a tenth). Clips of
+            the sources that contain any of it are left out of training.
 
     Raises:
         SlimvoxError: if nothing usable is left, or in a source with a weight.
@@ -183,26 +185,27 @@ def gather_audio(
     scan = index_audio(sources, min_seconds=settings.min_seconds, skips=skips)
     weights = _weights(sources, scan)
     fingerprint, named = scan.fingerprint, scan.named
-    is_held_out = np.zeros(len(scan.clips), dtype=bool)
+    left_out = np.zeros(len(scan.clips), dtype=bool)
     if held_out:
         other = index_audio(held_out, min_seconds=settings.min_seconds, skips=skips)
         named += other.named
         held_out_clips = other.clips
         fingerprint += other.fingerprint
     else:
-        is_held_out[_chosen(scan, settings, seed, weights)] = True
-        held_out_clips = scan.clips.taken(np.flatnonzero(is_held_out))
+        left_out[_chosen(scan, settings, seed, weights)] = True
+        held_out_clips = scan.clips.taken(np.flatnonzero(left_out))
+    left_out |= _shared(scan, held_out_clips, left_out, by_source=bool(weights))
     if weights:
         fingerprint += f" in shares of {', '.join(f'{weight:.6g}' for weight in weights)}"
     return RunAudio(
-        training=scan.clips.taken(np.flatnonzero(~is_held_out)),
+        training=scan.clips.taken(np.flatnonzero(~left_out)),
         held_out=held_out_clips,
         settings=settings,
         seed=seed,
         fingerprint=fingerprint,
         skips=skips,
         named=named,
-        sources=scan.sources[~is_held_out],
+        sources=scan.sources[~left_out],
         weights=weights,
     )
 
@@ -220,6 +223,28 @@ def _weights(sources: Sequence[AudioInput], scan: AudioScan) -> tuple[float, ...
                 " out, or see in the log why its files were skipped."
             )
     return tuple(1.0 if weight is None else weight for weight in weights)
+
+
+def _shared(
+    scan: AudioScan, held_out: AudioTable[AudioClip], left_out: npt.NDArray[np.bool_], *, by_source: bool
+) -> npt.NDArray[np.bool_]:
+    """The clips to leave out of training because they contain held-out audio (clips,), with a warning.
+
+    If nothing would be left to train on, or nothing of a source of a mix (`by_source`), the warning is all.
+    """
+    shared = overlapping(scan.clips, held_out) & ~left_out
+    if not shared.any():
+        return shared
+    left = np.bincount(scan.sources[~(left_out | shared)], minlength=int(scan.sources.max()) + 1)
+    counts = f"{int(shared.sum())} of {len(shared)} clips to train on contain held-out audio"
+    if not (left.all() if by_source else left.any()):
+        logger.warning(
+            "%s and nothing else is there to train on: the distance to the teacher is not that on other audio",
+            counts,
+        )
+        return np.zeros_like(shared)
+    logger.warning("%s and are left out of training", counts)
+    return shared
 
 
 def _chosen(scan: AudioScan, settings: DataSettings, seed: int, weights: Sequence[float]) -> list[int]:

@@ -74,17 +74,16 @@ class TimeBudget:
         return self._used_before + clock() - self._began
 
     def save(self) -> None:
-        """Write the time used and the decisions to the run's directory."""
-        if self.limited:
-            self._out.save_pace(
-                {
-                    "promised_seconds": self._seconds,
-                    "used_seconds": self.used,
-                    "planned": self._planned,
-                    "measuring_seconds": self._measuring,
-                    "stages": self._turns,
-                }
-            )
+        """Write the time used and the decisions to the run's directory. A later call may limit the time."""
+        self._out.save_pace(
+            {
+                "promised_seconds": self._seconds,
+                "used_seconds": self.used,
+                "planned": self._planned,
+                "measuring_seconds": self._measuring,
+                "stages": self._turns,
+            }
+        )
 
     @property
     def overdue(self) -> str | None:

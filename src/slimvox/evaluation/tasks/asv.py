@@ -161,7 +161,7 @@ def _embeddings(head: nn.Module, batch: Batch[Any]) -> list[Tensor]:
 def speakers_of(data: VerificationSet) -> dict[str, str]:
     """Speaker of each recording that trials name; the recording itself if its speaker is unknown."""
     labelled = {each.recording.id: each.labels[0] for each in data.examples}
-    return {id: labelled.get(id, each.speaker or id) for id, each in data.recordings.items()}
+    return {id: each.speaker or labelled.get(id, id) for id, each in data.recordings.items()}
 
 
 def _trial_scores(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
@@ -106,7 +105,7 @@ def _measured_probes(
 
     The dense encoder is called before every few probes, so that each is compared with it at one moment: a probe's total
     is the median of its ratios to the dense encoder in a round, times the dense encoder's median over all rounds. The
-    shortest time of each block divides the total among the blocks.
+    total is divided among the blocks in proportion to their shortest times.
     """
     whole = SpeechEncoder(dense).to(waveform.device).eval()
     dense_times: list[float] = []
@@ -115,19 +114,14 @@ def _measured_probes(
     for start in range(0, len(anatomies), BESIDE_DENSE):
         group = anatomies[start : start + BESIDE_DENSE]
         encoders = [SpeechEncoder(anatomy).to(waveform.device).eval() for anatomy in group]
-        shortest: list[dict[Block, float]] = [{} for _ in group]
-        with torch.inference_mode(), ExitStack() as timers:
-            calls: dict[str, Callable[[], object]] = {"dense": partial(whole, waveform)}
-            for number, encoder in enumerate(encoders):
-                timer = BlockTimer(encoder_blocks(encoder), partial(wait_for, waveform.device))
-                timers.enter_context(timer)
-                calls[str(number)] = partial(_call, encoder, waveform, timer, shortest[number])
+        shares += [_shares(encoder, waveform, max(FEWEST_ROUNDS, rounds // 3)) for encoder in encoders]
+        calls = {"dense": partial(whole, waveform)}
+        calls |= {str(number): partial(encoder, waveform) for number, encoder in enumerate(encoders)}
+        with torch.inference_mode():
             times = seconds_in_turns(calls, rounds, waveform.device)
         dense_times += times["dense"]
         relative = relative_times(times, "dense")
-        for number, blocks in enumerate(shortest):
-            ratios.append(relative[str(number)])
-            shares.append({block: each / sum(blocks.values()) for block, each in blocks.items()})
+        ratios += [relative[str(number)] for number in range(len(group))]
     nanoseconds = 1e9 * median(dense_times)
     probes = [
         Probe(
@@ -138,19 +132,27 @@ def _measured_probes(
     return probes, nanoseconds
 
 
-def _call(
-    encoder: SpeechEncoder, waveform: torch.Tensor, timer: BlockTimer[Block], shortest: dict[Block, float]
-) -> None:
-    """Call an encoder, and keep the shortest nanoseconds of each of its blocks, and outside all blocks (`REST`)."""
-    timer.nanoseconds.clear()
-    wait_for(waveform.device)
-    began = time.perf_counter_ns()
-    encoder(waveform)
-    wait_for(waveform.device)
-    total = time.perf_counter_ns() - began
-    rest = max(0.0, total - sum(timer.nanoseconds.values()))
-    for block, nanoseconds in {**timer.nanoseconds, REST: rest}.items():
-        shortest[block] = min(nanoseconds, shortest.get(block, math.inf))
+def _shares(encoder: SpeechEncoder, waveform: torch.Tensor, rounds: int) -> dict[Block, float]:
+    """Share of an encoder's time that each of its blocks takes, and what is outside all blocks (`REST`).
+
+    The clocks around blocks wait for the device, which a GPU would otherwise not do; therefore the time of the whole
+    encoder is measured without them.
+    """
+    shortest: dict[Block, float] = {}
+    wait = partial(wait_for, waveform.device)
+    with torch.inference_mode(), BlockTimer(encoder_blocks(encoder), wait) as timer:
+        encoder(waveform)
+        for _ in range(rounds):
+            timer.nanoseconds.clear()
+            wait()
+            began = time.perf_counter_ns()
+            encoder(waveform)
+            wait()
+            total = time.perf_counter_ns() - began
+            rest = max(0.0, total - sum(timer.nanoseconds.values()))
+            for block, nanoseconds in {**timer.nanoseconds, REST: rest}.items():
+                shortest[block] = min(nanoseconds, shortest.get(block, math.inf))
+    return {block: nanoseconds / sum(shortest.values()) for block, nanoseconds in shortest.items()}
 
 
 def largest_share(number: int) -> float:
@@ -197,7 +199,8 @@ def _rounds_for(dense: EncoderAnatomy, waveform: torch.Tensor) -> int:
         began = time.perf_counter()
         encoder(waveform)
         wait_for(waveform.device)
-    encoders = (PROBES + FRONT_ENDS / 2) / 2 + (PROBES + FRONT_ENDS) / BESIDE_DENSE
+    # A third of the rounds is repeated for the blocks, and the dense encoder is called for every few others.
+    encoders = 4 / 3 * (PROBES + FRONT_ENDS / 2) / 2 + (PROBES + FRONT_ENDS) / BESIDE_DENSE
     round_seconds = (time.perf_counter() - began) * encoders
     return max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(PATIENCE_SECONDS / round_seconds)))
 

@@ -71,9 +71,10 @@ def final_masks(layout: GateLayout, scores: Tensor, values: Tensor, budget: Budg
         if not opened[gate]:
             trials = [search.fill(exchanged)[0] for exchanged in search.exchanges(opened, gate)]
             opened = max([opened, *trials], key=search.cost)
-    opened = search.widths.rounded(opened)
-    masks = layout.masks(torch.where(opened, values, torch.zeros_like(values)))
-    return FinalMasks(masks=masks, cost=search.cost(opened), open=opened)
+    # Once, as in `search.cost`: applied to its own result, `rounded` may change widths again.
+    kept = search.widths.rounded(opened)
+    masks = layout.masks(torch.where(kept, values, torch.zeros_like(values)))
+    return FinalMasks(masks=masks, cost=search.cost(opened), open=kept)
 
 
 def smallest_cost(layout: GateLayout, budget: Budget) -> int:
