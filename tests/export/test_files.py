@@ -337,3 +337,13 @@ def test_models_in_memory_are_exported(wavlm: Path, plain: ExportResult, tmp_pat
     waveforms = np.random.default_rng(0).standard_normal((2, 900)).astype(np.float32)
     first, second = (session(each.path).run(None, {"waveforms": waveforms}) for each in (plain, result))
     assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(first, second, strict=True))
+
+
+@exports("onnx")
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "encoder.pt2", "encoder"])
+def test_a_file_ends_as_its_format(directory: Path, name: str) -> None:
+    """`--force` does not replace the model by its own export."""
+    before = {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+    with pytest.raises(SlimvoxError, match=rf"format onnx must end in \.onnx, but `out` is {name} instead"):
+        export_encoder(directory, directory / name, force=True)
+    assert before == {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}

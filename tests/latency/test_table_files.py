@@ -15,7 +15,7 @@ import slimvox
 from measures import TABLE
 from models import config, directory
 from slimvox.checkpoint.transformers_config import anatomy_from_config
-from slimvox.costs import CostContext, cost_kind
+from slimvox.costs import BLOCK_KINDS, CostContext, cost_kind
 from slimvox.measure.latency import (
     LatencyTable,
     measure_in_runtime,
@@ -63,6 +63,18 @@ def test_what_is_no_table_for_the_encoder_is_one_sentence(
     with pytest.raises(slimvox.SlimvoxError, match=message) as caught:
         read_table(path, DENSE)
     assert str(caught.value).startswith(str(path))
+
+
+def test_a_table_of_an_unknown_runtime_or_without_a_block_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    write_table(path, replace(TABLE, runtime="abacus"), DENSE)
+    with pytest.raises(slimvox.SlimvoxError, match="for the runtime abacus, which"):
+        read_table(path, DENSE)
+    for kind, title in BLOCK_KINDS.items():
+        others = {name: each for name, each in TABLE.nanoseconds.items() if name != kind}
+        write_table(path, replace(TABLE, nanoseconds=others), DENSE)
+        with pytest.raises(slimvox.SlimvoxError, match=f"has no times of {title}"):
+            read_table(path, DENSE)
 
 
 def test_a_table_does_not_depend_on_what_takes_no_time(tmp_path: Path) -> None:

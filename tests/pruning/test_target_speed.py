@@ -14,10 +14,15 @@ import torch
 
 import slimvox
 from measures import TABLE
+from models import config
+from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.measure.latency import prepare
 from slimvox.pruning import machine_speed, stage
 from slimvox.pruning.checked_files import read_checked_json
+from slimvox.pruning.gates import GateLayout
+from slimvox.pruning.gates.final import or_more_structures
 from slimvox.pruning.interrupts import RunInterrupted
+from slimvox.structures import structure_names
 from speed_runs import prune_for_speed
 
 
@@ -127,3 +132,23 @@ def test_the_target_is_a_speed_in_the_runtime_that_was_asked_for(
     result = prune_for_speed(teacher, speech, tmp_path / "out", runtime="torch-bf16")
     assert asked == ["torch-bf16", "torch-bf16"] and result.speed_up == 3.0
     assert read_checked_json(tmp_path / "out" / "run" / "cost.json")["runtime"] == "torch-bf16"
+
+
+def test_sizes_are_checked_before_the_machine_is_measured(
+    teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: Any) -> Any:
+        raise AssertionError("this machine was measured")
+
+    monkeypatch.setattr(prepare, "kept_table", measured)
+    overrides = ["target.kind=latency"]
+    with pytest.raises(slimvox.SlimvoxError, match="60% in it more than once"):
+        prune_for_speed(teacher, speech, tmp_path / "out", None, sizes="60%,60%", overrides=overrides)
+
+
+def test_structures_that_are_pruned_already_are_not_advised() -> None:
+    anatomy = anatomy_from_config(config("wavlm").to_dict(), "test", normalize_waveform=False)
+    assert "`conv`" in or_more_structures(GateLayout(anatomy, ["head", "intermediate"]))
+    advice = or_more_structures(GateLayout(anatomy, ["conv"]))
+    assert advice and "`conv`" not in advice
+    assert or_more_structures(GateLayout(anatomy, structure_names())) == ""

@@ -191,3 +191,13 @@ def test_numbers_of_a_run_that_diverged_are_left_out(folder: Path) -> None:
         assert "distillation" in run.log[1] and "NaN" not in look(folder)
     finally:
         log.write_text(before)
+
+
+def test_scores_that_are_given_replace_those_of_the_run(folder: Path, tmp_path: Path) -> None:
+    records = read_runs([folder])
+    given = write_scores(tmp_path / "given", str(folder), {"er": 44.0, "ks": 90.0}, parameters=1)
+    (scores,) = read_scores([given], records)
+    assert scores.run == records[0] and {each.task for each in scores.results} == {"er", "ks"}
+    again = write_scores(tmp_path / "again", str(folder), {"er": 44.0}, parameters=1)
+    with pytest.raises(SlimvoxError, match="several folders with scores"):
+        read_scores([given, again], records)

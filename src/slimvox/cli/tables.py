@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,10 @@ def prune_summary(console: Console, result: PruneResult) -> None:
             markup=False,
         )
     _skipped(console, result)
-    console.print(f"written to {result.directory}; try: slimvox inspect {result.directory}", soft_wrap=True)
+    console.print(
+        f"written to {result.directory}; try: slimvox inspect {shlex.quote(str(result.directory))}",
+        soft_wrap=True,
+    )
 
 
 def sizes_summary(console: Console, results: Sequence[PruneResult]) -> None:
@@ -127,7 +131,7 @@ def sizes_summary(console: Console, results: Sequence[PruneResult]) -> None:
         )
     _skipped(console, last)
     console.print(
-        f"written to {last.directory.parent}; try: slimvox inspect {last.directory}",
+        f"written to {last.directory.parent}; try: slimvox inspect {shlex.quote(str(last.directory))}",
         soft_wrap=True,
     )
 

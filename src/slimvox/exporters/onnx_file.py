@@ -143,7 +143,8 @@ class OnnxProgram(Program):
             )
         except Exception as error:  # a class of its own for each status
             raise SlimvoxError(
-                f"onnxruntime cannot read {path}, another --opset may help: {reason_of(error)}"
+                f"onnxruntime cannot read {path}: {reason_of(error)}; if it was exported with `--opset`, another one"
+                " may help"
             ) from error
         self.inputs = [given.name for given in self._session.get_inputs()]
         self.outputs = [output.name for output in self._session.get_outputs()]

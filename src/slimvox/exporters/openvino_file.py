@@ -44,10 +44,6 @@ class OpenVino(ExportFormat):
         """Convert the model's ONNX file. OpenVINO does not read `torch.export` programs with dynamic sizes."""
         import openvino
 
-        if path.suffix != self.ending:
-            raise SlimvoxError(
-                f"an OpenVINO file must end in {self.ending}, but `out` is {path.name} instead"
-            )
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             source = Path(folder) / "model.onnx"
             Onnx().write(reference, source, metadata=metadata, opset=None)
@@ -111,7 +107,12 @@ class OpenVinoProgram(Program):
             model = core.read_model(path)
             self._compiled = core.compile_model(model, "CPU", settings)
         except Exception as error:  # RuntimeError, or a class of its own
-            raise SlimvoxError(f"OpenVINO cannot read {path}: {reason_of(error)}") from error
+            # The reason comes after the places in OpenVINO's code where it was noticed.
+            lines = [
+                line for line in str(error).splitlines() if line and not line.startswith("Exception from")
+            ]
+            reason = lines[0] if lines else reason_of(error)
+            raise SlimvoxError(f"OpenVINO cannot read {path}: {reason}") from error
         about = model.get_rt_info([SECTION]).value if model.has_rt_info([SECTION]) else {}
         self.metadata: dict[str, str] = {name: str(value) for name, value in about.items()}
         self.inputs = json.loads(self.metadata.get("inputs", "[]"))

@@ -136,6 +136,10 @@ def export(
     with on_disk(model, revision=revision, token=token) as name:
         loaded = load_model(name)
         target = _target(loaded, out, ending=f"{'-int8' if int8 else ''}{chosen.ending}", heads=heads)
+        if target.suffix != chosen.ending:
+            raise SlimvoxError(
+                f"a file of --format {chosen.name} must end in {chosen.ending}, but `out` is {target.name} instead"
+            )
         speaks = has_decoder(loaded.directory)
         whisper = load_whisper(loaded.directory) if heads and speaks else None
         decoder = None if whisper is None else target.with_name(f"{target.stem}-decoder{target.suffix}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimvox.exporters.base import TRACING_TORCH, ExportFormat, Program
+from slimvox.exporters.onnx_file import quiet
 from slimvox.util.errors import SlimvoxError, reason_of
 
 if TYPE_CHECKING:
@@ -57,7 +59,8 @@ class TorchProgram(Program):
             torch.set_num_threads(threads)
         extra_files: dict[str, Any] = {METADATA_FILE: ""}
         try:
-            self._module = torch.export.load(str(path), extra_files=extra_files).module()
+            with quiet("torch.export", level=logging.CRITICAL):  # it logs how it fails
+                self._module = torch.export.load(str(path), extra_files=extra_files).module()
         except Exception as error:  # of many classes, by what is damaged
             raise SlimvoxError(f"torch {torch.__version__} cannot read {path}: {reason_of(error)}") from error
         self.metadata: dict[str, str] = json.loads(extra_files[METADATA_FILE] or "{}")

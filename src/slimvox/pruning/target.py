@@ -12,6 +12,7 @@ from slimvox.measure.latency import LatencyTable
 from slimvox.measure.latency.table import TORCH
 from slimvox.pruning.budget import Budget
 from slimvox.pruning.gates import GateLayout, check_reachable, smallest_cost
+from slimvox.pruning.gates.final import or_more_structures
 from slimvox.pruning.recipe import Recipe
 from slimvox.pruning.settings import TargetSettings
 from slimvox.util.errors import SlimvoxError
@@ -42,6 +43,8 @@ class TargetRequest:
                 "give only one of `target_parameters`, `target_macs`, `target_speed` and `sizes`; for sizes in MACs,"
                 " use `--set target.kind=macs`"
             )
+        if self.sizes is not None:
+            self._shares(self.sizes)  # an error comes before the machine is measured
 
     def settings(self, recipe: TargetSettings) -> TargetSettings:
         """The recipe's settings with the requested kind, for a speed also the share, and with a table its conditions.
@@ -72,11 +75,15 @@ class TargetRequest:
         runtime = "" if self.table.runtime == TORCH else self.table.runtime
         return replace(settings, seconds=self.table.seconds, runtime=runtime)
 
+    @staticmethod
+    def _shares(sizes: str | Sequence[str | float]) -> tuple[float, ...]:
+        texts = sizes.split(",") if isinstance(sizes, str) else map(str, sizes)
+        return parse_shares([text for text in texts if text.strip()], "sizes")
+
     def shares_of(self, whole: int, cost: Cost, otherwise: float) -> tuple[float, ...]:
         """Shares of the dense encoder's cost `whole` to keep, one per size, largest first."""
         if self.sizes is not None:
-            texts = self.sizes.split(",") if isinstance(self.sizes, str) else map(str, self.sizes)
-            return parse_shares([text for text in texts if text.strip()], "sizes")
+            return self._shares(self.sizes)
         asked = self.macs if self.parameters is None else self.parameters
         if asked is None:
             return (otherwise,)
@@ -142,6 +149,6 @@ def _check_speed(layout: GateLayout, budget: Budget, whole: int) -> None:
         largest = math.floor(10 * whole / max(1, smallest)) / 10
         raise SlimvoxError(
             f"the target of {whole / budget.target:,.4g}x cannot be reached: the largest speed-up with the structures"
-            f" chosen is {largest:g}x ({budget.cost.describe(smallest)}); ask for less, or switch more structures on"
-            " (such as `conv`)"
+            f" chosen is {largest:g}x ({budget.cost.describe(smallest)}); ask for less"
+            f"{or_more_structures(layout)}"
         )

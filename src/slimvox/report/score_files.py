@@ -39,15 +39,12 @@ class ScoreSet:
 
 
 def read_scores(paths: Sequence[str | Path], runs: Sequence[RunRecord]) -> tuple[ScoreSet, ...]:
-    """Read the scores in folders that `slimvox evaluate --out` wrote, and those in `scores` of the runs.
+    """Read the scores in folders that `slimvox evaluate --out` wrote, and those in `scores` of other runs.
 
     Raises:
         SlimvoxError: if a folder does not exist, has no scores or mixes models, or if a file is damaged.
     """
     sets = []
-    for run in runs:
-        if (run.directory / SCORES).is_dir():
-            sets.append(_read(run.directory / SCORES, runs, run))
     for path in (Path(each).expanduser() for each in paths):
         if not path.is_dir():
             raise SlimvoxError(
@@ -58,7 +55,8 @@ def read_scores(paths: Sequence[str | Path], runs: Sequence[RunRecord]) -> tuple
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise SlimvoxError(f"there are several folders with scores of {twice[0]}; give one of them only")
-    return tuple(sets)
+    of_runs = [_read(run.directory / SCORES, runs, run) for run in runs if (run.directory / SCORES).is_dir()]
+    return (*(each for each in of_runs if each.label not in labels), *sets)
 
 
 def _read(directory: Path, runs: Sequence[RunRecord], run: RunRecord | None) -> ScoreSet:

@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from slimvox.costs import BLOCK_KINDS
+from slimvox.measure.benchmark.contenders import backend_names
 from slimvox.measure.latency.table import LatencyTable
 from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.util.errors import SlimvoxError
@@ -57,6 +59,13 @@ def read_table(path: Path, dense: EncoderAnatomy) -> LatencyTable:
         measured = EncoderAnatomy.from_dict(data["dense"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SlimvoxError(f"{path} is not a latency table; `slimvox latency` writes one") from error
+    if table.runtime not in backend_names():
+        raise SlimvoxError(
+            f"{path} is for the runtime {table.runtime}, which this version of slimvox does not know"
+        )
+    missing = [title for kind, title in BLOCK_KINDS.items() if kind not in table.nanoseconds]
+    if missing:
+        raise SlimvoxError(f"{path} has no times of {missing[0]}; `slimvox latency` writes a whole table")
     if replace(measured, **{name: getattr(dense, name) for name in IRRELEVANT}) != dense:
         raise SlimvoxError(
             f"{path} was measured for an encoder of another shape: measure one for this model with `slimvox latency`"

@@ -14,6 +14,7 @@ from slimvox.pruning.budget import Budget
 from slimvox.pruning.gates.gates import GateLayout
 from slimvox.pruning.gates.widths import Widths
 from slimvox.pruning.masks import Masks
+from slimvox.structures import structure_names
 from slimvox.structures.units import units
 from slimvox.util.errors import SlimvoxError
 
@@ -63,7 +64,7 @@ def final_masks(layout: GateLayout, scores: Tensor, values: Tensor, budget: Budg
     search = _Search(layout, scores, budget)
     smallest = search.cost(search.always)
     if smallest > budget.target:
-        raise SlimvoxError(_unreachable(budget, smallest))
+        raise SlimvoxError(_unreachable(layout, budget, smallest))
     opened, passed_over = search.fill(search.always)
     for gate in passed_over:
         if search.is_near(opened):
@@ -87,7 +88,7 @@ def check_reachable(layout: GateLayout, budget: Budget) -> None:
     """Raise `SlimvoxError` if the target is below the smallest cost that these gates allow."""
     smallest = smallest_cost(layout, budget)
     if smallest > budget.target:
-        raise SlimvoxError(_unreachable(budget, smallest))
+        raise SlimvoxError(_unreachable(layout, budget, smallest))
 
 
 class _Search:
@@ -184,9 +185,16 @@ def _with(opened: Tensor, gates: Sequence[int], state: bool) -> Tensor:
     return changed
 
 
-def _unreachable(budget: Budget, smallest: int) -> str:
+def or_more_structures(layout: GateLayout) -> str:
+    """End of a sentence about a target out of reach: a structure that could be pruned too, or nothing."""
+    pruned = {address.structure for address in layout.slices}
+    others = [name for name in ("conv", *structure_names()) if name not in pruned]
+    return f", or switch more structures on (such as `{others[0]}`)" if others else ""
+
+
+def _unreachable(layout: GateLayout, budget: Budget, smallest: int) -> str:
     describe = budget.cost.describe
     return (
         f"the target of {describe(budget.target)} cannot be reached: with the structures chosen, at least"
-        f" {describe(smallest)} remain; raise the target, or switch more structures on (such as `conv`)"
+        f" {describe(smallest)} remain; raise the target{or_more_structures(layout)}"
     )
