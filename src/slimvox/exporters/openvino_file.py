@@ -108,9 +108,8 @@ class OpenVinoProgram(Program):
             self._compiled = core.compile_model(model, "CPU", settings)
         except Exception as error:  # RuntimeError, or a class of its own
             # The reason comes after the places in OpenVINO's code where it was noticed.
-            lines = [
-                line for line in str(error).splitlines() if line and not line.startswith("Exception from")
-            ]
+            places = ("Exception from", "Check '")
+            lines = [line for line in str(error).splitlines() if line and not line.startswith(places)]
             reason = lines[0] if lines else reason_of(error)
             raise SlimvoxError(f"OpenVINO cannot read {path}: {reason}") from error
         about = model.get_rt_info([SECTION]).value if model.has_rt_info([SECTION]) else {}
