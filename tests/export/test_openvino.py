@@ -133,16 +133,19 @@ def _has_bf16() -> bool:
     return True
 
 
+def test_a_file_without_its_weights_is_one_sentence(directory: Path, tmp_path: Path) -> None:
+    whole = export_encoder(directory, tmp_path / "whole.xml", format="openvino").path
+    (tmp_path / "alone.xml").write_bytes(whole.read_bytes())
+    with pytest.raises(SlimvoxError, match=r"OpenVINO cannot read .*alone\.xml: .*bin file cannot be found"):
+        load_upstream(tmp_path / "alone.xml")
+
+
 def test_bad_input_is_one_sentence(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SlimvoxError, match=r"must end in \.xml, but `out` is encoder\.ir"):
         export_encoder(directory, tmp_path / "encoder.ir", format="openvino")
     (tmp_path / "mine.bin").write_bytes(b"weights of something else")
     with pytest.raises(SlimvoxError, match=r"mine\.bin exists already"):
         export_encoder(directory, tmp_path / "mine.xml", format="openvino")
-    whole = export_encoder(directory, tmp_path / "whole.xml", format="openvino").path
-    (tmp_path / "alone.xml").write_bytes(whole.read_bytes())
-    with pytest.raises(SlimvoxError, match=r"OpenVINO cannot read .*alone\.xml: .*bin file cannot be found"):
-        load_upstream(tmp_path / "alone.xml")
     (tmp_path / "broken.xml").write_text("not a model")
     with pytest.raises(SlimvoxError, match=r"OpenVINO cannot read .*broken\.xml"):
         load_upstream(tmp_path / "broken.xml")
