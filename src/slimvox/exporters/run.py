@@ -136,7 +136,7 @@ def export(
     with on_disk(model, revision=revision, token=token) as name:
         loaded = load_model(name)
         target = _target(loaded, out, ending=f"{'-int8' if int8 else ''}{chosen.ending}", heads=heads)
-        if target.suffix != chosen.ending:
+        if target.suffix != chosen.ending and not target.is_dir():
             raise SlimvoxError(
                 f"a file of --format {chosen.name} must end in {chosen.ending}, but `out` is {target.name} instead"
             )
