@@ -25,7 +25,7 @@ def overlapping(clips: AudioTable[AudioClip], others: AudioTable[AudioClip]) -> 
     names: set[bytes] = set()
     for other in others:
         stretches[_place(other.path)].append(_stretch(other))
-        names.add(os.fsencode(os.path.basename(os.fspath(other.path))))
+        names.add(os.fsencode(other.path.name))
     has_name = np.zeros(len(clips.files), dtype=bool)
     for first in range(0, len(clips.files), FILES_AT_A_TIME):
         last = min(first + FILES_AT_A_TIME, len(clips.files))

@@ -245,7 +245,7 @@ class RunDirectory:
             self._files.write_json(DIVISION, {"stage": stage, "division": asdict(division)})
 
     def load_pace(self) -> dict[str, Any]:
-        """The time used and the steps decided by a run of limited time; empty if there are none.
+        """The time used, and the steps decided for a limited time; empty if nothing was kept.
 
         Raises:
             SlimvoxError: if the file is damaged.

@@ -44,19 +44,25 @@ def read_scores(paths: Sequence[str | Path], runs: Sequence[RunRecord]) -> tuple
     Raises:
         SlimvoxError: if a folder does not exist, has no scores or mixes models, or if a file is damaged.
     """
-    sets = []
+    given = []
     for path in (Path(each).expanduser() for each in paths):
         if not path.is_dir():
             raise SlimvoxError(
                 f"there is no folder {path} with scores; `slimvox evaluate MODEL --out DIR` writes one"
             )
-        sets.append(_read(path, runs, None))
+        given.append(_read(path, runs, None))
+    replaced = {each.label for each in given}
+    of_runs = [
+        _read(run.directory / SCORES, runs, run)
+        for run in runs
+        if run.label not in replaced and (run.directory / SCORES).is_dir()
+    ]
+    sets = (*of_runs, *given)
     labels = [each.label for each in sets]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise SlimvoxError(f"there are several folders with scores of {twice[0]}; give one of them only")
-    of_runs = [_read(run.directory / SCORES, runs, run) for run in runs if (run.directory / SCORES).is_dir()]
-    return (*(each for each in of_runs if each.label not in labels), *sets)
+    return sets
 
 
 def _read(directory: Path, runs: Sequence[RunRecord], run: RunRecord | None) -> ScoreSet:
