@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -86,10 +85,7 @@ class Cost(ABC):
         counts = {address: size for address, size in units(anatomy).sizes.items()}
         blocks: dict[Block, Number] = dict.fromkeys(encoder_blocks(anatomy), 0)
         for term in self.terms(anatomy):
-            value: Number = term.coefficient
-            found = [counts.get(address, 0) for address in term.factors]
-            value *= int(any(found)) if term.once else math.prod(found)
-            blocks[term.block] = blocks.get(term.block, 0) + value
+            blocks[term.block] = blocks.get(term.block, 0) + term.at(counts)
         return BlockCosts(blocks=blocks)
 
     def form(self, anatomy: EncoderAnatomy) -> CostForm:

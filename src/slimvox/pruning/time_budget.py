@@ -64,11 +64,6 @@ class TimeBudget:
         self._turns: dict[str, list[list[int]]] = record.get("stages", {})
 
     @property
-    def limited(self) -> bool:
-        """True if the run has a limited time."""
-        return self._seconds is not None
-
-    @property
     def used(self) -> float:
         """Seconds in which a process worked on the run, up to now."""
         return self._used_before + clock() - self._began

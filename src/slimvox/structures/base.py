@@ -7,6 +7,7 @@ plots iterate over the registry and name none of them.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -65,6 +66,11 @@ class Term:
     stands in for a single factor, and 1 for several."""
     feature: str = ""
     """In times: name of the measured coefficient of the block that multiplies this term."""
+
+    def at(self, counts: Mapping[Address, int]) -> int | float:
+        """The term for given numbers of units; an address that is missing has none."""
+        found = [counts.get(address, 0) for address in self.factors]
+        return self.coefficient * (int(any(found)) if self.once else math.prod(found))
 
 
 Kind = Literal["block", "unit", "width"]

@@ -186,10 +186,7 @@ def feature_values(anatomy: EncoderAnatomy, seconds: float) -> dict[Block, dict[
     counts = units(anatomy).sizes
     values: dict[Block, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for term in time_features(anatomy, seconds):
-        factors = [counts.get(address, 0) for address in term.factors]
-        values[term.block][term.feature] += term.coefficient * (
-            int(any(factors)) if term.once else math.prod(factors)
-        )
+        values[term.block][term.feature] += term.at(counts)
     return {block: dict(features) for block, features in values.items()}
 
 
