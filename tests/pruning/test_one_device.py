@@ -44,7 +44,7 @@ def test_a_step_reads_the_device_once_and_copies_audio_and_noise_to_it(
     name: str, encoder: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_meta(monkeypatch)
-    monkeypatch.setattr(projection, "EVALUATIONS", 2)
+    monkeypatch.setattr(projection, "UNSEEN_EVALUATIONS", 2)
     of_student, of_stage = STAGES[name]
     teacher = make_teacher(**encoder)
     student = make_student(teacher, **of_student)

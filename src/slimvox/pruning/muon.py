@@ -80,47 +80,63 @@ class Muon(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             matrices = [matrix for matrix in group["params"] if matrix.grad is not None]
+            if not matrices:
+                continue
             for matrix in matrices:
-                state = self.state[matrix]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(matrix)
-                state["momentum_buffer"].lerp_(matrix.grad, 1 - group["momentum"])
-            for matrix, update in self._updates(matrices, group["momentum"]):
-                matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                matrix.add_(update, alpha=-0.2 * max(matrix.shape) ** 0.5 * group["lr"])
+                if not self.state[matrix]:
+                    self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
+            # Few operations on all matrices at once: on a GPU, launching one for each takes longer than computing it.
+            torch._foreach_lerp_(self._momenta(matrices), _gradients(matrices), 1 - group["momentum"])
+            torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+            for alike, updates in self._updates(matrices, group["momentum"]):
+                rate = 0.2 * max(alike[0].shape) ** 0.5 * group["lr"]
+                torch._foreach_sub_(list(alike), list((rate * updates.to(alike[0].dtype)).unbind()))
         return loss
+
+    def _momenta(self, matrices: Sequence[nn.Parameter]) -> list[Tensor]:
+        return [self.state[matrix]["momentum_buffer"] for matrix in matrices]
 
     def _updates(
         self, matrices: Sequence[nn.Parameter], momentum: float
-    ) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """Each matrix with its orthogonalised momentum, the same in all processes."""
+    ) -> Iterator[tuple[Sequence[nn.Parameter], Tensor]]:
+        """Matrices of equal shape with their orthogonalised momenta (matrices, rows, columns), the same in all
+        processes.
+        """
         group = dist.is_available() and dist.is_initialized()
         processes, rank = (dist.get_world_size(), dist.get_rank()) if group else (1, 0)
         for owner, share in enumerate(shares(matrices, processes)):
-            own = self._orthogonalised(share, momentum) if owner == rank else iter(())
+            stacks = stacked(share)
+            own = (self._orthogonalised(alike, momentum) for alike in stacks if owner == rank)
             if processes == 1:
-                yield from zip(share, own, strict=True)
+                yield from zip(stacks, own, strict=True)
             elif share:
-                sizes = [matrix.numel() for matrix in share]
+                sizes = [len(alike) * alike[0].numel() for alike in stacks]
                 flat = share[0].new_empty(sum(sizes), dtype=self.dtype)
-                for part, update in zip(flat.split_with_sizes(sizes), own, strict=False):
-                    part.copy_(update.flatten())
+                parts = flat.split_with_sizes(sizes)
+                for part, updates in zip(parts, own, strict=False):
+                    part.copy_(updates.flatten())
                 dist.broadcast(flat, src=owner)
-                for matrix, part in zip(share, flat.split_with_sizes(sizes), strict=True):
-                    yield matrix, part.view_as(matrix)
+                for alike, part in zip(stacks, parts, strict=True):
+                    yield alike, part.view(len(alike), *alike[0].shape)
 
-    def _orthogonalised(self, matrices: Sequence[nn.Parameter], momentum: float) -> Iterator[Tensor]:
-        """The orthogonalised momentum of each matrix; neighbours of equal shape are computed together."""
-        for shape, alike in itertools.groupby(matrices, key=lambda matrix: matrix.shape):
-            rest = list(alike)
-            size = max(1, STACK_ELEMENTS // shape.numel())
-            for start in range(0, len(rest), size):
-                ahead = [
-                    matrix.grad.lerp(self.state[matrix]["momentum_buffer"], momentum)
-                    for matrix in rest[start : start + size]
-                    if matrix.grad is not None
-                ]
-                yield from orthogonalised(torch.stack(ahead), self.dtype)
+    def _orthogonalised(self, alike: Sequence[nn.Parameter], momentum: float) -> Tensor:
+        """The orthogonalised Nesterov momenta of matrices of equal shape, (matrices, rows, columns)."""
+        ahead = torch.stack(_gradients(alike)).lerp_(torch.stack(self._momenta(alike)), momentum)
+        return orthogonalised(ahead, self.dtype)
+
+
+def _gradients(matrices: Sequence[nn.Parameter]) -> list[Tensor]:
+    return [matrix.grad for matrix in matrices if matrix.grad is not None]
+
+
+def stacked(matrices: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Neighbours of equal shape, as many together as `STACK_ELEMENTS` allows."""
+    stacks = []
+    for shape, neighbours in itertools.groupby(matrices, key=lambda matrix: matrix.shape):
+        alike = list(neighbours)
+        size = max(1, STACK_ELEMENTS // shape.numel())
+        stacks += [alike[start : start + size] for start in range(0, len(alike), size)]
+    return stacks
 
 
 def shares(matrices: Sequence[nn.Parameter], processes: int) -> list[list[nn.Parameter]]:

@@ -17,8 +17,12 @@ TOLERANCE = 1e-4
 """Maximum difference between the projected and the target sparsity."""
 HOST_DEVICES = ("cpu",)
 """Types of devices whose values the host reads without waiting."""
-DOUBLINGS, EVALUATIONS = 30, 60
-"""Maximum number of doublings in the search for the multiplier, and of all its steps."""
+FIRST_GROWTH, GROWTH = (1.02, 4.0), (2.0, 4.0)
+"""Minimum and maximum factor by which the multiplier grows, after the first evaluation and after later ones, until the
+sparsity is beyond its target."""
+EVALUATIONS, UNSEEN_EVALUATIONS = 20, 8
+"""Maximum number of evaluations in the search for the multiplier, and their number on a device for which the host would
+have to wait. Most steps of real runs take two to four."""
 
 
 @torch.no_grad()
@@ -38,13 +42,14 @@ def project(
         minimise sum_i w_i (move_i)^2  subject to  s(log_alpha + move) = t
 
     has the solution move_i = m (ds / dlog_alpha_i) / w_i. A Lagrangian whose multiplier were known in advance would add
-    the same to a step of Adam; m is found by search. A multiplier trained by gradient ascent (Wang, Wohlwend and Lei,
-    EMNLP 2020) reaches its value late: it lags behind a rising target, and overshoots after gates that reacted slowly.
+    the same to a step of Adam; m is found by false position. A multiplier trained by gradient ascent (Wang, Wohlwend
+    and Lei, EMNLP 2020) reaches its value late: it lags behind a rising target, and overshoots after gates that reacted
+    slowly.
 
     If the sparsity is above the target, gates are only moved back towards their values before the step.
 
-    The host does not read values if it would have to wait for a device: the search then always takes `EVALUATIONS`
-    steps, of which those after its end change nothing.
+    The host does not read values if it would have to wait for a device: the search then always takes
+    `UNSEEN_EVALUATIONS`, of which those after its end change nothing.
 
     Args:
         gates: gates after the step; changed in place.
@@ -71,16 +76,16 @@ def project(
     highest = torch.where(gap < 0, torch.maximum(before, stepped), stepped)
     found = gap.abs() <= TOLERANCE
     ended = found | (steepness == 0)
-    # Where the target would be on a straight line; nearly always that is close enough.
+    # Where the target would be if the sparsity were linear in the multiplier.
     multiplier = torch.where(ended, 0.0, gap / steepness)
-    following, low, high, enclosed = (
-        multiplier,
-        torch.zeros_like(multiplier),
-        multiplier,
-        torch.zeros_like(ended),
-    )
-    for number in range(EVALUATIONS):
-        if log_alpha.device.type in HOST_DEVICES and bool(ended):
+    # A multiplier on either side of the target, and how far the sparsity is beyond the target there, in units of the
+    # gap.
+    low, low_excess = torch.zeros_like(multiplier), -torch.ones_like(multiplier)
+    high, high_excess = multiplier, torch.zeros_like(multiplier)
+    following, enclosed, beyond = multiplier, torch.zeros_like(ended), torch.zeros_like(ended)
+    seen = log_alpha.device.type in HOST_DEVICES
+    for number in range(EVALUATIONS if seen else UNSEEN_EVALUATIONS):
+        if seen and bool(ended):
             break
         multiplier = following
         moved = stepped + (multiplier * direction).clamp(-max_change, max_change)
@@ -88,12 +93,18 @@ def project(
         reached = torch.where(ended, reached, expected_sparsity())
         found = (reached - target).abs() <= TOLERANCE
         ended = ended | found
-        # Doubled until the target lies between `low` and `high`, then halved.
-        beyond = torch.where(gap > 0, reached >= target, reached <= target)
+        excess, was_beyond = (reached - target) / gap, beyond
+        beyond = excess >= 0
+        # False position. An end that stays twice in a row counts half, because otherwise the other end approaches the
+        # target slowly (Illinois method; Dowell and Jarratt, "A modified regula falsi method", 1971).
+        stays = enclosed & (beyond == was_beyond)
+        weight = torch.where(stays, 0.5, 1.0)
         low, high = torch.where(beyond, low, multiplier), torch.where(beyond, multiplier, high)
+        low_excess = torch.where(beyond, weight * low_excess, excess)
+        high_excess = torch.where(beyond, excess, weight * high_excess)
         enclosed = enclosed | beyond
-        if number == DOUBLINGS:
-            ended = ended | ~enclosed
-        following = torch.where(enclosed, (low + high) / 2, 2 * multiplier)
+        between = low - low_excess * (high - low) / (high_excess - low_excess)
+        factor = (FIRST_GROWTH[0] / (1 + excess)).clamp(*(GROWTH if number else FIRST_GROWTH))
+        following = torch.where(enclosed, between, factor * multiplier)
         following = torch.where(ended, multiplier, following)
     return reached, torch.where(found | enclosed, multiplier, torch.nan)
