@@ -15,7 +15,7 @@ from missing_packages import exports, hide_packages
 from slimvox import SlimvoxError, export
 from slimvox.checkpoint import write_slimvox_directory
 from slimvox.evaluation.upstreams import load_upstream
-from slimvox.exporters.calibration import CLIPS, calibration_clips
+from slimvox.exporters.calibration import ERROR_CLIPS, SCALE_CLIPS, int8_speech
 from slimvox.exporters.reference import Reference
 from slimvox.exporters.signature import Signature
 from slimvox.exporters.staging import move_into_place
@@ -23,16 +23,53 @@ from slimvox.exporters.staging import move_into_place
 REFERENCE = Reference(encoder=odd_encoder(), head=None, signature=Signature(layers="all", mask=False))
 
 
-def test_the_embedded_speech_by_default_silence_left_out(tmp_path: Path) -> None:
-    clips = calibration_clips((), REFERENCE)
-    assert len(clips) == CLIPS and all(np.abs(clip).max() > 0.01 for clip in clips)
-    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
-    soundfile.write(tmp_path / "noise.wav", noise, 16_000)
-    soundfile.write(tmp_path / "silence.wav", 0 * noise, 16_000)
+def noise_files(folder: Path, count: int) -> list[Path]:
+    """Files of noise, each of another length."""
+    files = []
+    for number in range(count):
+        noise = np.random.default_rng(number).normal(0, 0.1, 1_600 + number).astype(np.float32)
+        files.append(folder / f"{number:02d}.wav")
+        soundfile.write(files[-1], noise, 16_000)
+    return files
+
+
+def test_the_embedded_speech_by_default() -> None:
+    speech = int8_speech((), REFERENCE)
+    assert (len(speech.scales), len(speech.error)) == (SCALE_CLIPS, ERROR_CLIPS)
+    assert speech.error_source == "the embedded speech"
+    for clip in (*speech.scales, *speech.error):
+        assert np.abs(clip).max() > 0.01 and len(clip) <= 160_000
+    heard = {clip.tobytes() for clip in speech.scales}
+    assert not any(clip.tobytes() in heard for clip in speech.error)
+
+
+@pytest.mark.parametrize(
+    ("count", "scales", "error"), [(1, 1, 0), (3, 3, 0), (4, 3, 1), (9, 7, 2), (70, 24, 8)]
+)
+def test_of_own_speech_every_fourth_clip_is_for_the_error(
+    count: int, scales: int, error: int, tmp_path: Path
+) -> None:
+    noise_files(tmp_path, count)
+    speech = int8_speech([str(tmp_path)], REFERENCE)
+    lengths = [len(clip) for clip in (*speech.scales, *(speech.error if error else ()))]
+    assert len(speech.scales) == scales and len({*lengths}) == scales + error
+    if error:
+        assert len(speech.error) == error
+        assert speech.error_source == f"{error} other clips of the calibration audio"
+        assert max(lengths) - min(lengths) > 0.9 * (count - 1), "they are spread over the audio"
+    else:
+        assert speech.error_source == "the embedded speech" and len(speech.error) == ERROR_CLIPS
+
+
+def test_silent_and_unreadable_clips_are_left_out(tmp_path: Path) -> None:
+    noise_files(tmp_path, 1)
+    soundfile.write(tmp_path / "silence.wav", np.zeros(16_000, dtype=np.float32), 16_000)
+    soundfile.write(tmp_path / "short.wav", np.full(REFERENCE.shortest_samples - 1, 0.1, dtype=np.float32), 16_000)
     (tmp_path / "broken.wav").write_bytes(b"no audio")
-    assert len(calibration_clips([str(tmp_path)], REFERENCE)) == 1
+    (clip,) = int8_speech([str(tmp_path)], REFERENCE).scales
+    assert len(clip) == 1_600
     with pytest.raises(SlimvoxError, match="is not silent: give it speech"):
-        calibration_clips([str(tmp_path / "silence.wav")], REFERENCE)
+        int8_speech([str(tmp_path / "silence.wav")], REFERENCE)
 
 
 @exports("torch-export")

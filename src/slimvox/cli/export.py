@@ -51,12 +51,12 @@ def _int8_lines(errors: Int8Errors) -> list[str]:
     lines = []
     if errors.mean_of_states is not None:
         lines.append(
-            f"int8 changes the hidden states by {errors.mean_of_states:.2%} on the embedded speech (mean relative"
+            f"int8 changes the hidden states by {errors.mean_of_states:.2%} on {errors.source} (mean relative"
             f" error; worst layer {max(errors.states.values()):.2%})"
         )
     if errors.head:
         changes = ", ".join(f"the {name} by {error:.2%}" for name, error in errors.head.items())
-        lines.append(f"int8 changes {changes} on the embedded speech (relative error)")
+        lines.append(f"int8 changes {changes} on {errors.source} (relative error)")
     return lines
 
 

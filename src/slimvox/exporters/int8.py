@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from slimvox.exporters.accuracy import relative_errors
 from slimvox.exporters.base import Program
+from slimvox.exporters.calibration import Clips
 from slimvox.exporters.reference import Reference
-from slimvox.structures.anatomy import SAMPLE_RATE_HZ
 from slimvox.util.errors import SlimvoxError
 
 DEFAULT_MAX_ERROR = 0.05
@@ -19,18 +18,18 @@ DEFAULT_MAX_ERROR = 0.05
 It is three times the error of the embedded teacher and of an encoder pruned from it (means of 1.3 and 1.5 %, worst
 layer 1.7 %), and a fifth of the error of a faulty file: with the front end in int8, the error is 25 %.
 """
-ERROR_CLIPS, ERROR_SECONDS = 8, 10.0
-"""Number and length of clips of the embedded test audio on which the error is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Errors:
-    """||int8 - float32|| / ||float32|| of each output, on the embedded test audio."""
+    """||int8 - float32|| / ||float32|| of each output, over all frames of some clips."""
 
     states: dict[str, float]
     """Error of each hidden state, by name."""
     head: dict[str, float]
     """Error of each output of the task head, by name."""
+    source: str = "the embedded speech"
+    """Description of the clips."""
 
     @property
     def mean_of_states(self) -> float | None:
@@ -49,28 +48,17 @@ class Int8Errors:
         if wrong and not force:
             changes = ", ".join(f"the {name} by {error:.1%}" for name, error in wrong.items())
             raise SlimvoxError(
-                f"int8 changes {changes} (mean relative error), more than {max_error:.1%}; the file was removed:"
-                " export float32, or accept it with --max-error or --force"
+                f"int8 changes {changes} on {self.source} (mean relative error), more than {max_error:.1%}; the file"
+                " was removed: export float32, or accept it with --max-error or --force"
             )
 
 
-def seconds_that_fit(seconds: float, reference: Reference) -> float:
-    """The length of a clip, or the longest that the encoder takes."""
-    longest = reference.encoder.anatomy.most_samples
-    return min(seconds, math.inf if longest is None else longest / SAMPLE_RATE_HZ)
-
-
-def measured_errors(program: Program, reference: Reference) -> Int8Errors:
-    """The errors of a quantised file."""
-    from slimvox.audio import read_audio
-    from slimvox.embedded import audio_files
-
-    files = audio_files("test")
-    seconds = seconds_that_fit(ERROR_SECONDS, reference)
-    clips = [read_audio(file, seconds=seconds) for file in files[:: max(1, len(files) // ERROR_CLIPS)]]
-    errors = relative_errors(program, reference, clips[:ERROR_CLIPS])
+def measured_errors(program: Program, reference: Reference, clips: Clips, source: str) -> Int8Errors:
+    """The errors of a quantised file on some clips, of which `source` is a description."""
+    errors = relative_errors(program, reference, clips)
     head = reference.signature.head
     return Int8Errors(
         states={name: error for name, error in errors.items() if name not in head},
         head={name: errors[name] for name in head},
+        source=source,
     )

@@ -18,7 +18,7 @@ from slimvox.checkpoint.pretrained import Model, on_disk
 from slimvox.checkpoint.resolve import LoadedModel, load_model
 from slimvox.exporters.accuracy import compare
 from slimvox.exporters.base import export_format, export_formats
-from slimvox.exporters.calibration import calibration_clips
+from slimvox.exporters.calibration import int8_speech
 from slimvox.exporters.decoder import (
     INPUTS,
     OUTPUTS,
@@ -62,7 +62,7 @@ class ExportResult:
     compared: tuple[tuple[int, int], ...]
     """Batch sizes and lengths in samples of that measurement."""
     int8_errors: Int8Errors | None
-    """int8 only: errors relative to float32 on the embedded test audio."""
+    """int8 only: errors relative to float32."""
     head_left_out: str | None
     """The task head of the model (such as `ForCTC`) if it was not exported."""
     decoder: Path | None = None
@@ -104,8 +104,9 @@ def export(
         format: file format, such as onnx, openvino, executorch, or torch-export, a .pt2 file for AOTInductor or torch
             itself. In Python the name of any registered `ExportFormat`.
         int8: quantise matrix products to int8, fast on processors with 8-bit dot products (x86: VNNI; Arm: dotprod);
-            convolutions stay float32. The error is measured on the embedded speech.
-        calibration: speech for determining the scales of an int8 OpenVINO file; by default, the embedded speech.
+            convolutions stay float32. The error is measured on the embedded speech, or on that of `calibration`.
+        calibration: speech for determining the scales of an int8 OpenVINO file and for measuring its error: 24 and 8
+            clips, spread evenly; by default, the embedded speech.
         heads: include the task head: return its logits (and the embeddings of an x-vector head).
         layers: hidden states to return: all, only the last, or none. By default, none with `heads`, otherwise all.
         mask: add an attention mask over samples to the inputs, and the mask over frames to the outputs.
@@ -153,7 +154,7 @@ def export(
         signature = Signature(layers=layers, mask=mask, head=head.head_outputs if head else ())
         reference = Reference(encoder=loaded.encoder, head=head, signature=signature)
         about = metadata(loaded, reference, int8=int8)
-        clips = calibration_clips(calibration, reference) if int8 and chosen.calibrates_int8 else []
+        speech = int8_speech(calibration, reference) if int8 else None
         config = read_json(loaded.directory / "config.json")
         head_left_out = None if heads else SPEECH_TO_TEXT if speaks else head_name(config)
     errors: Int8Errors | None = None
@@ -169,11 +170,11 @@ def export(
                 f"the exported model differs from torch by {comparison.worst_difference:.1e} of an output's largest"
                 f" value, more than {TOLERANCE:.0e}; the file was removed: please report this as a bug"
             )
-        if int8:
+        if speech is not None:
             report("quantising, and measuring the error")
             with failures_named(f"{chosen.name}, int8", target):
-                chosen.to_int8(staged, clips)
-            errors = measured_errors(chosen.open(staged), reference)
+                chosen.to_int8(staged, speech.scales if chosen.calibrates_int8 else ())
+            errors = measured_errors(chosen.open(staged), reference, speech.error, speech.error_source)
             errors.check(max_error, force=force)
         if decoder is not None:
             report("exporting the decoder")
