@@ -26,6 +26,7 @@ from results import COMPARISON, read_rows, write_csv
 from table import TITLE, tables
 
 from slimvox.evaluation.result_table import fixed_rows
+from slimvox.pruning.recipe import load_recipe
 from slimvox.report.runs import read_runs
 from slimvox.report.score_files import SCORES
 from slimvox.report.write import write_tables
@@ -34,6 +35,11 @@ from slimvox.util.files import write_atomically
 
 RAMP = 0.87
 """Share of stage 1 in which the target grows."""
+RATE_STEPS = 300
+"""Number of steps of stage 1 for which the arms' rates of the multipliers are chosen. In a longer stage, the rates are
+lower in proportion, so that the multipliers move as far in the same share of the stage. At the same rate they overshoot,
+and the gates end far beyond the target (docs/lab-notebook.md, 2026-11-27)."""
+MULTIPLIER_RATE = "gates.multiplier_learning_rate"
 QUICK_TASKS = ("pr", "ks", "sid", "er")
 """Tasks on which ideas are scored."""
 
@@ -184,7 +190,11 @@ def settings(arm: Arm, steps: int) -> Iterator[str]:
         f"finish.steps={steps - first}",
         f"gates.ramp_steps={round(RAMP * first)}",
     )
-    for name, value in arm.overrides.items():
+    overrides = dict(arm.overrides)
+    if first > RATE_STEPS and overrides.get("gates.sparsity_control") == "lagrangian":
+        rate = overrides.get(MULTIPLIER_RATE, load_recipe("quick").gates.multiplier_learning_rate)
+        overrides[MULTIPLIER_RATE] = rate * RATE_STEPS / first
+    for name, value in overrides.items():
         yield f"{name}={str(value).lower() if isinstance(value, bool) else value}"
 
 

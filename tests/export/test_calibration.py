@@ -64,7 +64,9 @@ def test_of_own_speech_every_fourth_clip_is_for_the_error(
 def test_silent_and_unreadable_clips_are_left_out(tmp_path: Path) -> None:
     noise_files(tmp_path, 1)
     soundfile.write(tmp_path / "silence.wav", np.zeros(16_000, dtype=np.float32), 16_000)
-    soundfile.write(tmp_path / "short.wav", np.full(REFERENCE.shortest_samples - 1, 0.1, dtype=np.float32), 16_000)
+    soundfile.write(
+        tmp_path / "short.wav", np.full(REFERENCE.shortest_samples - 1, 0.1, dtype=np.float32), 16_000
+    )
     (tmp_path / "broken.wav").write_bytes(b"no audio")
     (clip,) = int8_speech([str(tmp_path)], REFERENCE).scales
     assert len(clip) == 1_600
