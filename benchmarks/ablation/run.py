@@ -37,8 +37,8 @@ RAMP = 0.87
 """Share of stage 1 in which the target grows."""
 RATE_STEPS = 300
 """Number of steps of stage 1 for which the arms' rates of the multipliers are chosen. In a longer stage, the rates are
-lower in proportion, so that the multipliers move as far in the same share of the stage. At the same rate they overshoot,
-and the gates end far beyond the target (docs/lab-notebook.md, 2026-11-27)."""
+lower in proportion, so that the multipliers move as far in the same share of the stage. At the same rate they
+overshoot, and the gates end far beyond the target (docs/lab-notebook.md, 2026-11-27)."""
 MULTIPLIER_RATE = "gates.multiplier_learning_rate"
 QUICK_TASKS = ("pr", "ks", "sid", "er")
 """Tasks on which ideas are scored."""
