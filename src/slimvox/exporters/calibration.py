@@ -46,7 +46,7 @@ def int8_speech(audio: Sequence[AudioInput], reference: Reference) -> Int8Speech
     Raises:
         SlimvoxError: if there is no audio, or no clip that can be read, is long enough and is not silent.
     """
-    own = _spread(audio, SCALE_CLIPS + ERROR_CLIPS, reference) if audio else []
+    own = spread(audio, SCALE_CLIPS + ERROR_CLIPS, reference) if audio else []
     if audio and not own:
         raise SlimvoxError(
             "`calibration` holds no clip that can be read, is long enough and is not silent: give it speech"
@@ -59,7 +59,7 @@ def int8_speech(audio: Sequence[AudioInput], reference: Reference) -> Int8Speech
             scales=scales, error=error, error_source=f"{len(error)} other clips of the calibration audio"
         )
     return Int8Speech(
-        scales=own or _spread(audio_files("train"), SCALE_CLIPS, reference),
+        scales=own or spread(audio_files("train"), SCALE_CLIPS, reference),
         error=embedded_test_clips(reference),
         error_source="the embedded speech",
     )
@@ -67,11 +67,13 @@ def int8_speech(audio: Sequence[AudioInput], reference: Reference) -> Int8Speech
 
 def embedded_test_clips(reference: Reference) -> list[NDArray[np.float32]]:
     """Clips of the embedded test speech."""
-    return _spread(audio_files("test"), ERROR_CLIPS, reference)
+    return spread(audio_files("test"), ERROR_CLIPS, reference)
 
 
-def _spread(audio: Sequence[AudioInput], most: int, reference: Reference) -> list[NDArray[np.float32]]:
-    """At most so many clips, spread evenly; those that are unreadable, silent or too short are left out."""
+def spread(audio: Sequence[AudioInput], most: int, reference: Reference) -> list[NDArray[np.float32]]:
+    """Waveforms of at most `most` clips, spread evenly over audio. Clips that are unreadable, silent or shorter than a
+    frame are left out.
+    """
     longest = reference.encoder.anatomy.most_samples
     seconds = min(MOST_SECONDS, math.inf if longest is None else longest / SAMPLE_RATE_HZ)
     found = find_audio(audio)
