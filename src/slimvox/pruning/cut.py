@@ -83,7 +83,7 @@ def slice_student(student: Student, settings: RunSettings) -> SlicedEncoder:
         if abs(gap) > FAR_FROM_TARGET:
             logger.warning(
                 "the gates were still far from the target: expected sparsity %.0f %%, target %.0f %%."
-                " The target is met nevertheless, but a longer stage 1 (`prune.steps`), or a %s, would prune better.",
+                " The target is met nevertheless, but %s would prune better.",
                 100 * sparsity,
                 100 * budget.target_sparsity,
                 _advice(gap, settings.recipe.gates),
@@ -119,8 +119,10 @@ def check_promise(sliced: SlicedEncoder, chosen: FinalMasks, budget: Budget) -> 
 
 def _advice(gap: float, gates: GateSettings) -> str:
     """Advice if the expected sparsity ends above or below its target."""
+    longer = "a longer stage 1 (`prune.steps`), or a"
     if gates.sparsity_control == "projection":
-        return "higher `gates.learning_rate`" if gap < 0 else "lower `gates.initial_drop`"
+        return f"{longer} higher `gates.learning_rate`," if gap < 0 else "a lower `gates.initial_drop`"
     if gap < 0:
-        return "higher `gates.learning_rate` or `gates.multiplier_learning_rate`"
-    return "lower `gates.multiplier_learning_rate`"
+        return f"{longer} higher `gates.learning_rate` or `gates.multiplier_learning_rate`,"
+    # The longer the stage, the further the multipliers overshoot.
+    return "a lower `gates.multiplier_learning_rate`"
