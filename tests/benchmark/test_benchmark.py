@@ -16,10 +16,10 @@ from slimvox.checkpoint.directory import write_slimvox_directory
 from slimvox.checkpoint.resolve import find_anatomies
 from slimvox.checkpoint.transformers_config import anatomy_from_config, transformers_config
 from slimvox.cli.main import run as command
-from slimvox.costs import macs, parameters
+from slimvox.costs import BLOCK_KINDS, macs, parameters
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.benchmark import Contender, benchmark
-from slimvox.measure.benchmark.blocks import BLOCKS, BlockTimer, block_costs, named_blocks
+from slimvox.measure.benchmark.blocks import BlockTimer, block_costs, block_modules
 from slimvox.measure.benchmark.contenders import load_contender
 from slimvox.measure.benchmark.run import contenders_of
 from slimvox.measure.benchmark.worker import Worker
@@ -90,9 +90,10 @@ def test_blocks_of_both_implementations_have_times() -> None:
     ours = SpeechEncoder(anatomy()).eval()
     theirs = AutoModel.from_config(transformers_config(anatomy())).eval()
     for module in (ours, theirs):
-        with torch.no_grad(), BlockTimer(named_blocks(module)) as timer:
+        with torch.no_grad(), BlockTimer(block_modules(module)) as timer:
             module(torch.randn(1, 8000))
-        assert set(timer.nanoseconds) == set(BLOCKS)
+        assert {block.kind for block in timer.nanoseconds} == set(BLOCK_KINDS)
+        assert {block.layer for block in timer.nanoseconds} == {None, 0, 1}
         assert min(timer.nanoseconds.values()) > 0
         assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 

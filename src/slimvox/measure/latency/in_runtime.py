@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from slimvox.encoder import SpeechEncoder
+from slimvox.measure.benchmark.blocks import REST
 from slimvox.measure.benchmark.result import place_of
 from slimvox.measure.latency.beside_dense import times_beside_dense
-from slimvox.measure.latency.in_torch import REST, drawn_anatomy, largest_share, measure_in_torch
+from slimvox.measure.latency.in_torch import drawn_anatomy, largest_share, measure_in_torch
 from slimvox.measure.latency.table import LatencyTable, check_clip, feature_values, fit_times
 from slimvox.measure.runtime import encoder_milliseconds
 from slimvox.structures.anatomy import EncoderAnatomy

@@ -11,11 +11,10 @@ from statistics import median
 
 import numpy as np
 import torch
-from torch import nn
 
-from slimvox.costs import BLOCK_KINDS, LAYER_BLOCKS
+from slimvox.costs import BLOCK_KINDS
 from slimvox.encoder import SpeechEncoder
-from slimvox.measure.benchmark.blocks import BlockTimer
+from slimvox.measure.benchmark.blocks import REST, BlockTimer, block_modules
 from slimvox.measure.benchmark.result import place_of
 from slimvox.measure.latency.beside_dense import BESIDE_DENSE, groups_beside_dense, times_beside_dense
 from slimvox.measure.latency.table import LatencyTable, check_clip, feature_values, fit_times
@@ -34,10 +33,6 @@ SMALL = 0.3
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 15
 PATIENCE_SECONDS = 40.0
 """Approximate maximum time for measuring, if it exceeds that of the minimum number of rounds."""
-
-
-REST = Block("rest")
-"""Block for operations outside all blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +135,7 @@ def _shares(encoder: SpeechEncoder, waveform: torch.Tensor, rounds: int) -> dict
     """
     shortest: dict[Block, float] = {}
     wait = partial(wait_for, waveform.device)
-    with torch.inference_mode(), BlockTimer(encoder_blocks(encoder), wait) as timer:
+    with torch.inference_mode(), BlockTimer(block_modules(encoder), wait) as timer:
         encoder(waveform)
         for _ in range(rounds):
             timer.nanoseconds.clear()
@@ -203,16 +198,3 @@ def _rounds_for(dense: EncoderAnatomy, waveform: torch.Tensor) -> int:
     encoders = 4 / 3 * (PROBES + FRONT_ENDS / 2) / 2 + (PROBES + FRONT_ENDS) / BESIDE_DENSE
     round_seconds = (time.perf_counter() - began) * encoders
     return max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(PATIENCE_SECONDS / round_seconds)))
-
-
-def encoder_blocks(encoder: SpeechEncoder) -> Iterator[tuple[Block, nn.Module]]:
-    """The modules of each block that costs are reported for."""
-    yield Block("front_end"), encoder.feature_extractor
-    yield Block("projection"), encoder.feature_projection
-    yield Block("position"), encoder.pos_conv_embed
-    if encoder.rel_attn_embed is not None:
-        yield Block("position"), encoder.rel_attn_embed
-    for index, layer in enumerate(encoder.layers):
-        for kind in LAYER_BLOCKS:
-            if getattr(layer, kind) is not None:
-                yield Block(kind, index), getattr(layer, kind)
