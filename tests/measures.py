@@ -1,15 +1,17 @@
-"""One cost of each kind; clips of one second."""
+"""One cost of each kind, for clips of one second, and budgets in them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import Tensor
 
+from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.costs import Cost, Macs, Parameters
 from slimvox.measure.latency import LatencyTable
 from slimvox.pruning.budget import Budget, ExpectedSparsity
-from slimvox.pruning.gates import Gates
+from slimvox.pruning.gates import GateLayout, Gates, smallest_cost
 from slimvox.structures.anatomy import EncoderAnatomy
 
 TABLE = LatencyTable(
@@ -27,6 +29,12 @@ TABLE = LatencyTable(
     error=0.05,
 )
 COSTS: dict[str, Cost] = {"params": Parameters(), "macs": Macs(1.0), "latency": TABLE}
+SMALL = anatomy_from_config(
+    {"model_type": "wavlm", "hidden_size": 192, "num_attention_heads": 6, "intermediate_size": 768},
+    "test",
+    normalize_waveform=False,
+)
+"""WavLM of the usual depth and a quarter of the base model's width."""
 
 
 def expected_cost(cost: Cost, anatomy: EncoderAnatomy, gates: Gates) -> Tensor:
@@ -40,3 +48,17 @@ def sparsity_of(gates: Gates, kind: str = "params") -> Callable[[], Tensor]:
     budget = Budget(cost=cost, target=1.0, dense_cost=cost.of(gates.anatomy))
     sparsity = ExpectedSparsity(budget, gates.anatomy)
     return lambda: sparsity(gates.expected_counts())
+
+
+def budget_for(
+    layout: GateLayout,
+    cost: Cost,
+    share: float,
+    round_to: int = 1,
+    fast_widths: bool = False,
+) -> Budget:
+    """A budget somewhere between everything closed and everything open."""
+    whole = cost.of(layout.anatomy)
+    budget = Budget(cost=cost, target=0, dense_cost=whole, round_to=round_to, fast_widths=fast_widths)
+    smallest = smallest_cost(layout, budget)
+    return replace(budget, target=smallest + share * (whole - smallest))

@@ -1,8 +1,9 @@
+"""`slimvox encode`: files of hidden states, and what becomes of earlier files and of those that cannot be read."""
+
 from __future__ import annotations
 
 import copy
 import errno
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from slimvox.cli.main import run
 from slimvox.encoder import SpeechEncoder
 from slimvox.encoding import features_file
 from slimvox.encoding.arrays import encode
-from slimvox.encoding.chunks import cut_chunks, plan_chunks
 from slimvox.encoding.encode import encode_files
 from slimvox.util.errors import SlimvoxError
 
@@ -100,38 +100,6 @@ def test_float16_overflow_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SlimvoxError, match="beyond the range of float16"):
         encode_files(encoder, path, tmp_path / "out", dtype="float16")
     assert list((tmp_path / "out").iterdir()) == []
-
-
-@pytest.mark.parametrize("overlap", [0, 1, 5, 8, 29])
-def test_chunks_cover_every_frame_once(base: SpeechEncoder, overlap: int) -> None:
-    anatomy = base.anatomy
-    hop, field = anatomy.hop, anatomy.receptive_field
-    samples = 30 * hop + field - hop + 7
-    plan = plan_chunks(anatomy, chunk_seconds=samples / 16_000, overlap_seconds=overlap * hop / 16_000)
-    assert (plan.samples, plan.frames, plan.overlap) == (samples, 30, overlap)
-    edges = [
-        samples + k * plan.step * hop + rest for k in range(3) for rest in (0, overlap * hop, hop, field)
-    ]
-    lengths = {0, 1, field - 1, field, *(edge + change for edge in edges for change in (-1, 0, 1, hop - 1))}
-    for length in sorted(lengths):
-        total = np.arange(length, dtype=np.float32)
-        got: list[int] = []
-        for chunk in cut_chunks(iter(np.array_split(total, 7)), plan):
-            assert field <= len(chunk.waveform) <= plan.longest
-            start = int(chunk.waveform[0])
-            assert start % hop == 0
-            frames = range(start // hop, start // hop + anatomy.frames(len(chunk.waveform)))
-            got += frames[chunk.first : chunk.end]
-            if length <= samples:
-                assert len(chunk.waveform) == length
-        assert got == list(range(anatomy.frames(length))), length
-
-
-def test_chunks_of_a_stream_are_cut_before_it_is_read_to_its_end(base: SpeechEncoder) -> None:
-    plan = plan_chunks(base.anatomy, chunk_seconds=0.1, overlap_seconds=0.02)
-    endless = itertools.repeat(np.zeros(100, dtype=np.float32))
-    chunks = itertools.islice(cut_chunks(endless, plan), 5)
-    assert [len(chunk.waveform) for chunk in chunks] == [1600] * 5
 
 
 @pytest.mark.parametrize("format", ["npz", "safetensors"])

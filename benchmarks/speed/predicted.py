@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 
@@ -22,9 +23,9 @@ from slimvox.checkpoint import load
 from slimvox.costs import CostContext, cost_kind
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.benchmark.result import machine
-from slimvox.measure.latency.in_torch import BESIDE_DENSE, SMALL, drawn_anatomy
+from slimvox.measure.latency.beside_dense import groups_beside_dense, times_beside_dense
+from slimvox.measure.latency.in_torch import SMALL, drawn_anatomy
 from slimvox.measure.runtime import encoder_milliseconds
-from slimvox.util.timing import relative_times
 
 SEED = 1
 """Not the seed of the encoders that the table is measured on."""
@@ -65,27 +66,31 @@ def main() -> None:
         encoders[f"drawn {number}"] = SpeechEncoder(drawn_anatomy(dense.anatomy, draw)).eval()
     for number in range(arguments.small):
         encoders[f"small {number}"] = SpeechEncoder(drawn_anatomy(dense.anatomy, draw, SMALL)).eval()
-    rows = []
-    for start in range(0, len(encoders), BESIDE_DENSE):
-        names = list(encoders)[start : start + BESIDE_DENSE]
+
+    def clock(together: Mapping[str, SpeechEncoder]) -> dict[str, tuple[float, ...]]:
         times = encoder_milliseconds(
-            {"dense": dense, **{name: encoders[name] for name in names}},
+            together,
             backend=arguments.runtime,
             threads=arguments.threads,
             seconds=arguments.seconds,
             rounds=arguments.rounds,
         )
-        relative = relative_times(times, "dense")
-        for name in names:
-            rows.append(
-                {
-                    "encoder": name,
-                    "predicted": table.of_dense(dense.anatomy) / table.of(encoders[name].anatomy),
-                    "measured": 1 / relative[name],
-                    "milliseconds": median(times[name]),
-                }
-            )
-        print(f"timed: {', '.join(names)}", file=sys.stderr, flush=True)
+        print(f"timed: {', '.join(together)}", file=sys.stderr, flush=True)
+        return times
+
+    sessions = groups_beside_dense(list(encoders))
+    milliseconds = times_beside_dense(
+        dense, ({name: encoders[name] for name in names} for names in sessions), clock
+    )
+    rows = [
+        {
+            "encoder": name,
+            "predicted": table.of_dense(dense.anatomy) / table.of(encoders[name].anatomy),
+            "measured": milliseconds.dense / each,
+            "milliseconds": each,
+        }
+        for name, each in milliseconds.others.items()
+    ]
     errors = [row["predicted"] / row["measured"] - 1 for row in rows]
     print("| encoder | ms | predicted speed-up | measured | error |\n|---|---|---|---|---|")
     for row, error in zip(rows, errors, strict=True):

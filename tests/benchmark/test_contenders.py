@@ -12,8 +12,9 @@ import slimvox
 import whisper_models
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.benchmark import Contender
-from slimvox.measure.benchmark.blocks import BlockTimer, named_blocks
+from slimvox.measure.benchmark.blocks import BlockTimer, block_modules
 from slimvox.measure.benchmark.contenders import load_contender, load_module, noise, short_names
+from slimvox.structures import Block
 from small_encoders import wavlm
 from whisper_models import SAMPLES
 
@@ -53,6 +54,6 @@ def test_the_dense_model_of_a_whisper_is_its_encoder_on_the_whole_window(tmp_pat
     shorter = loaded.run(waveforms[:, : SAMPLES // 2].numpy())
     assert shorter.last_hidden_state.shape == expected.shape
     assert loaded.module is not None
-    with BlockTimer(named_blocks(loaded.module)) as timer:
+    with BlockTimer(block_modules(loaded.module)) as timer:
         loaded.run(waveforms.numpy())
-    assert timer.nanoseconds["attention"] > 0
+    assert timer.nanoseconds[Block("attention", 0)] > 0

@@ -20,16 +20,16 @@ from models import config
 from nightly import examples
 from slimvox.checkpoint.transformers_config import anatomy_from_config
 from slimvox.costs import BLOCK_KINDS
+from slimvox.measure.benchmark.blocks import REST, block_modules
 from slimvox.measure.latency import LatencyTable, in_torch, measure_in_torch, real_time, real_time_factors
 from slimvox.measure.latency import table as table_module
+from slimvox.measure.latency.beside_dense import BESIDE_DENSE
 from slimvox.measure.latency.in_torch import (
     FRONT_ENDS,
     PROBES,
-    REST,
     UNSEEN,
     Probe,
     drawn_anatomy,
-    encoder_blocks,
 )
 from slimvox.measure.latency.table import feature_values, fit_times
 from slimvox.pruning.gates import Gates
@@ -231,19 +231,19 @@ def test_probes_are_measured_beside_the_dense_encoder(monkeypatch: pytest.Monkey
         times = {}
         for name, call in calls.items():
             slow = [len(groups)] * rounds
-            if name != "dense":
+            if not name.startswith("dense"):
                 slow[len(times) % rounds] = 9
             times[name] = [1e-9 * each * TABLE.of(call.func.anatomy) for each in slow]
         return times
 
     monkeypatch.setattr(in_torch, "seconds_in_turns", known)
     probes, nanoseconds = in_torch._measured_probes(dense, anatomies, torch.zeros(1, 8000), 5)
-    assert groups == [1 + in_torch.BESIDE_DENSE, 3]
+    assert groups == [1 + BESIDE_DENSE, 3]
     assert nanoseconds == pytest.approx(1.5 * TABLE.of(dense))
     assert [probe.anatomy for probe in probes] == anatomies
     for probe in probes:
         assert probe.total == pytest.approx(1.5 * TABLE.of(probe.anatomy))
-        blocks = {block for block, _ in encoder_blocks(random_encoder(probe.anatomy, 0))}
+        blocks = {block for block, _ in block_modules(random_encoder(probe.anatomy, 0))}
         assert probe.blocks.keys() == {*blocks, REST}
         assert min(probe.blocks.values()) >= 0
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drawn import anatomies, random_encoder
-from measures import COSTS
+from measures import COSTS, SMALL, budget_for
 from models import config
 from nightly import examples
 from slimvox.checkpoint import load_model
@@ -22,35 +22,13 @@ from slimvox.costs import Cost, Parameters
 from slimvox.costs import parameters as parameter_count
 from slimvox.pruning.budget import Budget
 from slimvox.pruning.cut import check_promise
-from slimvox.pruning.gates import FinalMasks, GateLayout, check_reachable, final_masks, smallest_cost
+from slimvox.pruning.gates import FinalMasks, GateLayout, check_reachable, final_masks
 from slimvox.pruning.gates.final import TOLERANCE
 from slimvox.pruning.gates.hard_concrete import typical_open_value
-from slimvox.pruning.gates.widths import Widths
 from slimvox.pruning.surgery import slice_encoder, survivors
 from slimvox.structures import Address, structure, structure_names
 from slimvox.structures.anatomy import EncoderAnatomy
-from slimvox.structures.parts import HeadAnatomy
 from slimvox.util.errors import SlimvoxError, UnusableResultError
-
-SMALL = anatomy_from_config(
-    {"model_type": "wavlm", "hidden_size": 192, "num_attention_heads": 6, "intermediate_size": 768},
-    "test",
-    normalize_waveform=False,
-)
-
-
-def budget_for(
-    layout: GateLayout,
-    cost: Cost,
-    share: float,
-    round_to: int = 1,
-    fast_widths: bool = False,
-) -> Budget:
-    """A budget somewhere between everything closed and everything open."""
-    whole = cost.of(layout.anatomy)
-    budget = Budget(cost=cost, target=0, dense_cost=whole, round_to=round_to, fast_widths=fast_widths)
-    smallest = smallest_cost(layout, budget)
-    return replace(budget, target=smallest + share * (whole - smallest))
 
 
 def check(
@@ -178,31 +156,6 @@ def test_convolutions_keep_a_channel_where_channels_must_make_way(
         assert min(each.channels for each in left.convolutions) >= round_to
 
 
-@settings(max_examples=examples(20))
-@given(
-    widths=st.lists(st.sampled_from([10, 16, 40, 48, 64]), min_size=2, max_size=3),
-    round_to=st.sampled_from([1, 8, 32]),
-    share=st.floats(0.2, 0.8),
-    seed=st.integers(0, 1000),
-)
-def test_rounding_rounded_widths_again_does_not_change_the_cost(
-    widths: list[int], round_to: int, share: float, seed: int
-) -> None:
-    """Encoders that were pruned before have heads of unequal width, which limit the common width of a layer."""
-    dense = anatomy_from_config(
-        {"model_type": "wavlm", "hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 64},
-        "test",
-        normalize_waveform=False,
-    )
-    heads = tuple(HeadAnatomy(index=index, qk=width, vo=width) for index, width in enumerate(widths))
-    anatomy = replace(dense, layers=tuple(replace(layer, heads=heads) for layer in dense.layers[:2]))
-    layout = GateLayout(anatomy, ["qk", "vo", "intermediate"])
-    budget = budget_for(layout, COSTS["params"], share, round_to, fast_widths=True)
-    scores = torch.rand(layout.size, generator=torch.Generator().manual_seed(seed))
-    chosen = final_masks(layout, scores, torch.ones(layout.size), budget)
-    assert budget.cost.of(survivors(anatomy, chosen.masks).anatomy(anatomy)) == chosen.cost <= budget.target
-
-
 def test_the_best_gates_stay() -> None:
     """With gates of one size each, those of the highest scores and no others."""
     layout = GateLayout(SMALL, ["intermediate"])
@@ -229,17 +182,6 @@ def test_the_lowest_scores_close_in_exchange_for_a_block() -> None:
     closed = (~chosen.open).nonzero().flatten()
     assert len(closed) == -(-100_000 // (2 * SMALL.width + 1))
     assert set(closed.tolist()) == set((torch.argsort(scores)[1 : len(closed) + 1]).tolist())
-
-
-def test_the_best_gates_of_a_rounded_width_stay() -> None:
-    layout = GateLayout(SMALL, ["intermediate"])
-    scores = torch.rand(layout.size, generator=torch.Generator().manual_seed(1))
-    budget = budget_for(layout, Parameters(), 0.5, 8)
-    chosen = final_masks(layout, scores, torch.ones_like(scores), budget)
-    for part in layout.slices.values():
-        opened, own = chosen.open[part], scores[part]
-        assert int(opened.sum()) % 8 == 0
-        assert float(own[opened].min()) > float(own[~opened].max())
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
@@ -294,37 +236,6 @@ def test_final_masks_come_within_half_a_percent(
     )
     chosen = final_masks(layout, scores, torch.ones_like(scores), budget)
     assert 0.995 * budget.target <= chosen.cost <= budget.target
-
-
-def test_thin_heads_close_and_the_others_share_their_mean_width() -> None:
-    """Three heads of 32 dimensions stay with 12 + 8, 30 + 26 and 10 + 14 open ones, and one with 3 + 3 does not."""
-    layout = GateLayout(SMALL, ["head", "qk", "vo"])
-    scores = torch.full((layout.size,), -1.0)
-    opened = {(0, "qk"): 12, (0, "vo"): 8, (2, "qk"): 30, (2, "vo"): 26, (4, "qk"): 3, (4, "vo"): 3}
-    opened |= {(5, "qk"): 10, (5, "vo"): 14, (1, "qk"): 32, (1, "vo"): 32}
-    for (head, name), count in opened.items():
-        span = layout.spans(Address(name, 3))[head]
-        scores[span.start : span.start + count] = 1
-    heads = layout.slices[Address("head", 3)]
-    scores[heads] = 1
-    scores[heads.start + 1] = -1  # closed as a whole, so that its open dimensions do not count
-    widths = Widths(layout, scores, Budget(cost=Parameters(), target=1, dense_cost=1, fast_widths=True))
-    left = survivors(SMALL, layout.masks(widths.rounded(scores > 0).float())).anatomy(SMALL)
-    # Means 10, 28 and 12; their mean is 16.7.
-    assert [(head.index, head.qk, head.vo) for head in left.layers[3].heads] == [
-        (0, 16, 16),
-        (2, 16, 16),
-        (5, 16, 16),
-    ]
-    # A single head with 9 and 10, nearer to 8 than to 16 but worth its time only from 16.
-    scores[layout.slices[Address("head", 4)].start] = 1
-    for name, count in (("qk", 9), ("vo", 10)):
-        start = layout.spans(Address(name, 4))[0].start
-        scores[start : start + count] = 1
-    left = survivors(SMALL, layout.masks(widths.rounded(scores > 0).float())).anatomy(SMALL)
-    assert [(head.index, head.qk, head.vo) for head in left.layers[4].heads] == [(0, 16, 16)]
-    best = layout.spans(Address("qk", 3))[2]
-    assert torch.equal(widths.rounded(scores > 0)[best], torch.arange(32) < 16)
 
 
 def check_target_is_met(layout: GateLayout, scores: torch.Tensor, kind: str, share: float) -> None:

@@ -12,8 +12,8 @@ import torch
 
 import slimvox
 from interruptions import interrupt_after, kill_when
-from slimvox.pruning import CONTROLS, checked_files, stage
-from slimvox.pruning.checked_files import read_checked_json, read_checked_state, write_checked_json
+from slimvox.pruning import CONTROLS, checked_files
+from slimvox.pruning.checked_files import read_checked_state
 from slimvox.pruning.interrupts import RunInterrupted
 from slimvox.pruning.recipe import shipped_recipes
 from slimvox.structures.kept_indices import KeptIndices
@@ -203,80 +203,6 @@ def test_gates_that_end_far_from_the_target_are_told(
     (warning,) = (text for record in caplog.records if "far from the target" in (text := record.getMessage()))
     assert f"target {100 * (1 - keep):.0f} %" in warning
     assert warning.endswith(f" but {advice} would prune better.")
-
-
-def test_a_finished_or_foreign_directory_is_left_alone(
-    finished: Path, teacher: Path, speech: Path, tmp_path: Path
-) -> None:
-    before = weights_hash(finished)
-    with pytest.raises(slimvox.SlimvoxError, match=r"finished run of another command \(different seed\)"):
-        run(teacher, speech, finished, seed=1)
-    assert weights_hash(finished) == before
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(slimvox.SlimvoxError, match="not empty"):
-        run(teacher, speech, tmp_path)
-    with pytest.raises(slimvox.SlimvoxError, match="is a file"):
-        run(teacher, speech, tmp_path / "notes.txt")
-
-
-def test_the_checkpoint_of_another_run_is_refused(
-    teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, "prune", 2)
-        with pytest.raises(RunInterrupted):
-            run(teacher, speech, out)
-    for _ in range(2):
-        with pytest.raises(
-            slimvox.SlimvoxError, match=r"unfinished run of another command \(different seed\)"
-        ):
-            run(teacher, speech, out, seed=1)
-        # A backup alone is enough.
-        if (out / "run" / "checkpoint.pt").exists():
-            (out / "run" / "checkpoint.pt").rename(out / "run" / "backup" / "checkpoint.pt")
-
-
-def test_a_run_without_a_checkpoint_gives_way_to_another_command(
-    teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "out"
-
-    def interrupted(self: stage.Stage, batches: Any) -> Any:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(stage.Stage, "_train_step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(teacher, speech, out)
-    (out / "mine.txt").write_text("a file of the user")
-    with pytest.raises(slimvox.SlimvoxError, match=r"unfinished run of another command \(different seed\)"):
-        run(teacher, speech, out, seed=1)
-    (out / "mine.txt").unlink()
-    (out / "run" / "log.jsonl").write_text("{}\n")
-    assert run(teacher, speech, out, seed=1).directory == out
-    assert "{}" not in (out / "run" / "log.jsonl").read_text().splitlines()
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_run_that_an_earlier_version_began_on_several_processes_is_another_run(
-    processes: int, teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They had a batch each; with one process nothing has changed."""
-    out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, "prune", 2)
-        with pytest.raises(RunInterrupted):
-            run(teacher, speech, out)
-    settings = read_checked_json(out / "run" / "settings.json")
-    assert "processes" not in settings["fingerprint"]
-    settings["fingerprint"]["processes"] = processes
-    write_checked_json(out / "run" / "settings.json", settings)
-    if processes == 1:
-        assert run(teacher, speech, out).directory == out
-    else:
-        with pytest.raises(slimvox.SlimvoxError, match=r"another command \(different processes\)"):
-            run(teacher, speech, out)
 
 
 @pytest.mark.parametrize("control", CONTROLS)

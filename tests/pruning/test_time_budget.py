@@ -54,7 +54,7 @@ class World:
         self.now += self.seconds[stage.name]
         before, after = (stage._timeline.position(each) for each in (stage.step, stage.step + 1))
         rate = rate_share(before, stage.settings, after)
-        self.steps.append((stage.title, rate, stage._target_sparsity, stage.settings.forced(before)))
+        self.steps.append((stage.title, rate, stage._current_target_sparsity, stage.settings.forced(before)))
         return {"loss": 1.0, "distillation": 1.0, "learning_rate": rate}, 1.0
 
     def distance(self, trainer: Trainer, encoder: Any) -> None:

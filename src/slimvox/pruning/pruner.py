@@ -27,7 +27,7 @@ from slimvox.pruning.recipe import load_recipe
 from slimvox.pruning.result import PruneResult, RunSettings
 from slimvox.pruning.run import Run
 from slimvox.pruning.run_directory import RunDirectory
-from slimvox.pruning.target import TargetRequest, plan_sizes
+from slimvox.pruning.target import TargetRequest, parse_sizes, plan_sizes
 from slimvox.pruning.time_budget import TimeLimit
 from slimvox.pruning.trainer import Trainer
 from slimvox.util.devices import Device
@@ -158,7 +158,7 @@ def prune(
             parameters=target_parameters,
             macs=target_macs,
             speed=target_speed,
-            sizes=sizes,
+            sizes=None if sizes is None else parse_sizes(sizes),
             runtime=runtime,
             table=read_latency_table(latency_table, directory, loaded, processes),
         )

@@ -281,7 +281,7 @@ class Stage:
                     waveforms,
                     teacher_states,
                     noise=noise.part(batch.slots[part], device),
-                    target_sparsity=self._target_sparsity,
+                    target_sparsity=self._current_target_sparsity,
                     forced=self.settings.forced(self._timeline.position(self.step)),
                     recompute=division.recompute,
                 )
@@ -307,7 +307,7 @@ class Stage:
             figures["loss_scale"] = scale
         controls = [optimiser for name, optimiser in self.optimisers.items() if name not in OF_WEIGHTS]
         snapshot = Snapshot(controls)
-        figures.update(step_controls(self.student, controls, self._target_sparsity))
+        figures.update(step_controls(self.student, controls, self._current_target_sparsity))
         values = read_scalars(figures)
         where = f"step {self.step + 1} of stage {self.name}"
         self._skipped = not values.pop("finite")
@@ -316,7 +316,7 @@ class Stage:
         )
         values.update(learning_rate=rate)
         if self.student.gates is not None:
-            values.update(target_sparsity=self._target_sparsity)
+            values.update(target_sparsity=self._current_target_sparsity)
         if math.isnan(values.get("lambda1", 0.0)):
             del values["lambda1"]  # no multiplier brings the gates to the target
         if self._skipped:
@@ -335,13 +335,13 @@ class Stage:
         return self._timeline.steps
 
     @property
-    def target_sparsity(self) -> float:
-        """Target sparsity t of the last finished step."""
+    def last_target_sparsity(self) -> float:
+        """Target sparsity t of the last finished step; of the first one if none is finished."""
         return self._target_after(max(1, self.step))
 
     @property
-    def _target_sparsity(self) -> float:
-        """Target sparsity t of the current step."""
+    def _current_target_sparsity(self) -> float:
+        """Target sparsity t of the step that is being computed, the one after the last finished one."""
         return self._target_after(self.step + 1)
 
     def _target_after(self, step: int) -> float:

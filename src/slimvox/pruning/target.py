@@ -33,8 +33,8 @@ class TargetRequest:
     """Runtime of that speed-up, in place of the recipe's."""
     table: LatencyTable | None = None
     """Table that predicts time, in place of one that is measured on this machine."""
-    sizes: str | Sequence[str | float] | None = None
-    """Several shares of the dense encoder, of the recipe's kind ("50%,28%", [0.5, 0.28])."""
+    sizes: tuple[float, ...] | None = None
+    """Several shares of the dense encoder to keep, of the recipe's kind, largest first (`parse_sizes`)."""
 
     def __post_init__(self) -> None:
         asked = [each is not None for each in (self.parameters, self.macs, self.speed, self.sizes)]
@@ -43,8 +43,6 @@ class TargetRequest:
                 "give only one of `target_parameters`, `target_macs`, `target_speed` and `sizes`; for sizes in MACs,"
                 " use `--set target.kind=macs`"
             )
-        if self.sizes is not None:
-            self._shares(self.sizes)  # an error comes before the machine is measured
 
     def settings(self, recipe: TargetSettings) -> TargetSettings:
         """The recipe's settings with the requested kind, for a speed also the share, and with a table its conditions.
@@ -75,15 +73,10 @@ class TargetRequest:
         runtime = "" if self.table.runtime == TORCH else self.table.runtime
         return replace(settings, seconds=self.table.seconds, runtime=runtime)
 
-    @staticmethod
-    def _shares(sizes: str | Sequence[str | float]) -> tuple[float, ...]:
-        texts = sizes.split(",") if isinstance(sizes, str) else map(str, sizes)
-        return parse_shares([text for text in texts if text.strip()], "sizes")
-
     def shares_of(self, whole: int, cost: Cost, otherwise: float) -> tuple[float, ...]:
         """Shares of the dense encoder's cost `whole` to keep, one per size, largest first."""
         if self.sizes is not None:
-            return self._shares(self.sizes)
+            return self.sizes
         asked = self.macs if self.parameters is None else self.parameters
         if asked is None:
             return (otherwise,)
@@ -95,6 +88,16 @@ class TargetRequest:
                 f" {cost.describe(amount)} instead"
             )
         return (amount / whole,)
+
+
+def parse_sizes(sizes: str | Sequence[str | float]) -> tuple[float, ...]:
+    """Shares of the dense encoder to keep, largest first, from text or numbers ("50%,28%", [0.5, 0.28]).
+
+    Raises:
+        SlimvoxError: if there are none, one is not a share, or one occurs twice.
+    """
+    texts = sizes.split(",") if isinstance(sizes, str) else map(str, sizes)
+    return parse_shares([text for text in texts if text.strip()], "sizes")
 
 
 def plan_sizes(

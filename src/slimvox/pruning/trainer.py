@@ -275,7 +275,7 @@ class Trainer:
                 steps=stage.steps,
                 values=values,
                 student=stage.student,
-                slice=lambda encoder, student: as_it_is(encoder, student, stage.target_sparsity),
+                slice=lambda encoder, student: as_it_is(encoder, student, stage.last_target_sparsity),
                 distance_of=self.distance,
             )
             for callback in due:

@@ -9,21 +9,25 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from slimvox.costs import BLOCK_KINDS, Macs, Parameters
+from slimvox.structures import Block
+
 if TYPE_CHECKING:
     from torch import nn
 
     from slimvox.structures.anatomy import EncoderAnatomy
 
 Key = TypeVar("Key")
-BLOCKS = ("front end", "projection", "position", "attention", "feed forward")
+REST = Block("rest")
+"""Block for operations outside all blocks (norms, residual sums)."""
 PATTERNS = {
-    "front end": r"(^|\.)feature_extractor$",
+    "front_end": r"(^|\.)feature_extractor$",
     "projection": r"(^|\.)feature_projection$",
     "position": r"(^|\.)(pos_conv_embed|rel_attn_embed)$",
-    "attention": r"\.\d+\.(attention|self_attn)$",
-    "feed forward": r"\.\d+\.feed_forward$",
+    "attention": r"\.(?P<layer>\d+)\.(attention|self_attn)$",
+    "feed_forward": r"\.(?P<layer>\d+)\.feed_forward$",
 }
-"""Names of the modules, in slimvox and in `transformers`."""
+"""Names of the modules, in slimvox and in `transformers`, by kind of block."""
 
 
 class BlockTimer(Generic[Key]):
@@ -60,26 +64,29 @@ class BlockTimer(Generic[Key]):
         return hook
 
 
-def named_blocks(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The modules of an encoder, of slimvox or of `transformers`, that make up each of `BLOCKS`."""
+def block_modules(module: nn.Module) -> Iterator[tuple[Block, nn.Module]]:
+    """The modules of an encoder, of slimvox or of `transformers`, each with the block that it belongs to."""
     for name, part in module.named_modules():
-        for block, pattern in PATTERNS.items():
+        for kind, pattern in PATTERNS.items():
+            found = re.search(pattern, name)
             # WavLM's bias table inside `transformers`' attention counts as attention there.
-            if re.search(pattern, name) and not re.search(r"attention\.", name):
-                yield block, part
+            if found and not re.search(r"attention\.", name):
+                layer = found.groupdict().get("layer")
+                yield Block(kind, None if layer is None else int(layer)), part
 
 
 def median_blocks(runs: list[dict[str, float]]) -> dict[str, float]:
-    """Median over runs of each block, and `rest` for operations outside all blocks (norms, residual sums)."""
-    return {block: statistics.median(run.get(block, 0.0) for run in runs) for block in (*BLOCKS, "rest")}
+    """Median over runs of each kind of block, and of `REST`."""
+    kinds = (*BLOCK_KINDS, REST.kind)
+    return {kind: statistics.median(run.get(kind, 0.0) for run in runs) for kind in kinds}
 
 
 def block_costs(anatomy: EncoderAnatomy, seconds: float) -> dict[str, tuple[int, int]]:
-    """Parameters and MACs of each block."""
-    from slimvox.costs import BLOCK_KINDS, Macs, Parameters
-
+    """Parameters and MACs of each kind of block."""
     parameters, macs = Parameters().by_block(anatomy), Macs(seconds).by_block(anatomy)
-    return {
-        block: (round(parameters.kind(kind)), round(macs.kind(kind)))
-        for block, kind in zip(BLOCKS, BLOCK_KINDS, strict=True)
-    }
+    return {kind: (round(parameters.kind(kind)), round(macs.kind(kind))) for kind in BLOCK_KINDS}
+
+
+def name_in_results(kind: str) -> str:
+    """Name of a kind of block in results, such as `feed forward`."""
+    return kind.replace("_", " ")

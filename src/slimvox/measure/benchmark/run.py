@@ -19,7 +19,7 @@ from slimvox.checkpoint.directory import is_slimvox_directory
 from slimvox.checkpoint.resolve import find_anatomies, find_model
 from slimvox.checkpoint.transformers_config import transformers_config
 from slimvox.costs import macs, parameters
-from slimvox.measure.benchmark.blocks import block_costs, median_blocks
+from slimvox.measure.benchmark.blocks import REST, block_costs, median_blocks, name_in_results
 from slimvox.measure.benchmark.contenders import (
     TORCH_BACKENDS,
     TRANSFORMERS,
@@ -274,10 +274,9 @@ def _report(worker: Worker, seconds: float, first_call: float, dense: str | None
         costs = block_costs(anatomy, seconds)
         times = median_blocks([run for run in runs if run is not None])
         blocks = {
-            block: {"parameters": cost[0], "macs": cost[1], "milliseconds": times[block]}
-            for block, cost in costs.items()
+            name_in_results(kind): {"parameters": cost[0], "macs": cost[1], "milliseconds": times[kind]}
+            for kind, cost in {**costs, REST.kind: (0, 0)}.items()
         }
-        blocks["rest"] = {"parameters": 0, "macs": 0, "milliseconds": times["rest"]}
     return ContenderReport(
         label=contender.label,
         model=Path(contender.model).name,

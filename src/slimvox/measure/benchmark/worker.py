@@ -48,7 +48,7 @@ class Worker:
         return self._ask(("run", batch, samples))  # type: ignore[no-any-return]
 
     def blocks(self, batch: int, samples: int) -> dict[str, float] | None:
-        """Milliseconds by block in one run; None if the backend has no blocks."""
+        """Milliseconds by kind of block in one run; None if the backend has no blocks."""
         return self._ask(("blocks", batch, samples))  # type: ignore[no-any-return]
 
     def peak_memory_bytes(self) -> int:
@@ -118,15 +118,16 @@ def _handle(request: tuple[Any, ...], loaded: Loaded) -> Any:
         return (time.perf_counter() - began) * 1000, joules_since(before)
     if loaded.module is None:
         return None
-    from slimvox.measure.benchmark.blocks import BlockTimer, named_blocks
+    from slimvox.measure.benchmark.blocks import REST, BlockTimer, block_modules
 
-    with BlockTimer(named_blocks(loaded.module), loaded.wait) as timer:
+    modules = ((block.kind, part) for block, part in block_modules(loaded.module))
+    with BlockTimer(modules, loaded.wait) as timer:
         began = time.perf_counter_ns()
         loaded.run(waveforms)
         loaded.wait()
         whole = time.perf_counter_ns() - began
     rest = whole - sum(timer.nanoseconds.values())
-    return {block: each / 1e6 for block, each in {**timer.nanoseconds, "rest": rest}.items()}
+    return {kind: each / 1e6 for kind, each in {**timer.nanoseconds, REST.kind: rest}.items()}
 
 
 def _peak_memory_bytes(loaded: Loaded) -> int:

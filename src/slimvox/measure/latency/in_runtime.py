@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from statistics import median
 
 import numpy as np
 import torch
 
 from slimvox.encoder import SpeechEncoder
+from slimvox.measure.benchmark.blocks import REST
 from slimvox.measure.benchmark.result import place_of
-from slimvox.measure.latency.in_torch import (
-    BESIDE_DENSE,
-    REST,
-    drawn_anatomy,
-    largest_share,
-    measure_in_torch,
-)
+from slimvox.measure.latency.beside_dense import times_beside_dense
+from slimvox.measure.latency.in_torch import drawn_anatomy, largest_share, measure_in_torch
 from slimvox.measure.latency.table import LatencyTable, check_clip, feature_values, fit_times
 from slimvox.measure.runtime import encoder_milliseconds
 from slimvox.structures.anatomy import EncoderAnatomy
-from slimvox.util.timing import relative_times
 
 FRONT_ENDS, LAYERS, WHOLE = 10, 10, 6
 """Number of encoders that are timed: without layers, with a single one, and whole ones besides the dense encoder."""
@@ -110,45 +104,33 @@ def _nanoseconds(
     seconds: float,
     on_progress: Callable[[str], None],
 ) -> dict[str, float]:
-    """Times of encoders in a runtime by name, and of the dense one as `dense`.
-
-    The dense encoder is called before every few of the others, so that each is compared with it at one moment.
-    """
-    relative: dict[str, float] = {}
-    dense_times: list[float] = []
+    """Times of encoders in a runtime by name, and of the dense one as `dense`."""
     whole = [name for name in anatomies if name.startswith("whole")]
-    dense_encoder = SpeechEncoder(dense).eval()
-    # Two groups, because more encoders with all layers at once would evict oneDNN's kernels.
-    groups = (whole, [name for name in anatomies if name not in whole])
-    total, before = len(anatomies) + len(groups), 0
+    # Two sessions, because more encoders with all layers at once would evict oneDNN's kernels.
+    divided = (whole, [name for name in anatomies if name not in whole])
+    total, before = len(anatomies) + len(divided), 0
 
-    def tell(loaded: int) -> None:
-        on_progress(f"{before + loaded} of {total} encoders are ready to be timed in {runtime}")
+    def sessions() -> Iterator[dict[str, SpeechEncoder]]:
+        nonlocal before
+        for names in divided:
+            yield {name: SpeechEncoder(anatomies[name]).eval() for name in names}
+            before += 1 + len(names)
 
-    for names in groups:
-        parts = {
-            f"dense {start}": names[start : start + BESIDE_DENSE]
-            for start in range(0, len(names), BESIDE_DENSE)
-        }
-        encoders: dict[str, SpeechEncoder] = {}
-        for beside, others in parts.items():
-            encoders[beside] = dense_encoder
-            encoders |= {name: SpeechEncoder(anatomies[name]).eval() for name in others}
-        times = encoder_milliseconds(
+    def clock(encoders: Mapping[str, SpeechEncoder]) -> dict[str, tuple[float, ...]]:
+        return encoder_milliseconds(
             encoders,
             backend=runtime,
             threads=torch.get_num_threads(),
             seconds=seconds,
             rounds=ROUNDS,
-            on_progress=tell,
+            on_progress=lambda loaded: on_progress(
+                f"{before + loaded} of {total} encoders are ready to be timed in {runtime}"
+            ),
         )
-        before += 1 + len(names)
-        for beside, others in parts.items():
-            ratios = relative_times({name: times[name] for name in (beside, *others)}, beside)
-            relative |= {name: ratios[name] for name in others}
-            dense_times += times[beside]
-    of_dense = 1e6 * median(dense_times)
-    return {"dense": of_dense, **{name: of_dense * each for name, each in relative.items()}}
+
+    milliseconds = times_beside_dense(SpeechEncoder(dense).eval(), sessions(), clock)
+    times = {"dense": milliseconds.dense, **milliseconds.others}
+    return {name: 1e6 * each for name, each in times.items()}
 
 
 def _fit(

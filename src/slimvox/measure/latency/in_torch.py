@@ -4,42 +4,35 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
 import numpy as np
 import torch
-from torch import nn
 
-from slimvox.costs import BLOCK_KINDS, LAYER_BLOCKS
+from slimvox.costs import BLOCK_KINDS
 from slimvox.encoder import SpeechEncoder
-from slimvox.measure.benchmark.blocks import BlockTimer
+from slimvox.measure.benchmark.blocks import REST, BlockTimer, block_modules
 from slimvox.measure.benchmark.result import place_of
+from slimvox.measure.latency.beside_dense import BESIDE_DENSE, groups_beside_dense, times_beside_dense
 from slimvox.measure.latency.table import LatencyTable, check_clip, feature_values, fit_times
 from slimvox.structures import Block, structure
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
 from slimvox.structures.kept_indices import KeptIndices
 from slimvox.structures.units import units
-from slimvox.util.timing import relative_times, seconds_in_turns, wait_for
+from slimvox.util.timing import seconds_in_turns, wait_for
 
 PROBES, UNSEEN = 13, 4
 """Number of whole encoders that are measured, and of those that only check the table."""
 FRONT_ENDS = 16
 """Number of front ends measured alone, since an encoder has many layers, but only one front end."""
-BESIDE_DENSE = 4
-"""Number of encoders that are timed after each call of the dense one. With many more in turns, torch's cache of oneDNN
-kernels overflows."""
 SMALL = 0.3
 """Maximum share of the units that small encoders keep of each size."""
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 15
 PATIENCE_SECONDS = 40.0
 """Approximate maximum time for measuring, if it exceeds that of the minimum number of rounds."""
-
-
-REST = Block("rest")
-"""Block for operations outside all blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,33 +96,35 @@ def _measured_probes(
 ) -> tuple[list[Probe], float]:
     """Probes, and the nanoseconds of the dense encoder.
 
-    The dense encoder is called before every few probes, so that each is compared with it at one moment: a probe's total
-    is the median of its ratios to the dense encoder in a round, times the dense encoder's median over all rounds. The
-    total is divided among the blocks in proportion to their shortest times.
+    A probe's total, measured beside the dense encoder, is divided among its blocks in proportion to their shortest
+    times.
     """
     whole = SpeechEncoder(dense).to(waveform.device).eval()
-    dense_times: list[float] = []
-    ratios: list[float] = []
     shares: list[dict[Block, float]] = []
-    for start in range(0, len(anatomies), BESIDE_DENSE):
-        group = anatomies[start : start + BESIDE_DENSE]
-        encoders = [SpeechEncoder(anatomy).to(waveform.device).eval() for anatomy in group]
-        shares += [_shares(encoder, waveform, max(FEWEST_ROUNDS, rounds // 3)) for encoder in encoders]
-        calls = {"dense": partial(whole, waveform)}
-        calls |= {str(number): partial(encoder, waveform) for number, encoder in enumerate(encoders)}
+
+    def sessions() -> Iterator[dict[str, Callable[[], object]]]:
+        for group in groups_beside_dense(anatomies):
+            encoders = [SpeechEncoder(anatomy).to(waveform.device).eval() for anatomy in group]
+            first = len(shares)
+            shares.extend(_shares(encoder, waveform, max(FEWEST_ROUNDS, rounds // 3)) for encoder in encoders)
+            yield {str(number): partial(encoder, waveform) for number, encoder in enumerate(encoders, first)}
+
+    def clock(calls: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
         with torch.inference_mode():
-            times = seconds_in_turns(calls, rounds, waveform.device)
-        dense_times += times["dense"]
-        relative = relative_times(times, "dense")
-        ratios += [relative[str(number)] for number in range(len(group))]
-    nanoseconds = 1e9 * median(dense_times)
+            return seconds_in_turns(calls, rounds, waveform.device)
+
+    call_dense: Callable[[], object] = partial(whole, waveform)
+    seconds = times_beside_dense(call_dense, sessions(), clock)
     probes = [
         Probe(
-            anatomy=anatomy, blocks={block: ratio * nanoseconds * each for block, each in of_blocks.items()}
+            anatomy=anatomy,
+            blocks={
+                block: 1e9 * seconds.others[str(number)] * share for block, share in shares[number].items()
+            },
         )
-        for anatomy, ratio, of_blocks in zip(anatomies, ratios, shares, strict=True)
+        for number, anatomy in enumerate(anatomies)
     ]
-    return probes, nanoseconds
+    return probes, 1e9 * seconds.dense
 
 
 def _shares(encoder: SpeechEncoder, waveform: torch.Tensor, rounds: int) -> dict[Block, float]:
@@ -140,7 +135,7 @@ def _shares(encoder: SpeechEncoder, waveform: torch.Tensor, rounds: int) -> dict
     """
     shortest: dict[Block, float] = {}
     wait = partial(wait_for, waveform.device)
-    with torch.inference_mode(), BlockTimer(encoder_blocks(encoder), wait) as timer:
+    with torch.inference_mode(), BlockTimer(block_modules(encoder), wait) as timer:
         encoder(waveform)
         for _ in range(rounds):
             timer.nanoseconds.clear()
@@ -203,16 +198,3 @@ def _rounds_for(dense: EncoderAnatomy, waveform: torch.Tensor) -> int:
     encoders = 4 / 3 * (PROBES + FRONT_ENDS / 2) / 2 + (PROBES + FRONT_ENDS) / BESIDE_DENSE
     round_seconds = (time.perf_counter() - began) * encoders
     return max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(PATIENCE_SECONDS / round_seconds)))
-
-
-def encoder_blocks(encoder: SpeechEncoder) -> Iterator[tuple[Block, nn.Module]]:
-    """The modules of each block that costs are reported for."""
-    yield Block("front_end"), encoder.feature_extractor
-    yield Block("projection"), encoder.feature_projection
-    yield Block("position"), encoder.pos_conv_embed
-    if encoder.rel_attn_embed is not None:
-        yield Block("position"), encoder.rel_attn_embed
-    for index, layer in enumerate(encoder.layers):
-        for kind in LAYER_BLOCKS:
-            if getattr(layer, kind) is not None:
-                yield Block(kind, index), getattr(layer, kind)
