@@ -10,7 +10,6 @@ more than the sum of the operations, the host takes longer to launch kernels tha
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from statistics import median
 
@@ -19,7 +18,7 @@ from run import Row, stage_of, timed_update
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from slimvox.util.timing import wait_for
+from slimvox.util.timing import seconds_in_turns, wait_for
 
 TIMES = 3
 
@@ -54,18 +53,6 @@ def phases(row: Row, device: str) -> dict[str, Callable[[], object]]:
     }
 
 
-def clock(phase: Callable[[], object], device: torch.device) -> float:
-    """Median seconds of a phase, after a call that is not counted."""
-    seconds = []
-    for _ in range(1 + TIMES):
-        wait_for(device)
-        began = time.perf_counter()
-        phase()
-        wait_for(device)
-        seconds.append(time.perf_counter() - began)
-    return median(seconds[1:])
-
-
 def operations(phase: Callable[[], object], device: torch.device) -> list[tuple[str, float, int]]:
     """Operations of a phase with their milliseconds on the device and their number of calls, the longest first."""
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
@@ -97,7 +84,8 @@ def main() -> None:
     for text in given.rows:
         print(f"{text} on {torch.cuda.get_device_name() if device.type == 'cuda' else 'a CPU'}")
         for name, phase in phases(Row.parse(text, 1), given.device).items():
-            seconds, found = clock(phase, device), operations(phase, device)
+            seconds = median(seconds_in_turns({name: phase}, TIMES, device)[name])
+            found = operations(phase, device)
             busy, calls = sum(each[1] for each in found), sum(each[2] for each in found)
             print(f"  {name}: {1_000 * seconds:.1f} ms, of which {busy:.1f} ms in {calls} operations")
             for operation, milliseconds, count in found[: given.most]:
