@@ -14,7 +14,7 @@ from slimvox.checkpoint.json_fields import read_json
 from slimvox.comparison.distance import Distance
 from slimvox.costs import macs, parameters
 from slimvox.pruning.outcome import read_outcome
-from slimvox.pruning.run_directory import LOG, SETTINGS
+from slimvox.pruning.run_state import LOG, SETTINGS
 from slimvox.report.run_files import STAGES, read_log, read_request, read_teacher
 from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.util.errors import SlimvoxError
