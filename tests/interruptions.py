@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,17 @@ import pytest
 import torch
 
 from slimvox.pruning import stage
+from slimvox.pruning.interrupts import RunInterrupted
 
 
-def interrupt_after(patch: pytest.MonkeyPatch, title: str, step: int) -> None:
-    """Ctrl-C after a step of the stage of that title (`prune`, `finish`, or `finish` and the name of a size)."""
+@contextmanager
+def interrupted_after(
+    title: str, step: int, *, raises: type[BaseException] = RunInterrupted
+) -> Iterator[pytest.ExceptionInfo[BaseException]]:
+    """A block whose run receives Ctrl-C after a step of the stage of that title and has to end with the exception.
+
+    `title` is `prune`, `finish`, or `finish` and the name of a size.
+    """
     train_step = stage.Stage._train_step
 
     def interrupting(self: stage.Stage, batches: Any) -> Any:
@@ -26,7 +35,10 @@ def interrupt_after(patch: pytest.MonkeyPatch, title: str, step: int) -> None:
             signal.raise_signal(signal.SIGINT)
         return values
 
-    patch.setattr(stage.Stage, "_train_step", interrupting)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage.Stage, "_train_step", interrupting)
+        with pytest.raises(raises) as raised:
+            yield raised
 
 
 def kill_when(code: str, file: Path, lines: int) -> None:

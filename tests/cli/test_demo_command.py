@@ -7,19 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from interruptions import interrupt_after
+from interruptions import interrupted_after
 from slimvox.cli.main import run
 
 
 def test_a_demo_that_is_stopped_says_so_and_the_next_one_runs_to_its_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "demo"
     arguments = ["demo", "--out", str(out), "--max-steps", "2"]
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, "prune", 1)
-        with pytest.raises(SystemExit) as stopped:
-            run(arguments)
+    with interrupted_after("prune", 1, raises=SystemExit) as stopped:
+        run(arguments)
     assert stopped.value.code == 128 + signal.SIGINT
     assert "the next demo starts from the beginning" in capsys.readouterr().out
     assert run(arguments) == 0

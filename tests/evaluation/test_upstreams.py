@@ -58,7 +58,7 @@ def test_random_alone_asks_for_a_shape() -> None:
 def test_an_exported_file_is_an_upstream_too(tmp_path: Path) -> None:
     from slimvox import export_encoder
 
-    directory = models.directory(tmp_path / "model", "wavlm")
+    directory = models.directory(tmp_path / "model", "wavlm", num_hidden_layers=1)
     file = export_encoder(directory, mask=True, int8=True, force=True).path
     torch_upstream, exported = load_upstream(directory), load_upstream(file)
     for name in ("frame_rate_hz", "layers", "width", "shortest", "parameters"):

@@ -323,7 +323,7 @@ def test_whatever_stops_an_export_is_one_sentence(
 def test_without_torchs_option_for_sizes_of_one_onnx_still_has_them(
     wavlm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slimvox.exporters.trace.OPTIONS", "torch.no_such_module")
+    monkeypatch.setattr("slimvox.exporters.trace.SIZES_OPTIONS", "torch.no_such_module")
     assert export_encoder(wavlm, tmp_path / "encoder.onnx").compared[0][0] == 1
     with pytest.raises(SlimvoxError, match="cannot export this encoder as torch-export"):
         export_encoder(wavlm, tmp_path / "encoder.pt2", format="torch-export")

@@ -25,7 +25,7 @@ from slimvox import ExportResult, SpeechEncoder, export_encoder
 from slimvox.checkpoint import write_slimvox_directory
 from slimvox.evaluation.exported_upstream import ExportedUpstream
 from slimvox.exporters import export_format
-from slimvox.exporters.calibration import int8_speech
+from slimvox.exporters.calibration import Int8Speech
 from slimvox.exporters.exportable import ExportableModel
 from slimvox.exporters.int8 import measured_errors
 from slimvox.exporters.reference import Reference
@@ -87,7 +87,7 @@ def test_int8_and_its_error(directory: Path, exported: ExportResult, tmp_path: P
     reference = Reference(encoder=slimvox.load(directory), head=None, signature=signature)
     onnx_format = export_format("onnx")
     onnx_format.to_int8(file)
-    clips = int8_speech((), reference).error
+    clips = Int8Speech((), reference).error
     errors = measured_errors(onnx_format.open(file), reference, clips, "speech")
     assert [*errors.states] == [f"hidden_state_{index:02d}" for index in range(6)]
     assert all(1e-5 < error < 0.1 for error in errors.states.values())

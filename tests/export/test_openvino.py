@@ -17,7 +17,7 @@ from missing_packages import exports
 from slimvox import ExportResult, SlimvoxError, export_encoder
 from slimvox.evaluation.upstreams import load_upstream
 from slimvox.exporters import export_format
-from slimvox.exporters.calibration import int8_speech
+from slimvox.exporters.calibration import Int8Speech
 from slimvox.exporters.int8 import measured_errors
 from slimvox.exporters.openvino_file import OpenVino
 from slimvox.exporters.reference import Reference
@@ -90,7 +90,7 @@ def test_int8_and_its_error(
     reference = Reference(
         encoder=slimvox.load(directory), head=None, signature=Signature(layers="all", mask=True)
     )
-    speech = int8_speech((), reference)
+    speech = Int8Speech((), reference)
     OpenVino().to_int8(file, speech.scales[:4])
     logging.getLogger("slimvox").warning("still heard")
     assert "still heard" in caplog.text, "NNCF is made quiet, and nothing else"

@@ -82,9 +82,7 @@ def test_onnxruntime_alone_writes_what_generate_writes(pruned: Path, result: Any
     assert texts[0] != texts[2], "what is written must depend on what is heard"
 
 
-def test_what_is_wrong_with_a_decoder_is_found(
-    result: Any, pruned: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_wrong_with_a_decoder_is_found(result: Any, pruned: Path) -> None:
     whisper = exported_decoder.load_whisper(pruned)
     program = slimvox.exporters.export_format("onnx").open(result.decoder)
     assert exported_decoder.decoder_difference(program, whisper) < 1e-4

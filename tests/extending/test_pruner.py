@@ -97,7 +97,7 @@ class WidthsOnly(Pruner):
 
 
 def test_replaced_parts_are_used_and_a_run_goes_on_with_the_same_only(
-    data: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: tuple[Path, Path], tmp_path: Path
 ) -> None:
     options = {**OPTIONS, "target_parameters": "80%"}
     pruner = WidthsOnly(*data, tmp_path / "out", **options)

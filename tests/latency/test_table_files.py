@@ -131,7 +131,7 @@ def test_what_cannot_be_measured_is_one_sentence(
         slimvox.measure_latency(teacher, **options)
 
 
-def test_a_clip_beyond_the_window_of_the_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clip_beyond_the_window_of_the_model_is_refused() -> None:
     window = replace(DENSE, position_table=50, position_kernel=0)
     assert window.most_samples is not None
     longest = window.most_samples / 16_000

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import slimvox
-from interruptions import interrupt_after
+from interruptions import interrupted_after
 from slimvox.cli.main import run
 from slimvox.pruning.checked_files import (
     DamagedFileError,
@@ -81,10 +81,8 @@ def finished(teacher: Path, speech: Path, tmp_path_factory: pytest.TempPathFacto
 def stopped(teacher: Path, speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a run that was stopped in stage 2, with a checkpoint of every step."""
     out = tmp_path_factory.mktemp("stopped") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt_after(patch, "finish", 3)
-        with pytest.raises(slimvox.RunInterrupted):
-            make_run(out, teacher, speech, checkpoint_seconds=0)
+    with interrupted_after("finish", 3):
+        make_run(out, teacher, speech, checkpoint_seconds=0)
     return out
 
 
@@ -221,14 +219,10 @@ def test_damage_of_a_finished_encoder_is_noticed_when_the_run_is_repeated(
         make_run(out, teacher, speech)
 
 
-def test_a_damaged_size_is_noticed_when_its_run_goes_on(
-    teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_size_is_noticed_when_its_run_goes_on(teacher: Path, speech: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, "finish keep-28", 1)
-        with pytest.raises(slimvox.RunInterrupted):
-            make_run(out, teacher, speech, sizes="50%,28%")
+    with interrupted_after("finish keep-28", 1):
+        make_run(out, teacher, speech, sizes="50%,28%")
     model, cut = out / "keep-50" / "model.safetensors", out / "keep-28" / "run" / "cut.pt"
     whole = model.read_bytes()
     flip(model, len(whole) // 2)

@@ -12,10 +12,9 @@ import torch
 from rich.console import Console
 
 import slimvox
-from interruptions import interrupt_after
+from interruptions import interrupted_after
 from slimvox.encoder import SpeechEncoder
 from slimvox.pruning import memory
-from slimvox.pruning.interrupts import RunInterrupted
 from slimvox.pruning.memory import PassCost, optimiser_bytes, peak_memory, plan_steps
 from slimvox.pruning.micro_batches import Division, MicroBatches
 from slimvox.pruning.stage import Stage
@@ -191,8 +190,7 @@ def test_a_run_says_what_it_expects_and_goes_on_with_its_division(
 
     with monkeypatch.context() as patch:
         patch.setattr(Stage, "_backward", running_out)
-        interrupt_after(patch, "prune", 3)
-        with pytest.raises(RunInterrupted):
+        with interrupted_after("prune", 3):
             make_run(out, teacher, speech, micro_batch_seconds=2.0, console=console)
     text = console.export_text()
     assert "stage prune: micro-batches of up to 2.0 s without activation checkpointing" in text

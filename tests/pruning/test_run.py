@@ -11,10 +11,9 @@ import pytest
 import torch
 
 import slimvox
-from interruptions import interrupt_after, kill_when
+from interruptions import interrupted_after, kill_when
 from slimvox.pruning import CONTROLS, checked_files
 from slimvox.pruning.checked_files import read_checked_state
-from slimvox.pruning.interrupts import RunInterrupted
 from slimvox.pruning.recipe import shipped_recipes
 from slimvox.structures.kept_indices import KeptIndices
 
@@ -35,7 +34,6 @@ def stop_and_go_on(
     teacher: Path,
     speech: Path,
     folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
     overrides: list[str],
     *,
     stage_name: str,
@@ -43,10 +41,8 @@ def stop_and_go_on(
 ) -> None:
     """A run in `whole`, and one in `stopped` that is interrupted and goes on, have to end with the same weights."""
     run(teacher, speech, folder / "whole", overrides=overrides)
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, stage_name, step)
-        with pytest.raises(RunInterrupted):
-            run(teacher, speech, folder / "stopped", overrides=overrides)
+    with interrupted_after(stage_name, step):
+        run(teacher, speech, folder / "stopped", overrides=overrides)
     run(teacher, speech, folder / "stopped", overrides=overrides)
     assert weights_hash(folder / "stopped") == weights_hash(folder / "whole")
 
@@ -80,11 +76,11 @@ def test_the_log_has_every_step(finished: Path) -> None:
 
 
 def test_multipliers_are_logged_and_go_on_after_an_interruption(
-    teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    teacher: Path, speech: Path, tmp_path: Path
 ) -> None:
     """The penalty of the paper, whose multipliers have a state of their own."""
     overrides = [*SETTINGS, "gates.sparsity_control=lagrangian"]
-    stop_and_go_on(teacher, speech, tmp_path, monkeypatch, overrides, stage_name="prune", step=4)
+    stop_and_go_on(teacher, speech, tmp_path, overrides, stage_name="prune", step=4)
     records = [
         json.loads(line) for line in (tmp_path / "stopped" / "run" / "log.jsonl").read_text().splitlines()
     ]
@@ -105,13 +101,10 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     teacher: Path,
     speech: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Ctrl-C after a given step; the same call goes on and ends bit-identically."""
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, stage_name, step)
-        with pytest.raises(RunInterrupted):
-            run(teacher, speech, tmp_path / "out")
+    with interrupted_after(stage_name, step):
+        run(teacher, speech, tmp_path / "out")
     assert not (tmp_path / "out" / "config.json").exists()
     run(teacher, speech, tmp_path / "out")
     assert weights_hash(tmp_path / "out") == weights_hash(finished)
@@ -218,7 +211,7 @@ def test_controls_have_the_same_size(control: Any, teacher: Path, speech: Path, 
 
 
 def test_every_option_of_the_loss_survives_an_interruption(
-    finished: Path, teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, teacher: Path, speech: Path, tmp_path: Path
 ) -> None:
     options = {
         "distillation.layers": 13,
@@ -229,7 +222,7 @@ def test_every_option_of_the_loss_survives_an_interruption(
         "gates.initial_drops.intermediate": 0.3,
     }
     overrides = [*SETTINGS, *(f"{name}={json.dumps(value)}" for name, value in options.items())]
-    stop_and_go_on(teacher, speech, tmp_path, monkeypatch, overrides, stage_name="finish", step=2)
+    stop_and_go_on(teacher, speech, tmp_path, overrides, stage_name="finish", step=2)
     log, plain = (
         [json.loads(line) for line in (out / "run" / "log.jsonl").read_text().splitlines()]
         for out in (tmp_path / "whole", finished)

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 import slimvox
-from interruptions import interrupt_after
+from interruptions import interrupted_after
 from slimvox.pruning import stage
 from slimvox.pruning.checked_files import read_checked_json, write_checked_json
-from slimvox.pruning.interrupts import RunInterrupted
 from tiny_runs import make_run
 
 
@@ -36,14 +35,10 @@ def test_a_finished_or_foreign_directory_is_left_alone(
         make_run(tmp_path / "notes.txt", teacher, speech)
 
 
-def test_the_checkpoint_of_another_run_is_refused(
-    teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_checkpoint_of_another_run_is_refused(teacher: Path, speech: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, "prune", 2)
-        with pytest.raises(RunInterrupted):
-            make_run(out, teacher, speech)
+    with interrupted_after("prune", 2):
+        make_run(out, teacher, speech)
     for _ in range(2):
         with pytest.raises(
             slimvox.SlimvoxError, match=r"unfinished run of another command \(different seed\)"
@@ -77,14 +72,12 @@ def test_a_run_without_a_checkpoint_gives_way_to_another_command(
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_run_that_an_earlier_version_began_on_several_processes_is_another_run(
-    processes: int, teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    processes: int, teacher: Path, speech: Path, tmp_path: Path
 ) -> None:
     """They had a batch each; with one process nothing has changed."""
     out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, "prune", 2)
-        with pytest.raises(RunInterrupted):
-            make_run(out, teacher, speech)
+    with interrupted_after("prune", 2):
+        make_run(out, teacher, speech)
     settings = read_checked_json(out / "run" / "settings.json")
     assert "processes" not in settings["fingerprint"]
     settings["fingerprint"]["processes"] = processes

@@ -10,11 +10,10 @@ import pytest
 import torch
 
 import slimvox
-from interruptions import interrupt_after, kill_when
+from interruptions import interrupted_after, kill_when
 from slimvox.cli.main import run
 from slimvox.pruning import checked_files
 from slimvox.pruning.budget import SparsitySchedule
-from slimvox.pruning.interrupts import RunInterrupted
 from slimvox.report.runs import read_runs
 from slimvox.structures.kept_indices import KeptIndices
 from tiny_runs import SETTINGS, make_run
@@ -114,13 +113,10 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     teacher: Path,
     speech: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Ctrl-C before, at and after a cut, and in each stage 2; the same call goes on and ends bit-identically."""
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, title, step)
-        with pytest.raises(RunInterrupted):
-            make_sizes(teacher, speech, tmp_path / "out")
+    with interrupted_after(title, step):
+        make_sizes(teacher, speech, tmp_path / "out")
     assert not (tmp_path / "out" / "keep-20" / "config.json").exists()
     result = make_sizes(teacher, speech, tmp_path / "out")
     assert weights(tmp_path / "out") == weights(finished)
@@ -183,16 +179,14 @@ def test_a_full_disk_at_a_cut_is_made_good(
 
 
 def test_a_finished_run_or_that_of_other_sizes_is_left_alone(
-    finished: Path, teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, teacher: Path, speech: Path, tmp_path: Path
 ) -> None:
     before = weights(finished)
     with pytest.raises(slimvox.SlimvoxError, match=r"finished run of another command \(different seed\)"):
         make_sizes(teacher, speech, finished, seed=1)
     assert weights(finished) == before
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, "prune", 1)
-        with pytest.raises(RunInterrupted):
-            make_sizes(teacher, speech, tmp_path / "out")
+    with interrupted_after("prune", 1):
+        make_sizes(teacher, speech, tmp_path / "out")
     with pytest.raises(slimvox.SlimvoxError, match=r"another command.*sizes"):
         make_sizes(teacher, speech, tmp_path / "out", sizes="60%,28%,20%")
 

@@ -44,7 +44,9 @@ class ExecuTorch(ExportFormat):
 
         longest = longest_samples(reference)
         content = json.dumps(reference.described({**metadata, "longest_samples": str(longest)}))
-        with _quiet():
+        from slimvox.exporters.trace import without_stack_traces
+
+        with _quiet(), without_stack_traces():
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
 

@@ -89,8 +89,10 @@ def write_onnx(
     """
     import torch
 
+    from slimvox.exporters.trace import without_stack_traces
+
     # Warnings that do not apply here (torchvision), or are repeated in an error.
-    with quiet("torch.onnx", "onnxscript", level=logging.CRITICAL):
+    with quiet("torch.onnx", "onnxscript", level=logging.CRITICAL), without_stack_traces():
         exported: Any = torch.onnx.export(
             program,
             dynamo=True,

@@ -18,7 +18,7 @@ from slimvox.checkpoint.pretrained import Model, on_disk
 from slimvox.checkpoint.resolve import LoadedModel, load_model
 from slimvox.exporters.accuracy import compare
 from slimvox.exporters.base import export_format, export_formats
-from slimvox.exporters.calibration import int8_speech
+from slimvox.exporters.calibration import Int8Speech
 from slimvox.exporters.decoder import (
     INPUTS,
     OUTPUTS,
@@ -154,7 +154,7 @@ def export(
         signature = Signature(layers=layers, mask=mask, head=head.head_outputs if head else ())
         reference = Reference(encoder=loaded.encoder, head=head, signature=signature)
         about = metadata(loaded, reference, int8=int8)
-        speech = int8_speech(calibration, reference) if int8 else None
+        speech = Int8Speech(calibration, reference) if int8 else None
         config = read_json(loaded.directory / "config.json")
         head_left_out = None if heads else SPEECH_TO_TEXT if speaks else head_name(config)
     errors: Int8Errors | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 from slimvox._version import __version__
 from slimvox.encoder import SpeechEncoder
 from slimvox.exporters import ExportFormat
-from slimvox.exporters.calibration import int8_speech
+from slimvox.exporters.calibration import Int8Speech
 from slimvox.exporters.reference import Reference
 from slimvox.exporters.run import failures_named
 from slimvox.exporters.signature import Layers, Signature
@@ -53,7 +53,7 @@ class ExportedFiles:
                 ):
                     if source.exists():
                         shutil.copy(source, target)
-                format.to_int8(path, int8_speech((), reference).scales if format.calibrates_int8 else ())
+                format.to_int8(path, Int8Speech((), reference).scales if format.calibrates_int8 else ())
             else:
                 format.write(reference, path, metadata={"slimvox_version": __version__}, opset=None)
         self._files[model, kind] = path
