@@ -108,7 +108,7 @@ def speakers(data: Path, rows: list[Row]) -> None:
 
 def verification(data: Path, rows: list[Row]) -> None:
     """ASV: no speaker in two splits; the trials are drawn from dev and test when the table is read."""
-    chosen = _by_speakers(rows, train=(95, 5), dev=(30, 3), test=(60, 3), seed=4)
+    chosen = _by_speakers(rows, train=(95, 16), dev=(30, 6), test=(100, 8), seed=4)
     table = [{**_speech(data, "so762", r), "split": split, "label": r["speaker"]} for split, r in chosen]
     table = _with_channels(table, random.Random(9))
     _write("asv", [{**row, "speaker": f"so762-{row['label']}"} for row in table])

@@ -159,14 +159,11 @@ def pruning_noise(rows: Sequence[Mapping[str, str]], scale: Scale) -> dict[str, 
 def task_weights(noise: Mapping[str, float], tasks: Sequence[str]) -> dict[str, float]:
     """Weights of the tasks that count, inverse to the noise of their points, with a sum of 1.
 
-    Raises:
-        SlimvoxError: if the noise of a task is unknown.
+    A task whose noise is unknown has no weight and does not count.
     """
-    unknown = [task for task in tasks if not noise.get(task)]
-    if unknown:
-        raise SlimvoxError(f"the prunings have no scores for {unknown[0]}, so its weight is unknown")
-    total = sum(1 / noise[task] for task in tasks)
-    return {task: round(1 / noise[task] / total, 4) for task in tasks}
+    known = [task for task in tasks if noise.get(task)]
+    total = sum(1 / noise[task] for task in known)
+    return {task: round(1 / noise[task] / total, 4) for task in known}
 
 
 def fixed_row(model: ScoredModel) -> dict[str, float]:

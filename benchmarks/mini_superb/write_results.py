@@ -119,7 +119,13 @@ def write_fixed_rows(fbank: Path, embedded: Path, prunings: Sequence[Path]) -> N
         found = models["embedded"].of(task)
         if found is not None and task in noise:
             noise[task] *= math.sqrt(tests / found.counts["test"])
-    counted = tasks_told_apart(seeds_of(models["fbank"]), seeds_of(models["embedded"]))
+    told = tasks_told_apart(seeds_of(models["fbank"]), seeds_of(models["embedded"]))
+    weights = task_weights(noise, told)
+    for task in told:
+        if task not in weights:
+            print(
+                f"{task} does not count: no recipe has several prunings with scores for it, so its weight is unknown"
+            )
     content = {
         "made_by": "benchmarks/mini_superb/write_results.py fixed-rows",
         "seeds": models["fbank"].results[0].configuration["seeds"],
@@ -129,7 +135,7 @@ def write_fixed_rows(fbank: Path, embedded: Path, prunings: Sequence[Path]) -> N
         "model_fingerprints": {
             name: model.results[0].configuration["model_fingerprint"] for name, model in models.items()
         },
-        "weights": task_weights(noise, counted),
+        "weights": weights,
         "noise_in_points": {task: round(value, 1) for task, value in noise.items()},
         "rows": rows,
     }

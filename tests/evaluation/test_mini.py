@@ -102,7 +102,7 @@ def test_verification_has_trials_of_both_kinds() -> None:
     data = task("asv").read_manifest(task("asv").mini_tables()[0], Path("/"))
     assert isinstance(data, VerificationSet)
     test = [trial.same for trial in data.trials if trial.split == "test"]
-    assert sum(test) == 180 and len(test) == 360
+    assert sum(test) == 2_800 and len(test) == 5_600
 
 
 def test_every_task_has_both_protocols_and_data() -> None:

@@ -243,7 +243,9 @@ def test_results_that_do_not_compare(tmp_path: Path) -> None:
         fixed_row(models[0])
 
 
-def test_the_page_keeps_its_text(tmp_path: Path, script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_keeps_its_text(
+    tmp_path: Path, script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(script, "MINI", tmp_path)
     fbank, embedded = (
         write(tmp_path / name, around(row, 1.0)) for name, row in (("fbank", LOW), ("embedded", HIGH))
@@ -269,6 +271,16 @@ def test_the_page_keeps_its_text(tmp_path: Path, script: ModuleType, monkeypatch
     assert content["weights"] == pytest.approx(
         {name: 1 / each / total for name, each in noise.items()}, abs=1e-4
     )
+    # A task without scores of prunings has no weight.
+    with prunings.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [name for name in rows[0] if name != "asv"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    script.write_fixed_rows(fbank, embedded, [prunings])
+    content = json.loads((tmp_path / "fixed_rows.json").read_text())
+    assert set(content["weights"]) == set(METRICS_OF) - {"asv"} and content["rows"]["fbank"] == LOW
+    assert sum(content["weights"].values()) == pytest.approx(1, abs=1e-3)
+    assert "asv does not count" in capsys.readouterr().out
     with pytest.raises(
         SlimvoxError, match="the row of fbank must come from the model fbank, but is of embedded"
     ):

@@ -216,7 +216,7 @@ ASV = SpeakerVerification(
         "mini": VerificationProtocol(
             learning_rates=(1e-3, 3e-3),
             batch=32,
-            steps=150,
+            steps=450,
             evaluations=2,
             schedule="linear",
             optimiser="adamw",
