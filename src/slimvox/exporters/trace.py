@@ -50,9 +50,8 @@ def traced(model: nn.Module, arguments: tuple[Tensor, ...], dynamic_shapes: Any)
         program._guards_code = []
     for module in program.graph_module.modules():
         for node in getattr(getattr(module, "graph", None), "nodes", ()):
-            node.meta.pop(
-                "stack_trace", None
-            )  # paths of the machine that exported, where torch lacks the option
+            # Paths of the machine that exported, where torch lacks the option.
+            node.meta.pop("stack_trace", None)
     return program
 
 
