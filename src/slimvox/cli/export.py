@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class ExportCommand(VerboseOption):
     """Export an encoder, or a model with its task head, to a file that runs without slimvox.
 
-    The file accepts any batch size and length. It is compared with torch first, and not written if it differs.
+    The file accepts any batch size and any length (an ExecuTorch program: one clip of at most 30 s). It is compared
+    with torch, and removed if it differs.
     """
 
     def run(self, console: Console) -> None:

@@ -23,7 +23,7 @@ class InspectCommand(VerboseOption):
     token: str | None = None
     """Access token for the Hugging Face hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored."""
     json: bool = False
-    """Print JSON with parameters, parameters_dense, macs_10s, macs_10s_dense and layers."""
+    """Print JSON: family, parameters, parameters_dense, macs_10s, macs_10s_dense, blocks, layers and structures."""
 
     imports: ClassVar[tuple[str, ...]] = ("slimvox.cli.tables",)
 

@@ -101,8 +101,8 @@ def prune(
         latency_table: latency table written by `slimvox latency`, possibly on another machine or for its GPU. A target
             in time is then one on that device, with the runtime, the threads and the clip length of the table.
         sizes: several encoders from one run, instead of a single target: shares to keep (50%,28%,15%) of the cost that
-            the recipe counts: time in default and fast, parameters in quick and paper. Each gets a directory in `out`,
-            such as keep-28.
+            the recipe counts: time in default and fast, parameters in quick and paper, MACs in whisper. Each gets a
+            directory in `out`, such as keep-28.
         held_out: audio for measuring the distance to the teacher; by default, a part of `audio` is held out.
         device: training device; auto selects a GPU if there is one.
         precision: precision of the activations; weights and gates stay float32. By default, the fastest one that
@@ -119,9 +119,9 @@ def prune(
         micro_batch_seconds: maximum seconds of audio in one forward pass of a process; by default as much as the free
             memory allows, and less after memory has run out. A step is divided into as many passes as necessary;
             results do not depend on it.
-        checkpoint_activations: recompute layers in the backward pass instead of keeping their activations. This
-            needs about half of the memory and takes up to a third more time; auto does it if not even one clip fits
-            otherwise.
+        checkpoint_activations: recompute layers in the backward pass instead of keeping their activations. On a
+            GPU this needs about half of the memory and takes up to a third more time; on a CPU it saves little. auto
+            does it if not even one clip fits otherwise.
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
         console: console for progress; None shows nothing.

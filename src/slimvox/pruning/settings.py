@@ -108,7 +108,7 @@ class DataSettings:
     """Maximum duration in seconds; longer files give random crops of this length."""
     pad_to_seconds: SecondsOrZero = 0.0
     """Length in seconds to which shorter crops are padded with silence, in training and when the distance to the
-    teacher is measured; 0 for none. Whisper's decoder knows its encoder on padded clips only."""
+    teacher is measured; 0 for none. Whisper's decoder was trained on padded clips only."""
     held_out_seconds: SecondsOrZero = 60.0
     """Seconds of audio held out of training for measuring the distance to the teacher (at most a tenth of all
     audio)."""
