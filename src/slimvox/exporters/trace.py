@@ -67,7 +67,7 @@ def sizes_of_one() -> AbstractContextManager[Any]:
 def without_stack_traces() -> AbstractContextManager[Any]:
     """Context in which tracing does not record where in the code each operation came from.
 
-    The embedded teacher is then written as ONNX in 15 to 20 % less time.
+    The embedded teacher is then exported to ONNX in 15 % less time.
     """
     return _option(TRACING_OPTIONS, "do_not_emit_stack_traces")
 
