@@ -29,7 +29,7 @@ def readme_table(results: Sequence[BenchmarkResult], names: Mapping[str, str]) -
     measured_names = {each.label.rpartition(", ")[0] for each in results[0].contenders}
     names = {name: title for name, title in names.items() if name in measured_names}
     totals: dict[str, dict[str, str]] = {"dense, slimvox": {}} | {name: {} for name in names.values()}
-    alone: dict[str, dict[str, str]] = {f"by pruning alone: {name}": {} for name in names.values()}
+    alone: dict[str, dict[str, str]] = {f"gain from pruning alone: {name}": {} for name in names.values()}
     for result in results:
         for each in result.contenders:
             measured = result.at(each.label, 1, README_SECONDS, result.machine["threads"])
@@ -42,7 +42,7 @@ def readme_table(results: Sequence[BenchmarkResult], names: Mapping[str, str]) -
             else:
                 row = names[each.label.rpartition(", ")[0]]
                 totals[row][each.backend] = speedup
-                alone[f"by pruning alone: {row}"][each.backend] = f"{gain:.1f}x"
+                alone[f"gain from pruning alone: {row}"][each.backend] = f"{gain:.1f}x"
     backends = list(totals["dense, slimvox"])
     lines = ["| encoder | " + " | ".join(TITLES[each] for each in backends) + " |"]
     lines += ["|---" * (len(backends) + 1) + "|", "| dense, `transformers` | 1.0x" + " |" * len(backends)]
@@ -54,9 +54,10 @@ def readme_table(results: Sequence[BenchmarkResult], names: Mapping[str, str]) -
 def runtimes_section(part: str, results: Sequence[BenchmarkResult]) -> str:
     """Times of one part with the gains from the runtime and from pruning."""
     title = {
-        "pruned": "The embedded teacher, really pruned",
+        "pruned": "The embedded teacher, pruned",
         "runtimes": "WavLM-Base+'s shape, by runtime",
         "short": "Short clips",
+        "half-minute": "Clips of 30 s",
     }[part]
     lines = [
         f"## {title}",
