@@ -42,10 +42,10 @@ class ExecuTorch(ExportFormat):
         """Trace a model for one clip, and lower it to XNNPACK's and ExecuTorch's own operators."""
         import torch
 
-        longest = longest_samples(reference)
-        content = json.dumps(reference.described({**metadata, "longest_samples": str(longest)}))
         from slimvox.exporters.trace import without_stack_traces
 
+        longest = longest_samples(reference)
+        content = json.dumps(reference.described({**metadata, "longest_samples": str(longest)}))
         with _quiet(), without_stack_traces():
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ def trace(model: ExportableModel, *, mask: bool, shortest_samples: int) -> Any:
 
 def traced(model: nn.Module, arguments: tuple[Tensor, ...], dynamic_shapes: Any) -> Any:
     """`torch.export.export`, without the guards that come from the sample arguments."""
-    with sizes_of_one(), without_stack_traces(), torch.no_grad():
+    with _sizes_of_one(), without_stack_traces(), torch.no_grad():
         program: Any = torch.export.export(model, arguments, dynamic_shapes=dynamic_shapes)
     # Assumptions that tracing made about the sample, such as more than one clip; none is needed.
     if hasattr(program, "_guards_code"):
@@ -55,7 +55,7 @@ def traced(model: nn.Module, arguments: tuple[Tensor, ...], dynamic_shapes: Any)
     return program
 
 
-def sizes_of_one() -> AbstractContextManager[Any]:
+def _sizes_of_one() -> AbstractContextManager[Any]:
     """Context in which sizes of one clip or one frame are not special cases, which a traced program would refuse.
 
     ONNX files accept these sizes in any case. If this version of torch does not have the option, a `torch.export`
@@ -72,17 +72,16 @@ def without_stack_traces() -> AbstractContextManager[Any]:
     return _option(TRACING_OPTIONS, "do_not_emit_stack_traces")
 
 
-def _option(module: str, name: str) -> AbstractContextManager[Any]:
+@contextmanager
+def _option(module: str, name: str) -> Iterator[None]:
     """Context in which an option of torch is true; without effect where this version of torch does not have it."""
     try:
         options: Any = importlib.import_module(module)
     except ImportError:
-        return nullcontext()
-    return _set(options, name) if hasattr(options, name) else nullcontext()
-
-
-@contextmanager
-def _set(options: Any, name: str) -> Iterator[None]:
+        options = None
+    if not hasattr(options, name):
+        yield
+        return
     before = getattr(options, name)
     setattr(options, name, True)
     try:
