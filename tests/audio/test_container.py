@@ -153,6 +153,19 @@ def test_samples_that_a_header_hides_are_an_error(tmp_path: Path, name: str) -> 
         assert caught.value.reason == "truncated"
 
 
+@pytest.mark.parametrize("offset_seconds", [0.0, 1.0])
+def test_a_file_that_ends_before_its_header_says_is_an_error(tmp_path: Path, offset_seconds: float) -> None:
+    path = write(tmp_path / "x.mp3", 0.5 * np.tile(loud_then_silent(), 4))
+    seconds = measure(path).seconds
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert measure(path).seconds == pytest.approx(seconds)
+    with pytest.raises(UnreadableAudioError, match=r"its header promises") as caught:
+        read_audio(path, offset_seconds=offset_seconds)
+    assert caught.value.reason == "truncated"
+    # The part that exists can be read.
+    assert len(read_audio(path, seconds=seconds / 4)) == round(seconds / 4 * 16_000)
+
+
 FINE: dict[str, Callable[[bytes], bytes]] = {
     "streamed": lambda wav: patched(wav, wav.find(b"data") + 4, "<I", 0xFFFF_FFFF),
     "titles behind": lambda wav: wav + b"LIST" + struct.pack("<I", 20_000) + bytes(20_000),

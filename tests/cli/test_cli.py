@@ -196,3 +196,15 @@ def test_a_pruned_encoder_is_pushed(
         assert all(len(file.parts) == 1 for file in uploaded)  # nothing of the run itself
         pushed, local = slimvox.load("someone/small"), slimvox.load(out)
         assert all((a == b).all() for a, b in zip(pushed.parameters(), local.parameters(), strict=True))
+
+
+def test_brackets_in_a_name_are_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be markup to rich, which prints the tables."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a[b]").mkdir()
+    for name in ("small[v2]", "a[b]/c[/b]d"):
+        models.directory(tmp_path / name, "wavlm")
+        assert run(["inspect", name]) == 0
+        assert name in said(capsys)

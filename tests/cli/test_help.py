@@ -87,13 +87,14 @@ def test_a_list_that_is_given_in_parts_is_one_list(
         "a=1",
         "b=2",
         "--seed",
-        "1",
+        "-1",
         "--held_out=h",
+        "-v",
         "--set=c=3",
         "--held-out",
         "i",
     ]
-    joined = ["prune", "m", "a", "--set", "a=1", "b=2", "c=3", "--seed", "1", "--held_out=h", "i"]
+    joined = ["prune", "m", "a", "--set", "a=1", "b=2", "c=3", "--seed", "-1", "--held_out=h", "i", "-v"]
     assert join_repeated_flags(given, flags) == joined
     assert join_repeated_flags(joined, flags) == joined
     # The field that is wrong was forgotten, and the run began without it.

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 
@@ -37,3 +39,13 @@ def test_the_order_of_the_speakers_does_not_matter() -> None:
         ),
     ]
     torch.testing.assert_close(loss, torch.tensor(by_hand).mean())
+
+
+def test_the_best_of_many_orders_is_found() -> None:
+    logits, target = torch.randn(1, 30, 5), torch.randint(2, (30, 5)).float()
+    losses = [
+        F.binary_cross_entropy_with_logits(logits[0], target[:, list(order)])
+        for order in itertools.permutations(range(5))
+    ]
+    found = permutation_invariant_loss(logits, [target], torch.tensor([30]))
+    torch.testing.assert_close(found, torch.stack(losses).min())

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import torch
 from torch import Tensor
 
 import models
+from slimvox.audio import UnreadableAudioError
+from slimvox.evaluation import waveforms
+from slimvox.evaluation.cache_room import PARTIAL, STALE_SECONDS, remove_stale
 from slimvox.evaluation.examples import Recording
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.features import Features
@@ -208,3 +212,36 @@ def test_two_recordings_of_one_id_are_refused(make_cache: MakeCache, excerpts: l
     other = Excerpt(recording=Recording(id="0", clips=excerpts[1].recording.clips))
     with pytest.raises(SlimvoxError, match="two recordings have the id 0"):
         make_cache().features([excerpts[0], other], task="ks")
+
+
+def test_what_could_not_be_read_once_is_tried_again(
+    make_cache: MakeCache, excerpts: list[Excerpt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = waveforms.read_audio
+
+    def failing(path: Path, **settings: object) -> object:
+        if path.name == "1.wav":
+            raise UnreadableAudioError(path, "unreadable", "the network is down")
+        return read(path, **settings)
+
+    monkeypatch.setattr(waveforms, "read_audio", failing)
+    for _ in range(2):
+        assert "1" not in make_cache().features(excerpts, task="ks")
+    assert not encodes(make_cache(), excerpts)  # it still cannot be read
+    monkeypatch.undo()
+    assert "1" in make_cache().features(excerpts, task="ks")
+    assert not encodes(make_cache(), excerpts)
+
+
+def test_features_that_are_being_written_are_not_removed(tmp_path: Path) -> None:
+    folders = [tmp_path / f"{PARTIAL}{name}" for name in ("writing", "stale", "empty")]
+    for folder in folders:
+        folder.mkdir()
+    for folder in folders[:2]:
+        (folder / "features.bin").write_bytes(b"0")
+    old = time.time() - 2 * STALE_SECONDS
+    os.utime(folders[1] / "features.bin", (old, old))
+    for folder in folders:
+        os.utime(folder, (old, old))
+    remove_stale(tmp_path)
+    assert [*tmp_path.iterdir()] == folders[:1]

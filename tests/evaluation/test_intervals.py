@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slimvox.evaluation.examples import Trial
 from slimvox.evaluation.feature_cache import FeatureCache
 from slimvox.evaluation.intervals import Estimate, estimate, score_of, weighted
 from slimvox.evaluation.outcomes import Outcomes, mean_of_folds
 from slimvox.evaluation.tasks import SUPERB, task
+from slimvox.evaluation.tasks.asv import _counts, _error_rate
 from slimvox.util.errors import SlimvoxError
 from tone_tasks import tone_protocol, tone_set
 
@@ -129,3 +131,27 @@ def test_outcomes_add_up_to_the_score(
         tolerance = 60 if name == "asv" else 1e-6
         assert outcomes.scores == pytest.approx(scores.test[metric], abs=tolerance)
         assert len(outcomes.sources) == len(outcomes.sizes) == len(outcomes.values[0])
+
+
+def test_one_speaker_says_nothing_about_others() -> None:
+    of = outcomes(np.random.default_rng(0), 0.6)
+    one = Outcomes(sources=[("a",)] * len(of.sizes), sizes=of.sizes, values=of.values, factor=of.factor)
+    assert np.isnan(estimate(score_of("ks", one, mean(one))).error)
+
+
+@pytest.mark.parametrize("spreads", [(1.0, 1.0), (2.0, 0.4), (0.4, 2.0)])
+def test_the_standard_error_of_an_equal_error_rate(spreads: tuple[float, float]) -> None:
+    """It is that of rates of other trials, also where the scores of one kind spread more."""
+    draw = np.random.default_rng(0)
+    same = [True] * 200 + [False] * 400
+    trials = [Trial(first=str(n), second="x", same=each, split="test") for n, each in enumerate(same)]
+
+    def scores() -> np.ndarray:
+        return np.concatenate([draw.normal(1.5, spreads[0], 200), draw.normal(0, spreads[1], 400)])
+
+    rates = [_error_rate(trials, scores()) for _ in range(300)]
+    errors = []
+    for _ in range(4):
+        of = Outcomes.of([(str(number),) for number in range(600)], _counts(trials, [scores()]))
+        errors.append(estimate(score_of("asv", of, of.scores[0])).error)
+    assert np.mean(errors) == pytest.approx(np.std(rates), rel=0.15)

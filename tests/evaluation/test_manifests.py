@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import itertools
 import random
 from pathlib import Path
@@ -239,3 +240,27 @@ def test_pairs_by_number_are_those_of_the_whole_list(count: int) -> None:
     assert found.same == [(a, b) for a, b in pairs if labels[a] == labels[b]]
     expected = [(a, b) for a, b in pairs if labels[a] != labels[b]]
     assert [found.of_different(number) for number in range(found.different)] == expected
+
+
+def test_stretches_of_one_file_have_ids_of_their_own(tmp_path: Path) -> None:
+    text = "path | split | role | label | start_seconds | end_seconds\n"
+    text += "q.wav | dev | query | go |  | \n"
+    text += "d.wav | dev | document | go | 0 | 1.5\nd.wav | dev | document | no | 1.5 | \n"
+    text += "d.wav | test | document | no | 1.5 | \n"
+    first, second = task("qbe").read_manifest(table(tmp_path / "t.tsv", text), tmp_path).examples
+    assert [each.id for each in first.documents] == ["d.wav [0.0-1.5]", "d.wav [1.5-]"]
+    assert first.matches == {("q.wav", "d.wav [0.0-1.5]")}
+    assert second.documents == first.documents[1:]
+
+
+@pytest.mark.parametrize("name", ["qbe", "asv", "ks"])
+def test_two_recordings_of_one_id_are_an_error(tmp_path: Path, name: str) -> None:
+    text = "id | path | split | role | label\nx | a.wav | dev | document | a\nx | b.wav | dev | query | b\n"
+    with pytest.raises(SlimvoxError, match=r"line 3 .*: the recording of line 2 has the same id, 'x'"):
+        task(name).read_manifest(table(tmp_path / "t.tsv", text), tmp_path)
+
+
+def test_a_packed_table_of_commas_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv.gz"
+    file.write_bytes(gzip.compress(b"path,split,label\na.wav,train,x\n"))
+    assert len(task("ks").read_manifest(file, tmp_path).examples) == 1

@@ -292,3 +292,47 @@ def test_paths_in_the_description_are_relative_as_pathlib_has_it(root: str, path
     given, folder = Path(path), Path(root)
     expected = str(given.relative_to(folder)) if given.is_relative_to(folder) else str(given)
     assert _plain(given, str(folder), folder.anchor) == expected
+
+
+def test_a_learning_rate_that_diverges_has_no_score(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ("ks.steps=8", "ks.learning_rates=1e30,1e-3", "ks.gradient_clip=1e30")
+    assert run([*arguments[: -len(QUICK)], *settings, "--json"]) == 0
+    printed = capsys.readouterr().out
+    (result,) = json.loads(printed[printed.index("{") :], parse_constant=pytest.fail)["results"]
+    scores = result["chosen"][0]["dev_accuracy_by_learning_rate"]
+    assert scores["1e+30"] is None and scores["0.001"] >= 0
+
+
+def test_results_of_audio_that_has_changed_are_not_reused(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 0
+    audio = sorted((tmp_path / "data").rglob("*.wav"))[0]
+    audio.write_bytes(audio.read_bytes()[:-1000])
+    capsys.readouterr()
+    assert run(arguments) == 2
+    assert "different audio_fingerprint" in " ".join(capsys.readouterr().err.split())
+    # Results of earlier versions do not have the entry.
+    file = tmp_path / "out" / "ks.json"
+    content = json.loads(file.read_text())
+    del content["configuration"]["audio_fingerprint"]
+    file.write_text(json.dumps(content))
+    assert run(arguments) == 0
+
+
+def test_results_that_cannot_be_compared_are_an_error_before_anything_is_computed(
+    arguments: list[str], tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*arguments, "--seeds", "1"]) == 0
+    again = [*arguments, "--against", str(tmp_path / "out")]
+    again[again.index("--out") + 1] = str(tmp_path / "second")
+    capsys.readouterr()
+    assert run([*again, "--seeds", "2"]) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "ks: this model and the other were scored with different seeds" in message
+    other = [word.replace("ks=", "er=") for word in again]
+    assert run([*other, "--seeds", "1"]) == 2
+    assert "are of ks, and none of er" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "second").exists()

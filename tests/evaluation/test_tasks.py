@@ -271,3 +271,16 @@ def test_slots_as_characters_and_as_words() -> None:
     assert "".join(slot_symbols(segments, "character")) == "a B-size very small E-size"
     assert slot_symbols(segments, "character")[2:6] == ("B-size", " ", "v", "e")
     assert slot_symbols(segments, "word") == ("a", "B-size", "very", "small", "E-size")
+
+
+def test_data_without_anything_to_measure_is_an_error(world: World) -> None:
+    rows = [{**row, "text": "a b"} for row in spoken(world)]
+    rows[0]["text"] = "[size: a] b"
+    with pytest.raises(SlimvoxError, match="sf: no text in dev has a slot"):
+        world.run("sf", rows, short("sf", steps=2))
+    rows = [{**row, "turns": "x 0-0.1; y 0-0.1"} for row in rows]
+    for row in rows:
+        if row["split"] == "test":
+            row["turns"] = "x 90-91; y 90-91"
+    with pytest.raises(SlimvoxError, match="sd: in test, all turns lie beyond the end"):
+        world.run("sd", rows, short("sd", steps=2))

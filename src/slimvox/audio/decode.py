@@ -41,6 +41,8 @@ FloatArray = npt.NDArray[np.float32]
 _FRAMES_PER_READ = 1 << 17
 _SAMPLES_PER_READ = 1 << 20
 """Samples of all channels together."""
+_MISSING_SECONDS_ALLOWED = 0.1
+"""Maximum time by which decoding may end before the length in the header (codec delay, rounding)."""
 
 
 def read_audio(
@@ -62,8 +64,8 @@ def read_audio(
         Waveform (samples,) in float32, full scale at 1; not clipped.
 
     Raises:
-        UnreadableAudioError: the file is missing, empty, not audio, not a regular file, damaged, has no such
-            channel, or holds samples that are not finite.
+        UnreadableAudioError: the file is missing, empty, not audio, not a regular file, damaged, ends before its
+            header says, has no such channel, or holds samples that are not finite.
     """
     blocks = list(_resampled(_file(path), sample_rate_hz, offset_seconds, seconds, channel))
     return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
@@ -202,6 +204,7 @@ def _mono_blocks(
             yield from _sequential_blocks(path, frames, skip, channel)
             return
     most = max(1, min(_FRAMES_PER_READ, _SAMPLES_PER_READ // file.channels))
+    reached, promised = skip, int(file.frames)
     while frames is None or frames > 0:
         count = most if frames is None else min(frames, most)
         block = file.read(count, dtype="float32", always_2d=True)
@@ -214,7 +217,13 @@ def _mono_blocks(
             raise UnreadableAudioError(path, "unreadable", "it holds samples that are NaN or infinite")
         if len(mono):
             yield np.ascontiguousarray(mono)
+        reached += len(mono)
         if len(mono) < count:
+            allowed = round(_MISSING_SECONDS_ALLOWED * file.samplerate)
+            if reached + allowed < promised < UNKNOWN_FRAMES:
+                have, want = (frame / file.samplerate for frame in (reached, promised))
+                detail = f"it ends after {have:.2f} s, but its header promises {want:.2f} s"
+                raise UnreadableAudioError(path, "truncated", detail)
             return
         if frames is not None:
             frames -= len(mono)

@@ -77,7 +77,7 @@ class BenchmarkCommand(VerboseOption):
             from slimvox.report.figures.speed import check_plot
 
             check_plot(self.plot, "--plot")
-        with Console(stderr=True).status("loading") as status:
+        with Console(stderr=True, markup=False).status("loading") as status:
             result: BenchmarkResult = self.call(on_progress=status.update)
         text = json.dumps(result.to_dict(), indent=1)
         if self.out is not None:
@@ -120,7 +120,7 @@ def print_benchmark(console: Console, result: BenchmarkResult) -> None:
     reference = result.reference
     for measured in slower:
         console.print(
-            f"[bold]not faster:[/] {measured.label} takes {1 / result.speedup(measured):.2f} times as long as"
+            f"not faster: {measured.label} takes {1 / result.speedup(measured):.2f} times as long as"
             f" {reference} for {_clips(measured)}, threads: {measured.threads}",
             soft_wrap=True,
         )

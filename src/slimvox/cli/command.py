@@ -209,7 +209,7 @@ def join_repeated_flags(arguments: Sequence[str], flags: frozenset[str]) -> list
     parts = [current]
     lists: dict[str, list[str]] = {}
     for argument in arguments:
-        if not argument.startswith("--"):
+        if not argument.startswith("-") or _is_number(argument):
             current.append(argument)
             continue
         name, equals, value = argument.partition("=")
@@ -223,6 +223,14 @@ def join_repeated_flags(arguments: Sequence[str], flags: frozenset[str]) -> list
         if name in flags:
             lists[name] = current
     return [argument for part in parts for argument in part]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 _POSITIONAL = typing.get_args(tyro.conf.Positional[str])[1]

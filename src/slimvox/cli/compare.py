@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from slimvox.cli.command import AUDIO, MODEL, Argument, VerboseOption, command
@@ -43,7 +42,7 @@ class CompareCommand(VerboseOption):
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        with Console(stderr=True).status("loading") as status:
+        with Console(stderr=True, markup=False).status("loading") as status:
             result: Comparison = self.call(on_progress=status.update)
         if self.json:
             print(json.dumps(result.to_dict(), indent=1, allow_nan=False))
@@ -55,7 +54,7 @@ def print_comparison(console: Console, result: Comparison, *, states: bool) -> N
     """Print a row per source, the errors of each hidden state if requested, and the sources with much larger errors."""
     names = _short([source.source for source in result.sources])
     table = Table(
-        title=escape(f"{result.model} compared with {result.teacher}"),
+        title=f"{result.model} compared with {result.teacher}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
@@ -67,7 +66,7 @@ def print_comparison(console: Console, result: Comparison, *, states: bool) -> N
         by_state, mean = source.distances.relative_errors, source.distances.mean
         worst = max(range(len(by_state)), key=by_state.__getitem__)
         table.add_row(
-            escape(name),
+            name,
             str(source.clips),
             f"{mean.seconds:.0f}",
             f"{mean.relative_error:.3f}",
@@ -81,7 +80,7 @@ def print_comparison(console: Console, result: Comparison, *, states: bool) -> N
         of_states = Table()
         of_states.add_column("state", justify="right")
         for name in names:
-            of_states.add_column(escape(name), justify="right", overflow="fold")
+            of_states.add_column(name, justify="right", overflow="fold")
         for state in range(len(result.sources[0].distances.relative_errors)):
             pairs = [
                 (
@@ -101,12 +100,11 @@ def print_comparison(console: Console, result: Comparison, *, states: bool) -> N
     for name, source in zip(names, result.sources, strict=True):
         if source.skipped:
             counts = ", ".join(f"{count} {reason}" for reason, count in source.skipped.items())
-            console.print(f"{name}: skipped {counts}", soft_wrap=True, markup=False)
+            console.print(f"{name}: skipped {counts}", soft_wrap=True)
         if source.distances.silent_seconds >= 0.1:
             console.print(
                 f"{name}: left out {source.distances.silent_seconds:.1f} s of silence in these clips",
                 soft_wrap=True,
-                markup=False,
             )
     errors = {
         name: source.distances.mean.relative_error for name, source in zip(names, result.sources, strict=True)
@@ -118,7 +116,6 @@ def print_comparison(console: Console, result: Comparison, *, states: bool) -> N
                 f"{name} is {error / errors[nearest]:.1f} times as far from the teacher as {nearest}: to use the"
                 " encoder on such audio, include some of it when pruning",
                 soft_wrap=True,
-                markup=False,
             )
 
 

@@ -33,4 +33,4 @@ class EncodeCommand(VerboseOption):
         if result.already_there:
             parts.append(f"{result.already_there} already there")
         parts += [f"{count} skipped as {reason}" for reason, count in result.skipped.items()]
-        console.print(f"{', '.join(parts)}; in {result.directory}", soft_wrap=True, markup=False)
+        console.print(f"{', '.join(parts)}; in {result.directory}", soft_wrap=True)

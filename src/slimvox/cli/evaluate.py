@@ -54,10 +54,10 @@ class EvaluateCommand(VerboseOption):
         """Run the command."""
         from slimvox.evaluation.result_table import print_differences, print_plan, print_table
 
-        with Console(stderr=True).status(self.model) as status:
+        with Console(stderr=True, markup=False).status(self.model) as status:
             evaluation: Evaluation = self.call(on_progress=status.update)
         if self.json:
-            print(json.dumps(evaluation.to_dict(), indent=1))
+            print(json.dumps(evaluation.to_dict(), indent=1, allow_nan=False))
             return
         if evaluation.plan:
             print_plan(console, evaluation.plan)

@@ -44,7 +44,7 @@ class ExportCommand(VerboseOption):
         if result.head_left_out is not None:
             lines.append(f"the model's task head ({result.head_left_out}) was left out; --heads exports it")
         for line in lines:
-            console.print(line, soft_wrap=True, markup=False)
+            console.print(line, soft_wrap=True)
 
 
 def _int8_lines(errors: Int8Errors) -> list[str]:

@@ -32,6 +32,6 @@ class FiguresCommand(Command):
         """Run the command."""
         drawn: FiguresResult = self.call()
         for path in drawn.files:
-            console.print(f"written: {path}", soft_wrap=True, markup=False)
+            console.print(f"written: {path}", soft_wrap=True)
         for remark in drawn.remarks:
-            console.print(remark, soft_wrap=True, markup=False)
+            console.print(remark, soft_wrap=True)

@@ -39,7 +39,7 @@ class LatencyCommand(VerboseOption):
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        with Console(stderr=True).status("loading") as status:
+        with Console(stderr=True, markup=False).status("loading") as status:
             table: LatencyTable = self.call(on_progress=status.update)
         if self.json:
             print(json.dumps(table.to_dict(), indent=1))
@@ -51,7 +51,6 @@ class LatencyCommand(VerboseOption):
                 f"written to {self.out}; to use it, also on another machine: slimvox prune {model} AUDIO --out DIR"
                 f" --target-speed 2x --latency-table {out}",
                 soft_wrap=True,
-                markup=False,
                 highlight=False,
             )
 
@@ -63,7 +62,7 @@ def _print(console: Console, model: str, table: LatencyTable) -> None:
 
     _, dense = find_anatomies(model)
     costs = table.by_block(dense)
-    console.print(f"{model}: {table.summary(dense)}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"{model}: {table.summary(dense)}", soft_wrap=True, highlight=False)
     shown = Table()
     shown.add_column("block")
     shown.add_column("predicted share", justify="right")

@@ -19,7 +19,7 @@ from typing import Annotated, Any, TextIO, cast
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.markup import escape
+from rich.text import Text
 
 from slimvox._version import __version__
 from slimvox.cli.benchmark import BenchmarkCommand
@@ -65,11 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 1 for an unusable result, 2 for bad input, 130 when interrupted."""
     _print_any_name()
-    errors = Console(stderr=True, soft_wrap=True)
+    errors = Console(stderr=True, soft_wrap=True, markup=False)
     words = sys.argv[1:] if arguments is None else list(arguments)
     if "" in words:
         # Usually an unset shell variable; as a path it would mean the current folder.
-        errors.print("[bold red]error:[/] an argument is empty; give a value or omit it", highlight=False)
+        errors.print(_error("an argument is empty; give a value or omit it"), highlight=False)
         return BAD_INPUT
     if words == ["--version"]:
         print(f"slimvox {__version__}")
@@ -87,12 +87,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
             for module in command.imports:
                 importlib.import_module(module)
         with hub_token(getattr(command, "token", None)):
-            command.run(Console(highlight=False))
+            command.run(Console(highlight=False, markup=False))
     except SlimvoxError as error:
         text = str(error)
         if command is not None and not isinstance(error, ColumnError):
             text = command.with_flags(text)
-        errors.print(f"[bold red]error:[/] {escape(text)}", highlight=False)
+        errors.print(_error(text), highlight=False)
         return error.exit_status
     except KeyboardInterrupt:
         errors.print("interrupted", highlight=False)
@@ -105,9 +105,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # The error of a full disk while writing to an open file has no file name.
         where = error.filename or getattr(command, "out", None)
         text = f"{reason_of(error)}{f': {where}' if where else ''}"
-        errors.print(f"[bold red]error:[/] {escape(text)}", highlight=False)
+        errors.print(_error(text), highlight=False)
         return BAD_INPUT
     return 0
+
+
+def _error(text: str) -> Text:
+    return Text.assemble(("error:", "bold red"), " ", text)
 
 
 def parse(words: Sequence[str]) -> Any:

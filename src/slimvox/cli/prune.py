@@ -77,4 +77,4 @@ class PruneCommand(VerboseOption):
         for each in result.sizes or (result,):
             suffix = f"-{each.directory.name}" if result.sizes else ""
             url = push_directory(each.directory, name + suffix, commit_message="Upload pruned speech encoder")
-            console.print(f"pushed to {url}", soft_wrap=True, markup=False)
+            console.print(f"pushed to {url}", soft_wrap=True)

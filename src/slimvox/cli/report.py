@@ -24,4 +24,4 @@ class ReportCommand(Command):
         report: ReportResult = self.call()
         what = report.runs[0] if len(report.runs) == 1 else f"{len(report.runs)} runs"
         size = report.path.stat().st_size / 1e3
-        console.print(f"{what}: written to {report.path} ({size:.0f} kB)", soft_wrap=True, markup=False)
+        console.print(f"{what}: written to {report.path} ({size:.0f} kB)", soft_wrap=True)

@@ -88,7 +88,6 @@ def prune_summary(console: Console, result: PruneResult) -> None:
             f"speed: {result.predicted_speed_up:.2f}x the dense encoder's, predicted for {result.predicted_for}; not"
             " measured on this machine",
             soft_wrap=True,
-            markup=False,
         )
     _skipped(console, result)
     console.print(

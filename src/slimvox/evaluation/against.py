@@ -6,14 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from slimvox.evaluation.comparable import check_same
 from slimvox.evaluation.intervals import Estimate, Score, estimate, score_of, weighted
 from slimvox.evaluation.outcomes import Outcomes
 from slimvox.evaluation.points import FixedRows
 from slimvox.evaluation.results import YARDSTICK, TaskResult
-from slimvox.util.errors import SlimvoxError
-
-COMPARED = ("suite", "yardstick", "data_fingerprint", "protocol", "seeds", "precision")
-"""Entries of the configuration that must be the same in results that are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +62,11 @@ def check_comparable(named: Mapping[str, Sequence[TaskResult]]) -> None:
     Raises:
         SlimvoxError: with what differs.
     """
-    seen: dict[str, tuple[str, TaskResult]] = {}
+    seen: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for name, results in named.items():
         for result in results:
-            first, known = seen.setdefault(result.task, (name, result))
-            for key in COMPARED:
-                if result.configuration.get(key) != known.configuration.get(key):
-                    raise SlimvoxError(
-                        f"{result.task}: {first} and {name} were scored with different {key}, so their scores are not"
-                        " comparable; run slimvox evaluate again with the same options"
-                    )
+            first = seen.setdefault(result.task, (name, result.configuration))
+            check_same(result.task, first, (name, result.configuration))
 
 
 def metric_score(result: TaskResult, metric: str, other: TaskResult | None = None) -> Score:

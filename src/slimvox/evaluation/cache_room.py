@@ -38,17 +38,23 @@ def make_room(directory: Path, needed: int, *, max_bytes: int) -> None:
     for _, folder, size in sorted(folders):
         if total <= max_bytes:
             return
-        # Renamed first, so that no process opens an incomplete folder.
-        removed = folder.with_name(f"{PARTIAL}{folder.name}-removed-{os.getpid()}")
-        with contextlib.suppress(OSError):
-            folder.rename(removed)
-        shutil.rmtree(removed, ignore_errors=True)
+        discard(folder)
         total -= size
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder of features; renamed first, so that no process opens an incomplete one."""
+    removed = folder.with_name(f"{PARTIAL}{folder.name}-removed-{os.getpid()}")
+    with contextlib.suppress(OSError):
+        folder.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
 
 
 def remove_stale(directory: Path) -> None:
     """Remove partial folders that crashes left behind."""
     for path in directory.glob(f"{PARTIAL}*"):
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+            # The time of the folder does not change while a file in it grows.
+            changed = max(each.stat().st_mtime for each in (path, *path.iterdir()))
+            if time.time() - changed > STALE_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)

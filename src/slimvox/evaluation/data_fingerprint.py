@@ -1,4 +1,4 @@
-"""Fingerprint of an evaluation's data."""
+"""Fingerprints of an evaluation's data: of the tables, and of the audio files."""
 
 from __future__ import annotations
 
@@ -6,17 +6,32 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slimvox.evaluation.examples import ABSENT_AT_DEFAULT, ExampleSet
+from slimvox.evaluation.examples import ABSENT_AT_DEFAULT, ExampleSet, Recording
 
 
 def describe_data(folds: Sequence[ExampleSet[Any]], root: Path) -> str:
     """A hash of all examples that does not depend on the location of the data folder."""
     described = json.dumps([_plain(fold, str(root), root.anchor) for fold in folds], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()
+
+
+def describe_audio(recordings: Iterable[Recording], root: Path) -> str:
+    """A hash of the names and sizes of all files, which does not depend on the location of the data folder."""
+    paths = {clip.path for recording in recordings for clip in recording.clips}
+    sizes = {_plain(path, str(root), root.anchor): _size(path) for path in paths}
+    return hashlib.sha256(json.dumps(sizes, sort_keys=True).encode()).hexdigest()
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except (OSError, ValueError):
+        return None
 
 
 @functools.cache

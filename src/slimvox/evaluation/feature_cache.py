@@ -26,11 +26,12 @@ import psutil
 import torch
 from torch import Tensor
 
-from slimvox.evaluation.cache_room import PARTIAL, make_room, remove_stale
+from slimvox.audio import UnreadableAudioError
+from slimvox.evaluation.cache_room import PARTIAL, discard, make_room, remove_stale
 from slimvox.evaluation.feature_encoder import FeatureEncoder, Pooling
 from slimvox.evaluation.features import Features, Stopwatch, StoredFeatures, StreamedFeatures, skipped_text
 from slimvox.evaluation.upstreams import Upstream
-from slimvox.evaluation.waveforms import Excerpt, measure_excerpts
+from slimvox.evaluation.waveforms import Excerpt, measure_excerpts, read_ahead
 from slimvox.util.devices import CPU
 from slimvox.util.environment import user_cache
 from slimvox.util.errors import SlimvoxError
@@ -119,7 +120,9 @@ class FeatureCache:
             folder = self.directory / self._key(excerpts, pooling, whiten_on)
             known = self._known(folder)
             if known is not None:
-                return known
+                if not self._readable_now(excerpts, known):
+                    return known
+                discard(folder)
         with self.encoding.running():
             encoder = FeatureEncoder(upstream=self.upstream, task=task, pooling=pooling, workers=self.workers)
             if folder is not None and (
@@ -281,6 +284,17 @@ class FeatureCache:
             if folder.is_dir():
                 raise
             return None  # another process made room
+
+    def _readable_now(self, excerpts: Sequence[Excerpt], known: Features) -> bool:
+        """True if a recording that could not be read before can be read now: permissions or decoders have changed."""
+        if "unreadable" not in known.skipped:
+            return False
+        missing = [each for each in excerpts if each.id not in known]
+        for waveforms in read_ahead(([each] for each in missing), self.workers):
+            for waveform in waveforms.values():
+                if not isinstance(waveform, UnreadableAudioError) and len(waveform) >= self.upstream.shortest:
+                    return True
+        return False
 
     def _open(self, folder: Path) -> Features:
         try:

@@ -90,7 +90,7 @@ class Sweep:
     """Heads of several seeds at the learning rate that was best on dev."""
 
     dev_scores: dict[float, float]
-    """Score on dev by learning rate, for seed 0; higher is better."""
+    """Score on dev by learning rate, for seed 0; higher is better. Minus infinity where the head diverged."""
     fits: tuple[Fit, ...]
     """Trained heads, one per seed."""
 

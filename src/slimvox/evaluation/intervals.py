@@ -27,6 +27,8 @@ from slimvox.util.errors import SlimvoxError
 
 LEVEL = 0.95
 DRAWS = 2000
+_BLOCK = 512
+"""Number of examples whose weights are in memory at once."""
 
 Draws = npt.NDArray[np.float64]
 
@@ -113,6 +115,10 @@ def score_of(task: str, outcomes: Outcomes, value: float, *, other: Outcomes | N
         value: the metric, or the difference of both.
         other: results of the other model, for the same examples and seeds.
 
+    Returns:
+        The value with its deviations; without deviations if all examples are of one source, because nothing is known
+        about others.
+
     Raises:
         SlimvoxError: if the two are of other examples or of other numbers of seeds.
     """
@@ -121,34 +127,46 @@ def score_of(task: str, outcomes: Outcomes, value: float, *, other: Outcomes | N
         or len(other.values) != len(outcomes.values)
     ):
         raise SlimvoxError(f"{task}: the two models were scored on different examples or numbers of seeds")
-    names = sorted({name for each in outcomes.sources for name in each})
-    places = {name: place for place, name in enumerate(names)}
-    by_source = np.stack([_weights(name) for name in names])
-    weights = np.ones((len(outcomes.sources), DRAWS))
-    for own, row in zip(outcomes.sources, weights, strict=True):
-        for name in own:
-            row *= by_source[places[name]]
+    count = len({name for each in outcomes.sources for name in each})
+    if count < 2:
+        return value, {}
+    models = [outcomes] if other is None else [outcomes, other]
+    sums = _weighted_sums(
+        outcomes.sources,
+        np.stack([column for each in models for column in (np.mean(each.values, 0), each.sizes)], axis=1),
+    )
     seeds = np.stack([_weights(f"seed {seed} of {task}") for seed in range(len(outcomes.values))])
     deviations = {
         kind: own
-        for kind, own in _deviations(task, outcomes, weights, seeds, len(names)).items()
+        for kind, own in _deviations(task, outcomes, sums[:2], seeds, count).items()
         if own.count > 1
     }
     mine = (0.0, deviations)
     if other is None:
         return value, deviations
-    theirs = (0.0, _deviations(task, other, weights, seeds, len(names)))
+    theirs = (0.0, _deviations(task, other, sums[2:], seeds, count))
     _, difference = weighted([(1.0, mine), (-1.0, theirs)])
     return value, {kind: difference[kind] for kind in deviations}
 
 
+def _weighted_sums(sources: Sequence[Sequence[str]], columns: Draws) -> Draws:
+    """Sums of columns (examples, columns) under the weights of the sources: (columns, draws)."""
+    total = np.zeros((columns.shape[1], DRAWS))
+    for first in range(0, len(sources), _BLOCK):
+        block = slice(first, first + _BLOCK)
+        weights = np.stack([functools.reduce(np.multiply, map(_weights, own)) for own in sources[block]])
+        total += columns[block].T @ weights
+    return total
+
+
 def _deviations(
-    task: str, outcomes: Outcomes, weights: Draws, seeds: Draws, sources: int
+    task: str, outcomes: Outcomes, sums: Draws, seeds: Draws, sources: int
 ) -> dict[str, Deviations]:
-    """Deviations under weights of the examples (examples, draws), and of the seeds (seeds, draws)."""
-    sizes, values = np.asarray(outcomes.sizes), np.asarray(outcomes.values)
-    by_seed = outcomes.factor * values.sum(1) / sizes.sum()
-    drawn = outcomes.factor * (values.mean(0) @ weights) / (sizes @ weights) - by_seed.mean()
+    """Deviations under weights of the examples, by the weighted sums of values and sizes (2, draws), and under weights
+    of the seeds (seeds, draws).
+    """
+    by_seed = outcomes.factor * np.asarray(outcomes.values).sum(1) / np.sum(outcomes.sizes)
+    drawn = outcomes.factor * sums[0] / sums[1] - by_seed.mean()
     mixed = by_seed @ seeds / seeds.sum(0) - by_seed.mean()
     return {
         f"sources of {task}": Deviations(draws=_enlarged(drawn, sources), count=sources),
@@ -161,7 +179,7 @@ def _enlarged(draws: Draws, count: int) -> Draws:
     return draws * math.sqrt((count + 1) / max(count - 1, 1))
 
 
-@functools.lru_cache(maxsize=20_000)
+@functools.lru_cache(maxsize=4096)
 def _weights(name: str) -> Draws:
     """Exponential weights (draws,) of a source, the same for each occurrence of its name."""
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")

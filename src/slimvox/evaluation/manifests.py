@@ -4,7 +4,8 @@ Every table is a TSV (or CSV) file with a header. These columns are read for eve
 
     path            the file, relative to the data folder; several clips are joined by " + ", and each may be placed
                     at a time and scaled: `a.wav@0.5*0.8 + b.wav@2`
-    id              unique name of the recording; the path where there is no such column
+    id              unique name of the recording; where there is no such column, the path, followed by the stretch if
+                    several rows have the same path: `a.wav [1.5-3.0]`
     split           train, dev or test; or the number of a fold, 1 to N: each fold is tested once, while the next one is
                     dev and the others train
     start_seconds   start of the clip in the file (optional)
@@ -31,10 +32,12 @@ import bisect
 import itertools
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from slimvox.audio.columns import MAX_SECONDS, PATH_COLUMNS, file_of, normalized, stretch_of
+from slimvox.audio.columns import MAX_SECONDS, PATH_COLUMNS, Stretch, file_of, normalized, stretch_of
+from slimvox.audio.manifests import manifest_extension
 from slimvox.audio.sources import read_text
 from slimvox.audio.tables import read_rows
 from slimvox.evaluation.examples import (
@@ -82,7 +85,7 @@ class TaskTable:
         if not manifest.is_file():
             raise SlimvoxError(f"{task}: there is no manifest {manifest}")
         self.columns, rows = read_rows(
-            manifest, read_text(manifest), is_tsv=manifest.suffix.lower() != ".csv", name=_column
+            manifest, read_text(manifest), is_tsv=manifest_extension(manifest) != ".csv", name=_column
         )
         twice = [name for name in self.columns if name and self.columns.count(name) > 1]
         if twice:
@@ -93,6 +96,7 @@ class TaskTable:
             self.need("path", "split")
         self.need("split")
         self._rows = list(rows)
+        self._uses = Counter(file_of(row, str(manifest)) for _, row in self._rows)
         numbers = {row["split"] for _, row in self._rows} - set(SPLITS)
         self.fold, self.folds = fold, len(numbers)
         """The fold that is tested, and the number of folds; 0 for a table with fixed splits."""
@@ -113,10 +117,22 @@ class TaskTable:
             )
 
     def rows(self) -> Iterator[tuple[str, Row, Split, Recording]]:
-        """Rows of the table, each with its position, split and recording."""
+        """Rows of the table, each with its position, split and recording.
+
+        Raises:
+            SlimvoxError: for a row that is not valid, and for two recordings with the same id.
+        """
+        first: dict[str, tuple[int, Recording]] = {}
         for line, row in self._rows:
             where = f"line {line} of {self.manifest}"
-            yield where, row, self._split(row, where), self._recording(row, where)
+            recording = self._recording(row, where)
+            earlier, same = first.setdefault(recording.id, (line, recording))
+            if same != recording:
+                raise SlimvoxError(
+                    f"{where}: the recording of line {earlier} has the same id, {recording.id!r}; the column `id` must"
+                    " have another one for each recording"
+                )
+            yield where, row, self._split(row, where), recording
 
     def skip(self, reason: str) -> None:
         """Count a row that is left out."""
@@ -157,11 +173,18 @@ class TaskTable:
         if seed and not (seed.isascii() and seed.isdecimal()):
             raise SlimvoxError(f"{where}: `{SEED_COLUMN}` must be a whole number, but is {seed!r} instead")
         return Recording(
-            id=row.get("id") or path,
+            id=row.get("id") or (path if self._uses[path] == 1 else _with_stretch(path, stretch)),
             clips=tuple(clips),
             channel=int(seed) if seed else None,
             speaker=row.get("speaker") or None,
         )
+
+
+def _with_stretch(path: str, stretch: Stretch) -> str:
+    """A path with the times of a stretch; the path alone for the whole file."""
+    if not stretch.offset_seconds and stretch.end_seconds is None:
+        return path
+    return f"{path} [{stretch.offset_seconds}-{'' if stretch.end_seconds is None else stretch.end_seconds}]"
 
 
 def transcribed(table: TaskTable) -> ExampleSet[TranscribedExample]:

@@ -68,8 +68,8 @@ class ClassificationProtocol(HeadProtocol):
     train_seconds: Seconds | None = None
     """Maximum length of training recordings, to which longer ones are cut."""
     standardise: bool = False
-    """Bring each dimension of the features to mean 0 and standard deviation 1, after whitening if both are on. Unlike
-    with `whiten`, correlations stay."""
+    """Bring each dimension of the features to mean 0 and standard deviation 1. Unlike with `whiten`, which includes
+    this, correlations stay."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,8 +91,10 @@ def print_table(console: Console, results: Sequence[TaskResult]) -> None:
             )
     console.print(table)
     if any(result.outcomes for result in results):
+        heads = any(len(each["seeds"]) > 1 for result in results for each in result.scores.values())
         console.print(
-            "± is half of the 95 % confidence interval for other test speakers and clips and other heads.",
+            "± is half of the 95 % confidence interval for other test speakers and clips"
+            + (" and other heads." if heads else "."),
             soft_wrap=True,
         )
     for result in results:
@@ -105,7 +107,7 @@ def print_table(console: Console, results: Sequence[TaskResult]) -> None:
                 )
         if result.skipped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in result.skipped.items())
-            console.print(f"{result.task.upper()}: skipped {reasons}", markup=False)
+            console.print(f"{result.task.upper()}: skipped {reasons}")
 
 
 def _compact_table(title: str) -> Table:

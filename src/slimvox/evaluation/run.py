@@ -139,7 +139,9 @@ def evaluate(
     )
     upstream = _given(model, settings)
 
-    def scored(settings: EvaluationPlan, upstream: Upstream | None) -> tuple[TaskResult, ...]:
+    def scored(
+        settings: EvaluationPlan, upstream: Upstream | None, comparable: Sequence[TaskResult] = ()
+    ) -> tuple[TaskResult, ...]:
         results = []
         for result in suites.evaluate(
             settings,
@@ -147,6 +149,7 @@ def evaluate(
                 f"{name.upper()}: {done} of {total} recordings read"
             ),
             upstream=upstream,
+            comparable=comparable,
         ):
             results.append(result)
             on_progress(f"{result.task.upper()} done")
@@ -167,7 +170,7 @@ def evaluate(
                 second = _given(against, settings) or load_upstream(
                     name_of(against), device=device, precision=precision
                 )
-        results = scored(settings, upstream)
+        results = scored(settings, upstream, others)
         if against is not None and second is not None:
             folder = None if settings.out is None else settings.out / "against"
             others = scored(dataclasses.replace(settings, model=name_of(against), out=folder), second)

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from slimvox._version import __version__
-from slimvox.evaluation.data_fingerprint import describe_data
+from slimvox.evaluation.comparable import LATER_ENTRIES, check_same
+from slimvox.evaluation.data_fingerprint import describe_audio, describe_data
 from slimvox.evaluation.examples import ExampleSet
 from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES, FeatureCache, cache_directory
 from slimvox.evaluation.outcomes import mean_of_folds
@@ -75,6 +76,7 @@ def evaluate(
     *,
     report: Callable[[str, int, int], None] | None = None,
     upstream: Upstream | None = None,
+    comparable: Sequence[TaskResult] = (),
 ) -> Iterator[TaskResult]:
     """Evaluate task by task; each result is written before it is yielded.
 
@@ -82,20 +84,27 @@ def evaluate(
         plan: settings of the evaluation.
         report: called with the task and the numbers of recordings done and in all, while features are computed.
         upstream: model to evaluate, instead of loading `plan.model`.
+        comparable: results of another model, with which the results will be compared.
 
     Raises:
-        SlimvoxError: for bad settings before anything is computed, and for data that cannot be scored.
+        SlimvoxError: for bad settings, and if `comparable` has other data or protocols, before anything is computed;
+            and for data that cannot be scored.
     """
     protocols, sets = prepared(plan)
+    described = {
+        name: _data_configuration(plan, name, folds, protocols[name]) for name, folds in sets.items()
+    }
+    if comparable:
+        _check_against(described, comparable)
     if upstream is None:
         upstream = load_upstream(plan.model, device=plan.device, precision=plan.precision)
     cache = feature_cache(plan, upstream)
     for name, folds in sets.items():
-        configuration = _configuration(plan, name, upstream, folds, protocols[name])
+        configuration = _configuration(plan, upstream) | described[name]
         path = None if plan.out is None else plan.out / f"{name}.json"
         found = None if path is None else read_result(path)
         if found is not None:
-            if found.configuration != configuration:
+            if _without_unknown(configuration, found.configuration) != found.configuration:
                 raise SlimvoxError(
                     f"{path} is the result of another configuration ({_difference(found, configuration)});"
                     " give another --out, or remove that file"
@@ -200,19 +209,40 @@ def _check(plan: EvaluationPlan) -> None:
         check_output_folder(directory, "--cache")
 
 
-def _configuration(
-    plan: EvaluationPlan, name: str, upstream: Upstream, folds: Sequence[ExampleSet[Any]], settings: Any
-) -> dict[str, Any]:
-    configuration = {
+def _check_against(described: Mapping[str, Mapping[str, Any]], others: Sequence[TaskResult]) -> None:
+    """Check that another model was scored on some of the tasks, with the same data and protocols."""
+    common = [each for each in others if each.task in described]
+    if not common:
+        raise SlimvoxError(
+            f"the results to compare with are of {', '.join(each.task for each in others)}, and none of"
+            f" {', '.join(described)}; choose other --tasks"
+        )
+    for each in common:
+        check_same(each.task, ("this model", described[each.task]), ("the other", each.configuration))
+
+
+def _configuration(plan: EvaluationPlan, upstream: Upstream) -> dict[str, Any]:
+    """Entries of a result's configuration on the program and the model."""
+    return {
         "result_version": RESULT_VERSION,
         "slimvox": __version__,
         "torch": torch.__version__,
         "model": plan.model,
         "model_fingerprint": upstream.fingerprint,
         "parameters": upstream.parameters,
+    }
+
+
+def _data_configuration(
+    plan: EvaluationPlan, name: str, folds: Sequence[ExampleSet[Any]], settings: Any
+) -> dict[str, Any]:
+    """Entries of a result's configuration on the data and the protocol."""
+    recordings = (each for fold in folds for each in task(name).all_recordings(fold))
+    configuration = {
         "suite": plan.suite,
         "data": [fold.name for fold in folds],
         "data_fingerprint": describe_data(folds, plan.data),
+        "audio_fingerprint": describe_audio(recordings, plan.data),
         "seeds": plan.heads,
         "protocol": dataclasses.asdict(settings),
     }
@@ -222,6 +252,11 @@ def _configuration(
         configuration["precision"] = plan.precision
     plain: dict[str, Any] = json.loads(json.dumps(configuration))
     return plain
+
+
+def _without_unknown(configuration: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without entries that results of earlier versions do not have."""
+    return {key: value for key, value in configuration.items() if key in found or key not in LATER_ENTRIES}
 
 
 def _difference(found: TaskResult, configuration: Mapping[str, Any]) -> str:

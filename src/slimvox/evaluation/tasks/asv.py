@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,11 @@ class SpeakerVerification(HeadTask[VerificationSet, VerificationProtocol]):
             speakers=speakers_of(data),
         )
 
+    def all_recordings(self, data: VerificationSet) -> Iterator[Recording]:
+        """The training utterances, and the recordings that trials name."""
+        yield from super().all_recordings(data)
+        yield from data.recordings.values()
+
     def score(self, training: Training[int], heads: Sequence[nn.Module]) -> Scores:
         """Equal error rates of the test trials."""
         assert isinstance(training, _VerificationTraining)
@@ -99,7 +104,7 @@ class SpeakerVerification(HeadTask[VerificationSet, VerificationProtocol]):
         scored = [_trial_scores(trials, items, each) for each in training.outputs(heads, "test")]
         return Scores(
             test={"asv": tuple(_error_rate(trials, each) for each in scored)},
-            outcomes={"asv": Outcomes.of(sources, [_errors(trials, each) for each in scored])},
+            outcomes={"asv": Outcomes.of(sources, _counts(trials, scored))},
             chance={"asv": 100 * equal_error_rate(random, [each.same for each in trials]).rate},
             chance_is="random scores",
         )
@@ -182,14 +187,34 @@ def _error_rate(trials: Sequence[Trial], scores: npt.NDArray[np.float32]) -> flo
     return 100 * equal_error_rate(scores, [trial.same for trial in trials]).rate
 
 
-def _errors(trials: Sequence[Trial], scores: npt.NDArray[np.float32]) -> Counts:
-    """Errors at the threshold of the equal error rate; both kinds of trial have the same total size."""
+def _counts(trials: Sequence[Trial], scored: Sequence[npt.NDArray[np.float32]]) -> list[Counts]:
+    """Errors of each seed at the threshold of its equal error rate.
+
+    When the trials change a little, the threshold moves too, so that the rate changes by a weighted mean of the changes
+    of both kinds of error at the old threshold. The weight of each kind is the density of the other kind's scores
+    there. It is the mean over the seeds, because an example has one size.
+    """
     same = np.array([trial.same for trial in trials])
-    if not np.isfinite(scores).all():
-        return [(1.0, 1.0)] * len(trials)
-    wrong = (scores >= equal_error_rate(scores, same).threshold) != same
-    sizes = len(same) / 2 / np.where(same, same.sum(), (~same).sum())
-    return list(zip((wrong * sizes).tolist(), sizes.tolist(), strict=True))
+    if not all(np.isfinite(scores).all() for scores in scored):
+        return [[(1.0, 1.0)] * len(trials) for _ in scored]
+    thresholds = [equal_error_rate(scores, same).threshold for scores in scored]
+    densities = np.array(
+        [
+            [_density(scores[kind], threshold) for kind in (~same, same)]
+            for scores, threshold in zip(scored, thresholds, strict=True)
+        ]
+    )
+    of_same, of_different = np.mean(densities / densities.sum(1, keepdims=True), axis=0)
+    sizes = len(same) * np.where(same, of_same / same.sum(), of_different / (~same).sum())
+    wrong = [(scores >= threshold) != same for scores, threshold in zip(scored, thresholds, strict=True)]
+    return [list(zip((each * sizes).tolist(), sizes.tolist(), strict=True)) for each in wrong]
+
+
+def _density(scores: npt.NDArray[np.float32], at: float) -> float:
+    """Density of scores at a place, by Gaussian kernels (bandwidth: Silverman's rule)."""
+    bandwidth = float(1.06 * max(float(scores.std()), 1e-6) * len(scores) ** -0.2)
+    kernels = np.exp(-0.5 * np.square((scores.astype(np.float64) - at) / bandwidth))
+    return max(float(np.mean(kernels)) / bandwidth, 1e-12)
 
 
 def _loss(head: nn.Module, batch: Batch[int]) -> Tensor:

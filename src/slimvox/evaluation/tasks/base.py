@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -127,6 +128,11 @@ class Task(ABC, Generic[Set, Settings]):
         """The recordings of an example."""
         return (example.recording,)
 
+    def all_recordings(self, data: Set) -> Iterator[Recording]:
+        """The recordings of all examples."""
+        for example in data.examples:
+            yield from self.recordings(example)
+
     @abstractmethod
     def run(self, data: Set, cache: FeatureCache, protocol: Settings, *, seeds: int) -> Scores:
         """Train heads on the upstream's features and score them.
@@ -155,7 +161,9 @@ class HeadTask(Task[Set, Settings]):
         seconds = time.perf_counter() - started - (cache.encoding.seconds - encoded)
         scores = self.score(training, [each.head for each in swept.fits])
         name, factor = training.dev_metric
-        dev_scores = {rate: factor * score for rate, score in swept.dev_scores.items()}
+        dev_scores = {
+            rate: factor * score if math.isfinite(score) else None for rate, score in swept.dev_scores.items()
+        }
         rate = swept.fits[0].learning_rate
         return dataclasses.replace(
             scores,

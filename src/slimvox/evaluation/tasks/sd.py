@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,6 +54,11 @@ class SpeakerDiarization(HeadTask[ExampleSet[ConversationExample], DiarizationPr
             active = activity(each.turns, features.frames(id), features.frame_rate_hz, speakers)
             speaking = tuple(dict.fromkeys(turn.speaker for turn in each.turns))
             items[each.split].append(Item(id=id, target=active, sources=speaking))
+        for split in ("dev", "test"):
+            if not any(item.target.any() for item in items[split]):
+                raise SlimvoxError(
+                    f"{self.name}: in {split}, all turns lie beyond the end of their recordings"
+                )
         return Training(
             features=features,
             items=items,
@@ -119,15 +123,15 @@ def permutation_invariant_loss(logits: Tensor, targets: Sequence[Tensor], length
         targets: (frames, speakers) each, 0 or 1.
         lengths: (batch,) frames that count.
     """
-    orders = list(itertools.permutations(range(logits.shape[-1])))
+    from scipy.optimize import linear_sum_assignment
+
     losses = []
     for row, target, length in zip(logits, targets, lengths.tolist(), strict=True):
         said = row[:length]
-        losses.append(
-            torch.stack(
-                [F.binary_cross_entropy_with_logits(said, target[:, list(order)]) for order in orders]
-            ).min()
-        )
+        # The cross-entropy of an output x with a speaker y is softplus(x) - x y; only the product depends on the order.
+        likeness = (said.detach().double().T @ target.double()).cpu().numpy()
+        outputs, speakers = linear_sum_assignment(likeness, maximize=True)
+        losses.append(F.binary_cross_entropy_with_logits(said[:, outputs], target[:, speakers]))
     return torch.stack(losses).mean()
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from slimvox.evaluation.examples import ExampleSet, Segment, SlotExample
+from slimvox.evaluation.feature_cache import FeatureCache
+from slimvox.evaluation.fitting import Training
 from slimvox.evaluation.manifests import slots
 from slimvox.evaluation.metrics.slots import parse_slots, slot_type_matches, slot_value_edits
 from slimvox.evaluation.outcomes import Counts, rate
@@ -14,12 +16,23 @@ from slimvox.evaluation.protocols import MINI_RECOGNITION, OFFICIAL_LEARNING_RAT
 from slimvox.evaluation.readers.audio_snips import read_audio_snips
 from slimvox.evaluation.tasks.base import Metric
 from slimvox.evaluation.tasks.ctc import CTCTask, Symbols
+from slimvox.util.errors import SlimvoxError
 
 
 class SlotFilling(CTCTask[ExampleSet[SlotExample], RecognitionProtocol]):
     """Slot filling."""
 
     dev_metric = ("f1_minus_cer", 1.0)
+
+    def prepare(
+        self, data: ExampleSet[SlotExample], cache: FeatureCache, protocol: RecognitionProtocol
+    ) -> Training[Symbols]:
+        """Check that there are slots to measure, and get the features."""
+        for split in ("dev", "test"):
+            own = [each for each in data.examples if each.split == split]
+            if own and not any(segment.slot for each in own for segment in each.segments):
+                raise SlimvoxError(f"{self.name}: no text in {split} has a slot, such as [size: small]")
+        return super().prepare(data, cache, protocol)
 
     def symbols(self, example: SlotExample, protocol: RecognitionProtocol) -> Symbols:
         """Characters or words, and tokens around each slot."""

@@ -1,0 +1,32 @@
+"""Which results can be compared: those of the same data and protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from slimvox.util.errors import SlimvoxError
+
+COMPARED = ("suite", "yardstick", "data_fingerprint", "audio_fingerprint", "protocol", "seeds", "precision")
+"""Entries of the configuration that must be the same in results that are compared."""
+LATER_ENTRIES = ("audio_fingerprint",)
+"""Entries that results of earlier versions do not have; they count only where they are known."""
+
+Named = tuple[str, Mapping[str, Any]]
+"""Name of a model and the configuration of its result."""
+
+
+def check_same(task: str, first: Named, second: Named) -> None:
+    """Check that two results of a task are of the same data and protocol.
+
+    Raises:
+        SlimvoxError: with what differs.
+    """
+    for key in COMPARED:
+        if key in LATER_ENTRIES and not all(key in configuration for _, configuration in (first, second)):
+            continue
+        if first[1].get(key) != second[1].get(key):
+            raise SlimvoxError(
+                f"{task}: {first[0]} and {second[0]} were scored with different {key}, so their scores are not"
+                " comparable; run slimvox evaluate again with the same options"
+            )
