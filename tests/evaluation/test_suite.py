@@ -88,7 +88,7 @@ def test_a_result_of_another_configuration_is_neither_reused_nor_replaced(
     assert run(arguments) == 0
     before = (tmp_path / "out" / "ks.json").read_text()
     assert run([*arguments, "--seeds", "2"]) == 2
-    assert "another configuration (different seeds)" in " ".join(capsys.readouterr().err.split())
+    assert "another configuration (different numbers of seeds)" in " ".join(capsys.readouterr().err.split())
     assert (tmp_path / "out" / "ks.json").read_text() == before
     (tmp_path / "out" / "ks.json").write_text("{}")
     assert run(arguments) == 2
@@ -236,7 +236,8 @@ def test_results_of_the_first_version_load_and_are_not_compared_with_later_ones(
     assert overall([old], own_data=False) == {"mini_1": pytest.approx(1000)}
     assert overall([old, new], own_data=False) == {}
     with pytest.raises(
-        SlimvoxError, match="x: the first model and the second were scored with different yardstick"
+        SlimvoxError,
+        match="x: the first model and the second were scored with different versions of mini-SUPERB",
     ):
         differences([old], [new], fixed)
 
@@ -313,7 +314,7 @@ def test_results_of_audio_that_has_changed_are_not_reused(
     audio.write_bytes(audio.read_bytes()[:-1000])
     capsys.readouterr()
     assert run(arguments) == 2
-    assert "different audio_fingerprint" in " ".join(capsys.readouterr().err.split())
+    assert "different sizes of audio files" in " ".join(capsys.readouterr().err.split())
     # Results of earlier versions do not have the entry.
     file = tmp_path / "out" / "ks.json"
     content = json.loads(file.read_text())
@@ -331,7 +332,7 @@ def test_results_that_cannot_be_compared_are_an_error_before_anything_is_compute
     capsys.readouterr()
     assert run([*again, "--seeds", "2"]) == 2
     message = " ".join(capsys.readouterr().err.split())
-    assert "ks: this model and the other were scored with different seeds" in message
+    assert "ks: this model and the other were scored with different numbers of seeds" in message
     other = [word.replace("ks=", "er=") for word in again]
     assert run([*other, "--seeds", "1"]) == 2
     assert "are of ks, and none of er" in " ".join(capsys.readouterr().err.split())

@@ -7,8 +7,16 @@ from typing import Any
 
 from slimvox.util.errors import SlimvoxError
 
-COMPARED = ("suite", "yardstick", "data_fingerprint", "audio_fingerprint", "protocol", "seeds", "precision")
-"""Entries of the configuration that must be the same in results that are compared."""
+COMPARED = {
+    "suite": "suites",
+    "yardstick": "versions of mini-SUPERB",
+    "data_fingerprint": "tables of examples",
+    "audio_fingerprint": "sizes of audio files",
+    "protocol": "protocols",
+    "seeds": "numbers of seeds",
+    "precision": "precisions",
+}
+"""Entries of the configuration that must be the same in results that are compared, and what they are."""
 LATER_ENTRIES = ("audio_fingerprint",)
 """Entries that results of earlier versions do not have; they count only where they are known."""
 
@@ -22,11 +30,11 @@ def check_same(task: str, first: Named, second: Named) -> None:
     Raises:
         SlimvoxError: with what differs.
     """
-    for key in COMPARED:
+    for key, title in COMPARED.items():
         if key in LATER_ENTRIES and not all(key in configuration for _, configuration in (first, second)):
             continue
         if first[1].get(key) != second[1].get(key):
             raise SlimvoxError(
-                f"{task}: {first[0]} and {second[0]} were scored with different {key}, so their scores are not"
+                f"{task}: {first[0]} and {second[0]} were scored with different {title}, so their scores are not"
                 " comparable; run slimvox evaluate again with the same options"
             )

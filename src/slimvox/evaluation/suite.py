@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from slimvox._version import __version__
-from slimvox.evaluation.comparable import LATER_ENTRIES, check_same
+from slimvox.evaluation.comparable import COMPARED, LATER_ENTRIES, check_same
 from slimvox.evaluation.data_fingerprint import describe_audio, describe_data
 from slimvox.evaluation.examples import ExampleSet
 from slimvox.evaluation.feature_cache import DEFAULT_MAX_BYTES, FeatureCache, cache_directory
@@ -260,7 +260,8 @@ def _without_unknown(configuration: Mapping[str, Any], found: Mapping[str, Any])
 
 
 def _difference(found: TaskResult, configuration: Mapping[str, Any]) -> str:
-    changed = [key for key in configuration if found.configuration.get(key) != configuration[key]]
+    known = _without_unknown(configuration, found.configuration)
+    changed = [COMPARED.get(key, key) for key in known if found.configuration.get(key) != known[key]]
     return f"different {', '.join(changed)}" if changed else "of an older format"
 
 
