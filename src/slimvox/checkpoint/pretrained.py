@@ -36,10 +36,10 @@ def save_encoder(encoder: SpeechEncoder, directory: str | os.PathLike[str]) -> P
     """Write an encoder as a slimvox directory; see `SpeechEncoder.save_pretrained`.
 
     Raises:
-        SlimvoxError: if the directory cannot be written.
+        SlimvoxError: if the directory cannot be written, or the origin of a Whisper is no longer there.
     """
     target = Path(directory).expanduser()
-    origin = encoder.origin
+    origin = _origin_of(encoder)
     kept: dict[str, Any] | None = {} if encoder.anatomy == encoder.dense_anatomy else None
     card, details = None, {}
     if origin is not None and _holds(origin, encoder):
@@ -67,6 +67,25 @@ def save_encoder(encoder: SpeechEncoder, directory: str | os.PathLike[str]) -> P
             source=origin if origin is not None and _is_of(origin, encoder) else None,
         )
     return target
+
+
+def _origin_of(encoder: SpeechEncoder) -> Path | None:
+    """The directory that an encoder was loaded from; None, with a warning, if it is no longer there.
+
+    Raises:
+        SlimvoxError: if the encoder is a Whisper's, whose decoder may be lost.
+    """
+    origin = encoder.origin
+    if origin is None or origin.is_dir():
+        return origin
+    gone = f"{origin}, from which the encoder was loaded, is no longer there"
+    if encoder.anatomy.mel_bins:
+        raise SlimvoxError(
+            f"{gone}, so a decoder in it would be lost; set `encoder.origin` to its new place, or to None to save the"
+            " encoder alone"
+        )
+    logger.warning("%s, so its model card and its kept indices are not copied", gone)
+    return None
 
 
 def _holds(origin: Path, encoder: SpeechEncoder) -> bool:

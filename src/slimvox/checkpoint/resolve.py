@@ -109,7 +109,7 @@ def load_model(
     else:
         read = read_transformers_directory(directory)
         encoder, head_modules = read.encoder, read.head_modules
-    encoder.origin = directory
+    encoder.origin = directory.absolute()
     return LoadedModel(
         name=str(model), directory=directory, encoder=encoder.eval(), head_modules=head_modules
     )
