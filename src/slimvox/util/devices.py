@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal, get_args
 
 import torch
+from torch import nn
 
 from slimvox.util.errors import SlimvoxError
 
@@ -38,6 +39,31 @@ def find_device(device: str) -> torch.device:
         return torch.device(device)
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     return torch.device(next(name for name, is_there in there.items() if is_there))
+
+
+def device_for(model: object, device: str) -> torch.device:
+    """The device with a name; for `auto`, that of the model if it is a module.
+
+    Raises:
+        SlimvoxError: if the name is unknown, or this machine has no such device.
+    """
+    if device == "auto" and isinstance(model, nn.Module):
+        return next(model.parameters()).device
+    return find_device(device)
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Context in which a module is on a device and in evaluation mode; both are restored afterwards."""
+    home = next(module.parameters()).device
+    in_training = [each for each in module.modules() if each.training]
+    try:
+        module.to(device).eval()
+        yield
+    finally:
+        module.to(home)
+        for each in in_training:
+            each.training = True
 
 
 @contextlib.contextmanager
