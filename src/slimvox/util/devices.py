@@ -20,12 +20,24 @@ def check_device(device: str) -> None:
     """Raise `SlimvoxError` if the name is unknown, or this machine has no such device."""
     if device not in DEVICES:
         raise SlimvoxError(f"`device` must be one of {', '.join(DEVICES)}, but is {device!r} instead")
-    if (device == "cuda" and not torch.cuda.is_available()) or (
-        device == "mps" and not torch.backends.mps.is_available()
-    ):
+    if device != "auto":
+        check_presence(torch.device(device))
+
+
+def check_presence(device: torch.device) -> None:
+    """Raise `SlimvoxError` if this machine has no such device, or fewer of its kind."""
+    if device.type in ("cpu", "meta"):
+        return
+    kind = getattr(torch, device.type, None)
+    is_there = (
+        torch.backends.mps.is_available if device.type == "mps" else getattr(kind, "is_available", None)
+    )
+    if is_there is None or not is_there():
         raise SlimvoxError(
             f"`device` is {device}, but this machine (or this build of torch) has none; try `auto`"
         )
+    if device.index and kind is not None and device.index >= (count := kind.device_count()):
+        raise SlimvoxError(f"`device` is {device}, but this machine has only {count} of this kind")
 
 
 def find_device(device: str) -> torch.device:
