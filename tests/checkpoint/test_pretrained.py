@@ -154,6 +154,9 @@ def test_types_and_devices_that_are_none(dense: Path) -> None:
         slimvox.load(dense, dtype="int8")
     with pytest.raises(SlimvoxError, match="`device` must be"):
         slimvox.load(dense, device="gpu")
+    for device in ("cuda:99", torch.device("cuda", 99), torch.device("xpu", 99), "vulkan"):
+        with pytest.raises(SlimvoxError, match=f"`device` is {device}, but this machine"):
+            slimvox.load(dense, device=device)
     assert slimvox.load(dense, device="meta").layer_norm.weight.is_meta
 
 

@@ -14,7 +14,13 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from slimvox.checkpoint.decoder import has_decoder
-from slimvox.checkpoint.directory import is_slimvox_directory, read_anatomies, write_slimvox_directory
+from slimvox.checkpoint.directory import (
+    MERGE_FIRST,
+    check_weights,
+    is_slimvox_directory,
+    read_anatomies,
+    write_slimvox_directory,
+)
 from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.model_card import licence_of, short_card
 from slimvox.checkpoint.normalization import PREPROCESSOR_FILES
@@ -192,7 +198,7 @@ def on_disk(
         token: access token for the hub, used within the context.
 
     Raises:
-        SlimvoxError: if it is none of these.
+        SlimvoxError: if it is none of these, or has adapters or quantised weights.
     """
     model = at_revision(model, revision)
     if isinstance(model, str | os.PathLike):
@@ -205,6 +211,10 @@ def on_disk(
             "`model` must be a name, a directory, an encoder or a model of transformers, but is a"
             f" {type(model).__name__} instead"
         )
+    if hasattr(model, "merge_and_unload"):  # a model of peft, which would save its adapters alone
+        raise SlimvoxError(f"a {type(model).__name__} cannot be saved as a whole: {MERGE_FIRST}")
+    if isinstance(model, HasEncoder):
+        check_weights(model.as_encoder())
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / type(model).__name__
         save(directory)
