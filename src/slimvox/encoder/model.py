@@ -98,8 +98,8 @@ class SpeechEncoder(nn.Module, PretrainedMethods):
     Attributes:
         anatomy: structure of the encoder.
         dense_anatomy: structure of the encoder that it was pruned from (its own anatomy if never pruned).
-        origin: directory that it was loaded from or written to by a run, whose model card and kept indices
-            `save_pretrained` copies; None for an encoder created in memory.
+        origin: directory that it was loaded from or written to by a run, whose model card, kept indices and decoder
+            (Whisper) `save_pretrained` copies; None for an encoder created in memory.
     """
 
     origin: Path | None = None

@@ -70,7 +70,8 @@ class PretrainedMethods:
             The directory.
 
         Raises:
-            SlimvoxError: if the directory cannot be written, or the origin of a Whisper is no longer there.
+            SlimvoxError: if the directory cannot be written, the encoder has adapters or quantised weights, or the
+                origin of a Whisper is no longer there.
         """
         path: Path = _checkpoint("save_encoder")(self, directory)
         return path
