@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import errno
+import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from slimvox.encoder import SpeechEncoder
 from slimvox.encoding import features_file
 from slimvox.encoding.arrays import encode
 from slimvox.encoding.encode import encode_files
+from slimvox.encoding.feature_writer import FeatureWriter
+from slimvox.encoding.layers import parse_layers
 from slimvox.util.errors import SlimvoxError
 
 
@@ -209,6 +213,61 @@ def test_features_of_something_else_are_neither_kept_nor_replaced(
     assert encode_files(model, tmp_path, out, format=format, **changes).already_there == 2
 
 
+def test_features_of_other_audio_of_the_same_length_are_not_kept(base: SpeechEncoder, tmp_path: Path) -> None:
+    audio, out = write_audio(tmp_path / "a.wav", 2000), tmp_path / "out"
+    encode_files(base, audio, out)
+    os.utime(audio, ns=(0, 0))  # as by a copy to another machine
+    assert encode_files(base, audio, out).already_there == 1
+    write_audio(audio, 2000, seed=1)
+    with pytest.raises(SlimvoxError, match="features of another audio;"):
+        encode_files(base, audio, out)
+
+
+def test_a_shard_with_other_audio_is_noticed(base: SpeechEncoder, tmp_path: Path) -> None:
+    shard, out = tmp_path / "speech.tar", tmp_path / "out"
+    for seed in range(2):
+        with tarfile.open(shard, "w") as archive:
+            archive.add(write_audio(tmp_path / "a.wav", 2000, seed), "a.wav")
+        if not seed:
+            assert encode_files(base, shard, out).written == 1
+            assert encode_files(base, shard, out).already_there == 1
+    with pytest.raises(SlimvoxError, match="features of another audio;"):
+        encode_files(base, shard, out)
+
+
+@pytest.mark.parametrize("format", ["npz", "safetensors"])
+def test_outputs_of_earlier_versions_are_kept(
+    base: SpeechEncoder, tmp_path: Path, format: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They record the size of an audio file, and nothing else about its content."""
+    audio = write_audio(tmp_path / "a.wav", 2000)
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureWriter, "origin", FeatureWriter._settings)
+        encode_files(base, audio, tmp_path / "out", format=format)
+    assert encode_files(base, audio, tmp_path / "out", format=format).already_there == 1
+
+
+def test_the_encoder_is_in_evaluation_mode_while_it_encodes(base: SpeechEncoder, tmp_path: Path) -> None:
+    audio = write_audio(tmp_path / "a.wav", 2000)
+    encoder = copy.deepcopy(base).train()
+    encoder.layers[0].eval()
+    encoder.layers[1].attention = Dropped(encoder.layers[1].attention)
+    encode_files(encoder, audio, tmp_path / "out")
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "a.npz")["layer_03"], states(base, audio)[3])
+    assert encoder.training and encoder.layers[1].training and not encoder.layers[0].training
+
+
+class Dropped(torch.nn.Module):
+    """A module with dropout after it, as adapters have."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module, self.dropout = module, torch.nn.Dropout(0.5)
+
+    def forward(self, *arguments: Any) -> torch.Tensor:
+        return self.dropout(self.module(*arguments))
+
+
 @pytest.mark.parametrize("content", [b"", b"mine", b"PK\x05\x06" + bytes(18), b"\x02" + bytes(7) + b"[]"])
 @pytest.mark.parametrize("format", ["npz", "safetensors"])
 def test_a_file_that_does_not_say_what_it_is_of_is_left_alone(
@@ -291,6 +350,7 @@ def test_damage_in_the_middle_leaves_nothing_behind(base: SpeechEncoder, tmp_pat
         ({"layers": "-1"}, "from 0 to 3"),
         ({"layers": ()}, "there are none"),
         ({"layers": "1;2"}, "`layers` must be"),
+        ({"layers": 4}, "one is 4"),
         ({"chunk_seconds": 0.0}, "`chunk_seconds` must be above 0"),
         ({"chunk_seconds": 1e-3}, "`chunk_seconds` must be at least"),
         ({"chunk_seconds": float("nan")}, "`chunk_seconds` must be a finite number"),
@@ -308,6 +368,20 @@ def test_bad_arguments_are_named(
     with pytest.raises(SlimvoxError, match=message):
         encode_files(base, path, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("layers", [[0, 2], {2, 0}, np.array([2, 0]), torch.tensor([0, 2]), iter((0, 2))])
+def test_layers_are_integers_of_any_kind(layers: Any) -> None:
+    assert parse_layers(layers, 3) == (0, 2)
+    assert parse_layers(1, 3) == parse_layers(np.int64(1), 3) == parse_layers(np.array(1), 3) == (1,)
+
+
+@pytest.mark.parametrize(
+    "layers", [True, None, 1.0, [0.5], ["0"], [True], np.array([[0, 1]]), np.array([0.0])]
+)
+def test_what_is_no_layer(layers: Any) -> None:
+    with pytest.raises(SlimvoxError, match="`layers` must be"):
+        parse_layers(layers, 3)
 
 
 def test_out_must_be_a_directory(base: SpeechEncoder, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,26 @@ def test_every_kind_of_recording(
     assert slimvox.encode([], encoder) == []
 
 
+class Decoder:
+    """As the audio of a data set is since `datasets` 4: an `AudioDecoder` of torchcodec."""
+
+    def __init__(self, channels: np.ndarray, rate: int) -> None:
+        self.samples = SimpleNamespace(data=torch.from_numpy(channels), sample_rate=rate)
+
+    def get_all_samples(self) -> SimpleNamespace:
+        return self.samples
+
+    def __getitem__(self, key: str) -> Any:
+        return {"array": self.samples.data.mean(0).numpy(), "sampling_rate": self.samples.sample_rate}[key]
+
+
+def test_decoders_of_data_sets(encoder: SpeechEncoder, clips: list[np.ndarray]) -> None:
+    stereo = Decoder(np.stack([2 * clips[0], np.zeros_like(clips[0])]), 8000)
+    expected = slimvox.encode(clips[0], encoder, sampling_rate=8000)
+    assert torch.equal(slimvox.encode(stereo, encoder), expected)
+    assert torch.allclose(slimvox.encode([stereo, clips[1]], encoder)[0], expected, atol=2e-5)
+
+
 def test_waveforms_are_resampled(encoder: SpeechEncoder, tmp_path: Path) -> None:
     tone = np.sin(np.arange(2400) / 20).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", tone, 8000, subtype="FLOAT")
@@ -125,6 +146,15 @@ def _speech(folder: Path) -> Path:
         (np.zeros(3000, np.int16), "floating-point numbers, but has"),
         ([np.full(3000, np.nan, np.float32)], "recording 0 holds samples that are NaN"),
         ({"array": np.zeros(3000)}, "`sampling_rate`"),
+        (
+            {"array": np.zeros(3000), "sampling_rate": 0},
+            "recording 0 must be a whole number above 0, but is 0",
+        ),
+        ({"array": np.zeros(3000), "sampling_rate": None}, "but is None instead"),
+        (None, "`audio` must be a recording or a sequence of recordings, but is of type NoneType"),
+        (np.array(1.0), "`audio` must be a recording"),
+        ([None], "recording 0 must be one waveform"),
+        ([[np.zeros(3), np.zeros(2)]], "recording 0 must be one waveform"),
         (Path(__file__).parent, "encode_files"),
     ],
 )

@@ -14,6 +14,7 @@ from slimvox.encoder import SpeechEncoder
 from slimvox.measure.benchmark import Contender
 from slimvox.measure.benchmark.blocks import BlockTimer, block_modules
 from slimvox.measure.benchmark.contenders import load_contender, load_module, noise, short_names
+from slimvox.measure.benchmark.run import _file_bytes
 from slimvox.structures import Block
 from small_encoders import wavlm
 from whisper_models import SAMPLES
@@ -39,6 +40,14 @@ def test_the_backend_in_bfloat16_holds_its_weights_so() -> None:
     assert loaded.module is not None
     tensors = [*loaded.module.parameters(), *states]
     assert {each.dtype for each in tensors} == {torch.bfloat16}
+
+
+def test_the_size_of_a_model_is_that_of_the_weights_that_are_loaded(tmp_path: Path) -> None:
+    SpeechEncoder(wavlm()).save_pretrained(tmp_path)
+    for other in ("encoder.bin", "pytorch_model.bin", "model-00001-of-00002.safetensors"):
+        (tmp_path / other).write_bytes(b"not loaded")
+    contender = Contender(model=str(tmp_path), backend="torch", name="model")
+    assert _file_bytes(contender) == (tmp_path / "model.safetensors").stat().st_size
 
 
 def test_the_dense_model_of_a_whisper_is_its_encoder_on_the_whole_window(tmp_path: Path) -> None:

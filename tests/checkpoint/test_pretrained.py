@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from transformers import AutoModel
 
 import models
 import slimvox
+import whisper_models
 from hub_server import COMMIT, Hub, serving
 from slimvox import SlimvoxError, SpeechEncoder
 from slimvox.checkpoint import load_model, write_slimvox_directory
+from slimvox.checkpoint.decoder import has_decoder
 from slimvox.pruning.masks import Masks
 from slimvox.pruning.surgery import slice_encoder
 from slimvox.structures import Address
@@ -108,6 +111,31 @@ def test_a_directory_that_holds_another_encoder_by_now_gives_nothing(
     assert torch.equal(states(slimvox.load(tmp_path / "saved")), states(encoder))
 
 
+def test_the_folder_may_change_between_loading_and_saving(
+    pruned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    encoder = slimvox.load("pruned")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    encoder.save_pretrained("saved")
+    assert load_model("saved").kept_indices() == load_model(pruned).kept_indices()
+    assert Path("saved/README.md").read_text() == CARD
+    shutil.rmtree(pruned)
+    encoder.save_pretrained("again")
+    assert "is no longer there, so its model card" in caplog.text
+
+
+def test_a_decoder_is_not_lost_silently(tmp_path: Path) -> None:
+    encoder = slimvox.load(whisper_models.directory(tmp_path / "whisper"))
+    shutil.move(tmp_path / "whisper", tmp_path / "moved")
+    with pytest.raises(SlimvoxError, match="a decoder in it would be lost"):
+        encoder.save_pretrained(tmp_path / "saved")
+    encoder.origin = tmp_path / "moved"
+    encoder.save_pretrained(tmp_path / "saved")
+    assert has_decoder(tmp_path / "saved")
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, "float16"])
 def test_types_and_devices(dense: Path, tmp_path: Path, dtype: Any) -> None:
     encoder = SpeechEncoder.from_pretrained(str(dense), dtype=dtype, device="cpu")
@@ -126,6 +154,9 @@ def test_types_and_devices_that_are_none(dense: Path) -> None:
         slimvox.load(dense, dtype="int8")
     with pytest.raises(SlimvoxError, match="`device` must be"):
         slimvox.load(dense, device="gpu")
+    for device in ("cuda:99", torch.device("cuda", 99), torch.device("xpu", 99), "vulkan"):
+        with pytest.raises(SlimvoxError, match=f"`device` is {device}, but this machine"):
+            slimvox.load(dense, device=device)
     assert slimvox.load(dense, device="meta").layer_norm.weight.is_meta
 
 

@@ -19,6 +19,7 @@ import models
 import slimvox
 from slimvox.checkpoint import load_model, write_slimvox_directory
 from slimvox.checkpoint.carry import load_with_head
+from slimvox.checkpoint.tensors import weight_files
 from slimvox.util.errors import NotFiniteError
 
 Tensors = dict[str, Tensor]
@@ -183,6 +184,21 @@ def write_shards(tensors: Tensors, directory: Path, kind: str) -> Path:
     index = directory / f"{stem}.{ending}.index.json"
     index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
     return index
+
+
+def test_a_directory_with_shards_is_saved_over(original: Path, tmp_path: Path) -> None:
+    models.model("wavlm").save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
+    assert len(weight_files(tmp_path / "sharded")) > 1
+    (tmp_path / "sharded" / "encoder.bin").write_bytes(b"an export")
+    encoder = slimvox.load(original)
+    encoder.save_pretrained(tmp_path / "sharded")
+    assert weight_files(tmp_path / "sharded") == (tmp_path / "sharded" / "model.safetensors",)
+    left = [path.name for path in (tmp_path / "sharded").iterdir()]
+    assert [name for name in left if name.startswith("model") and not name.endswith(".py")] == [
+        "model.safetensors"
+    ]
+    assert "encoder.bin" in left
+    assert torch.equal(states(slimvox.load(tmp_path / "sharded")), states(encoder))
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pickle"])

@@ -80,6 +80,13 @@ def test_what_is_no_batch_of_clips_is_refused(model: Any, mode: Any) -> None:
             model(torch.zeros(1200))
 
 
+def test_what_is_no_mask_is_refused(model: Any) -> None:
+    with pytest.raises(ValueError, match=r"`attention_mask` must be a torch.Tensor, but is of type list"):
+        model(torch.zeros(1, 1200), [[1] * 1200])
+    with pytest.raises(ValueError, match=r"`attention_mask` must have the shape of the waveforms"):
+        model(torch.zeros(1, 1200), torch.ones(1, 1199))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_waveforms_are_normalized_in_float32_at_least(dtype: torch.dtype) -> None:
     waveforms = torch.randn(2, 1200, dtype=torch.double).to(dtype) + 3

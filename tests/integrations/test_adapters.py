@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCTC
 
 import slimvox
+from slimvox.checkpoint import on_disk
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense")
 
@@ -107,6 +109,44 @@ def test_lora(pruned: Path, tmp_path: Path) -> None:
     again = AutoModelForCTC.from_pretrained(tmp_path)
     with torch.no_grad():
         assert torch.equal(again(waveforms).logits, merged(waveforms).logits)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "AutoModel"])
+def test_an_encoder_with_adapters_is_merged_before_it_is_saved(
+    kind: str, pruned: Path, tmp_path: Path
+) -> None:
+    peft = pytest.importorskip("peft")
+    encoder = slimvox.load(pruned) if kind == "encoder" else AutoModel.from_pretrained(pruned)
+    model = peft.get_peft_model(encoder, peft.LoraConfig(target_modules=["q_proj", "v_proj"], r=2))
+    for each in (model, encoder):
+        with (
+            pytest.raises(slimvox.SlimvoxError, match=r"merge adapters first, by `merge_and_unload"),
+            on_disk(each),
+        ):
+            pass
+    with pytest.raises(slimvox.SlimvoxError, match="merge adapters first"):
+        encoder.as_encoder().save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+    merged = model.merge_and_unload()
+    merged.as_encoder().save_pretrained(tmp_path / "saved")
+    assert slimvox.load(tmp_path / "saved").anatomy == encoder.anatomy
+
+
+@pytest.mark.filterwarnings("ignore")  # torch announces that this way of quantising will be replaced
+def test_a_quantised_encoder_is_not_saved(pruned: Path, tmp_path: Path) -> None:
+    encoder = torch.ao.quantization.quantize_dynamic(slimvox.load(pruned), {nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(slimvox.SlimvoxError, match="use the encoder before it was quantised"):
+        encoder.save_pretrained(tmp_path / "saved")
+
+
+def test_compiled_layers_are_saved_under_their_own_names(pruned: Path, tmp_path: Path) -> None:
+    encoder = slimvox.load(pruned)
+    names = {*encoder.state_dict()}
+    layer = encoder.layers[0]
+    encoder.layers[0] = nn.Module()  # as `torch.compile(layer)`
+    encoder.layers[0].add_module("_orig_mod", layer)
+    encoder.save_pretrained(tmp_path)
+    assert {*load_file(tmp_path / "model.safetensors")} == names != {*encoder.state_dict()}
 
 
 def test_an_adapter_is_saved_and_loaded_on_its_own(pruned: Path, tmp_path: Path) -> None:

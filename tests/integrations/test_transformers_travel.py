@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForCTC, dynamic_module_utils
 
 import slimvox
+from slimvox.checkpoint.carry import load_with_head
 from slimvox.encoder.pretrained import PretrainedMethods
 from slimvox.hf.directory_format import AUTO_MAP, CODE_FILES, ENCODER_CODE, WHISPER_AUTO_MAP
 from slimvox.hf.travelling_code import join, parse_module, travelling_files
@@ -297,3 +298,52 @@ def test_pushing_leaves_a_card_that_is_on_the_hub_alone(
     hub = Hub(monkeypatch, card="---\nlicense: mit\n---\n# My own words\n")
     AutoModel.from_pretrained(pruned).push_to_hub("someone/small")
     assert b"My own words" in hub.files["README.md"]
+
+
+def cached(cache: Path, *directories: Path) -> None:
+    """A cache of the hub with the branches `v0`, `v1` and so on of `someone/small`; `main` is `v0`."""
+    repository = cache / "models--someone--small"
+    (repository / "refs").mkdir(parents=True)
+    for number, directory in enumerate(directories):
+        commit = str(number) * 40
+        shutil.copytree(directory, repository / "snapshots" / commit)
+        for name in (f"v{number}", "main")[: 1 if number else 2]:
+            (repository / "refs" / name).write_text(commit)
+
+
+@pytest.mark.parametrize("way", ["model", "encoder"])
+def test_a_revision_is_saved_with_its_own_files(way: str, pruned: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for path in (first, second):
+        shutil.copytree(pruned, path)
+        (path / "README.md").write_text(f"# {path.name}")
+    cached(tmp_path / "cache", first, second)
+    model = AutoModelForCTC.from_pretrained(
+        "someone/small", revision="v1", cache_dir=tmp_path / "cache", local_files_only=True, vocab_size=7
+    )
+    (model if way == "model" else model.as_encoder()).save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved" / "README.md").read_text() == "# second"
+    assert model.origin == model.slimvox.origin == model.as_encoder().origin
+
+
+def test_the_folder_may_change_between_loading_and_saving(
+    pruned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(pruned, tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    model = AutoModel.from_pretrained("model")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    model.save_pretrained("saved")
+    assert Path("saved/kept_indices.json").read_bytes() == (pruned / "kept_indices.json").read_bytes()
+    shutil.rmtree(tmp_path / "model")
+    with pytest.warns(UserWarning, match="no longer there"):
+        model.save_pretrained("again")
+
+
+def test_a_head_that_was_carried_over_is_saved_with_the_files_of_the_encoder(
+    pruned: Path, tmp_path: Path
+) -> None:
+    AutoModelForCTC.from_pretrained(pruned, vocab_size=7).save_pretrained(tmp_path / "ctc")
+    load_with_head(tmp_path / "ctc").save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved" / "kept_indices.json").is_file()

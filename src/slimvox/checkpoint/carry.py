@@ -163,5 +163,7 @@ def _put_together(
     prefix = f"{model.base_model_prefix}."
     weights = {prefix + key: tensor for key, tensor in encoder.state_dict().items()}
     load_exactly(model, {**weights, **head}, f"{source}, with its head")
+    if encoder.origin is not None and is_slimvox_directory(encoder.origin):
+        model.set_origin(encoder.origin)
     model.eval()
     return model

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
@@ -17,7 +18,16 @@ from slimvox.checkpoint.decoder import ENCODER_PREFIX, has_decoder, read_decoder
 from slimvox.checkpoint.empty import empty_encoder
 from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.normalization import PREPROCESSOR_FILES
-from slimvox.checkpoint.tensors import Split, as_float32, load_exactly, read_tensors, split_checkpoint
+from slimvox.checkpoint.tensors import (
+    Split,
+    as_float32,
+    load_exactly,
+    mismatches,
+    plain_name,
+    read_tensors,
+    remove_stale_weights,
+    split_checkpoint,
+)
 from slimvox.encoder import SpeechEncoder
 from slimvox.encoder.model import ENCODER_MODULES
 from slimvox.hf.directory_format import FORMAT_VERSION, MODEL_TYPE, WHISPER_MODEL_TYPE
@@ -31,6 +41,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("slimvox.checkpoint")
 HEAD_PREFIX = f"{MODEL_TYPE}."
 """Prefix of the encoder's tensors in a model with a head."""
+WEIGHTS = "model.safetensors"
+MERGE_FIRST = (
+    "merge adapters first, by `merge_and_unload()` in peft, and use the encoder before it was quantised"
+)
 
 
 def is_slimvox_directory(directory: Path) -> bool:
@@ -140,7 +154,8 @@ def write_slimvox_directory(
 
     Args:
         encoder: encoder to write.
-        directory: created if it does not exist. Other files in it are not changed.
+        directory: created if it does not exist. Weight files of another model in it are removed; other files are not
+            changed.
         kept_indices: kept structures of the dense encoder, see `slimvox.structures.kept_indices`;
             None where that is not known, and then a file of another encoder is removed.
         model_card: Markdown, written as README.md.
@@ -149,15 +164,18 @@ def write_slimvox_directory(
             tokenizer and settings, so that the directory is a whole Whisper again.
 
     Raises:
-        SlimvoxError: if the decoder in `source` cannot be read.
+        SlimvoxError: if the decoder in `source` cannot be read, or the encoder's weights are not those of its anatomy,
+            as with adapters or after quantisation.
         OSError: if the disk is full or the directory cannot be written; a file is either whole or not there.
     """
     from slimvox.hf.companions import code_files, preprocessor_config, whisper_preprocessor_config
     from slimvox.hf.configuration import SlimvoxConfig
 
     decoder = read_decoder(source) if source is not None and has_decoder(source) else None
+    check_weights(encoder)
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    state = encoder.state_dict()
+    tensors = {plain_name(name): tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     dtype = next(iter(tensors.values())).dtype
     fields = {
         "anatomy": encoder.anatomy.to_dict(),
@@ -183,7 +201,8 @@ def write_slimvox_directory(
         if not {*PREPROCESSOR_FILES} & {*files}:
             described = whisper_preprocessor_config(encoder.anatomy)
             files["preprocessor_config.json"] = json.dumps(described, indent=1).encode()
-    write_atomically(directory / "model.safetensors", save(tensors, metadata={"format": "pt"}))
+    write_atomically(directory / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+    remove_stale_weights(directory, keep=WEIGHTS)
     if kept_indices is None:
         (directory / "kept_indices.json").unlink(missing_ok=True)
     else:
@@ -194,3 +213,26 @@ def write_slimvox_directory(
     for name, code in code_files(whisper=decoder is not None).items():
         write_atomically(directory / name, code.encode())
     write_atomically(directory / "config.json", config.to_json_string().encode())
+
+
+def check_weights(encoder: SpeechEncoder) -> None:
+    """Check that the weights of an encoder are those of its anatomy, so that they can be saved.
+
+    Raises:
+        SlimvoxError: if they are not, as with adapters or after quantisation.
+    """
+    found = {plain_name(name): each for name, each in encoder.state_dict().items()}
+    tensors = {name: each for name, each in found.items() if isinstance(each, Tensor)}
+    with torch.device("meta"):
+        expected = empty_encoder(encoder.anatomy)
+    problems = mismatches(expected, tensors)
+    # Quantised weights are of another type, or of a subclass that calls itself floating point.
+    problems += [
+        f"{name} is a {type(each).__name__} of {each.dtype}"
+        for name, each in tensors.items()
+        if type(each) is not Tensor or not each.is_floating_point()
+    ]
+    if problems:
+        raise SlimvoxError(
+            f"an encoder with adapters or quantised weights cannot be saved ({problems[0]}): {MERGE_FIRST}"
+        )

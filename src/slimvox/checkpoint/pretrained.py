@@ -14,7 +14,13 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from slimvox.checkpoint.decoder import has_decoder
-from slimvox.checkpoint.directory import is_slimvox_directory, read_anatomies, write_slimvox_directory
+from slimvox.checkpoint.directory import (
+    MERGE_FIRST,
+    check_weights,
+    is_slimvox_directory,
+    read_anatomies,
+    write_slimvox_directory,
+)
 from slimvox.checkpoint.json_fields import read_json
 from slimvox.checkpoint.model_card import licence_of, short_card
 from slimvox.checkpoint.normalization import PREPROCESSOR_FILES
@@ -36,10 +42,10 @@ def save_encoder(encoder: SpeechEncoder, directory: str | os.PathLike[str]) -> P
     """Write an encoder as a slimvox directory; see `SpeechEncoder.save_pretrained`.
 
     Raises:
-        SlimvoxError: if the directory cannot be written.
+        SlimvoxError: if the directory cannot be written, or the origin of a Whisper is no longer there.
     """
     target = Path(directory).expanduser()
-    origin = encoder.origin
+    origin = _origin_of(encoder)
     kept: dict[str, Any] | None = {} if encoder.anatomy == encoder.dense_anatomy else None
     card, details = None, {}
     if origin is not None and _holds(origin, encoder):
@@ -67,6 +73,25 @@ def save_encoder(encoder: SpeechEncoder, directory: str | os.PathLike[str]) -> P
             source=origin if origin is not None and _is_of(origin, encoder) else None,
         )
     return target
+
+
+def _origin_of(encoder: SpeechEncoder) -> Path | None:
+    """The directory that an encoder was loaded from; None, with a warning, if it is no longer there.
+
+    Raises:
+        SlimvoxError: if the encoder is a Whisper's, whose decoder may be lost.
+    """
+    origin = encoder.origin
+    if origin is None or origin.is_dir():
+        return origin
+    gone = f"{origin}, from which the encoder was loaded, is no longer there"
+    if encoder.anatomy.mel_bins:
+        raise SlimvoxError(
+            f"{gone}, so a decoder in it would be lost; set `encoder.origin` to its new place, or to None to save the"
+            " encoder alone"
+        )
+    logger.warning("%s, so its model card and its kept indices are not copied", gone)
+    return None
 
 
 def _holds(origin: Path, encoder: SpeechEncoder) -> bool:
@@ -173,7 +198,7 @@ def on_disk(
         token: access token for the hub, used within the context.
 
     Raises:
-        SlimvoxError: if it is none of these.
+        SlimvoxError: if it is none of these, or has adapters or quantised weights.
     """
     model = at_revision(model, revision)
     if isinstance(model, str | os.PathLike):
@@ -186,6 +211,10 @@ def on_disk(
             "`model` must be a name, a directory, an encoder or a model of transformers, but is a"
             f" {type(model).__name__} instead"
         )
+    if hasattr(model, "merge_and_unload"):  # a model of peft, which would save its adapters alone
+        raise SlimvoxError(f"a {type(model).__name__} cannot be saved as a whole: {MERGE_FIRST}")
+    if isinstance(model, HasEncoder):
+        check_weights(model.as_encoder())
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / type(model).__name__
         save(directory)

@@ -19,7 +19,7 @@ from slimvox.embedded import teacher_directory
 from slimvox.encoder import SpeechEncoder
 from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.structures.kept_indices import KeptIndices
-from slimvox.util.devices import DEVICES, find_device
+from slimvox.util.devices import DEVICES, check_presence, find_device
 from slimvox.util.errors import SlimvoxError
 
 logger = logging.getLogger("slimvox.checkpoint")
@@ -109,7 +109,7 @@ def load_model(
     else:
         read = read_transformers_directory(directory)
         encoder, head_modules = read.encoder, read.head_modules
-    encoder.origin = directory
+    encoder.origin = directory.absolute()
     return LoadedModel(
         name=str(model), directory=directory, encoder=encoder.eval(), head_modules=head_modules
     )
@@ -193,11 +193,13 @@ def _device(device: str | torch.device | None) -> torch.device:
     if isinstance(device, str) and device in DEVICES:
         return find_device(device)
     try:
-        return torch.device("cpu" if device is None else device)
+        found = torch.device("cpu" if device is None else device)
     except (RuntimeError, TypeError) as error:
         raise SlimvoxError(
             f"`device` must be `auto` or a device of torch, but is {device!r} instead"
         ) from error
+    check_presence(found)
+    return found
 
 
 def find_model(

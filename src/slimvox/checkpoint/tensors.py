@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ WEIGHT_FILES = (
 )
 """Files that a model's weights may be in, in the order in which they are looked for; `.index.json` lists shards."""
 INDEX_SUFFIX = ".index.json"
+_SHARD = re.compile(r"(model-\d+-of-\d+\.safetensors|pytorch_model-\d+-of-\d+\.bin)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +54,37 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
     Raises:
         SlimvoxError: if there are no weights, a shard is missing, or a file is damaged or holds more than tensors.
     """
+    tensors: dict[str, Tensor] = {}
+    for file in weight_files(directory):
+        tensors.update(_read_file(file))
+    return tensors
+
+
+def weight_files(directory: Path) -> tuple[Path, ...]:
+    """The files that the weights of a model are read from: one, or the shards of one.
+
+    Raises:
+        SlimvoxError: if there are no weights, or a shard is missing.
+    """
     name = next((name for name in WEIGHT_FILES if (directory / name).is_file()), None)
     if name is None:
         raise SlimvoxError(
             f"{directory}: there are no weights (model.safetensors or pytorch_model.bin, whole or in shards)"
         )
     if not name.endswith(INDEX_SUFFIX):
-        return _read_file(directory / name)
-    tensors: dict[str, Tensor] = {}
-    for shard in shard_names(directory / name):
-        if not (directory / shard).is_file():
-            raise SlimvoxError(f"{directory}: the shard {shard}, which {name} names, is missing")
-        tensors.update(_read_file(directory / shard))
-    return tensors
+        return (directory / name,)
+    files = tuple(directory / shard for shard in shard_names(directory / name))
+    for file in files:
+        if not file.is_file():
+            raise SlimvoxError(f"{directory}: the shard {file.name}, which {name} names, is missing")
+    return files
+
+
+def remove_stale_weights(directory: Path, *, keep: str) -> None:
+    """Remove the weight files of `transformers` and slimvox in a directory, whole or in shards, except one."""
+    for path in directory.iterdir():
+        if path.name != keep and (path.name in WEIGHT_FILES or _SHARD.fullmatch(path.name)):
+            path.unlink()
 
 
 def shard_names(index: Path) -> tuple[str, ...]:
@@ -108,6 +128,11 @@ WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_
 """Parts of names that torch.compile, DistributedDataParallel, FSDP and activation checkpointing add."""
 
 
+def plain_name(name: str) -> str:
+    """The name of a tensor without the parts that wrappers add."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
 def split_checkpoint(
     tensors: dict[str, Tensor],
     source: Path | str,
@@ -134,7 +159,7 @@ def split_checkpoint(
     """
     plain: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        short = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+        short = plain_name(name)
         if short in plain:
             raise SlimvoxError(f"{source}: the weights contain {short} twice, once as {name}")
         plain[short] = tensor
@@ -183,6 +208,14 @@ def load_exactly(model: nn.Module, tensors: dict[str, Tensor], source: Path | st
     Raises:
         SlimvoxError: naming what is missing, unknown or of another shape.
     """
+    if problems := mismatches(model, tensors):
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise SlimvoxError(f"{source}: the weights do not fit config.json: {shown}")
+    model.load_state_dict(tensors)
+
+
+def mismatches(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    """What is missing, unknown or of another shape among tensors for a model, one line each."""
     expected = model.state_dict()
     problems = [f"missing: {name}" for name in expected if name not in tensors]
     problems += [f"unknown: {name}" for name in tensors if name not in expected]
@@ -190,10 +223,7 @@ def load_exactly(model: nn.Module, tensors: dict[str, Tensor], source: Path | st
         if name in expected and tensor.shape != expected[name].shape:
             shape = tuple(expected[name].shape)
             problems.append(f"{name} must be {shape}, but is {tuple(tensor.shape)} instead")
-    if problems:
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise SlimvoxError(f"{source}: the weights do not fit config.json: {shown}")
-    model.load_state_dict(tensors)
+    return problems
 
 
 def _is_finite(tensor: Tensor) -> bool:

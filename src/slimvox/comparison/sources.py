@@ -33,7 +33,7 @@ from slimvox.comparison.distance import (
 )
 from slimvox.encoder import SpeechEncoder
 from slimvox.structures.anatomy import SAMPLE_RATE_HZ, EncoderAnatomy
-from slimvox.util.devices import Device, find_device
+from slimvox.util.devices import Device, evaluating, find_device
 from slimvox.util.environment import hub_token
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.validation import SecondsOrZero, Seed, checked_arguments
@@ -115,18 +115,12 @@ def compare(
         student = _loaded(at_revision(model, revision))
         dense = _loaded(_teacher_of(student) if teacher is None else teacher)
     _check_alike(student, dense)
-    homes = [next(each.encoder.parameters()).device for each in (student, dense)]
     compared = []
-    try:
-        student.encoder.to(where)
-        dense.encoder.to(where)
+    with evaluating(student.encoder, where), evaluating(dense.encoder, where):
         for source in sources:
             if on_progress is not None:
                 on_progress(_name(source))
             compared.append(_compare(student, dense, source, seconds or None, seed))
-    finally:
-        for each, home in zip((student, dense), homes, strict=True):
-            each.encoder.to(home)
     return Comparison(model=student.name, teacher=dense.name, sources=tuple(compared))
 
 

@@ -121,8 +121,8 @@ class MelFeatureExtractor(nn.Module):
 
     def convolved(self, mel: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Spectrogram (batch, bins, windows) to features (batch, windows, channels), 0 where they are padding."""
-        weight = next(self.conv_layers.parameters())
-        x = mel.to(weight.dtype)
+        weights = [*self.conv_layers.parameters()]  # none in the replicas of `nn.DataParallel`
+        x = mel.to(weights[0].dtype) if weights else mel
         kept = window_mask(attention_mask, x.shape[-1])
         for layer in self.conv_layers:
             x = layer(x) if kept is None else layer(x) * kept

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -37,13 +35,12 @@ ENCODER_MODULES = (
 """Names of the modules of a `SpeechEncoder`."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class EncoderOutput:
+class EncoderOutput(NamedTuple):
     """Output of an encoder; B = batch, T = frames (50 per second), D = width.
 
     The fields can also be read as from the outputs of `transformers`: `output[0]` is `last_hidden_state`,
     `output["hidden_states"]` is a field by its name, `last, states, frame_mask = output` unpacks all three, and
-    `**output` passes them by name.
+    `**output` passes them by name. It is a named tuple, which `nn.DataParallel` gathers.
     """
 
     last_hidden_state: Tensor
@@ -60,24 +57,14 @@ class EncoderOutput:
 
     def keys(self) -> tuple[str, ...]:
         """Names of the fields, in the order of `to_tuple`."""
-        return tuple(self.__dataclass_fields__)
+        return self._fields
 
-    @overload
-    def __getitem__(self, key: slice) -> tuple[Any, ...]: ...
-    @overload
-    def __getitem__(self, key: int | str) -> Any: ...
-    def __getitem__(self, key: int | str | slice) -> Any:
+    def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str):
-            if key not in self.__dataclass_fields__:
+            if key not in self._fields:
                 raise KeyError(f"an encoder's output has no {key!r}; it has {', '.join(self.keys())}")
             return getattr(self, key)
-        return self.to_tuple()[key]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.to_tuple())
-
-    def __len__(self) -> int:
-        return len(self.__dataclass_fields__)
+        return tuple.__getitem__(self, key)
 
     @property
     def downstream_states(self) -> tuple[Tensor, ...]:
@@ -111,8 +98,8 @@ class SpeechEncoder(nn.Module, PretrainedMethods):
     Attributes:
         anatomy: structure of the encoder.
         dense_anatomy: structure of the encoder that it was pruned from (its own anatomy if never pruned).
-        origin: directory that it was loaded from or written to by a run, whose model card and kept indices
-            `save_pretrained` copies; None for an encoder created in memory.
+        origin: directory that it was loaded from or written to by a run, whose model card, kept indices and decoder
+            (Whisper) `save_pretrained` copies; None for an encoder created in memory.
     """
 
     origin: Path | None = None

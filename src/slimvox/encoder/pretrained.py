@@ -60,7 +60,8 @@ class PretrainedMethods:
         """Write a directory that `slimvox.load`, `from_pretrained` and the Auto classes of `transformers` read.
 
         The model card, the kept indices and the information about the teacher are copied from the directory that the
-        encoder was loaded from. An encoder without such a directory gets a short model card.
+        encoder was loaded from; the decoder of a Whisper comes from there too. An encoder without such a directory gets
+        a short model card.
 
         Args:
             directory: created if it does not exist. Files of another model in it are replaced.
@@ -69,7 +70,8 @@ class PretrainedMethods:
             The directory.
 
         Raises:
-            SlimvoxError: if the directory cannot be written.
+            SlimvoxError: if the directory cannot be written, the encoder has adapters or quantised weights, or the
+                origin of a Whisper is no longer there.
         """
         path: Path = _checkpoint("save_encoder")(self, directory)
         return path

@@ -30,7 +30,7 @@ def check_waveforms(waveforms: Tensor, mask: Tensor | None, *, least: int, most:
 
     Raises:
         ValueError: if `waveforms` is not floating point or not (batch, samples), or holds no clip or less than one
-            frame or more than `most` samples, or if `mask` has another shape.
+            frame or more than `most` samples, or if `mask` is no tensor or has another shape.
     """
     if not isinstance(waveforms, Tensor):
         kind = type(waveforms).__name__
@@ -56,9 +56,14 @@ def check_waveforms(waveforms: Tensor, mask: Tensor | None, *, least: int, most:
             f"`waveforms` must hold at most {most} samples ({most / SAMPLE_RATE_HZ:g} s, for which the model has"
             f" positions), but holds {waveforms.shape[1]} instead; cut it, or encode it in chunks with `slimvox.encode`"
         )
+    if mask is not None and not isinstance(mask, Tensor):
+        raise ValueError(
+            f"`attention_mask` must be a torch.Tensor, but is of type {type(mask).__name__} instead; convert it with"
+            " `torch.as_tensor`"
+        )
     if mask is not None and mask.shape != waveforms.shape:
         raise ValueError(
-            f"`mask` must have the shape of the waveforms, {tuple(waveforms.shape)},"
+            f"`attention_mask` must have the shape of the waveforms, {tuple(waveforms.shape)},"
             f" but is {tuple(mask.shape)} instead"
         )
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,22 @@ from slimvox.encoder import SpeechEncoder
 from slimvox.encoding.chunks import Chunk, FloatArray, cut_chunks, plan_chunks
 from slimvox.encoding.layers import Layers, chosen_states, parse_layers
 from slimvox.structures.anatomy import EncoderAnatomy
-from slimvox.util.devices import Device, find_device
-from slimvox.util.errors import SlimvoxError
+from slimvox.util.devices import Device, device_for, evaluating
+from slimvox.util.errors import SlimvoxError, reason_of
 from slimvox.util.validation import Count, Seconds, SecondsOrZero, checked_arguments
 
-Recording: TypeAlias = str | os.PathLike[str] | npt.NDArray[Any] | Tensor | Mapping[str, Any]
-"""A waveform (samples,), a file, or a row of a data set with `array` and `sampling_rate`."""
+
+@runtime_checkable
+class AudioDecoder(Protocol):
+    """A recording that is decoded when it is read, as by torchcodec: the audio of a Hugging Face data set."""
+
+    def get_all_samples(self) -> Any:
+        """Samples with `data` (channels, samples) and `sample_rate`."""
+
+
+Recording: TypeAlias = str | os.PathLike[str] | npt.NDArray[Any] | Tensor | Mapping[str, Any] | AudioDecoder
+"""A waveform (samples,), a file, or the audio of a data set: a mapping with `array` and `sampling_rate`, or a decoder.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +54,7 @@ def encode(
     audio: Recording | Sequence[Recording],
     model: Model,
     *,
-    layers: Literal["all", "last"] | str | Sequence[int] = "all",
+    layers: Literal["all", "last"] | str | int | Sequence[int] = "all",
     sampling_rate: Count = SAMPLE_RATE_HZ,
     batch_size: Count = 8,
     chunk_seconds: Seconds = 30.0,
@@ -62,12 +72,12 @@ def encode(
     are encoded in overlapping chunks, as by `encode_files`.
 
     Args:
-        audio: a waveform (samples,) as a numpy array or a tensor of a floating-point type; an audio file; a mapping
-            with `array` and `sampling_rate`, such as the audio of a Hugging Face data set; or a sequence of these,
-            such as an array (recordings, samples).
+        audio: a waveform (samples,) as a numpy array or a tensor of a floating-point type; an audio file; the audio of
+            a Hugging Face data set, which is a mapping with `array` and `sampling_rate` or a decoder of torchcodec; or
+            a sequence of these, such as an array (recordings, samples).
         model: any argument of `slimvox.load`, an encoder, or a model of `transformers`.
         layers: hidden states to return: `all`; `last`, the encoder's `last_hidden_state`; or numbers, such as
-            (0, 6, 12), where 0 is the input of the first layer.
+            (0, 6, 12) or 6, where 0 is the input of the first layer.
         sampling_rate: sample rate in Hz of waveforms that come without one; they are resampled if it is not 16,000.
         batch_size: maximum number of recordings or chunks that are encoded together.
         chunk_seconds: length of a chunk.
@@ -90,7 +100,12 @@ def encode(
         >>> features = slimvox.encode([first, second], "embedded", layers="last", batch_size=16)
     """
     single = _is_single(audio)
-    recordings: list[Any] = [audio] if single else list(audio)  # type: ignore[arg-type]
+    try:
+        recordings: list[Any] = [audio] if single else list(audio)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise SlimvoxError(
+            f"`audio` must be a recording or a sequence of recordings, but is of type {type(audio).__name__} instead"
+        ) from error
     encoder = encoder_of(model, revision=revision, token=token)
     chosen = parse_layers(layers, len(encoder.anatomy.layers))
     plan = plan_chunks(encoder.anatomy, chunk_seconds=chunk_seconds, overlap_seconds=overlap_seconds)
@@ -104,17 +119,12 @@ def encode(
                 f" {len(waveform)}"
             )
         pieces += [_Piece(recording=number, place=place, chunk=chunk) for place, chunk in enumerate(chunks)]
-    home = next(encoder.parameters()).device
-    where = home if isinstance(model, torch.nn.Module) and device == "auto" else find_device(device)
+    where = device_for(model, device)
     found: dict[tuple[int, int], Tensor] = {}
-    was_training = encoder.training
-    encoder.to(where).eval()
-    try:
+    with evaluating(encoder, where):
         for batch in _batches(pieces, batch_size, encoder.anatomy):
             for piece, encoded in zip(batch, _encoded(encoder, batch, chosen, where), strict=True):
                 found[piece.recording, piece.place] = encoded
-    finally:
-        encoder.to(home).train(was_training)
     parts: list[list[Tensor]] = [[] for _ in recordings]
     for recording_number, place in sorted(found):
         parts[recording_number].append(found[recording_number, place])
@@ -124,7 +134,8 @@ def encode(
 
 
 def _is_single(audio: Any) -> bool:
-    return isinstance(audio, str | os.PathLike | Mapping) or getattr(audio, "ndim", None) == 1
+    kinds = (str, os.PathLike, Mapping, AudioDecoder)
+    return isinstance(audio, kinds) or getattr(audio, "ndim", None) == 1
 
 
 def _named(recording: Recording, number: int) -> str:
@@ -141,11 +152,19 @@ def _waveform(recording: Recording, number: int, sampling_rate: int) -> FloatArr
     if isinstance(recording, Mapping):
         if not {"array", "sampling_rate"} <= set(recording):
             raise SlimvoxError(f"recording {number} must have the keys `array` and `sampling_rate`")
-        return _waveform(recording["array"], number, int(recording["sampling_rate"]))
+        return _waveform(recording["array"], number, _rate(recording["sampling_rate"], number))
+    if isinstance(recording, AudioDecoder):
+        decoded = recording.get_all_samples()
+        return _waveform(decoded.data.mean(0), number, _rate(decoded.sample_rate, number))
     if isinstance(recording, Tensor):
         recording = recording.detach().cpu()
         recording = recording.float().numpy() if recording.is_floating_point() else recording.numpy()
-    samples = np.asarray(recording)
+    try:
+        samples = np.asarray(recording)
+    except (TypeError, ValueError) as error:
+        raise SlimvoxError(
+            f"recording {number} must be one waveform (samples,), but is not an array: {reason_of(error)}"
+        ) from error
     if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
         raise SlimvoxError(
             f"recording {number} must be one waveform (samples,) of floating-point numbers, but has the shape"
@@ -157,6 +176,18 @@ def _waveform(recording: Recording, number: int, sampling_rate: int) -> FloatArr
     if sampling_rate != SAMPLE_RATE_HZ:
         samples = soxr.resample(samples, sampling_rate, SAMPLE_RATE_HZ)
     return samples
+
+
+def _rate(value: Any, number: int) -> int:
+    try:
+        rate = int(value)
+    except (TypeError, ValueError, OverflowError):
+        rate = 0
+    if rate < 1:
+        raise SlimvoxError(
+            f"`sampling_rate` of recording {number} must be a whole number above 0, but is {value!r} instead"
+        )
+    return rate
 
 
 def _batches(pieces: Sequence[_Piece], size: int, anatomy: EncoderAnatomy) -> Iterator[list[_Piece]]:

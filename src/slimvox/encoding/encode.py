@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -30,7 +29,7 @@ from slimvox.encoding.features_file import (
 )
 from slimvox.encoding.layers import parse_layers
 from slimvox.encoding.output_names import output_names
-from slimvox.util.devices import Device, find_device
+from slimvox.util.devices import Device, device_for, evaluating
 from slimvox.util.errors import SlimvoxError, reason_of
 from slimvox.util.output_paths import check_output_folder
 from slimvox.util.validation import Seconds, SecondsOrZero, checked_arguments
@@ -61,7 +60,7 @@ def encode_files(
     out: str | Path,
     *,
     format: FeatureFormat = "npz",
-    layers: Literal["all", "last"] | str | Sequence[int] = "all",
+    layers: Literal["all", "last"] | str | int | Sequence[int] = "all",
     dtype: FeatureDtype = "float32",
     chunk_seconds: Seconds = 30.0,
     overlap_seconds: SecondsOrZero = 2.0,
@@ -96,7 +95,7 @@ def encode_files(
         out: output directory; files are named after the audio.
         format: file format of the outputs: npz (numpy) or safetensors.
         layers: hidden states to write: `all`; `last`, the encoder's `last_hidden_state`; or numbers such as 0,6,12,
-            where 0 is the input of the first layer. In Python also a sequence of numbers.
+            where 0 is the input of the first layer. In Python also a number or a sequence of numbers.
         dtype: data type of the hidden states in the files.
         chunk_seconds: chunk length in seconds; longer audio is encoded in chunks; the last one may be longer by up to
             an overlap.
@@ -106,7 +105,7 @@ def encode_files(
         revision: branch, tag or commit of `model` on the Hugging Face hub; the same as MODEL@REVISION.
         token: access token for the hub; by default the one in HF_TOKEN, or the one that `hf auth login` stored.
         overwrite: replace existing outputs; by default, outputs of the same encoder, options and audio are kept, and
-            others are an error.
+            others are an error. Audio is compared by its bytes; that of URLs is not compared.
         console: console for a progress bar, if it is a terminal.
 
     Returns:
@@ -125,11 +124,9 @@ def encode_files(
     targets = [out / name for name in output_names(found, sources, suffix=f".{format}")]
 
     encoder = encoder_of(model, revision=revision, token=token)
-    home = next(encoder.parameters()).device
-    where = home if isinstance(model, torch.nn.Module) and device == "auto" else find_device(device)
     writer = FeatureWriter(
         encoder=encoder,
-        device=where,
+        device=device_for(model, device),
         plan=plan_chunks(encoder.anatomy, chunk_seconds=chunk_seconds, overlap_seconds=overlap_seconds),
         layers=parse_layers(layers, len(encoder.anatomy.layers)),
         format=format,
@@ -145,26 +142,25 @@ def encode_files(
     written, already_there, seconds = 0, 0, 0.0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown = console is not None and console.is_terminal
-    try:
-        encoder.to(where)
-        with Progress(*columns, console=console, disable=not shown) as bar:
-            for source, target in bar.track(
-                zip(found, targets, strict=True), total=len(found), description="encoding"
-            ):
-                if target in finished:
-                    already_there += 1
-                    continue
-                try:
-                    samples = writer.write(source, target)
-                except UnreadableAudioError as error:
-                    skips.add(error.path, error.reason, error.detail, offset_seconds=source.offset_seconds)
-                    continue
-                except OSError as error:
-                    raise _unwritable(out, error) from error
-                written += 1
-                seconds += samples / SAMPLE_RATE_HZ
-    finally:
-        encoder.to(home)
+    with (
+        evaluating(encoder, writer.device),
+        Progress(*columns, console=console, disable=not shown) as bar,
+    ):
+        for source, target in bar.track(
+            zip(found, targets, strict=True), total=len(found), description="encoding"
+        ):
+            if target in finished:
+                already_there += 1
+                continue
+            try:
+                samples = writer.write(source, target)
+            except UnreadableAudioError as error:
+                skips.add(error.path, error.reason, error.detail, offset_seconds=source.offset_seconds)
+                continue
+            except OSError as error:
+                raise _unwritable(out, error) from error
+            written += 1
+            seconds += samples / SAMPLE_RATE_HZ
     if not written and not already_there:
         raise SlimvoxError(f"None of the audio could be encoded: {skips.summary()}.")
     return EncodeResult(

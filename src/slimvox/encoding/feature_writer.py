@@ -6,7 +6,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 from slimvox.audio import SAMPLE_RATE_HZ, UnreadableAudioError, iter_audio_blocks
 from slimvox.audio.sources import AudioSource, end_tolerance_seconds
 from slimvox.encoder import SpeechEncoder
+from slimvox.encoding.audio_content import content_hash, modified_ns
 from slimvox.encoding.chunks import Chunk, ChunkPlan, FloatArray, cut_chunks
 from slimvox.encoding.features_file import (
     DTYPES,
@@ -33,6 +34,8 @@ from slimvox.util.errors import SlimvoxError, UnusableResultError, reason_of
 
 _BLOCK_SECONDS = 5.0
 _TEMPORARY_PREFIX = ".slimvox-encode-"
+_MODIFIED, _CONTENT = "audio_modified_ns", "audio_sha256"
+"""Entries of an origin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,14 @@ class FeatureWriter:
 
     def origin(self, source: AudioSource) -> dict[str, Any]:
         """Everything that the features of `source` depend on, as JSON types."""
+        return {
+            **self._settings(source),
+            _MODIFIED: modified_ns(source.path),
+            _CONTENT: content_hash(source.path),
+        }
+
+    def _settings(self, source: AudioSource) -> dict[str, Any]:
+        """The part of `origin` that is known without reading the audio, and that earlier versions recorded too."""
         return {
             "encoder": self.weights,
             "layers": self.layers if self.layers == "last" else list(self.layers),
@@ -71,13 +82,15 @@ class FeatureWriter:
             found = read_origin(target, self.format)
         except OSError as error:
             raise SlimvoxError(f"{target} cannot be read: {reason_of(error)}") from error
-        origin = self.origin(source)
-        if found == origin:
-            return True
         if found is None:
             reason = "does not record its encoder"
         else:
-            different = [name.split("_")[0] for name in origin if found.get(name) != origin[name]]
+            settings = self._settings(source)
+            different = [name.split("_")[0] for name in settings if found.get(name) != settings[name]]
+            if not different and not _is_content_of(source, found):
+                different = ["audio"]
+            if not different:
+                return True
             reason = f"has features of another {' and '.join(different)}"
         raise SlimvoxError(
             f"{target} exists already and {reason}; give another `--out`, or `--overwrite` to encode again"
@@ -100,6 +113,8 @@ class FeatureWriter:
                 raise UnreadableAudioError(source.path, "empty", "it holds no samples")
             length = f"{counted.samples / SAMPLE_RATE_HZ:.4f} s, less than one frame"
             raise UnreadableAudioError(source.path, "too short", length)
+        # Before the rest is decoded: audio that changes meanwhile is then that of another output.
+        origin = self.origin(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         # In the folder of the output, because renaming is atomic only within a file system.
         temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX, dir=target.parent))
@@ -124,7 +139,7 @@ class FeatureWriter:
                 dtype=self.dtype,
                 frame_rate_hz=rate_hz,
                 format=self.format,
-                origin=self.origin(source),
+                origin=origin,
             )
             os.replace(whole, target)
         finally:
@@ -157,6 +172,16 @@ class FeatureWriter:
                 )
             arrays.append(array)
         return arrays
+
+
+def _is_content_of(source: AudioSource, found: Mapping[str, Any]) -> bool:
+    """False if an output records other audio; audio that was not modified since is not read again."""
+    if _CONTENT not in found:  # written by an earlier version
+        return True
+    modified = modified_ns(source.path)
+    return (modified is not None and found.get(_MODIFIED) == modified) or (
+        content_hash(source.path) == found[_CONTENT]
+    )
 
 
 def _check_length(source: AudioSource, samples: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, TypeAlias
+import operator
+import reprlib
+from collections.abc import Iterable
+from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
 
@@ -14,11 +16,11 @@ Layers: TypeAlias = Literal["last"] | tuple[int, ...]
 """`last`, the encoder's `last_hidden_state`; or numbers of hidden states, 0 for the input of the first layer."""
 
 
-def parse_layers(layers: str | Sequence[int], count: int) -> Layers:
+def parse_layers(layers: str | int | Iterable[int], count: int) -> Layers:
     """The requested hidden states; numbers in order, each once.
 
     Args:
-        layers: `all`, `last`, numbers, or a string of numbers separated by commas.
+        layers: `all`, `last`, a number, numbers, or a string of numbers separated by commas.
         count: number of layers of the encoder, which has one more hidden state.
 
     Raises:
@@ -31,14 +33,25 @@ def parse_layers(layers: str | Sequence[int], count: int) -> Layers:
             return "last"
         if name == "all":
             return tuple(range(count + 1))
-        try:
-            layers = [int(part) for part in layers.split(",")]
-        except ValueError:
-            raise SlimvoxError(f"{valid}, but is {layers!r} instead") from None
-    wrong = [number for number in layers if not 0 <= number <= count]
-    if wrong or not layers:
+    try:
+        numbers = [int(part) for part in layers.split(",")] if isinstance(layers, str) else _integers(layers)
+    except (TypeError, ValueError):
+        raise SlimvoxError(f"{valid}, but is {reprlib.repr(layers)} instead") from None
+    wrong = [number for number in numbers if not 0 <= number <= count]
+    if wrong or not numbers:
         raise SlimvoxError(f"{valid}, but {'there are none' if not wrong else f'one is {wrong[0]}'}")
-    return tuple(sorted(set(layers)))
+    return tuple(sorted(set(numbers)))
+
+
+def _integers(values: Any) -> list[int]:
+    """One integer or several, of any type, numpy's and torch's among them; TypeError for `True`, 1.0 and others."""
+    try:
+        found = list(values)
+    except TypeError:
+        found = [values]
+    if any(isinstance(each, bool) for each in found):
+        raise TypeError
+    return [operator.index(each) for each in found]
 
 
 def state_names(layers: Layers) -> tuple[str, ...]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +63,16 @@ def code_files(*, whisper: bool) -> dict[str, str]:
     return {name: generated[name] for name in names}
 
 
-def write_companions(directory: Path, config: DescribesEncoder) -> None:
+def write_companions(directory: Path, config: DescribesEncoder, origin: Path | None) -> None:
     """Write everything that a directory needs besides `config.json` and weights.
 
-    Code is always written. Other files are not replaced if they exist, except for a generic model card.
+    Code is always written. Other files are not replaced if they exist, except for a generic model card. A directory of
+    origin that is no longer there gives a warning.
 
     Args:
         directory: directory of the model.
-        config: configuration of the model; `name_or_path` is the origin of the model.
+        config: configuration of the model.
+        origin: directory that the model was loaded from, if it is known, see `find_origin`.
 
     Raises:
         OSError: if the disk is full or the directory cannot be written.
@@ -76,10 +80,17 @@ def write_companions(directory: Path, config: DescribesEncoder) -> None:
     whisper = type(config).model_type == WHISPER_MODEL_TYPE  # type: ignore[attr-defined]
     for name, source in code_files(whisper=whisper).items():
         (directory / name).write_text(source, encoding="utf-8")
-    for name in (*CARRIED, *WHISPER_FILES) if whisper else CARRIED:
-        there, origin = directory / name, _origin_of(name, config)
-        if origin is not None and not _has_its_own(there) and origin.resolve() != there.resolve():
-            shutil.copyfile(origin, there)
+    if origin is not None and not origin.is_dir():
+        warnings.warn(
+            f"{origin}, from which the model was loaded, is no longer there, so its model card, its kept indices and"
+            " its tokenizer are not copied",
+            stacklevel=3,
+        )
+    elif origin is not None:
+        for name in (*CARRIED, *WHISPER_FILES) if whisper else CARRIED:
+            file, there = origin / name, directory / name
+            if file.is_file() and not _has_its_own(there) and file.resolve() != there.resolve():
+                shutil.copyfile(file, there)
     if not any(
         (directory / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")
     ):
@@ -93,17 +104,33 @@ def _has_its_own(file: Path) -> bool:
     )
 
 
-def _origin_of(name: str, config: Any) -> Path | None:
-    """A file of the model that this one was loaded from: in a local directory, or in the cache of the hub."""
+def find_origin(
+    model: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    subfolder: str = "",
+) -> Path | None:
+    """The directory that a model has just been loaded from: a local one, or that of a commit in the cache of the hub.
+
+    It is looked up when the model is loaded, because the current folder and the branches in the cache change.
+
+    Args:
+        model: name or path of the model.
+        revision: branch, tag or commit on the hub.
+        cache_dir: folder of the cache; the default one if not given.
+        subfolder: folder of the model within its directory or repository.
+
+    Returns:
+        The absolute path; None if there is no such directory.
+    """
     from huggingface_hub import try_to_load_from_cache
 
-    model = config.name_or_path
-    if not model:
+    if os.path.isdir(model):
+        return Path(model, subfolder).absolute()
+    file = f"{subfolder}/config.json" if subfolder else "config.json"
+    try:
+        found = try_to_load_from_cache(model, file, cache_dir=cache_dir, revision=revision)
+    except ValueError:  # raised by huggingface_hub for an invalid model id
         return None
-    path: Any = Path(model) / name
-    if not Path(model).is_dir():
-        try:
-            path = try_to_load_from_cache(model, name)
-        except ValueError:  # raised by huggingface_hub for an invalid model id
-            return None
-    return Path(path) if isinstance(path, str | Path) and Path(path).is_file() else None
+    return Path(found).absolute().parent if isinstance(found, str) else None

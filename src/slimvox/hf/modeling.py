@@ -21,7 +21,7 @@ from slimvox.encoder.model import ENCODER_MODULES, EncoderOutput, SpeechEncoder
 from slimvox.encoder.position_bias import PositionBiasGate, PositionBiasTable
 from slimvox.encoder.waveforms import frame_counts, frame_mask
 from slimvox.hf.augmentation import spec_augment
-from slimvox.hf.companions import write_companions
+from slimvox.hf.companions import find_origin, write_companions
 from slimvox.hf.configuration import SlimvoxConfig
 
 
@@ -55,7 +55,38 @@ class SelfContainedModel(PreTrainedModel):  # type: ignore[misc]
 
     These are the modelling code (for `trust_remote_code`), `preprocessor_config.json`, and the model card and other
     files of the directory that the model was loaded from; see `write_companions`.
+
+    Attributes:
+        origin: directory that the model was loaded from; None for a model created in memory.
     """
+
+    origin: Path | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Load as other `transformers` models are, and remember the directory.
+
+        Args:
+            pretrained_model_name_or_path: as in `PreTrainedModel.from_pretrained`.
+            args: as in `PreTrainedModel.from_pretrained`.
+            kwargs: as in `PreTrainedModel.from_pretrained`.
+        """
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if pretrained_model_name_or_path is not None:
+            options = {
+                name: kwargs[name] for name in ("revision", "cache_dir", "subfolder") if name in kwargs
+            }
+            model.set_origin(find_origin(model.config.name_or_path, **options))
+        return loaded
+
+    def set_origin(self, origin: Path | None) -> None:
+        """Set `origin` of the model and of the encoder in it."""
+        for module in self.modules():
+            if isinstance(module, SelfContainedModel):
+                module.origin = origin
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
@@ -71,11 +102,11 @@ class SelfContainedModel(PreTrainedModel):  # type: ignore[misc]
         """
         super().save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True):
-            write_companions(Path(save_directory), self.config)
+            write_companions(Path(save_directory), self.config, self.origin)
 
     def _upload_modified_files(self, working_dir: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """Replace the generic model card by ours before an upload; all uploads to the hub call this method."""
-        write_companions(Path(working_dir), self.config)
+        write_companions(Path(working_dir), self.config, self.origin)
         return super()._upload_modified_files(working_dir, *args, **kwargs)
 
 
@@ -215,6 +246,7 @@ def encoder_view(model: SpeechEncoder) -> SpeechEncoder:
     """A plain `SpeechEncoder` of the modules and parameters of an encoder with another interface."""
     encoder = DeferredEncoder()
     encoder.anatomy, encoder.dense_anatomy = model.anatomy, model.dense_anatomy
+    encoder.origin = model.origin
     for name in ENCODER_MODULES:
         setattr(encoder, name, getattr(model, name))
     encoder.training = model.training

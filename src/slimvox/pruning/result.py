@@ -142,7 +142,7 @@ def write_result(result: PruneResult, settings: RunSettings, kept: KeptIndices, 
             details=details,
             source=settings.model.directory,
         )
-        result.encoder.origin = settings.out.path
+        result.encoder.origin = settings.out.path.absolute()
 
 
 def read_result(settings: RunSettings) -> PruneResult:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal, get_args
 
 import torch
+from torch import nn
 
 from slimvox.util.errors import SlimvoxError
 
@@ -19,12 +20,24 @@ def check_device(device: str) -> None:
     """Raise `SlimvoxError` if the name is unknown, or this machine has no such device."""
     if device not in DEVICES:
         raise SlimvoxError(f"`device` must be one of {', '.join(DEVICES)}, but is {device!r} instead")
-    if (device == "cuda" and not torch.cuda.is_available()) or (
-        device == "mps" and not torch.backends.mps.is_available()
-    ):
+    if device != "auto":
+        check_presence(torch.device(device))
+
+
+def check_presence(device: torch.device) -> None:
+    """Raise `SlimvoxError` if this machine has no such device, or fewer of its kind."""
+    if device.type in ("cpu", "meta"):
+        return
+    kind = getattr(torch, device.type, None)
+    is_there = (
+        torch.backends.mps.is_available if device.type == "mps" else getattr(kind, "is_available", None)
+    )
+    if is_there is None or not is_there():
         raise SlimvoxError(
             f"`device` is {device}, but this machine (or this build of torch) has none; try `auto`"
         )
+    if device.index and kind is not None and device.index >= (count := kind.device_count()):
+        raise SlimvoxError(f"`device` is {device}, but this machine has only {count} of this kind")
 
 
 def find_device(device: str) -> torch.device:
@@ -38,6 +51,31 @@ def find_device(device: str) -> torch.device:
         return torch.device(device)
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     return torch.device(next(name for name, is_there in there.items() if is_there))
+
+
+def device_for(model: object, device: str) -> torch.device:
+    """The device with a name; for `auto`, that of the model if it is a module.
+
+    Raises:
+        SlimvoxError: if the name is unknown, or this machine has no such device.
+    """
+    if device == "auto" and isinstance(model, nn.Module):
+        return next(model.parameters()).device
+    return find_device(device)
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Context in which a module is on a device and in evaluation mode; both are restored afterwards."""
+    home = next(module.parameters()).device
+    in_training = [each for each in module.modules() if each.training]
+    try:
+        module.to(device).eval()
+        yield
+    finally:
+        module.to(home)
+        for each in in_training:
+            each.training = True
 
 
 @contextlib.contextmanager

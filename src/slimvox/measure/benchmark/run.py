@@ -17,6 +17,7 @@ import torch
 from slimvox.checkpoint import Model, load, on_disk
 from slimvox.checkpoint.directory import is_slimvox_directory
 from slimvox.checkpoint.resolve import find_anatomies, find_model
+from slimvox.checkpoint.tensors import weight_files
 from slimvox.checkpoint.transformers_config import transformers_config
 from slimvox.costs import macs, parameters
 from slimvox.measure.benchmark.blocks import REST, block_costs, median_blocks, name_in_results
@@ -40,8 +41,6 @@ from slimvox.util.validation import Count, Range, Threads, checked_arguments
 ClipSeconds = Annotated[float, Range(at_least=0.1, at_most=1e9)]
 WARM_UP_RUNS = 2
 BLOCK_RUNS = 3
-WEIGHTS = (".safetensors", ".bin")
-"""Endings of files with weights in a model's directory."""
 
 
 @checked_arguments
@@ -294,10 +293,8 @@ def _report(worker: Worker, seconds: float, first_call: float, dense: str | None
 
 
 def _file_bytes(contender: Contender) -> int:
-    """Size of the exported files, or of a directory's weights."""
+    """Size of the exported files, or of the files that a directory's weights are read from."""
     if contender.file is None or contender.format is None:
-        directory = Path(find_model(contender.model))
-        files = [each for ending in WEIGHTS for each in directory.glob(f"*{ending}")]
-    else:
-        files = [contender.file, contender.format.companion(contender.file)]
+        return sum(file.stat().st_size for file in weight_files(find_model(contender.model)))
+    files = [contender.file, contender.format.companion(contender.file)]
     return sum(file.stat().st_size for file in files if file.exists())
