@@ -91,7 +91,7 @@ def prune(
         recipe: name of a recipe (default, paper, fast, quick or whisper) or a TOML file. By default, quick for the
             embedded teacher, whisper for a Whisper model, and default for others. In Python also a `Recipe`.
         overrides: fields of the recipe to override, such as prune.steps=1000 structures.conv=false. In Python a list
-            of such texts, or a mapping.
+            of such texts, a single one, or a mapping.
         target_parameters: parameters to keep: a share of the dense encoder (28%) or a number (26.5M).
         target_macs: multiply-accumulates to keep: a share (20%) or a number (15G, for 10 s of audio).
         target_speed: speed-up over the dense encoder (4x) on this machine's CPU, whatever the training device;

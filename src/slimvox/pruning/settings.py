@@ -20,7 +20,7 @@ from slimvox.util.validation import (
 
 ONE_FRAME_SECONDS = 0.025
 LONGEST_CLIP_SECONDS = 3600.0
-"""Maximum length of the clip that a cost is counted for; the MACs of larger ones are no longer exact in float64."""
+"""Maximum length of the clip that a cost is counted for; the MACs of much longer ones are not exact in float64."""
 
 
 @dataclass(frozen=True, kw_only=True)
