@@ -162,7 +162,7 @@ def test_whisper_is_pruned_exported_and_transcribes(
 ) -> None:
     whisper_models.recogniser(tmp_path / "dense")
     speech, out = world / "speech", tmp_path / "small"
-    overrides = [*OVERRIDES, "data.pad_to_seconds=1"]  # the longest input of this model
+    overrides = [*OVERRIDES, "data.pad_to_seconds=1", "target.seconds=1"]  # the longest input of this model
     run(
         "whisper", [str(tmp_path / "dense"), str(speech), "--out", str(out), "--set", *overrides], monkeypatch
     )

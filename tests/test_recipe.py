@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from slimvox.pruning.recipe import load_recipe, shipped_recipes, to_toml
 from slimvox.pruning.settings import StageSettings
+from slimvox.pruning.target import TargetRequest, parse_sizes
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.quantities import parse_amount, short_number
 
@@ -66,6 +68,47 @@ def test_fields_are_overridden_by_text_or_mapping() -> None:
     assert (recipe.prune.steps, recipe.structures["conv"], recipe.target.kind) == (7, False, "macs")
 
 
+def test_a_recipe_is_taken_as_it_is_and_a_single_override_as_one() -> None:
+    recipe = load_recipe("quick", ["prune.steps=70"])
+    assert load_recipe(recipe) == recipe
+    assert load_recipe(recipe, "finish.steps=60") == load_recipe(
+        "quick", ["prune.steps=70", "finish.steps=60"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("x" * 5000, (), "there is no recipe 'xxx"),
+        ("quick", {1: 2}, "the keys of `overrides` must be names of fields, .* but one is 1"),
+        ("quick", [1], "must read section.field=value, but is 1 instead"),
+        ("quick", 1, "`overrides` must be a list of texts .* but is 1 instead"),
+    ],
+)
+def test_names_and_overrides_of_other_types_are_explained(name: str, overrides: Any, message: str) -> None:
+    with pytest.raises(SlimvoxError, match=message):
+        load_recipe(name, overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "warmup"),
+    [
+        ("prune.steps=1000", 300),
+        ("prune.steps=20000", 15_000),
+        (["prune.steps=1000", "prune.warmup_steps=20"], 20),
+        ({"prune": {"steps": 1000, "learning_rate": 1e-3, "warmup_steps": 15}}, 15),
+    ],
+)
+def test_a_warm_up_that_does_not_fit_shrinks_with_its_stage(
+    overrides: Any, warmup: int, tmp_path: Path
+) -> None:
+    recipe = load_recipe("default", overrides)
+    assert (recipe.prune.warmup_steps, recipe.finish.warmup_steps) == (warmup, 5000)
+    if overrides == "prune.steps=1000":
+        (tmp_path / "mine.toml").write_text('extends = "default"\n[prune]\nsteps = 1000\n')
+        assert load_recipe(tmp_path / "mine.toml").prune == recipe.prune
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -77,6 +120,7 @@ def test_fields_are_overridden_by_text_or_mapping() -> None:
         ("prune.steps=1.5", "`prune.steps` must be a whole number"),
         ("prune.steps=0", "`prune.steps` must be at least 1"),
         ("target.keep=0", "`target.keep` must be above 0 and below 1"),
+        ("target.seconds=1e9", "`target.seconds` must be at most 3600"),
         ("target.kind='seconds'", "`target.kind` must be one of params, macs"),
         ("structures.conv=1", "`structures.conv` must be true or false"),
         ("data.max_seconds=0.1", "`data.max_seconds` must be at least data.min_seconds"),
@@ -121,10 +165,28 @@ def test_limited_recipes_have_the_steps_asked_for(steps: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "of_100m"),
-    [("28%", 28e6), ("0.28", 28e6), ("26.5M", 26.5e6), ("15G", 15e9), ("900k", 9e5), ("26500000", 26.5e6)],
+    [
+        ("28%", 28e6),
+        ("0.28", 28e6),
+        ("26.5M", 26.5e6),
+        ("15G", 15e9),
+        ("900k", 9e5),
+        ("26500000", 26.5e6),
+        ("1e-05", 1e3),
+    ],
 )
 def test_amounts(text: str, of_100m: float) -> None:
     assert parse_amount(text, "target").of(100e6) == pytest.approx(of_100m)
+
+
+def test_one_size_is_a_list_of_one() -> None:
+    assert parse_sizes(0.5) == parse_sizes("50%") == parse_sizes([0.5]) == (0.5,)
+
+
+@pytest.mark.parametrize(("macs", "seconds"), [("60M", 10), (6e7, 10), ("60%", 15), (0.6, 15)])
+def test_numbers_of_macs_are_for_ten_seconds(macs: str | float, seconds: float) -> None:
+    """Shares are those of the recipe's clip."""
+    assert TargetRequest(macs=macs).settings(load_recipe("whisper").target).seconds == seconds
 
 
 @pytest.mark.parametrize("text", ["", "lots", "-5%", "5%%", "0", "1T", "nan"])

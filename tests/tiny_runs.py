@@ -22,6 +22,9 @@ ENCODER = {
 SETTINGS = {
     "prune.steps": 6,
     "finish.steps": 4,
+    # Longer than the stages, so that the rates stay low.
+    "prune.warmup_steps": 10,
+    "finish.warmup_steps": 10,
     "gates.ramp_steps": 3,
     "gates.learning_rate": 0.5,
     "data.seconds_per_batch": 3.0,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from audio.audio_files import write_tones
 from slimvox.audio import BatchPlan, WeightedAudio, as_sources, find_audio, source_name
@@ -48,6 +49,22 @@ def test_mappings_are_mixes(tmp_path: Path) -> None:
     write_tones(tmp_path / "a", [2.0])
     assert source_name(f"{tmp_path}/a:2") == "a"
     assert len(find_audio([f"{tmp_path}/a:2"])) == 1
+
+
+@pytest.mark.parametrize(
+    ("audio", "kind"),
+    [
+        ([np.zeros(4, "f4")], "ndarray"),
+        (torch.zeros(1, 4), "Tensor"),
+        (b"RIFF", "bytes"),
+        (None, "NoneType"),
+        ({None: 1.0}, "NoneType"),
+        (["a/", 3], "int"),
+    ],
+)
+def test_sources_of_other_types_are_explained(audio: Any, kind: str) -> None:
+    with pytest.raises(SlimvoxError, match=rf"one source is of type {kind}: write waveforms to files first"):
+        as_sources(audio)
 
 
 @pytest.mark.parametrize("weight", ["0", "-1", "0.0", "nan", "inf"])

@@ -239,7 +239,7 @@ def test_a_family_has_a_recipe_of_its_own(tmp_path: Path, family: str, recipe: s
     settings: dict[str, Any] = {
         f"data.{name}": 1.0 for name in ("max_seconds", "pad_to_seconds", "seconds_per_batch")
     }
-    settings |= {"data.min_seconds": 0.5}
+    settings |= {"data.min_seconds": 0.5, "target.seconds": 1.0}
     speech = make_speech(tmp_path / "speech")
     slimvox.prune(teacher, speech, tmp_path / "out", overrides=settings, max_steps=3, device="cpu")
     settings = json.loads((tmp_path / "out" / "run" / "settings.json").read_text())
@@ -254,6 +254,17 @@ def test_clips_longer_than_the_window_are_an_error_before_the_run(tmp_path: Path
         match=rf"`data\.{field}` must be at most 1, the longest input of .*, but is 1\.1",
     ):
         make_run(tmp_path / "out", teacher, speech, settings={f"data.{field}": 1.1})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("seconds", [0.001, 1.5])
+def test_a_cost_is_counted_for_a_clip_that_the_encoder_takes(tmp_path: Path, seconds: float) -> None:
+    teacher, speech = whisper_models.directory(tmp_path / "dense"), make_speech(tmp_path / "speech")
+    settings = {"target.kind": "macs", "target.seconds": seconds}
+    with pytest.raises(
+        slimvox.SlimvoxError, match=r"`target\.seconds` must be .* at least 0\.025 s.* most 1 s"
+    ):
+        make_run(tmp_path / "out", teacher, speech, settings=settings)
     assert not (tmp_path / "out").exists()
 
 

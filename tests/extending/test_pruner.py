@@ -114,3 +114,26 @@ def test_replaced_parts_are_used_and_a_run_goes_on_with_the_same_only(
     assert all("l1" not in record and record["cosine"] == record["distillation"] for record in log)
     with pytest.raises(slimvox.SlimvoxError, match="different parts"):
         slimvox.prune(*data, tmp_path / "out", **options)
+
+
+def test_gates_that_cannot_reach_the_target_are_an_error_before_the_run(
+    data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(slimvox.SlimvoxError, match="cannot be reached"):
+        WidthsOnly(*data, tmp_path / "out", **OPTIONS, target_parameters="28%").run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_callbacks_see_the_gates_values_of_the_recipe(data: tuple[Path, Path], tmp_path: Path) -> None:
+    """With gates of value 1, single weights of the encoder are those of the student."""
+
+    class Values(Callback):
+        def on_step(self, state: TrainingState) -> None:
+            if state.stage == "prune":
+                weights = state.encoder().layers[0].feed_forward.output_dense.weight
+                dense = state.student.encoder.layers[0].feed_forward.output_dense.weight
+                assert torch.isin(weights, dense).all()
+
+    settings = {"gates.final_values": "one", "gates.initial_drop": 0.5, "prune.steps": 1, "finish.steps": 0}
+    overrides = {**OPTIONS["overrides"], **settings}
+    Pruner(*data, tmp_path / "out", callbacks=[Values()], **{**OPTIONS, "overrides": overrides}).run()

@@ -19,7 +19,7 @@ from slimvox.encoder import SpeechEncoder
 from slimvox.pruning import stage, student, update
 from slimvox.pruning.checked_files import read_checked_state
 from slimvox.structures import structure_names
-from slimvox.util.errors import SlimvoxError
+from slimvox.util.errors import SlimvoxError, UnusableResultError
 from students import WAVEFORMS, make_stage, make_student, make_teacher, one_step
 from tiny_runs import make_run
 
@@ -151,3 +151,33 @@ def test_a_run_whose_gradients_stay_bad_stops_with_a_good_checkpoint(
     assert all(torch.isfinite(values).all() for values in state.values())
     make_run(out, teacher, speech, settings=STEPS)
     assert slimvox.load(out)(torch.randn(1, 8000)).hidden_states[-1].isfinite().all()
+
+
+def test_a_stage_of_bad_steps_only_is_an_error(teacher: Path, speech: Path, tmp_path: Path) -> None:
+    bad = r"no step of stage prune had a finite gradient.*`--set prune.learning_rate=2\.5e-04`"
+    with spoiled_losses(lambda step: True), pytest.raises(SlimvoxError, match=bad):
+        make_run(tmp_path / "out", teacher, speech, settings={"prune.steps": 2})
+
+
+def test_the_advice_is_a_quarter_of_the_peak_rate(
+    dense: SpeechEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of the rate of a step in the warm-up."""
+    monkeypatch.setattr(update, "SKIPS_IN_A_ROW", 1)
+    stage = make_stage(dense, make_student(dense), tmp_path, learning_rate=1e-3, warmup_steps=8)
+    with pytest.raises(SlimvoxError, match=r"`--set finish.learning_rate=2\.5e-04`"):
+        one_step(stage, WAVEFORMS * torch.nan)
+
+
+def test_a_diverged_encoder_is_not_written_without_held_out_audio(
+    teacher: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverging(self: stage.Stage, batches: object) -> tuple[dict[str, float], float]:
+        if self.name == "finish":
+            next(self.student.encoder.parameters()).data.fill_(math.nan)
+        return {"loss": 0.0, "distillation": 0.0}, 0.0
+
+    monkeypatch.setattr(stage.Stage, "_train_step", diverging)
+    with pytest.raises(UnusableResultError, match="of the trained encoder are NaN or infinite"):
+        make_run(tmp_path / "out", teacher, speech, settings={"data.held_out_seconds": 0.0})
+    assert not (tmp_path / "out" / "model.safetensors").exists()

@@ -119,9 +119,10 @@ def test_costs_are_told_in_their_own_unit(anatomy: EncoderAnatomy) -> None:
     told = {kind: cost.describe(26_500_000) for kind, cost in COSTS.items()}
     assert told == {
         "params": "26.5M parameters",
-        "macs": "26.5M MACs",
+        "macs": "26.5M MACs for 1 s of audio",
         "latency": "26.5 ms for 1 s of audio",
     }
+    assert Macs().describe(26_500_000) == "26.5M MACs"
     assert Macs(2.0).of(anatomy) == macs(anatomy, 2.0)
     for kind, cost in COSTS.items():
         assert cost.kind == kind and cost_kind(kind).from_dict(cost.to_dict()) == cost

@@ -25,6 +25,7 @@ from slimvox.pruning.gates.hard_concrete import (
 from slimvox.pruning.surgery import survivors
 from slimvox.structures import Address, structure, structure_names
 from slimvox.structures.anatomy import EncoderAnatomy
+from slimvox.util.errors import SlimvoxError
 
 SAMPLES = 20_000
 
@@ -172,7 +173,7 @@ def test_gates_are_laid_out_front_end_first_then_layer_by_layer() -> None:
         GateLayout(anatomy, ["vo", "conv"]).size
         == sum(c for _, _, c in channels) + len(anatomy.layers) * heads * width
     )
-    with pytest.raises(ValueError, match="the encoder has no structure chosen to gate"):
+    with pytest.raises(SlimvoxError, match=r"none of the structures to be pruned \(none is chosen\)"):
         Gates(anatomy, [])
     with pytest.raises(KeyError, match="no structure is named toes"):
         Gates(anatomy, ["toes"])

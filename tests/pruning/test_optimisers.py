@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
 from torch import nn
 
+import students
 from slimvox.checkpoint import load_model
 from slimvox.encoder.linear import linear_map
 from slimvox.pruning.budget import Lagrangian
 from slimvox.pruning.distillation import Distillation
-from slimvox.pruning.gates import Gates
+from slimvox.pruning.gates import GateLayout, Gates
 from slimvox.pruning.optimisers import MATRICES, WEIGHTS, build_optimisers, rate_share, schedule_rates
 from slimvox.pruning.settings import GateSettings, StageSettings
 from slimvox.pruning.student import Student
+from slimvox.pruning.surgery import slice_encoder
 from tiny_runs import make_teacher
 
 STAGE = StageSettings(steps=10, learning_rate=1e-3, warmup_steps=4)
@@ -95,3 +98,17 @@ def test_gates_follow_their_gradient_by_sgd_and_its_sign_by_adam(
     with torch.no_grad():
         log_alpha.copy_(before)
     log_alpha.grad = None
+
+
+def test_an_encoder_without_linear_maps_has_no_muon_and_is_trained_and_resumed(tmp_path: Path) -> None:
+    """Whisper's projection is a convolution, and every block is removed."""
+    teacher = students.make_teacher(family="whisper")
+    layout = GateLayout(teacher.anatomy, ["attention", "feed_forward"])
+    bare = slice_encoder(teacher, layout.masks(torch.zeros(layout.size))).encoder
+    student = students.make_student(bare)
+    stage = students.make_stage(bare, student, tmp_path, matrix_optimiser="muon")
+    assert set(stage.optimisers) == {WEIGHTS}
+    students.one_step(stage)
+    again = students.make_stage(bare, students.make_student(bare), tmp_path, matrix_optimiser="muon")
+    again.load_state_dict(stage.state_dict())
+    assert again.optimisers[WEIGHTS].state

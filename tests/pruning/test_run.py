@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -295,6 +296,7 @@ def test_every_shipped_recipe_runs(recipe: str, teacher: Path, speech: Path, tmp
         ({"precision": "int3"}, "`precision` must be one of"),
         ({"recipe": "soup"}, "choose one of default, fast, paper, quick"),
         ({"overrides": ["prune.stepz=3"]}, "there is no field `prune.stepz`"),
+        ({"held_out": np.zeros(9)}, "write waveforms to files first"),
     ],
 )
 def test_bad_requests_say_what_to_do(

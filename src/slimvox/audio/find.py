@@ -59,14 +59,24 @@ def as_sources(audio: AudioInput | Sequence[AudioInput] | Mapping[Any, float]) -
     """One source, several, or a mapping of sources to their weights in a mix, as a list.
 
     Raises:
-        SlimvoxError: if there is none, one has no name, or a weight is not above 0.
+        SlimvoxError: if there is none, one is of another type or has no name, or a weight is not above 0.
     """
     if isinstance(audio, (str, os.PathLike, WeightedAudio)) or is_dataset(audio):
         sources: list[AudioInput] = [audio]  # type: ignore[list-item]
     elif isinstance(audio, Mapping):
         sources = [WeightedAudio(source, weight) for source, weight in audio.items()]
     else:
-        sources = list(audio)  # type: ignore[arg-type]
+        try:
+            sources = [audio] if isinstance(audio, bytes) else list(audio)  # type: ignore[arg-type]
+        except TypeError:  # None, a number
+            sources = [audio]  # type: ignore[list-item]
+    for source in sources:
+        bare = unweighted(source)[0]
+        if not isinstance(bare, (str, os.PathLike)) and not is_dataset(bare):
+            raise SlimvoxError(
+                "audio must be given as a path, a URL, a data set, or a list of these, but one source is of type"
+                f" {type(bare).__name__}: write waveforms to files first"
+            )
     if any(isinstance(source, str) and not source.strip() for source in sources):
         raise SlimvoxError("The path of the audio must not be empty: write `.` for the current folder.")
     if not sources:

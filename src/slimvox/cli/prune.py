@@ -22,7 +22,7 @@ AMOUNT = Argument(metavar="AMOUNT")
     model=MODEL,
     audio=AUDIO,
     recipe=Argument(type=str | None, metavar="RECIPE"),
-    overrides=Argument(name="set", metavar="FIELD=VALUE"),
+    overrides=Argument(type=tuple[str, ...], name="set", metavar="FIELD=VALUE"),
     target_parameters=AMOUNT,
     target_macs=AMOUNT,
     target_speed=Argument(metavar="SPEED-UP"),

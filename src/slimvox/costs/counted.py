@@ -71,8 +71,9 @@ class Macs(Cost):
                 yield from structure.macs(anatomy, address.index, lengths)
 
     def describe(self, cost: float) -> str:
-        """Text such as `15G MACs`."""
-        return f"{short_number(cost)} MACs"
+        """Text such as `15G MACs`, with the length of the clip if it is not 10 s."""
+        clip = "" if self.seconds == SECONDS else f" for {self.seconds:g} s of audio"
+        return f"{short_number(cost)} MACs{clip}"
 
     def to_dict(self) -> dict[str, Any]:
         """Kind and length of the clip."""

@@ -49,7 +49,7 @@ class ExpectedSparsity:
     def __init__(self, budget: Budget, anatomy: EncoderAnatomy) -> None:
         """Prepare the cost of encoders pruned from one of anatomy `anatomy`."""
         self._form = budget.cost.form(anatomy)
-        self._dense_cost = budget.dense_cost
+        self._dense_cost = float(budget.dense_cost)  # torch takes no whole numbers beyond 64 bits
 
     def __call__(self, expected_counts: Tensor) -> Tensor:
         """s, a scalar, differentiable in the expected counts (see `Gates.expected_counts`)."""

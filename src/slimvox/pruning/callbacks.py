@@ -10,8 +10,7 @@ import torch
 
 from slimvox.comparison.distance import Distance
 from slimvox.encoder import SpeechEncoder
-from slimvox.pruning.gates import final_masks, smallest_cost
-from slimvox.pruning.gates.hard_concrete import typical_open_value
+from slimvox.pruning.gates import final_masks, smallest_cost, surviving_values
 from slimvox.pruning.student import Student
 from slimvox.pruning.surgery import slice_encoder
 
@@ -68,14 +67,21 @@ class Callback:
         return None
 
 
-def as_it_is(encoder: SpeechEncoder, student: Student, sparsity: float) -> SpeechEncoder:
-    """The student's encoder, pruned by its gates to the size that the schedule has reached; unchanged without gates."""
+def as_it_is(encoder: SpeechEncoder, student: Student, sparsity: float, final_values: str) -> SpeechEncoder:
+    """The student's encoder, pruned by its gates to the size that the schedule has reached; unchanged without gates.
+
+    Args:
+        encoder: the encoder.
+        student: its student.
+        sparsity: target sparsity that the schedule has reached.
+        final_values: see `GateSettings`.
+    """
     gates, budget = student.gates, student.budget
     if gates is None or budget is None:
         return encoder
     target = max((1 - sparsity) * budget.dense_cost, smallest_cost(gates.layout, budget))
     log_alpha = gates.log_alpha.detach().cpu()
-    values = typical_open_value(log_alpha)
+    values = surviving_values(log_alpha, final_values)
     chosen = final_masks(gates.layout, log_alpha, values, replace(budget, target=target))
     device = next(encoder.parameters()).device
     return slice_encoder(encoder.cpu(), chosen.masks).encoder.to(device)

@@ -8,16 +8,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
 from slimvox.comparison.distance import Distance
 from slimvox.costs import parameters
 from slimvox.encoder import SpeechEncoder
 from slimvox.pruning.budget import Budget
 from slimvox.pruning.controls import control_scores
 from slimvox.pruning.distillation import Distillation
-from slimvox.pruning.gates import FinalMasks, final_masks
-from slimvox.pruning.gates.hard_concrete import typical_open_value
+from slimvox.pruning.gates import FinalMasks, final_masks, surviving_values
 from slimvox.pruning.result import RunSettings
 from slimvox.pruning.settings import GateSettings
 from slimvox.pruning.student import Student
@@ -91,9 +88,8 @@ def slice_student(student: Student, settings: RunSettings) -> SlicedEncoder:
         scores = log_alpha
     else:
         scores = control_scores(settings.control, encoder, gates.layout, settings.seed)
-    soft = settings.recipe.gates.final_values == "soft" and settings.control is None
-    values = typical_open_value(log_alpha) if soft else torch.ones_like(log_alpha)
-    chosen = final_masks(gates.layout, scores, values, budget)
+    final_values = settings.recipe.gates.final_values if settings.control is None else "one"
+    chosen = final_masks(gates.layout, scores, surviving_values(log_alpha, final_values), budget)
     sliced = slice_encoder(encoder, chosen.masks)
     check_promise(sliced, chosen, budget)
     return sliced

@@ -41,12 +41,13 @@ def build_optimisers(
     if stage.matrix_optimiser == "muon":
         matrices = matrices_of(student)
         weights = [weight for weight in weights if not any(weight is each for each in matrices)]
-        optimisers[MATRICES] = Muon(
-            matrices,
-            lr=stage.learning_rate * stage.matrix_rate_factor,
-            weight_decay=stage.weight_decay,
-            dtype=matrix_dtype,
-        )
+        if matrices:
+            optimisers[MATRICES] = Muon(
+                matrices,
+                lr=stage.learning_rate * stage.matrix_rate_factor,
+                weight_decay=stage.weight_decay,
+                dtype=matrix_dtype,
+            )
     optimisers[WEIGHTS] = torch.optim.AdamW(
         weights, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
     )

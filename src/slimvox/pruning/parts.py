@@ -21,7 +21,9 @@ class PruningParts:
     """Callbacks called after training steps."""
 
     def build_gates(self, anatomy: EncoderAnatomy, recipe: Recipe) -> Gates:
-        """The gates of the encoder to be pruned."""
+        """The gates of the encoder to be pruned; also called before the run starts, to check that its target can be
+        reached with them.
+        """
         return Gates(
             anatomy,
             recipe.pruned_structures,

@@ -23,7 +23,7 @@ from slimvox.pruning.machine_speed import prepare_cost
 from slimvox.pruning.memory import Recompute
 from slimvox.pruning.parts import PruningParts
 from slimvox.pruning.processes import Processes
-from slimvox.pruning.recipe import load_recipe
+from slimvox.pruning.recipe import Recipe, load_recipe
 from slimvox.pruning.result import PruneResult, RunSettings
 from slimvox.pruning.run import Run
 from slimvox.pruning.run_directory import RunDirectory
@@ -51,14 +51,14 @@ def prune(
     audio: AudioInput | Sequence[AudioInput] | Mapping[Any, float],
     out: str | Path,
     *,
-    recipe: str | Path | None = None,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    recipe: str | Path | Recipe | None = None,
+    overrides: str | Sequence[str] | Mapping[str, Any] = (),
     target_parameters: str | float | None = None,
     target_macs: str | float | None = None,
     target_speed: str | float | None = None,
     runtime: str | None = None,
     latency_table: str | Path | None = None,
-    sizes: str | Sequence[str | float] | None = None,
+    sizes: str | float | Sequence[str | float] | None = None,
     held_out: AudioInput | Sequence[AudioInput] = (),
     device: Device = "auto",
     precision: Precision = "auto",
@@ -89,9 +89,9 @@ def prune(
             `datasets.Dataset`, or a mapping of sources to weights.
         out: output directory for the pruned encoder; new, empty, or of the same run.
         recipe: name of a recipe (default, paper, fast, quick or whisper) or a TOML file. By default, quick for the
-            embedded teacher, whisper for a Whisper model, and default for others.
+            embedded teacher, whisper for a Whisper model, and default for others. In Python also a `Recipe`.
         overrides: fields of the recipe to override, such as prune.steps=1000 structures.conv=false. In Python a list
-            of such texts, or a mapping.
+            of such texts, a single one, or a mapping.
         target_parameters: parameters to keep: a share of the dense encoder (28%) or a number (26.5M).
         target_macs: multiply-accumulates to keep: a share (20%) or a number (15G, for 10 s of audio).
         target_speed: speed-up over the dense encoder (4x) on this machine's CPU, whatever the training device;
@@ -138,7 +138,8 @@ def prune(
     limit = None if hours is None else TimeLimit(hours)
     _check_request(control, sizes)
     sources = as_sources(audio)
-    held_out_sources = as_sources(held_out) if held_out else []
+    is_none = held_out is None or (isinstance(held_out, Sequence) and not held_out)
+    held_out_sources = [] if is_none else as_sources(held_out)
     directory = RunDirectory(path=Path(out).expanduser())
     name = recipe or ("quick" if str(model) == "embedded" else None)
     given = load_recipe(name, overrides) if name is not None else None
@@ -166,6 +167,7 @@ def prune(
             chosen,
             loaded.encoder,
             request,
+            parts,
             lambda target: prepare_cost(
                 parts,
                 target.kind,

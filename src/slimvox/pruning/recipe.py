@@ -10,8 +10,9 @@ import copy
 import dataclasses
 import hashlib
 import json
+import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -31,7 +32,7 @@ from slimvox.pruning.settings import (
 )
 from slimvox.structures import structure_names, structures
 from slimvox.util.errors import SlimvoxError, reason_of
-from slimvox.util.validation import build, check_fields
+from slimvox.util.validation import build, check_fields, shown
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -123,21 +124,29 @@ def shipped_recipes() -> tuple[str, ...]:
     return tuple(sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".toml")))
 
 
-def load_recipe(name: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Recipe:
+def load_recipe(name: str | Path | Recipe, overrides: str | Iterable[str] | Mapping[str, Any] = ()) -> Recipe:
     """Load a recipe and override some of its fields.
 
+    A warm-up that is longer than a stage whose `steps` are overridden is shortened in the same proportion as the stage,
+    unless it is overridden too.
+
     Args:
-        name: a shipped recipe (`default`, `paper`, `fast`, `quick`, `whisper`), or a path to a TOML file.
+        name: a shipped recipe (`default`, `paper`, `fast`, `quick`, `whisper`), a path to a TOML file, or a recipe.
         overrides: `section.field=value` texts, such as `prune.steps=1000`, or the same as a mapping.
 
     Raises:
         SlimvoxError: if there is no such recipe, or a field is unknown or has a value of the wrong kind.
     """
-    data = _data(str(name))
-    data.setdefault("name", Path(name).stem)
-    pairs = overrides.items() if isinstance(overrides, Mapping) else (_split(text) for text in overrides)
-    for key, value in pairs:
+    if isinstance(name, Recipe):
+        data, name = name.to_dict(), name.name
+    else:
+        data = _data(str(name))
+        data.setdefault("name", Path(name).stem)
+    changes = dict(_overrides(overrides))
+    base = copy.deepcopy(data)
+    for key, value in changes.items():
         _set(data, key, value, str(name))
+    _fit_warm_ups(data, base, changes)
     try:
         recipe: Recipe = build(Recipe, data)
     except SlimvoxError as error:
@@ -180,10 +189,26 @@ def _data(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         return data
     if not isinstance(base, str):
         raise SlimvoxError(f"recipe {name}: `extends` must be the name of a recipe, but is {base!r} instead")
-    beside = Path(name).expanduser().parent / base
-    extended = _data(str(beside) if beside.is_file() else base, (*seen, name))
+    beside = os.path.join(os.path.dirname(os.path.expanduser(name)), base)
+    extended = _data(beside if os.path.isfile(beside) else base, (*seen, name))
     extended.pop("name", None)
-    return _merged(extended, data)
+    merged = _merged(extended, data)
+    _fit_warm_ups(merged, extended, data)
+    return merged
+
+
+def _fit_warm_ups(data: dict[str, Any], base: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Shorten warm-ups that come from a longer stage of `base` and no longer fit; not those that `changes` name."""
+    for stage in ("prune", "finish"):
+        fields, longer, changed = data.get(stage), base.get(stage), changes.get(stage)
+        is_given = f"{stage}.warmup_steps" in changes or (
+            isinstance(changed, dict) and "warmup_steps" in changed
+        )
+        if is_given or not isinstance(fields, dict) or not isinstance(longer, dict):
+            continue
+        match fields.get("steps"), fields.get("warmup_steps"), longer.get("steps"):
+            case int(steps), int(warmup), int(before) if 0 < steps < warmup <= before:
+                fields["warmup_steps"] = round(warmup * steps / before)
 
 
 def _rename(data: dict[str, Any], recipe: str) -> None:
@@ -220,11 +245,11 @@ def _read(name: str) -> str:
         return (resources.files("slimvox") / "pruning" / "recipes" / f"{name}.toml").read_text(
             encoding="utf-8"
         )
-    path = Path(name).expanduser()
-    if not path.is_file():
+    path = Path(os.path.expanduser(name))
+    if not os.path.isfile(path):  # False also for an overlong name, where the method of Path raises
         known = ", ".join(shipped_recipes())
         raise SlimvoxError(
-            f"there is no recipe {name!r}: choose one of {known}, or give the path of a TOML file"
+            f"there is no recipe {shown(name)}: choose one of {known}, or give the path of a TOML file"
         )
     try:
         return path.read_text(encoding="utf-8")
@@ -232,11 +257,29 @@ def _read(name: str) -> str:
         raise SlimvoxError(f"recipe {path} cannot be read: {reason_of(error)}") from error
 
 
+def _overrides(given: str | Iterable[str] | Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of overrides."""
+    if isinstance(given, Mapping):
+        for key, value in given.items():
+            if not isinstance(key, str):
+                raise SlimvoxError(
+                    f"the keys of `overrides` must be names of fields, such as prune.steps, but one is {shown(key)}"
+                )
+            yield key, value
+        return
+    if not isinstance(given, Iterable):
+        raise SlimvoxError(
+            f"`overrides` must be a list of texts such as prune.steps=1000, or a mapping, but is {shown(given)} instead"
+        )
+    for text in [given] if isinstance(given, str) else given:
+        yield _split(text)
+
+
 def _split(text: str) -> tuple[str, Any]:
     """The override `a.b=1` as ("a.b", 1): the value is read as TOML, or kept as text if it is not TOML."""
-    key, equals, value = text.partition("=")
+    key, equals, value = text.partition("=") if isinstance(text, str) else ("", "", "")
     if not equals:
-        raise SlimvoxError(f"an override must read section.field=value, but is {text!r} instead")
+        raise SlimvoxError(f"an override must read section.field=value, but is {shown(text)} instead")
     try:
         return key.strip(), tomllib.loads(f"value = {value.strip()}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):

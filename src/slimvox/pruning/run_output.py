@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from slimvox.comparison.distance import Distance
 from slimvox.costs import cost_kind, macs, parameters
 from slimvox.encoder import SpeechEncoder
@@ -17,6 +19,8 @@ from slimvox.pruning.result import PruneResult, RunSettings, read_result, write_
 from slimvox.pruning.run_directory import RunDirectory
 from slimvox.pruning.student import Student
 from slimvox.pruning.trainer import Trainer
+from slimvox.structures.anatomy import SAMPLE_RATE_HZ
+from slimvox.util.errors import UnusableResultError
 
 
 class RunOutput:
@@ -119,8 +123,13 @@ class RunOutput:
         return read_result(self.settings) if self.out.finished and self.out.claim(self._fingerprint) else None
 
     def _measure(self, encoder: SpeechEncoder, cut: Cut) -> PruneResult:
-        """Measure the encoder on the device of the run."""
+        """Measure the encoder on the device of the run.
+
+        Raises:
+            UnusableResultError: if its hidden states are not finite.
+        """
         settings, trainer = self.settings, self._trainer
+        check_states(encoder)  # without held-out audio, the distance is not measured
         distance = trainer.distance(encoder)
         by_speed = cost_kind(settings.budget.cost.kind).measured
         faster = (
@@ -150,4 +159,17 @@ class RunOutput:
             predicted_speed_up=predicted_speed_up(encoder, self.settings.budget.cost),
             predicted_for=table_place(self.settings.budget.cost),
             skipped_files=skipped,
+        )
+
+
+@torch.no_grad()
+def check_states(encoder: SpeechEncoder) -> None:
+    """Raise `UnusableResultError` if the hidden states of a trained encoder are not finite, for a second of noise."""
+    samples = min(SAMPLE_RATE_HZ, encoder.anatomy.most_samples or SAMPLE_RATE_HZ)
+    noise = 0.1 * torch.randn(1, samples, generator=torch.Generator().manual_seed(0))
+    states = encoder(noise.to(next(encoder.parameters()).device)).hidden_states
+    if not all(bool(state.isfinite().all()) for state in states):
+        raise UnusableResultError(
+            "hidden states of the trained encoder are NaN or infinite, so that it was not written; start again with"
+            " lower learning rates (`prune.learning_rate`, `finish.learning_rate`) or with `--precision float32`"
         )

@@ -19,6 +19,8 @@ from slimvox.util.validation import (
 )
 
 ONE_FRAME_SECONDS = 0.025
+LONGEST_CLIP_SECONDS = 3600.0
+"""Maximum length of the clip that a cost is counted for; the MACs of much longer ones are not exact in float64."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +32,9 @@ class TargetSettings:
     machine, or that is given), or another one that is registered."""
     keep: ProperShare = 0.28
     """Share of the dense encoder's cost to keep, between 0 and 1."""
-    seconds: Seconds = 10.0
-    """Clip length in seconds for counting MACs and predicting latency."""
+    seconds: Annotated[float, Range(above=0, at_most=LONGEST_CLIP_SECONDS)] = 10.0
+    """Clip length in seconds for counting MACs and predicting latency, at most an hour; a target in MACs that is a
+    number, not a share, is for 10 s."""
     runtime: str = ""
     """Runtime that latency is measured in: a backend of `slimvox benchmark`, such as openvino-int8; torch if empty."""
     round_to: Count = 1
@@ -123,7 +126,8 @@ class StageSettings:
     learning_rate: Positive
     """Peak learning rate of the encoder's weights and the distillation maps (AdamW); see also `matrix_optimiser`."""
     warmup_steps: CountOrZero = 0
-    """Number of linear warm-up steps; afterwards the learning rate decays linearly to 0."""
+    """Number of linear warm-up steps; afterwards the learning rate decays linearly to 0. If it is longer than a stage
+    whose `steps` are overridden, it is shortened in the same proportion as the stage, unless it is overridden too."""
     gradient_clip: Positive = 10.0
     """Maximum gradient norm of the weights."""
     weight_decay: PositiveOrZero = 0.0

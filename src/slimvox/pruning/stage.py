@@ -24,7 +24,7 @@ from slimvox.pruning.micro_batches import (
     release_memory,
     trim_heap,
 )
-from slimvox.pruning.optimisers import OF_WEIGHTS, Snapshot, build_optimisers, schedule_rates
+from slimvox.pruning.optimisers import OF_WEIGHTS, WEIGHTS, Snapshot, build_optimisers, schedule_rates
 from slimvox.pruning.processes import Processes
 from slimvox.pruning.progress import JsonLog, StageProgress
 from slimvox.pruning.settings import GateSettings, StageSettings
@@ -32,6 +32,7 @@ from slimvox.pruning.student import StepNoise, Student
 from slimvox.pruning.timeline import Timeline
 from slimvox.pruning.update import Skips, clip_gradients, step_controls
 from slimvox.util.devices import read_scalars
+from slimvox.util.errors import SlimvoxError
 
 NOISE_STREAM = 0x51_1A
 """Stream number that separates the gates' noise from other uses of the run's seed."""
@@ -141,7 +142,7 @@ class Stage:
 
         Raises:
             RunInterrupted: on Ctrl-C, after a checkpoint.
-            SlimvoxError: if the gradients of many steps in a row are not finite.
+            SlimvoxError: if the gradients of many steps in a row, or of all, are not finite.
         """
         saved = time.monotonic()
         histogram_every = log_every * max(1, self.steps // (GATE_HISTOGRAMS * log_every))
@@ -180,6 +181,11 @@ class Stage:
                     f"stopped after step {self.step} of stage {self.title}, with its state saved; the same call"
                     " resumes from there"
                 )
+        if self._skipped and not self.optimisers[WEIGHTS].state:
+            raise SlimvoxError(
+                f"no step of stage {self.title} had a finite gradient, so that nothing was trained; start again with a"
+                f" lower learning rate, such as `--set {self._slower}`, with more steps, or with `--precision float32`"
+            )
 
     def _train_step(self, batches: Iterator[AudioBatch]) -> tuple[dict[str, float], float]:
         """One optimiser step; returns the values to log, and the seconds of audio of all processes."""
@@ -312,7 +318,10 @@ class Stage:
         where = f"step {self.step + 1} of stage {self.name}"
         self._skipped = not values.pop("finite")
         self._skips.count(
-            self._skipped, where, f"{self.name}.learning_rate={rate / 4:.1e}", values.get("loss_scale", 0.0)
+            self._skipped,
+            where,
+            self._slower,
+            values.get("loss_scale", 0.0),
         )
         values.update(learning_rate=rate)
         if self.student.gates is not None:
@@ -328,6 +337,11 @@ class Stage:
         if self.scaler is not None:
             self.scaler.update()
         return values
+
+    @property
+    def _slower(self) -> str:
+        """Setting of a recipe with a lower learning rate, for error messages."""
+        return f"{self.name}.learning_rate={self.settings.learning_rate / 4:.1e}"
 
     @property
     def steps(self) -> int:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from slimvox.costs import Cost
+from slimvox.costs import Cost, Parameters
+from slimvox.costs.counted import SECONDS
 from slimvox.encoder import SpeechEncoder
 from slimvox.measure.latency import LatencyTable
-from slimvox.measure.latency.table import TORCH
+from slimvox.measure.latency.table import TORCH, check_clip
 from slimvox.pruning.budget import Budget
 from slimvox.pruning.gates import GateLayout, check_reachable, smallest_cost
 from slimvox.pruning.gates.final import or_more_structures
+from slimvox.pruning.parts import PruningParts
 from slimvox.pruning.recipe import Recipe
 from slimvox.pruning.settings import TargetSettings
 from slimvox.util.errors import SlimvoxError
@@ -26,7 +28,8 @@ class TargetRequest:
     parameters: str | float | None = None
     """Parameters to keep: a share of the dense encoder ("28%", 0.28) or a number ("26.5M")."""
     macs: str | float | None = None
-    """Multiply-accumulates to keep, in the same form."""
+    """Multiply-accumulates to keep, in the same form: a share of those of the recipe's clip length, or a number for
+    10 s of audio."""
     speed: str | float | None = None
     """Speed-up over the dense encoder ("4x", 4)."""
     runtime: str | None = None
@@ -51,9 +54,12 @@ class TargetRequest:
             SlimvoxError: if a table is given for a target that is not in time, or with another runtime.
         """
         runtime = recipe.runtime if self.runtime is None else self.runtime
-        if self.parameters is not None or self.macs is not None:
-            kind = "macs" if self.parameters is None else "params"
-            settings = replace(recipe, kind=kind, runtime=self.runtime or "")
+        if self.parameters is not None:
+            settings = replace(recipe, kind="params", runtime=self.runtime or "")
+        elif self.macs is not None:
+            is_share = parse_amount(str(self.macs), "target_macs").is_share
+            seconds = recipe.seconds if is_share else SECONDS
+            settings = replace(recipe, kind="macs", seconds=seconds, runtime=self.runtime or "")
         elif self.speed is not None:
             keep = 1 / parse_speed(str(self.speed), "target_speed")
             settings = replace(recipe, kind="latency", keep=keep, runtime=runtime)
@@ -90,13 +96,14 @@ class TargetRequest:
         return (amount / whole,)
 
 
-def parse_sizes(sizes: str | Sequence[str | float]) -> tuple[float, ...]:
-    """Shares of the dense encoder to keep, largest first, from text or numbers ("50%,28%", [0.5, 0.28]).
+def parse_sizes(sizes: str | float | Sequence[str | float]) -> tuple[float, ...]:
+    """Shares of the dense encoder to keep, largest first, from text or numbers ("50%,28%", [0.5, 0.28], 0.5).
 
     Raises:
         SlimvoxError: if there are none, one is not a share, or one occurs twice.
     """
-    texts = sizes.split(",") if isinstance(sizes, str) else map(str, sizes)
+    several = sizes if isinstance(sizes, Iterable) and not isinstance(sizes, str) else str(sizes).split(",")
+    texts = list(map(str, several))
     return parse_shares([text for text in texts if text.strip()], "sizes")
 
 
@@ -104,6 +111,7 @@ def plan_sizes(
     recipe: Recipe,
     encoder: SpeechEncoder,
     request: TargetRequest,
+    parts: PruningParts,
     prepare: Callable[[TargetSettings], Cost],
 ) -> tuple[tuple[Recipe, Budget], ...]:
     """Recipe and budget of each size, largest first, with the requested target.
@@ -112,16 +120,16 @@ def plan_sizes(
         recipe: the recipe.
         encoder: encoder to be pruned.
         request: target requested by the caller.
+        parts: parts of the run, which build the gates.
         prepare: function that returns the cost that a target limits; it may measure the machine.
 
     Raises:
         SlimvoxError: if the target makes no sense or cannot be reached.
     """
     settings = request.settings(recipe.target)
-    replace(recipe, target=settings)  # checks that its fields go together
-    layout = GateLayout(encoder.anatomy, recipe.pruned_structures)
-    if not layout:
-        raise SlimvoxError("the encoder has none of the structures that the recipe prunes; switch others on")
+    if settings.kind != Parameters.kind:
+        check_clip(encoder.dense_anatomy, recipe.target.seconds, "`target.seconds`")
+    layout = parts.build_gates(encoder.anatomy, replace(recipe, target=settings)).layout
     cost = prepare(settings)
     whole = cost.of_dense(encoder.dense_anatomy)
     planned = []

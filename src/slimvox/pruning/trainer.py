@@ -275,7 +275,9 @@ class Trainer:
                 steps=stage.steps,
                 values=values,
                 student=stage.student,
-                slice=lambda encoder, student: as_it_is(encoder, student, stage.last_target_sparsity),
+                slice=lambda encoder, student: as_it_is(
+                    encoder, student, stage.last_target_sparsity, self.settings.recipe.gates.final_values
+                ),
                 distance_of=self.distance,
             )
             for callback in due:

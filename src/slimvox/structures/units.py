@@ -49,14 +49,6 @@ class Units:
         """Slice of an address in the numbering of the units."""
         return slice(self.starts[address], self.starts[address] + self.sizes[address])
 
-    def spans(self, address: Address) -> tuple[slice, ...]:
-        """Slices of the spans of an address in the numbering of the units."""
-        start, spans = self.starts[address], []
-        for size in structure(address.structure).spans(self.anatomy, address.index):
-            spans.append(slice(start, start + size))
-            start += size
-        return tuple(spans)
-
     def left(self, kept: Bools) -> Bools:
         """Mask of the units that are left when only some are kept, (N,) bool.
 

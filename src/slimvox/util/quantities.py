@@ -12,8 +12,10 @@ from slimvox.util.errors import SlimvoxError
 _SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 _LARGEST = 1e15
 """Maximum number; larger ones are typing errors, and could become infinite with a suffix."""
-_AMOUNT = re.compile(r"^\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgb%]?)\s*$", re.IGNORECASE)
-_SPEED = re.compile(r"^\s*(\d+(?:\.\d*)?|\.\d+)\s*x?\s*$", re.IGNORECASE)
+_NUMBER = r"^\s*((?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)\s*"
+"""A number, also with an exponent: Python prints 0.00001 as 1e-05."""
+_AMOUNT = re.compile(_NUMBER + r"([kmgb%]?)\s*$", re.IGNORECASE)
+_SPEED = re.compile(_NUMBER + r"x?\s*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)

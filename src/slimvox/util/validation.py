@@ -309,10 +309,10 @@ def _is_number(value: Any, *, whole: bool) -> bool:
 
 
 def _message(name: str, expected: str, value: Any) -> str:
-    return f"`{name}` must be {expected}, but is {_shown(value)} instead"
+    return f"`{name}` must be {expected}, but is {shown(value)} instead"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as text for a message, cut if it is long."""
     try:
         text = repr(value)

@@ -153,15 +153,16 @@ class LatencyTable(Cost):
         return table
 
 
-def check_clip(dense: EncoderAnatomy, seconds: float) -> None:
-    """Raise SlimvoxError if an encoder cannot encode clips of a length."""
+def check_clip(
+    dense: EncoderAnatomy, seconds: float, name: str = "the clip to measure computing times on"
+) -> None:
+    """Raise SlimvoxError, with the name of the length, if an encoder cannot encode clips of a length."""
     shortest = dense.receptive_field / SAMPLE_RATE_HZ
     longest = math.inf if dense.most_samples is None else dense.most_samples / SAMPLE_RATE_HZ
     if not shortest <= seconds <= longest or seconds == math.inf:
         limit = "" if longest == math.inf else f" and at most {longest:g} s"
         raise SlimvoxError(
-            f"the clip to measure computing times on must be finite and at least {shortest:g} s, one frame{limit}, but"
-            f" is {seconds:g} s instead"
+            f"{name} must be finite and at least {shortest:g} s, one frame{limit}, but is {seconds:g} s instead"
         )
 
 

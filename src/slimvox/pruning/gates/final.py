@@ -12,6 +12,7 @@ from torch import Tensor
 
 from slimvox.pruning.budget import Budget
 from slimvox.pruning.gates.gates import GateLayout
+from slimvox.pruning.gates.hard_concrete import typical_open_value
 from slimvox.pruning.gates.widths import Widths
 from slimvox.pruning.masks import Masks
 from slimvox.structures import structure_names
@@ -76,6 +77,11 @@ def final_masks(layout: GateLayout, scores: Tensor, values: Tensor, budget: Budg
     kept = search.widths.rounded(opened)
     masks = layout.masks(torch.where(kept, values, torch.zeros_like(values)))
     return FinalMasks(masks=masks, cost=search.cost(opened), open=kept)
+
+
+def surviving_values(log_alpha: Tensor, kind: str) -> Tensor:
+    """Values of gates that survive, (gates,), of the kind `gates.final_values` of a recipe: `soft` or `one`."""
+    return typical_open_value(log_alpha) if kind == "soft" else torch.ones_like(log_alpha)
 
 
 def smallest_cost(layout: GateLayout, budget: Budget) -> int:

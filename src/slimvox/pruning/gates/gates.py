@@ -13,6 +13,7 @@ from slimvox.pruning.masks import masks_of
 from slimvox.structures import Address, addresses, structure, structure_names
 from slimvox.structures.anatomy import EncoderAnatomy
 from slimvox.structures.units import ExpectedCounts, units
+from slimvox.util.errors import SlimvoxError
 
 
 class GateLayout:
@@ -90,13 +91,16 @@ class Gates(nn.Module):
 
         Raises:
             KeyError: if a name is not that of a structure.
-            ValueError: if the encoder has none of the structures.
+            SlimvoxError: if the encoder has none of the structures.
         """
         super().__init__()
         self.anatomy = anatomy
         self.layout = GateLayout(anatomy, names)
         if not self.layout:
-            raise ValueError(f"the encoder has no {', '.join(sorted(names)) or 'structure chosen'} to gate")
+            raise SlimvoxError(
+                "the encoder has none of the structures to be pruned"
+                f" ({', '.join(sorted(names)) or 'none is chosen'}); switch others on"
+            )
         self.straight_through = straight_through
         log_alpha = torch.full((self.layout.size,), location(initial_drop))
         for address, each in self.layout.slices.items():
