@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -136,6 +137,21 @@ def test_arguments_are_checked_by_their_annotations() -> None:
         (name,) = wrong
         with pytest.raises(SlimvoxError, match=f"`{name}` must be"):
             function("x", **wrong)  # type: ignore[arg-type]
+
+
+def test_a_single_text_for_a_list_of_texts_is_a_list_of_one() -> None:
+    @checked_arguments
+    def function(
+        names: Sequence[str] = (),
+        *,
+        files: str | Path | Sequence[str | Path] = (),
+        more: Sequence[str | Path] | None = None,
+    ) -> Any:
+        return names, files, more
+
+    assert function("ks", files="a", more="b") == (("ks",), "a", ("b",))
+    assert function(more=Path("b")) == ((), (), (Path("b"),))
+    assert function(["ks", "pr"], files=["a"]) == (["ks", "pr"], ["a"], None)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"a":' * 100_000, b"\xff", "9" * 5000])

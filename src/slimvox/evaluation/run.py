@@ -63,7 +63,7 @@ def evaluate(
     *,
     suite: SuiteName = "mini",
     tasks: Sequence[str] = (),
-    manifests: Mapping[str, Sequence[str | Path]] | None = None,
+    manifests: Mapping[str, str | Path | Sequence[str | Path]] | None = None,
     seeds: Count | None = None,
     overrides: Sequence[str] = (),
     against: Model | None = None,
@@ -92,7 +92,7 @@ def evaluate(
         tasks: names of the tasks to run (see docs/evaluation.md); by default, all that the suite has data for or, with
             `manifests`, those that have a table.
         manifests: tables with your own data, such as ks=commands.tsv; several tables of one task are its folds. In
-            Python a mapping from tasks to their tables.
+            Python a mapping from tasks to their table or tables.
         seeds: number of heads trained at the best learning rate; by default 3 in mini and 1 in the official suite.
         overrides: fields of the protocol to override, such as ks.steps=2000 sid.learning_rates=0.1,0.01. In Python a
             list of such texts.
@@ -119,7 +119,10 @@ def evaluate(
     Raises:
         SlimvoxError: for invalid settings, before anything is computed, and for data that cannot be scored.
     """
-    own = {name: tuple(Path(path) for path in paths) for name, paths in (manifests or {}).items()}
+    own = {
+        name: tuple(Path(each) for each in ([given] if isinstance(given, str | os.PathLike) else given))
+        for name, given in (manifests or {}).items()
+    }
     model = at_revision(model, revision)
     name = name_of(model)
     settings = EvaluationPlan(

@@ -166,7 +166,7 @@ class RunOutput:
 def check_states(encoder: SpeechEncoder) -> None:
     """Raise `UnusableResultError` if the hidden states of a trained encoder are not finite, for a second of noise."""
     samples = min(SAMPLE_RATE_HZ, encoder.anatomy.most_samples or SAMPLE_RATE_HZ)
-    noise = 0.1 * torch.randn(1, samples, generator=torch.Generator().manual_seed(0))
+    noise = 0.1 * torch.randn(1, samples, generator=torch.Generator().manual_seed(0), device="cpu")
     states = encoder(noise.to(next(encoder.parameters()).device)).hidden_states
     if not all(bool(state.isfinite().all()) for state in states):
         raise UnusableResultError(

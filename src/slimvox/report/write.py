@@ -13,6 +13,7 @@ from slimvox.report.speeds import read_speeds
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.files import write_atomically
 from slimvox.util.output_paths import check_output_file, writing
+from slimvox.util.validation import checked_arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class ReportResult:
     """Labels of the runs on the page."""
 
 
+@checked_arguments
 def make_report(
     runs: str | Path | Sequence[str | Path],
     out: str | Path = Path("report.html"),

@@ -17,6 +17,7 @@ import functools
 import inspect
 import math
 import numbers
+import os
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -189,17 +190,21 @@ def check_fields(instance: Any, name: str = "") -> None:
 def checked_arguments(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Decorate a function so that its numbers and choices are checked by their annotations at each call.
 
-    Arguments of other types are passed through as they are.
+    A single text or path for a list of texts becomes a list of one; a text would be iterated by character. Arguments of
+    other types are passed through as they are.
     """
     signature = inspect.signature(function)
 
     @functools.wraps(function)
     def checked(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         hints = typing.get_type_hints(function, include_extras=True)
-        for name, value in signature.bind(*args, **kwargs).arguments.items():
+        bound = signature.bind(*args, **kwargs)
+        for name, value in bound.arguments.items():
             if _is_checkable(hints[name]):
                 convert(hints[name], value, name)
-        return function(*args, **kwargs)
+            elif isinstance(value, str | os.PathLike) and _is_list_of_texts(hints[name]):
+                bound.arguments[name] = (value,)
+        return function(*bound.args, **bound.kwargs)
 
     return checked
 
@@ -277,6 +282,13 @@ def _is_checkable(hint: Any) -> bool:
     if len(_options(hint)) > 1:
         return all(_is_checkable(each) for each in _options(hint))
     return hint in (int, float, bool, type(None)) or typing.get_origin(hint) is Literal
+
+
+def _is_list_of_texts(hint: Any) -> bool:
+    """True if an annotation allows a sequence of texts or paths, and no single one."""
+    options = [_without_range(each)[0] for each in _options(_without_range(hint)[0])]
+    items = [typing.get_args(each)[0] for each in options if typing.get_origin(each) is Sequence]
+    return str not in options and any(str in _options(each) for each in items)
 
 
 def _plain(hint: Any, text: str) -> Any:

@@ -18,6 +18,7 @@ from slimvox.report.speeds import Speed, read_speeds
 from slimvox.util.files import write_atomically
 from slimvox.util.imports import require
 from slimvox.util.output_paths import check_output_folder, writing
+from slimvox.util.validation import checked_arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class FiguresResult:
     """Sentences: figures skipped, runs left out."""
 
 
+@checked_arguments
 def draw_figures(
     runs: str | Path | Sequence[str | Path] = (),
     *,
