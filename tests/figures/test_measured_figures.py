@@ -80,9 +80,39 @@ def test_arms_with_a_folder_each_are_called_by_it(found: dict[str, RunRecord]) -
     ]
     quality = choose_quality("distance", runs, ())
     assert [arm.label for arm in arms_of(runs, quality)] == ["learned", "random"]
+    # Sizes may be numbered from the first on, and folders of the same name lie in others.
+    longer = {**base.recipe, "finish": {**base.recipe["finish"], "steps": 94}}
+    runs = [
+        replace(base, directory=at / "long" / "speed-2x" / "0", recipe=longer),
+        replace(base, directory=at / "short" / "speed-2x" / "0"),
+        replace(larger, directory=at / "short" / "speed-3x" / "0"),
+    ]
+    assert [arm.label for arm in arms_of(runs, quality)] == ["long/speed-2x", "short/speed"]
     # One folder for all says nothing.
     alike = [replace(run, directory=at / run.label) for run in (base, control)]
     assert "learned gates" in [arm.label for arm in arms_of(alike, quality)]
+
+
+def test_arms_that_differ_in_much_are_named_by_what_tells_them_apart(found: dict[str, RunRecord]) -> None:
+    base = found["a"]
+    recipe = base.recipe
+    distillation = {
+        **recipe["distillation"],
+        "maps": True,
+        "layers": 2,
+        "weights": {"l1": 2.0, "cosine": 3.0},
+    }
+    changed = {**recipe, "distillation": distillation}
+    kinds = [
+        {**each, "target": {**recipe["target"], "kind": kind}}
+        for each in (recipe, changed)
+        for kind in ("params", "macs")
+    ]
+    runs = [replace(base, label=str(number), recipe=each) for number, each in enumerate(kinds)]
+    runs.append(replace(runs[0], label="again", seed=7))  # labels of runs do not name arms of several runs
+    labels = [arm.label for arm in arms_of(runs, choose_quality("distance", runs, ()))]
+    assert len(set(labels)) == 4 and not any("#" in label for label in labels)
+    assert all("target.kind" in label and label.count(",") == 2 for label in labels)
 
 
 def test_a_field_that_an_older_run_does_not_know_counts_as_its_default(found: dict[str, RunRecord]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from slimvox.report.figures.quality import Quality
@@ -71,13 +72,26 @@ def arms_of(runs: Sequence[RunRecord], quality: Quality) -> tuple[Arm, ...]:
 
 
 def _folder_names(arms: Sequence[Sequence[RunRecord]]) -> list[str]:
-    """Names of the arms' folders if each has its own (ARM/0, ARM/1, ARM-50/0); otherwise nothing."""
-    names = []
-    for runs in arms:
-        folders = {run.directory.resolve().parent.name for run in runs}
-        shortest = min(folders, key=len)
-        names.append(shortest if all(folder.startswith(shortest) for folder in folders) else "")
+    """Names of the arms' folders if each has its own (ARM/0, ARM/1, ARM-50/0); otherwise nothing. If these lie in
+    different folders, the names of those are included.
+    """
+    folders = [{run.directory.resolve().parent for run in runs} for runs in arms]
+    names = [_common_name({folder.name for folder in own}) for own in folders]
+    around = [_common_name({folder.parent.name for folder in own}) for own in folders]
+    if len(set(around)) > 1:
+        names = [f"{outer}/{name}" if name else "" for outer, name in zip(around, names, strict=True)]
     return names if len(names) > 1 and len(set(names)) == len(names) and all(names) else []
+
+
+def _common_name(names: Collection[str]) -> str:
+    """The shortest of some names if all begin with it, or their part before a number: macs for macs-20 and macs-30; or
+    nothing.
+    """
+    shortest = min(names, key=len)
+    if all(name.startswith(shortest) for name in names):
+        return shortest
+    before = {re.split(r"[-_.]?\d", name)[0] for name in names}
+    return before.pop() if len(before) == 1 else ""
 
 
 def _place(fields: Mapping[str, str]) -> tuple[bool, bool]:
@@ -130,13 +144,27 @@ def _labels(arms: Sequence[Mapping[str, str]]) -> list[str]:
             parts.append(CONTROL_TITLES.get(arm["control"], arm["control"]))
         elif len(alike) == 1 and not several_names:
             parts.append("learned gates")
-        parts += [_named(name, arm[name]) for name in differing[:MOST_DIFFERENCES]]
-        parts += [CUT_SHORT] if len(differing) > MOST_DIFFERENCES else []
+        if len(differing) > MOST_DIFFERENCES:
+            differing = [*_telling(arm, alike, differing), CUT_SHORT]
+        parts += [CUT_SHORT if name == CUT_SHORT else _named(name, arm[name]) for name in differing]
         labels.append(", ".join(parts))
     return [
         label if labels.count(label) == 1 else f"{label} #{labels[: place + 1].count(label)}"
         for place, label in enumerate(labels)
     ]
+
+
+def _telling(arm: Mapping[str, str], others: Sequence[Mapping[str, str]], names: Sequence[str]) -> list[str]:
+    """The few settings that tell an arm from most others, each chosen for those that are not yet told apart."""
+    chosen: list[str] = []
+    left = [other for other in others if other is not arm]
+    while left and len(chosen) < MOST_DIFFERENCES:
+        best = max(
+            names, key=lambda name: (sum(other.get(name) != arm[name] for other in left), name == TOTAL)
+        )
+        chosen.append(best)
+        left = [other for other in left if other.get(best) == arm[best]]
+    return [name for name in names if name in chosen]
 
 
 def _with_total_steps(arm: Mapping[str, str], arms: Sequence[Mapping[str, str]]) -> dict[str, str]:
