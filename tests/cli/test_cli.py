@@ -15,6 +15,7 @@ import soundfile
 import models
 import slimvox
 from hub_server import COMMIT, serving
+from slimvox.cli.command import showing
 from slimvox.cli.main import parse, run
 
 FAST = [
@@ -203,6 +204,8 @@ def test_brackets_in_a_name_are_printed(
 ) -> None:
     """They would be markup to rich, which prints the tables."""
     monkeypatch.chdir(tmp_path)
+    with showing("a[b]/c[/b]d") as show:
+        show("e[/f]")
     (tmp_path / "a[b]").mkdir()
     for name in ("small[v2]", "a[b]/c[/b]d"):
         models.directory(tmp_path / name, "wavlm")

@@ -49,3 +49,8 @@ def test_the_best_of_many_orders_is_found() -> None:
     ]
     found = permutation_invariant_loss(logits, [target], torch.tensor([30]))
     torch.testing.assert_close(found, torch.stack(losses).min())
+
+
+def test_the_loss_of_a_head_that_has_diverged_is_not_a_number() -> None:
+    loss = permutation_invariant_loss(torch.full((1, 5, 2), torch.nan), [torch.ones(5, 2)], torch.tensor([5]))
+    assert loss.isnan()

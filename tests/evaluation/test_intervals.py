@@ -155,3 +155,11 @@ def test_the_standard_error_of_an_equal_error_rate(spreads: tuple[float, float])
         of = Outcomes.of([(str(number),) for number in range(600)], _counts(trials, [scores()]))
         errors.append(estimate(score_of("asv", of, of.scores[0])).error)
     assert np.mean(errors) == pytest.approx(np.std(rates), rel=0.15)
+
+
+def test_scores_of_one_seed_that_are_not_finite_leave_the_others() -> None:
+    trials = [Trial(first=str(n), second="x", same=n % 2 == 0, split="test") for n in range(40)]
+    good = np.array([float(trial.same) for trial in trials], dtype=np.float32)
+    good[:4] = 0.5
+    of = Outcomes.of([(str(n),) for n in range(40)], _counts(trials, [good, np.full(40, np.nan)]))
+    assert of.scores[0] < 20 and of.scores[1] == pytest.approx(100)

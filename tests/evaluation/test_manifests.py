@@ -251,6 +251,9 @@ def test_stretches_of_one_file_have_ids_of_their_own(tmp_path: Path) -> None:
     assert [each.id for each in first.documents] == ["d.wav [0.0-1.5]", "d.wav [1.5-]"]
     assert first.matches == {("q.wav", "d.wav [0.0-1.5]")}
     assert second.documents == first.documents[1:]
+    text = "path | split | label | channel\na.wav | train | x | 0\na.wav | train | y | 1\n"
+    examples = task("ks").read_manifest(table(tmp_path / "u.tsv", text), tmp_path).examples
+    assert [each.recording.id for each in examples] == ["a.wav [channel 0]", "a.wav [channel 1]"]
 
 
 @pytest.mark.parametrize("name", ["qbe", "asv", "ks"])

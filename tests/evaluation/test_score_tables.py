@@ -234,7 +234,7 @@ def test_results_that_do_not_compare(tmp_path: Path) -> None:
         read_model("a", write(tmp_path / "a", {"ks": [1.0]})),
         read_model("b", write(tmp_path / "b", {"ks": [1.0]}, protocol={"steps": 2})),
     ]
-    with pytest.raises(SlimvoxError, match="ks: a and b were scored with different protocols"):
+    with pytest.raises(SlimvoxError, match="ks: a and b have different protocols"):
         check_comparable({model.name: model.results for model in models})
     (tmp_path / "empty").mkdir()
     with pytest.raises(SlimvoxError, match="there is no result"):

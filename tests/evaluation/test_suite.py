@@ -237,7 +237,7 @@ def test_results_of_the_first_version_load_and_are_not_compared_with_later_ones(
     assert overall([old, new], own_data=False) == {}
     with pytest.raises(
         SlimvoxError,
-        match="x: the first model and the second were scored with different versions of mini-SUPERB",
+        match="x: the first model and the second have different versions of mini-SUPERB",
     ):
         differences([old], [new], fixed)
 
@@ -332,7 +332,7 @@ def test_results_that_cannot_be_compared_are_an_error_before_anything_is_compute
     capsys.readouterr()
     assert run([*again, "--seeds", "2"]) == 2
     message = " ".join(capsys.readouterr().err.split())
-    assert "ks: this model and the other were scored with different numbers of seeds" in message
+    assert "ks: this evaluation and the earlier one have different numbers of seeds" in message
     other = [word.replace("ks=", "er=") for word in again]
     assert run([*other, "--seeds", "1"]) == 2
     assert "are of ks, and none of er" in " ".join(capsys.readouterr().err.split())

@@ -234,5 +234,6 @@ def check_weights(encoder: SpeechEncoder) -> None:
     ]
     if problems:
         raise SlimvoxError(
-            f"an encoder with adapters or quantised weights cannot be saved ({problems[0]}): {MERGE_FIRST}"
+            f"the weights are not those of the encoder's anatomy, so that it cannot be saved ({problems[0]}):"
+            f" {MERGE_FIRST}"
         )

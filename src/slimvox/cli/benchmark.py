@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from slimvox.cli.command import Argument, VerboseOption, command
+from slimvox.cli.command import Argument, VerboseOption, command, showing
 from slimvox.measure.benchmark.energy import UNAVAILABLE
 from slimvox.util.errors import SlimvoxError
 from slimvox.util.output_paths import check_output_file
@@ -77,8 +77,8 @@ class BenchmarkCommand(VerboseOption):
             from slimvox.report.figures.speed import check_plot
 
             check_plot(self.plot, "--plot")
-        with Console(stderr=True, markup=False).status("loading") as status:
-            result: BenchmarkResult = self.call(on_progress=status.update)
+        with showing("loading") as show:
+            result: BenchmarkResult = self.call(on_progress=show)
         text = json.dumps(result.to_dict(), indent=1)
         if self.out is not None:
             self.out.parent.mkdir(parents=True, exist_ok=True)

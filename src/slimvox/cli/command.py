@@ -12,11 +12,14 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import tyro
+from rich.console import Console
+from rich.text import Text
 
 from slimvox.cli.signatures import Parameter, attribute_docstrings, read_parameters
 
@@ -186,6 +189,16 @@ def _is_union(hint: Any) -> bool:
 def _is_list(hint: Any) -> bool:
     kind = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
     return typing.get_origin(kind) is tuple
+
+
+@contextmanager
+def showing(text: str) -> Iterator[Callable[[str], None]]:
+    """Context in which a line on standard error says what is being done; gives a function that changes it.
+
+    The text is no markup, because it contains names chosen by the user.
+    """
+    with Console(stderr=True).status(Text(text)) as status:
+        yield lambda line: status.update(Text(line))
 
 
 def flags_of_lists(commands: Any) -> frozenset[str]:

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from slimvox.cli.command import AUDIO, MODEL, Argument, VerboseOption, command
+from slimvox.cli.command import AUDIO, MODEL, Argument, VerboseOption, command, showing
 from slimvox.util.validation import SecondsOrZero
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ class CompareCommand(VerboseOption):
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        with Console(stderr=True, markup=False).status("loading") as status:
-            result: Comparison = self.call(on_progress=status.update)
+        with showing("loading") as show:
+            result: Comparison = self.call(on_progress=show)
         if self.json:
             print(json.dumps(result.to_dict(), indent=1, allow_nan=False))
             return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from slimvox.cli.command import MODEL, Argument, VerboseOption, command
+from slimvox.cli.command import MODEL, Argument, VerboseOption, command, showing
 from slimvox.util.errors import SlimvoxError
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class EvaluateCommand(VerboseOption):
         """Run the command."""
         from slimvox.evaluation.result_table import print_differences, print_plan, print_table
 
-        with Console(stderr=True, markup=False).status(self.model) as status:
-            evaluation: Evaluation = self.call(on_progress=status.update)
+        with showing(self.model) as show:
+            evaluation: Evaluation = self.call(on_progress=show)
         if self.json:
             print(json.dumps(evaluation.to_dict(), indent=1, allow_nan=False))
             return

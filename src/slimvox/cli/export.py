@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from slimvox.cli.command import MODEL, Argument, VerboseOption, command
+from slimvox.cli.command import MODEL, Argument, VerboseOption, command, showing
 from slimvox.exporters import export_format_names
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ class ExportCommand(VerboseOption):
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        with console.status("loading") as status:
-            result: ExportResult = self.call(report=status.update)
+        with showing("loading") as show:
+            result: ExportResult = self.call(report=show)
         cases = ", ".join(f"{batch} x {samples}" for batch, samples in result.compared)
         lines = [
             f"written to {result.path} ({result.bytes / 1e6:.1f} MB)",

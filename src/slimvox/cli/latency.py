@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from rich.console import Console
 from rich.table import Table
 
-from slimvox.cli.command import MODEL, Argument, VerboseOption, command
+from slimvox.cli.command import MODEL, Argument, VerboseOption, command, showing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,8 +39,8 @@ class LatencyCommand(VerboseOption):
 
     def run(self, console: Console) -> None:
         """Run the command."""
-        with Console(stderr=True, markup=False).status("loading") as status:
-            table: LatencyTable = self.call(on_progress=status.update)
+        with showing("loading") as show:
+            table: LatencyTable = self.call(on_progress=show)
         if self.json:
             print(json.dumps(table.to_dict(), indent=1))
         else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -121,8 +122,8 @@ class MelFeatureExtractor(nn.Module):
 
     def convolved(self, mel: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Spectrogram (batch, bins, windows) to features (batch, windows, channels), 0 where they are padding."""
-        weights = [*self.conv_layers.parameters()]  # none in the replicas of `nn.DataParallel`
-        x = mel.to(weights[0].dtype) if weights else mel
+        first: Any = self.conv_layers[0]
+        x = mel.to(first.conv.weight.dtype)  # an attribute also in the replicas of `nn.DataParallel`
         kept = window_mask(attention_mask, x.shape[-1])
         for layer in self.conv_layers:
             x = layer(x) if kept is None else layer(x) * kept

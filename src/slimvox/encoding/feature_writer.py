@@ -113,7 +113,7 @@ class FeatureWriter:
                 raise UnreadableAudioError(source.path, "empty", "it holds no samples")
             length = f"{counted.samples / SAMPLE_RATE_HZ:.4f} s, less than one frame"
             raise UnreadableAudioError(source.path, "too short", length)
-        # Before the rest is decoded: audio that changes meanwhile is then that of another output.
+        # Before the rest is decoded, so that audio that changes meanwhile counts as other audio later.
         origin = self.origin(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         # In the folder of the output, because renaming is atomic only within a file system.

@@ -35,6 +35,6 @@ def check_same(task: str, first: Named, second: Named) -> None:
             continue
         if first[1].get(key) != second[1].get(key):
             raise SlimvoxError(
-                f"{task}: {first[0]} and {second[0]} were scored with different {title}, so their scores are not"
-                " comparable; run slimvox evaluate again with the same options"
+                f"{task}: {first[0]} and {second[0]} have different {title}, so their scores are not comparable; run"
+                " slimvox evaluate again with the same data and options"
             )

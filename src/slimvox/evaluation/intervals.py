@@ -116,8 +116,8 @@ def score_of(task: str, outcomes: Outcomes, value: float, *, other: Outcomes | N
         other: results of the other model, for the same examples and seeds.
 
     Returns:
-        The value with its deviations; without deviations if all examples are of one source, because nothing is known
-        about others.
+        The value with its deviations; without any deviations, those of the seeds among them, if all examples are of
+        one source, which says nothing about the spread between sources.
 
     Raises:
         SlimvoxError: if the two are of other examples or of other numbers of seeds.

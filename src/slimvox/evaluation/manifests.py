@@ -4,8 +4,8 @@ Every table is a TSV (or CSV) file with a header. These columns are read for eve
 
     path            the file, relative to the data folder; several clips are joined by " + ", and each may be placed
                     at a time and scaled: `a.wav@0.5*0.8 + b.wav@2`
-    id              unique name of the recording; where there is no such column, the path, followed by the stretch if
-                    several rows have the same path: `a.wav [1.5-3.0]`
+    id              unique name of the recording; where there is no such column, the path, followed by the stretch and
+                    the channel if several rows have the same path: `a.wav [1.5-3.0]`
     split           train, dev or test; or the number of a fold, 1 to N: each fold is tested once, while the next one is
                     dev and the others train
     start_seconds   start of the clip in the file (optional)
@@ -181,10 +181,13 @@ class TaskTable:
 
 
 def _with_stretch(path: str, stretch: Stretch) -> str:
-    """A path with the times of a stretch; the path alone for the whole file."""
-    if not stretch.offset_seconds and stretch.end_seconds is None:
-        return path
-    return f"{path} [{stretch.offset_seconds}-{'' if stretch.end_seconds is None else stretch.end_seconds}]"
+    """A path with the times and the channel of a stretch; the path alone for the whole file."""
+    parts = []
+    if stretch.offset_seconds or stretch.end_seconds is not None:
+        parts.append(f"{stretch.offset_seconds}-{'' if stretch.end_seconds is None else stretch.end_seconds}")
+    if stretch.channel is not None:
+        parts.append(f"channel {stretch.channel}")
+    return f"{path} [{', '.join(parts)}]" if parts else path
 
 
 def transcribed(table: TaskTable) -> ExampleSet[TranscribedExample]:

@@ -218,7 +218,9 @@ def _check_against(described: Mapping[str, Mapping[str, Any]], others: Sequence[
             f" {', '.join(described)}; choose other --tasks"
         )
     for each in common:
-        check_same(each.task, ("this model", described[each.task]), ("the other", each.configuration))
+        check_same(
+            each.task, ("this evaluation", described[each.task]), ("the earlier one", each.configuration)
+        )
 
 
 def _configuration(plan: EvaluationPlan, upstream: Upstream) -> dict[str, Any]:

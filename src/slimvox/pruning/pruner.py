@@ -138,7 +138,7 @@ def prune(
     limit = None if hours is None else TimeLimit(hours)
     _check_request(control, sizes)
     sources = as_sources(audio)
-    is_none = held_out is None or (isinstance(held_out, Sequence) and not held_out)
+    is_none = held_out is None or (isinstance(held_out, Sequence | Mapping) and not held_out)
     held_out_sources = [] if is_none else as_sources(held_out)
     directory = RunDirectory(path=Path(out).expanduser())
     name = recipe or ("quick" if str(model) == "embedded" else None)

@@ -127,7 +127,7 @@ def shipped_recipes() -> tuple[str, ...]:
 def load_recipe(name: str | Path | Recipe, overrides: str | Iterable[str] | Mapping[str, Any] = ()) -> Recipe:
     """Load a recipe and override some of its fields.
 
-    A warm-up that is longer than a stage whose `steps` are overridden is shortened in the same proportion as the stage,
+    A warm-up that fills a stage whose `steps` are overridden is shortened in the same proportion as the stage,
     unless it is overridden too.
 
     Args:
@@ -207,7 +207,7 @@ def _fit_warm_ups(data: dict[str, Any], base: dict[str, Any], changes: Mapping[s
         if is_given or not isinstance(fields, dict) or not isinstance(longer, dict):
             continue
         match fields.get("steps"), fields.get("warmup_steps"), longer.get("steps"):
-            case int(steps), int(warmup), int(before) if 0 < steps < warmup <= before:
+            case int(steps), int(warmup), int(before) if 0 < steps <= warmup and steps < before:
                 fields["warmup_steps"] = round(warmup * steps / before)
 
 

@@ -126,8 +126,9 @@ class StageSettings:
     learning_rate: Positive
     """Peak learning rate of the encoder's weights and the distillation maps (AdamW); see also `matrix_optimiser`."""
     warmup_steps: CountOrZero = 0
-    """Number of linear warm-up steps; afterwards the learning rate decays linearly to 0. If it is longer than a stage
-    whose `steps` are overridden, it is shortened in the same proportion as the stage, unless it is overridden too."""
+    """Number of linear warm-up steps; afterwards the learning rate decays linearly to 0. If `steps` is
+    overridden by as many or fewer, it is shortened in the same proportion (15,000 of 50,000 becomes 300 of 1,000),
+    unless it is overridden too."""
     gradient_clip: Positive = 10.0
     """Maximum gradient norm of the weights."""
     weight_decay: PositiveOrZero = 0.0

@@ -317,12 +317,7 @@ class Stage:
         values = read_scalars(figures)
         where = f"step {self.step + 1} of stage {self.name}"
         self._skipped = not values.pop("finite")
-        self._skips.count(
-            self._skipped,
-            where,
-            self._slower,
-            values.get("loss_scale", 0.0),
-        )
+        self._skips.count(self._skipped, where, self._slower, values.get("loss_scale", 0.0))
         values.update(learning_rate=rate)
         if self.student.gates is not None:
             values.update(target_sparsity=self._current_target_sparsity)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -28,16 +28,28 @@ def check_presence(device: torch.device) -> None:
     """Raise `SlimvoxError` if this machine has no such device, or fewer of its kind."""
     if device.type in ("cpu", "meta"):
         return
-    kind = getattr(torch, device.type, None)
-    is_there = (
-        torch.backends.mps.is_available if device.type == "mps" else getattr(kind, "is_available", None)
-    )
-    if is_there is None or not is_there():
+    kind: Any = getattr(torch, device.type, None)
+    if device.type == "mps":
+        is_there = torch.backends.mps.is_available()
+    elif hasattr(kind, "is_available"):
+        is_there = kind.is_available()
+    else:
+        is_there = _can_allocate(device)
+    if not is_there:
         raise SlimvoxError(
             f"`device` is {device}, but this machine (or this build of torch) has none; try `auto`"
         )
-    if device.index and kind is not None and device.index >= (count := kind.device_count()):
+    if device.index and hasattr(kind, "device_count") and device.index >= (count := kind.device_count()):
         raise SlimvoxError(f"`device` is {device}, but this machine has only {count} of this kind")
+
+
+def _can_allocate(device: torch.device) -> bool:
+    """True if a device of a kind that is not part of torch, such as xla, can be used."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, NotImplementedError, ImportError):
+        return False
+    return True
 
 
 def find_device(device: str) -> torch.device:

@@ -196,7 +196,7 @@ def _counts(trials: Sequence[Trial], scored: Sequence[npt.NDArray[np.float32]]) 
     """
     same = np.array([trial.same for trial in trials])
     if not all(np.isfinite(scores).all() for scores in scored):
-        return [[(1.0, 1.0)] * len(trials) for _ in scored]
+        return [_equally_weighted(same, scores) for scores in scored]
     thresholds = [equal_error_rate(scores, same).threshold for scores in scored]
     densities = np.array(
         [
@@ -208,6 +208,15 @@ def _counts(trials: Sequence[Trial], scored: Sequence[npt.NDArray[np.float32]]) 
     sizes = len(same) * np.where(same, of_same / same.sum(), of_different / (~same).sum())
     wrong = [(scores >= threshold) != same for scores, threshold in zip(scored, thresholds, strict=True)]
     return [list(zip((each * sizes).tolist(), sizes.tolist(), strict=True)) for each in wrong]
+
+
+def _equally_weighted(same: npt.NDArray[np.bool_], scores: npt.NDArray[np.float32]) -> Counts:
+    """Errors of one seed, where another has scores that are not finite; both kinds have the same total size."""
+    sizes = len(same) / 2 / np.where(same, same.sum(), (~same).sum())
+    wrong = np.ones_like(same)
+    if np.isfinite(scores).all():
+        wrong = (scores >= equal_error_rate(scores, same).threshold) != same
+    return list(zip((wrong * sizes).tolist(), sizes.tolist(), strict=True))
 
 
 def _density(scores: npt.NDArray[np.float32], at: float) -> float:

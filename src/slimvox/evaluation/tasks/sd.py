@@ -55,7 +55,7 @@ class SpeakerDiarization(HeadTask[ExampleSet[ConversationExample], DiarizationPr
             speaking = tuple(dict.fromkeys(turn.speaker for turn in each.turns))
             items[each.split].append(Item(id=id, target=active, sources=speaking))
         for split in ("dev", "test"):
-            if not any(item.target.any() for item in items[split]):
+            if items[split] and not any(item.target.any() for item in items[split]):
                 raise SlimvoxError(
                     f"{self.name}: in {split}, all turns lie beyond the end of their recordings"
                 )
@@ -130,7 +130,8 @@ def permutation_invariant_loss(logits: Tensor, targets: Sequence[Tensor], length
         said = row[:length]
         # The cross-entropy of an output x with a speaker y is softplus(x) - x y; only the product depends on the order.
         likeness = (said.detach().double().T @ target.double()).cpu().numpy()
-        outputs, speakers = linear_sum_assignment(likeness, maximize=True)
+        # Of a head that has diverged, any order does: the loss is not a number.
+        outputs, speakers = linear_sum_assignment(np.nan_to_num(likeness), maximize=True)
         losses.append(F.binary_cross_entropy_with_logits(said[:, outputs], target[:, speakers]))
     return torch.stack(losses).mean()
 
