@@ -172,10 +172,9 @@ def write_slimvox_directory(
     from slimvox.hf.configuration import SlimvoxConfig
 
     decoder = read_decoder(source) if source is not None and has_decoder(source) else None
-    check_weights(encoder)
+    weights = checked_weights(encoder)
     directory.mkdir(parents=True, exist_ok=True)
-    state = encoder.state_dict()
-    tensors = {plain_name(name): tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     dtype = next(iter(tensors.values())).dtype
     fields = {
         "anatomy": encoder.anatomy.to_dict(),
@@ -215,8 +214,8 @@ def write_slimvox_directory(
     write_atomically(directory / "config.json", config.to_json_string().encode())
 
 
-def check_weights(encoder: SpeechEncoder) -> None:
-    """Check that the weights of an encoder are those of its anatomy, so that they can be saved.
+def checked_weights(encoder: SpeechEncoder) -> dict[str, Tensor]:
+    """The weights of an encoder by their plain names, checked to be those of its anatomy, so that they can be saved.
 
     Raises:
         SlimvoxError: if they are not, as with adapters or after quantisation.
@@ -237,3 +236,4 @@ def check_weights(encoder: SpeechEncoder) -> None:
             f"the weights are not those of the encoder's anatomy, so that it cannot be saved ({problems[0]}):"
             f" {MERGE_FIRST}"
         )
+    return tensors

@@ -16,7 +16,7 @@ from torch import nn
 from slimvox.checkpoint.decoder import has_decoder
 from slimvox.checkpoint.directory import (
     MERGE_FIRST,
-    check_weights,
+    checked_weights,
     is_slimvox_directory,
     read_anatomies,
     write_slimvox_directory,
@@ -214,7 +214,7 @@ def on_disk(
     if hasattr(model, "merge_and_unload"):  # a model of peft, which would save its adapters alone
         raise SlimvoxError(f"a {type(model).__name__} cannot be saved as a whole: {MERGE_FIRST}")
     if isinstance(model, HasEncoder):
-        check_weights(model.as_encoder())
+        checked_weights(model.as_encoder())
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / type(model).__name__
         save(directory)

@@ -215,7 +215,7 @@ def load_exactly(model: nn.Module, tensors: dict[str, Tensor], source: Path | st
 
 
 def mismatches(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
-    """What is missing, unknown or of another shape among tensors for a model, one line each."""
+    """Differences between tensors and the weights of a model (missing, unknown, of another shape), one text each."""
     expected = model.state_dict()
     problems = [f"missing: {name}" for name in expected if name not in tensors]
     problems += [f"unknown: {name}" for name in tensors if name not in expected]
